@@ -1,0 +1,1 @@
+"""OEA for SGLang: batch-aware expert routing inside a serving engine."""

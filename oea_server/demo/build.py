@@ -1,0 +1,167 @@
+"""The demo model: Qwen3-MoE's architecture, small, with random weights, made in seconds.
+
+It routes like a real one (128 experts, top 8) and speaks gibberish. Embedding and router are
+scaled so that router logits spread about as much as a trained router's; nearly equal logits would
+make every choice a tie.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+SEED = 20251102
+VOCAB = 2048
+CONFIG = {
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "model_type": "qwen3_moe",
+    "dtype": "bfloat16",
+    "torch_dtype": "bfloat16",
+    "vocab_size": VOCAB,
+    "hidden_size": 256,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "intermediate_size": 512,
+    "moe_intermediate_size": 128,
+    "num_experts": 128,
+    "num_experts_per_tok": 8,
+    "norm_topk_prob": True,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "initializer_range": 0.02,
+    "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1000000.0,
+    "rope_scaling": None,
+    "sliding_window": None,
+    "use_sliding_window": False,
+    "tie_word_embeddings": False,
+    "output_router_logits": False,
+    "router_aux_loss_coef": 0.001,
+    "bos_token_id": None,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+    "use_cache": True,
+}
+SPECIAL_TOKENS = ["<|endoftext|>", "<|im_end|>", "<|im_start|>"]
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def default_directory() -> Path:
+    """Where the demo model lives unless told otherwise: the user's cache."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(cache) / "oea-server" / f"demo-random-{SEED}"
+
+
+def build(directory: Path | None = None) -> Path:
+    """Make the demo model unless it is there already; returns its directory.
+
+    Written beside and renamed, so that an interrupted build leaves nothing that looks complete.
+    """
+    directory = directory or default_directory()
+    if (directory / "config.json").exists():
+        return directory
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=directory.parent, prefix=".demo-"))
+    try:
+        write_tokenizer(scratch)
+        write_weights(scratch)
+        (scratch / "config.json").write_text(json.dumps(CONFIG, indent=2))
+        (scratch / "generation_config.json").write_text(json.dumps({"eos_token_id": 1, "pad_token_id": 0}))
+        try:
+            scratch.rename(directory)
+        except OSError:
+            if not (directory / "config.json").exists():  # else another process was faster
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return directory
+
+
+def write_tokenizer(directory: Path) -> None:
+    """A byte-level BPE trained on Python's own reference documentation, which ships with Python."""
+    from pydoc_data.topics import topics
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB,
+        special_tokens=SPECIAL_TOKENS,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator((topics[name] for name in sorted(topics)), trainer)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+        "model_max_length": CONFIG["max_position_embeddings"],
+        "clean_up_tokenization_spaces": False,
+        "chat_template": CHAT_TEMPLATE,
+    }
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2))
+
+
+def write_weights(directory: Path) -> None:
+    """Seeded normal weights under the checkpoint names of Hugging Face's Qwen3-MoE."""
+    import torch
+    from safetensors.torch import save_file
+
+    generator = torch.Generator().manual_seed(SEED)
+    tensors = {
+        name: torch.ones(shape, dtype=torch.bfloat16)
+        if std is None
+        else (torch.randn(shape, generator=generator) * std).to(torch.bfloat16)
+        for name, shape, std in _parameters()
+    }
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+
+
+def _parameters() -> list[tuple[str, tuple[int, ...], float | None]]:
+    """Every parameter: name, shape, standard deviation (None: ones, the norms)."""
+    hidden, vocab = 256, VOCAB
+    head, heads, kv_heads = 64, 4, 2
+    experts, inner = 128, 128
+
+    def linear(rows: int, cols: int, gain: float = 1.0) -> tuple[tuple[int, int], float]:
+        return (rows, cols), gain / cols**0.5
+
+    table: list[tuple[str, tuple[int, ...], float | None]] = [
+        ("model.embed_tokens.weight", (vocab, hidden), 1.0),
+        ("model.norm.weight", (hidden,), None),
+        ("lm_head.weight", *linear(vocab, hidden, 2.0)),
+    ]
+    for i in range(4):
+        layer = f"model.layers.{i}"
+        table += [
+            (f"{layer}.input_layernorm.weight", (hidden,), None),
+            (f"{layer}.post_attention_layernorm.weight", (hidden,), None),
+            (f"{layer}.self_attn.q_norm.weight", (head,), None),
+            (f"{layer}.self_attn.k_norm.weight", (head,), None),
+            (f"{layer}.self_attn.q_proj.weight", *linear(heads * head, hidden)),
+            (f"{layer}.self_attn.k_proj.weight", *linear(kv_heads * head, hidden)),
+            (f"{layer}.self_attn.v_proj.weight", *linear(kv_heads * head, hidden)),
+            (f"{layer}.self_attn.o_proj.weight", *linear(hidden, heads * head)),
+            (f"{layer}.mlp.gate.weight", *linear(experts, hidden, 1.5)),
+        ]
+        for e in range(experts):
+            table += [
+                (f"{layer}.mlp.experts.{e}.gate_proj.weight", *linear(inner, hidden)),
+                (f"{layer}.mlp.experts.{e}.up_proj.weight", *linear(inner, hidden)),
+                (f"{layer}.mlp.experts.{e}.down_proj.weight", *linear(hidden, inner)),
+            ]
+    return table

@@ -1,0 +1,44 @@
+"""SGLang on a machine without a GPU, as an out-of-tree platform.
+
+Seam: entry point `sglang.srt.platforms`. SGLang's own CPU engine wants kernels that its published
+wheel does not carry; an out-of-tree platform takes the plain torch paths instead and runs on any
+x86-64 or arm64.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sglang.srt.platforms.cpu import CpuDeviceMixin
+from sglang.srt.platforms.device_mixin import PlatformEnum
+
+from oea_server.engine.cpu_pools_0517 import Base
+
+
+class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
+    """torch-native attention and our expert loop; no graphs, no compilation."""
+
+    _enum = PlatformEnum.OOT
+
+    def apply_server_args_defaults(self, server_args: Any) -> None:
+        # 0.5.17 asks the platform whether graphs are there (below); 0.5.18+ asks these fields.
+        for name in ("cuda_graph_backend_decode", "cuda_graph_backend_prefill"):
+            if getattr(server_args, name, "absent") is None:
+                setattr(server_args, name, "disabled")
+
+    def get_default_attention_backend(self) -> str:
+        return "torch_native"
+
+    def get_device(self, device_id: int = 0) -> str:  # type: ignore[override]
+        return "cpu"  # SGLang's argument handling splits the name at ":"; its mixin returns an object
+
+    def is_pin_memory_available(self, device: Any = None) -> bool:
+        return False
+
+    def get_compile_backend(self, mode: str | None = None) -> str:
+        return "eager"
+
+    def init_backend(self) -> None:
+        from oea_server.engine import cpu_experts
+
+        cpu_experts.install(self.get_dispatch_key_name())

@@ -1,0 +1,42 @@
+"""Take over the model's routers between its construction and the loading of its weights.
+
+Seam: AFTER `sglang.srt.model_loader.loader._initialize_model`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import torch
+
+from oea_server.engine import reporting, routers, runtime
+from oea_server.engine.refuse import refuse
+
+
+def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) -> None:
+    """Adopt the routers, or end the launch. The model itself is left as it is."""
+    from sglang.srt.runtime_context import get_exec, get_parallel
+
+    now = runtime.current
+    if now is None:
+        return
+    device = next(model.parameters()).device
+    replicas = get_exec().moe.ep_num_redundant_experts
+    physical = routers.num_experts(model)
+    problems = now.adopt(routers.inspect(model), physical - replicas, device)
+    if problems:
+        refuse_from_scheduler(*problems)
+    if reporting.is_reporting_rank():
+        if now.routers:
+            now.start_counting(physical, get_parallel().moe_ep_size, device)
+        reporting.start(now)
+
+
+def refuse_from_scheduler(*problems: str) -> None:
+    """End the whole server from a scheduler process, the way SGLang's own scheduler does."""
+    try:
+        refuse(*problems)
+    finally:
+        os.kill(os.getppid(), signal.SIGQUIT)

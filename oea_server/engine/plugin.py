@@ -1,0 +1,144 @@
+"""The entry point `sglang.srt.plugins`: which seams, and the check that each took hold.
+
+SGLang's loader logs whatever goes wrong here and serves on without us. So nothing may go wrong
+quietly: this module imports nothing that can fail, and every failure ends the process.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Seam(NamedTuple):
+    """A place where SGLang calls us. `kind` is a `HookType`; `hook` is MODULE:FUNCTION of ours."""
+
+    target: str
+    kind: str
+    hook: str
+
+
+SEAMS = (
+    Seam(
+        "sglang.srt.server_args.ServerArgs.check_server_args",
+        "BEFORE",
+        "oea_server.engine.launch:before_check_server_args",
+    ),
+    Seam(
+        "sglang.srt.model_loader.loader._initialize_model",
+        "AFTER",
+        "oea_server.engine.model_init:after_initialize_model",
+    ),
+    Seam(
+        "sglang.srt.layers.moe.topk.select_experts",
+        "AROUND",
+        "oea_server.engine.topk:around_select_experts",
+    ),
+    Seam(
+        "sglang.srt.model_executor.model_runner.ModelRunner.forward",
+        "AROUND",
+        "oea_server.engine.forward_mode:around_forward",
+    ),
+    Seam(
+        "sglang.srt.model_executor.runner.decode_cuda_graph_runner.DecodeCudaGraphRunner.capture_one_shape",
+        "AROUND",
+        "oea_server.engine.forward_mode:around_capture",
+    ),
+    Seam(
+        "sglang.srt.managers.tokenizer_manager.TokenizerManager.generate_request",
+        "BEFORE",
+        "oea_server.engine.warmup:before_generate_request",
+    ),
+)
+
+active = False
+"""Whether the seams hold in this process."""
+
+
+def activate() -> None:
+    """Called by SGLang in each of its processes, before it applies hooks."""
+    try:
+        if needs_seams():
+            install()
+    except Exception as error:
+        end(f"the plug-in failed: {type(error).__name__}: {error}")
+
+
+def needs_seams() -> bool:
+    """Launcher and schedulers do; the detokenizer would only import the engine to no purpose."""
+    import multiprocessing
+
+    return multiprocessing.parent_process() is None or "sglang.srt.managers.scheduler" in sys.modules
+
+
+def install() -> None:
+    """Register every seam and check, once SGLang has applied them, that each took hold."""
+    from sglang.srt.plugins.hook_registry import HookRegistry, HookType
+
+    from oea_server import settings
+    from oea_server.engine import runtime
+
+    try:
+        runtime.current = runtime.Runtime(settings.read())
+    except settings.BadSettings as error:
+        end(str(error))
+    originals = {seam: resolve(seam.target) for seam in SEAMS}
+    missing = [seam.target for seam, original in originals.items() if original is None]
+    if missing:
+        end(f"this SGLang has no {', '.join(missing)}; 0.5.17 to 0.5.23 are supported")
+    for seam in SEAMS:
+        HookRegistry.register(seam.target, load(seam.hook), HookType[seam.kind])
+    check_after(HookRegistry, originals)
+
+
+def check_after(registry: Any, originals: dict[Seam, Any]) -> None:
+    """Have the next `HookRegistry.apply_hooks` followed by the check (SGLang only logs failures)."""
+    apply = registry.apply_hooks
+
+    def apply_and_check() -> None:
+        global active
+        registry.apply_hooks = apply
+        apply()
+        loose = [seam.target for seam, original in originals.items() if not took_hold(seam, original)]
+        if loose:
+            end(f"the seam did not take hold: {', '.join(loose)}")
+        active = True
+
+    registry.apply_hooks = apply_and_check
+
+
+def took_hold(seam: Seam, original: Any) -> bool:
+    """Whether calls to the target reach our hook, under whatever other plug-ins wrapped around it."""
+    function = resolve(seam.target)
+    ours = load(seam.hook)
+    while function is not None and function is not original:
+        cells = getattr(function, "__closure__", None) or ()
+        if any(cell.cell_contents is ours for cell in cells):
+            return True
+        function = getattr(function, "__wrapped__", None)
+    return False
+
+
+def resolve(target: str) -> Any:
+    """The object at a dotted path, None if it is not there."""
+    try:
+        return pkgutil.resolve_name(target)
+    except (ImportError, AttributeError):
+        return None
+
+
+def load(hook: str) -> Callable[..., Any]:
+    """MODULE:FUNCTION -> the function."""
+    module, _, name = hook.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def end(problem: str) -> None:
+    """One clear line, then out."""
+    from oea_server.engine.refuse import refuse
+
+    refuse(problem)

@@ -1,0 +1,126 @@
+"""What a routing policy is: a floor, a pool and a fill, written down as a few numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from oea_server.routing.schedule import Schedule
+
+Name = Literal["vanilla", "random", "pruned", "oea"]
+
+
+class Numbers(NamedTuple):
+    """The policy at one batch size in one layer. Every deterministic policy is these three:
+    vanilla is ``(k, k, N)``, pruning ``(k0, k0, N)``, OEA ``(k0, k_max, max_rank)``."""
+
+    floor: int
+    """Experts each token is guaranteed (phase 1 of the paper)."""
+    limit: int
+    """Experts a token holds at most after the fill."""
+    reach: int
+    """Ranks of its own preference that a token scans for experts of the pool."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One way to choose experts for a decode step. Build it with one of the four constructors.
+
+    Sources: arXiv 2511.02237, section 3 (simplified OEA: `oea(k0)`; general OEA: the rest).
+    """
+
+    name: Name
+    k0: Schedule | None = None
+    p: float = 1.0
+    k_max: int | None = None
+    max_rank: int | None = None
+    min_batch: int = 1
+    seed: int = 0
+
+    @classmethod
+    def vanilla(cls) -> Policy:
+        """The model's own top k."""
+        return cls("vanilla")
+
+    @classmethod
+    def random(cls, seed: int) -> Policy:
+        """k experts per token, uniformly at random: the upper line of every latency plot. The draw
+        depends only on (seed, layer, row, logits), so all ranks draw the same."""
+        return cls("random", seed=seed)
+
+    @classmethod
+    def pruned(cls, k0: int | str | Mapping[int, int] | Schedule) -> Policy:
+        """Phase 1 alone: each token keeps its top k0 and nothing else. For comparison only."""
+        return cls("pruned", k0=Schedule.of(k0))
+
+    @classmethod
+    def oea(
+        cls,
+        k0: int | str | Mapping[int, int] | Schedule,
+        p: float = 1.0,
+        k_max: int | None = None,
+        max_rank: int | None = None,
+        min_batch: int = 2,
+    ) -> Policy:
+        """Opportunistic expert activation.
+
+        Args:
+            k0: guaranteed experts per token: a number or a schedule (`Schedule.of`).
+            p: guarantee only as many of them as reach this router mass; 1 guarantees all k0.
+            k_max: experts per token after the fill; None means the model's k.
+            max_rank: how far down its own ranking a token looks for experts that are awake;
+                None means all of them.
+            min_batch: steps with fewer real tokens run vanilla: with nobody to share with, OEA
+                would be pruning.
+
+        Raises:
+            ValueError: a knob is out of bounds; the message names it, its value and the bounds.
+        """
+        return cls("oea", Schedule.of(k0), p, k_max, max_rank, min_batch)
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.p <= 1.0:
+            raise ValueError(f"p={self.p} is outside 0 < p <= 1")
+        if self.min_batch < 1:
+            raise ValueError(f"min_batch={self.min_batch} is below 1")
+        if self.k0 is None:
+            return
+        for name, value in (("k_max", self.k_max), ("max_rank", self.max_rank)):
+            if value is not None and value < self.k0.largest:
+                raise ValueError(f"{name}={value} is below k0={self.k0.largest}, which every token is guaranteed")
+
+    def check(self, *, k: int, num_experts: int, k_max_bound: int | None = None) -> None:
+        """Check the knobs against a model with `num_experts` experts of which each token takes `k`.
+
+        Args:
+            k_max_bound: the most experts per token the caller can carry; None for no bound.
+
+        Raises:
+            ValueError: a knob asks for more than the model has.
+        """
+        if self.k0 is not None and self.k0.largest > k:
+            raise ValueError(f"k0={self.k0} guarantees {self.k0.largest} experts, above the model's top-k {k}")
+        bound = num_experts if k_max_bound is None else k_max_bound
+        if self.k_max is not None and self.k_max > bound:
+            raise ValueError(f"k_max={self.k_max} is above {bound}")
+        if self.max_rank is not None and self.max_rank > num_experts:
+            raise ValueError(f"max_rank={self.max_rank} is above the model's {num_experts} experts")
+
+    def numbers(self, batch: int, layer: int, *, k: int, num_experts: int) -> Numbers:
+        """The policy for a step of `batch` real tokens in `layer`, as three numbers."""
+        k0 = None if self.k0 is None or batch < self.min_batch else self.k0.k0(batch, layer)
+        if k0 is None:
+            return Numbers(k, k, num_experts)
+        if self.name == "pruned":
+            return Numbers(k0, k0, num_experts)
+        return Numbers(k0, self.k_max or k, self.max_rank or num_experts)
+
+    def is_vanilla(self, batch: int, layer: int, *, k: int, num_experts: int) -> bool:
+        """Whether a step of `batch` real tokens chooses exactly the model's own top k."""
+        numbers = self.numbers(batch, layer, k=k, num_experts=num_experts)
+        return self.name != "random" and numbers.floor == numbers.limit == k and self.p == 1.0
+
+    def width(self, k: int) -> int:
+        """Columns of the routing: k, or k_max where that is more."""
+        return max(k, self.k_max or k)

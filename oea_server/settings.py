@@ -1,0 +1,151 @@
+"""Every knob once: name, type, bounds, default, help. Read from flags and from OEA_* alike.
+
+Settings travel to SGLang's processes as OEA_* variables, because those are spawned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from oea_server.routing.policy import Policy
+from oea_server.routing.schedule import Schedule, default_schedule
+
+ENV_PREFIX = "OEA_"
+FLAG_PREFIX = "--oea-"
+
+
+class BadSettings(ValueError):
+    """One clear line: the knob, its value, the bounds."""
+
+
+class Settings(BaseSettings):
+    """How to route. Bounds that need the model's size are checked once its config is read."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
+
+    policy: Literal["oea", "vanilla", "pruned", "random"] = Field(
+        "oea", description="oea; vanilla (the model's own top k); pruned and random are for comparison"
+    )
+    k0: str = Field(
+        "auto",
+        description="experts guaranteed per token: a number, or a schedule from batch sizes on "
+        "('1:8,2:6,4:5,8:4,16:3', which is what auto means for top-8 models), and per layer ('1:8,16:3; 0-3=8')",
+    )
+    p: float = Field(1.0, gt=0, le=1, description="guarantee only as many of the k0 as reach this router mass")
+    k_max: int | None = Field(None, ge=1, description="experts per token after the fill; the model's top k if not given")
+    max_rank: int | None = Field(
+        None, ge=1, description="how far down its own ranking a token looks for experts that are awake; all if not given"
+    )
+    min_batch: int = Field(2, ge=1, description="steps with fewer tokens run vanilla")
+    seed: int = Field(0, ge=0, description="seed of the random policy")
+    allow_inactive: bool = Field(
+        False, description="serve a model none of whose routers can be handled, vanilla, instead of refusing"
+    )
+
+    @model_validator(mode="after")
+    def _knobs_fit_together(self) -> Settings:
+        if self.k0 == "auto":
+            self.policy_for(k=None)
+        else:
+            self.policy_for(k=None, k0=Schedule.of(self.k0))
+        return self
+
+    def policy_for(self, k: int | None, k0: Schedule | None = None) -> Policy:
+        """The routing policy for a model with top-k `k` (None: not known yet).
+
+        Raises:
+            ValueError: knobs that do not fit together or the model.
+        """
+        if k0 is None:
+            k0 = Schedule.of(self.k0) if self.k0 != "auto" else default_schedule(k or 1)
+        match self.policy:
+            case "vanilla":
+                return Policy.vanilla()
+            case "random":
+                return Policy.random(self.seed)
+            case "pruned":
+                return Policy.pruned(k0)
+        return Policy.oea(k0, self.p, self.k_max, self.max_rank, self.min_batch)
+
+    def environment(self) -> dict[str, str]:
+        """The settings as OEA_* variables, defaults included."""
+        values = self.model_dump(exclude_none=True)
+        return {ENV_PREFIX + name.upper(): str(value) for name, value in values.items()}
+
+
+def read(given: Mapping[str, Any] | None = None) -> Settings:
+    """Settings from flags (`given`, field names), else OEA_* variables, else defaults.
+
+    Raises:
+        BadSettings: with one line per problem.
+    """
+    _refuse_unknown_variables()
+    try:
+        return Settings(**(given or {}))
+    except ValidationError as error:
+        raise BadSettings("; ".join(_line(problem, given or {}) for problem in error.errors())) from None
+
+
+def split_flags(argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Take the --oea-* flags out of a command line; the rest is SGLang's, untouched and in order.
+
+    Raises:
+        BadSettings: an --oea-* flag that does not exist, or one without its value.
+    """
+    parser = argument_parser()
+    try:
+        given, rest = parser.parse_known_args(list(argv))
+    except argparse.ArgumentError as error:
+        raise BadSettings(str(error)) from None
+    for argument in rest:
+        if argument.startswith(FLAG_PREFIX):
+            raise BadSettings(_unknown(argument.split("=")[0], [flag_of(name) for name in Settings.model_fields]))
+    return vars(given), rest
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """The --oea-* flags, generated from the fields."""
+    parser = argparse.ArgumentParser(
+        prog="oea-server", add_help=False, allow_abbrev=False, exit_on_error=False, argument_default=argparse.SUPPRESS
+    )
+    group = parser.add_argument_group("routing")
+    for name, field in Settings.model_fields.items():
+        extra: dict[str, Any] = {"metavar": name.upper()}
+        if field.annotation is bool:
+            extra = {"nargs": "?", "const": "true", "metavar": "BOOL"}
+        default = "" if field.default is None else f" (default: {field.default})"
+        group.add_argument(flag_of(name), dest=name, help=f"{field.description}{default}".replace("%", "%%"), **extra)
+    return parser
+
+
+def flag_of(name: str) -> str:
+    """``k_max`` -> ``--oea-k-max``."""
+    return FLAG_PREFIX + name.replace("_", "-")
+
+
+def _line(problem: Any, given: Mapping[str, Any]) -> str:
+    if not problem["loc"]:
+        return str(problem["ctx"]["error"]) if "ctx" in problem else str(problem["msg"])
+    name = str(problem["loc"][0])
+    source = flag_of(name) if name in given else ENV_PREFIX + name.upper()
+    return f"{source}={problem['input']}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def _refuse_unknown_variables() -> None:
+    known = [ENV_PREFIX + name.upper() for name in Settings.model_fields]
+    for name in os.environ:
+        if name.startswith(ENV_PREFIX) and name.upper() not in known:
+            raise BadSettings(_unknown(name, known))
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
+    return f"{name}: no such knob{hint}"

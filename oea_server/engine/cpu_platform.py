@@ -7,6 +7,7 @@ x86-64 or arm64.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from sglang.srt.platforms.cpu import CpuDeviceMixin
@@ -25,6 +26,7 @@ class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
         for name in ("cuda_graph_backend_decode", "cuda_graph_backend_prefill"):
             if getattr(server_args, name, "absent") is None:
                 setattr(server_args, name, "disabled")
+        bind_cores(server_args.tp_size)
 
     def get_default_attention_backend(self) -> str:
         return "torch_native"
@@ -42,3 +44,13 @@ class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
         from oea_server.engine import cpu_experts
 
         cpu_experts.install(self.get_dispatch_key_name())
+
+
+def bind_cores(ranks: int) -> None:
+    """Give each rank its own share of the cores, as SGLang asks for more ranks than NUMA nodes."""
+    cores = sorted(os.sched_getaffinity(0))
+    if ranks < 2 or len(cores) < ranks or "SGLANG_CPU_OMP_THREADS_BIND" in os.environ:
+        return
+    share = len(cores) // ranks
+    bound = (cores[rank * share : (rank + 1) * share] for rank in range(ranks))
+    os.environ["SGLANG_CPU_OMP_THREADS_BIND"] = "|".join(",".join(map(str, each)) for each in bound)

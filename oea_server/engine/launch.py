@@ -10,7 +10,6 @@ from typing import Any
 
 from oea_server.engine import conflicts, model_card, runtime
 from oea_server.engine.refuse import refuse
-from oea_server.settings import Settings
 
 
 def before_check_server_args(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -18,7 +17,7 @@ def before_check_server_args(self: Any, *args: Any, **kwargs: Any) -> None:
     assert runtime.current is not None
     settings = runtime.current.settings
     problems = conflicts.find_in_server_args(self) if settings.policy != "vanilla" else []
-    problems += model_problems(settings, card_of(conflicts.resolved(self)))
+    problems += model_card.problems(settings, card_of(conflicts.resolved(self)))
     if problems:
         refuse(*problems)
 
@@ -36,17 +35,3 @@ def card_of(server_args: Any) -> model_card.ModelCard | None:
     except Exception:
         return None  # not reachable, or not in this format: SGLang will say so in its own words
     return model_card.of(config | json.loads(overrides or "{}"))
-
-
-def model_problems(settings: Settings, card: model_card.ModelCard | None) -> list[str]:
-    """What the model's config already rules out; [] where it leaves the question open."""
-    if card is None or settings.policy == "vanilla":
-        return []
-    if card.problem is not None:
-        hint = "; --oea-allow-inactive serves it vanilla"
-        return [] if settings.allow_inactive else [card.problem + hint]
-    try:
-        settings.policy_for(card.k).check(k=card.k, num_experts=card.num_experts, k_max_bound=card.k)
-    except ValueError as error:
-        return [str(error)]
-    return []

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from oea_server.settings import Settings
+
 
 class ModelCard(NamedTuple):
     """The MoE part of a Hugging Face config; `problem` says why its routers cannot be handled."""
@@ -48,3 +50,17 @@ def of(config: Mapping[str, Any]) -> ModelCard:
     if scoring != "softmax" or config.get("topk_method") == "noaux_tc":
         return ModelCard(num_experts, k, f"{model} routes by {scoring} scores and a bias, which is not supported yet")
     return ModelCard(num_experts, k)
+
+
+def problems(settings: Settings, card: ModelCard | None) -> list[str]:
+    """What the model's config already rules out; [] where it leaves the question open."""
+    if card is None or settings.policy == "vanilla":
+        return []
+    if card.problem is not None:
+        hint = "; --oea-allow-inactive serves it vanilla"
+        return [] if settings.allow_inactive else [card.problem + hint]
+    try:
+        settings.policy_for(card.k).check(k=card.k, num_experts=card.num_experts, k_max_bound=card.k)
+    except ValueError as error:
+        return [str(error)]
+    return []

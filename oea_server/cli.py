@@ -1,0 +1,79 @@
+"""The command line. Thin: parse, call, print."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from typing import Annotated, NoReturn
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Serve Mixture-of-Experts models faster: SGLang with OEA routing."
+)
+PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+@app.command(context_settings=PASS_THROUGH)
+def serve(context: typer.Context) -> None:
+    """Serve a model: --oea-* flags are ours, all others are SGLang's (try: serve --help)."""
+    from oea_server import serve as launcher
+    from oea_server.settings import BadSettings
+
+    if {"-h", "--help"} & set(context.args):
+        _print_flags("serve", "serves the demo model if no --model-path is given")
+        return
+    try:
+        launch = launcher.check(context.args)
+    except BadSettings as error:
+        _refuse(error)
+    launcher.run(launch)
+
+
+@app.command(context_settings=PASS_THROUGH)
+def doctor(context: typer.Context) -> None:
+    """Say whether `serve` with the same flags would be OEA, and if not, why not."""
+    if {"-h", "--help"} & set(context.args):
+        _print_flags("doctor", "takes the flags of serve, and starts nothing")
+        return
+    from oea_server.doctor import examine
+
+    raise typer.Exit(0 if examine(context.args) else 1)
+
+
+@app.command()
+def demo(
+    chats: Annotated[int, typer.Option(min=1, max=64, help="concurrent chats")] = 16,
+    tokens: Annotated[int, typer.Option(min=8, max=1024, help="tokens per answer")] = 128,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="measured rounds per policy")] = 3,
+) -> None:
+    """Serve the demo model vanilla and with OEA, and print both side by side."""
+    from oea_server.demo.compare import compare
+
+    compare(chats, tokens, rounds)
+
+
+@app.callback(invoke_without_command=True)
+def main(show_version: Annotated[bool, typer.Option("--version", help="Print versions and exit.")] = False) -> None:
+    """Batch-aware expert routing for SGLang."""
+    if show_version:
+        print(f"oea-server {version('oea-server')} (sglang {version('sglang')})")
+        raise typer.Exit
+
+
+def _print_flags(command: str, what: str) -> None:
+    from oea_server.settings import argument_parser
+
+    parser = argument_parser()
+    parser.prog = f"oea-server {command}"
+    parser.usage = f"oea-server {command} [--oea-* flags] [SGLang's flags]"
+    parser.epilog = (
+        f"{command} {what}. Every flag has a variable: --oea-k0 is OEA_K0. SGLang's flags: sglang serve --help"
+    )
+    parser.print_help()
+
+
+def _refuse(error: Exception) -> NoReturn:
+    for line in str(error).splitlines():
+        print(f"oea-server: {line}", file=sys.stderr)
+    raise typer.Exit(2)

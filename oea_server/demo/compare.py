@@ -1,0 +1,109 @@
+"""`oea-server demo`: the same chats on the same model, vanilla and OEA, side by side."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from oea_server.demo.build import CONFIG, build
+from oea_server.demo.server import Server
+
+QUESTIONS = ("What is a mixture of experts?", "Why is decoding slow?", "What does a router do?", "Who wakes an expert?")
+
+
+class Round(NamedTuple):
+    """One round of chats: means over its decode steps, read from the server's own metrics."""
+
+    unique_experts: float
+    batch: float
+    step_seconds: float
+    tokens_per_second: float
+
+
+def compare(chats: int, tokens: int, rounds: int) -> None:
+    """Measure both policies and print them side by side."""
+    console = Console(highlight=False)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    measured: dict[str, list[Round]] = {}
+    answer = ""
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("making the demo model", total=None)
+        build()
+        progress.update(task, completed=1, total=1)
+        for policy in ("vanilla", "oea"):
+            task = progress.add_task(f"{policy}: starting SGLang (30 to 90 s, mostly imports)", total=None)
+            with Server("--oea-policy", policy) as server:
+                progress.update(task, description=f"{policy}: {rounds} + 1 rounds of {chats} chats, {tokens} tokens each")
+                answer = chat(server, 0, 24)
+                play(server, chats, tokens)  # a warm-up round: first-call costs of every batch size
+                measured[policy] = [play(server, chats, tokens) for _ in range(rounds)]
+            progress.update(task, completed=1, total=1)
+    console.print(table(measured, chats))
+    console.print(
+        f"{platform.machine()} CPU, {CONFIG['num_hidden_layers']} layers of {CONFIG['num_experts']} experts, "
+        f"top {CONFIG['num_experts_per_tok']}, random weights: it answers gibberish, such as"
+    )
+    console.print(f"  {answer!r}", style="dim", markup=False)
+
+
+def table(measured: dict[str, list[Round]], chats: int) -> Table:
+    """Medians over the rounds, vanilla against OEA, with the range in brackets."""
+    result = Table(title=f"{chats} chats at once, medians of {len(measured['oea'])} rounds (lowest to highest)", title_style="bold")
+    for heading, justify in (("", "left"), ("vanilla", "right"), ("OEA", "right"), ("change", "right")):
+        result.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    rows = (
+        ("experts woken per layer and step (T)", lambda r: r.unique_experts, "{:.1f}"),
+        ("decode step, ms", lambda r: r.step_seconds * 1e3, "{:.1f}"),
+        ("tokens per second", lambda r: r.tokens_per_second, "{:.0f}"),
+        ("tokens in a step", lambda r: r.batch, "{:.1f}"),
+    )
+    for name, of, form in rows:
+        values = {policy: [of(each) for each in rounds] for policy, rounds in measured.items()}
+        middle = {policy: statistics.median(each) for policy, each in values.items()}
+        cells = [
+            f"{form.format(middle[policy])} ({form.format(min(values[policy]))} to {form.format(max(values[policy]))})"
+            for policy in ("vanilla", "oea")
+        ]
+        result.add_row(name, *cells, f"{middle['oea'] / middle['vanilla'] - 1:+.0%}")
+    return result
+
+
+def play(server: Server, chats: int, tokens: int) -> Round:
+    """One round: all chats at once, each answered in full."""
+    before = server.metrics()
+    start = time.perf_counter()
+    with ThreadPoolExecutor(chats) as pool:
+        list(pool.map(lambda i: chat(server, i, tokens), range(chats)))
+    seconds = time.perf_counter() - start
+    after = server.metrics_once_reported(before)
+    delta = {name: after[name] - before.get(name, 0.0) for name in after}
+
+    def mean(name: str) -> float:
+        return delta[f"{name}_sum"] / delta[f"{name}_count"]
+
+    return Round(
+        mean("oea_unique_experts"),
+        mean("oea_decode_batch_size"),
+        mean("oea_decode_step_seconds"),
+        chats * tokens / seconds,
+    )
+
+
+def chat(server: Server, i: int, tokens: int) -> str:
+    """One chat of exactly `tokens` tokens, sampled."""
+    reply = server.client.chat.completions.create(
+        model="demo",
+        messages=[{"role": "user", "content": f"{i}: {QUESTIONS[i % len(QUESTIONS)]}"}],
+        max_tokens=tokens,
+        temperature=1.0,
+        seed=i,
+        extra_body={"ignore_eos": True},
+    )
+    return reply.choices[0].message.content or ""

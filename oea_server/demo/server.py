@@ -1,0 +1,116 @@
+"""A server of our own in a child process, for the demo and the tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import requests
+from openai import OpenAI
+from prometheus_client.parser import text_string_to_metric_families
+
+START_TIMEOUT = 600.0
+"""Seconds; a cold disk and two busy cores have taken 90."""
+
+
+class Server:
+    """``oea-server serve`` on 127.0.0.1, from start to stop of a with block.
+
+    Args:
+        flags: after `serve`; a free port is added.
+        environment: variables on top of this process's.
+        command: what to run instead of `oea-server serve`.
+    """
+
+    def __init__(self, *flags: str, environment: Mapping[str, str] | None = None, command: tuple[str, ...] = ()) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        command = command or (sys.executable, "-m", "oea_server", "serve")
+        self._command = [*command, *flags, "--host", "127.0.0.1", "--port", str(self.port)]
+        self._environment = {**os.environ, **(environment or {})}
+        self.log = Path(tempfile.mkstemp(prefix="oea-server-", suffix=".log")[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.client = OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=300)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Start and wait until it answers.
+
+        Raises:
+            RuntimeError: it ended, or took too long; with the end of its log.
+        """
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                self._command, stdout=log, stderr=subprocess.STDOUT, env=self._environment, start_new_session=True
+            )
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self._is_up():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise RuntimeError(f"{' '.join(self._command)} did not start; the end of {self.log}:\n{self.tail()}")
+            time.sleep(0.5)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL for whatever of its process group is left after 20 s."""
+        if self.process is None:
+            return
+        for signum, patience in ((signal.SIGTERM, 20.0), (signal.SIGKILL, 10.0)):
+            try:
+                os.killpg(self.process.pid, signum)
+            except ProcessLookupError:
+                break
+            try:
+                self.process.wait(patience)
+            except subprocess.TimeoutExpired:
+                continue
+        self.process.wait()
+
+    def tail(self, lines: int = 30) -> str:
+        """The end of its log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def metrics(self) -> dict[str, float]:
+        """/metrics: the value of each `oea_*` sample without labels, by name."""
+        text = requests.get(f"{self.url}/metrics", timeout=30).text
+        return {
+            sample.name: sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name.startswith("oea_") and not sample.labels
+        }
+
+    def metrics_once_reported(self, before: Mapping[str, float]) -> dict[str, float]:
+        """/metrics after everything so far was reported: two equal reads in a row, not `before`."""
+        last, deadline = dict(before), time.monotonic() + 30
+        while time.monotonic() < deadline:
+            time.sleep(1.5)
+            now = self.metrics()
+            if now == last and now != before:
+                return now
+            last = now
+        raise RuntimeError(f"{self.url}/metrics did not settle; its log: {self.log}")
+
+    def _is_up(self) -> bool:
+        try:
+            return requests.get(f"{self.url}/health", timeout=25).status_code == 200
+        except requests.RequestException:
+            return False

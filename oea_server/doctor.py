@@ -1,0 +1,90 @@
+"""`oea-server doctor`: would serving be OEA on this machine, with these flags?"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from rich.console import Console
+
+from oea_server import serve
+from oea_server.settings import BadSettings, Settings
+
+PACKAGES = ("oea-server", "sglang", "torch", "transformers", "triton")
+
+
+def examine(argv: Sequence[str]) -> bool:
+    """Print what was found; whether serving would be OEA."""
+    console = Console(highlight=False, soft_wrap=True)
+    say = console.print
+    say("[bold]versions[/]  " + ", ".join(f"{name} {_version(name)}" for name in PACKAGES) + f", python {platform.python_version()}")
+    try:
+        launch = serve.check(argv)
+    except BadSettings as error:
+        problems = str(error).splitlines()
+    else:
+        with console.status("importing SGLang"), contextlib.redirect_stderr(io.StringIO()):
+            facts, problems = _examine_engine(launch)
+        for name, fact in facts:
+            say(f"[bold]{name:8}[/]  {fact}")
+        if launch.settings.policy == "vanilla":
+            problems.append("the policy is vanilla")
+    for problem in problems:
+        say(f"[red]✗[/] {problem}", markup=True)
+    say("[red]serving would not be OEA[/]" if problems else "[green]✓ serving would be OEA[/]")
+    return not problems
+
+
+def _examine_engine(launch: serve.Launch) -> tuple[list[tuple[str, str]], list[str]]:
+    """Facts (name, text) and problems, from the SGLang that is installed."""
+    import os
+
+    logging.disable(logging.WARNING)
+    os.environ.update(launch.settings.environment())
+    from sglang.srt.platforms import current_platform
+    from sglang.srt.plugins import load_plugins
+
+    from oea_server.engine import conflicts, model_card, plugin
+    from oea_server.engine.launch import card_of
+
+    facts = [("device", f"{current_platform.device_name} ({type(current_platform).__name__})")]
+    try:
+        load_plugins()
+    except SystemExit:
+        return facts, ["the plug-in refused to load in this SGLang"]
+    facts.append(("seams", f"{len(plugin.SEAMS)} of {len(plugin.SEAMS)} hold"))
+    argv = launch.sglang_argv if serve.model_of(launch.sglang_argv) else serve.demo_argv(launch.sglang_argv)
+    try:
+        from sglang.srt.server_args import prepare_server_args
+
+        server_args = prepare_server_args(argv)
+        getattr(server_args, "resolve_once", lambda: None)()
+    except (Exception, SystemExit) as error:
+        return facts, [f"SGLang does not take these arguments: {error}"]
+    card = card_of(conflicts.resolved(server_args))
+    problems = conflicts.find_in_server_args(server_args) if launch.settings.policy != "vanilla" else []
+    problems += model_card.problems(launch.settings, card)
+    if card is not None and card.problem is not None:
+        problems.append(f"{card.problem}: it would be served vanilla")
+    if card is not None:
+        facts.append(("model", f"{server_args.model_path}: {card.num_experts} experts, top {card.k}"))
+        facts.append(("policy", _describe(launch.settings, card.k)))
+    return facts, problems
+
+
+def _describe(settings: Settings, k: int) -> str:
+    policy = settings.policy_for(k)
+    knobs = {"k0": policy.k0, "p": policy.p, "k_max": policy.k_max or k, "max_rank": policy.max_rank or "all"}
+    shown = {"oea": knobs, "pruned": {"k0": policy.k0}, "random": {"seed": policy.seed}}.get(policy.name, {})
+    return ", ".join([policy.name, *(f"{name} {value}" for name, value in shown.items())])
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except ModuleNotFoundError:
+        return "absent"

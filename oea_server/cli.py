@@ -18,14 +18,14 @@ PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_
 def serve(context: typer.Context) -> None:
     """Serve a model: --oea-* flags are ours, all others are SGLang's (try: serve --help)."""
     from oea_server import serve as launcher
-    from oea_server.settings import BadSettings
+    from oea_server.settings import SettingsError
 
     if {"-h", "--help"} & set(context.args):
         _print_flags("serve", "serves the demo model if no --model-path is given")
         return
     try:
         launch = launcher.check(context.args)
-    except BadSettings as error:
+    except SettingsError as error:
         _refuse(error)
     launcher.run(launch)
 

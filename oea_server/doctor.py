@@ -8,11 +8,12 @@ import logging
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Any
 
 from rich.console import Console
 
 from oea_server import serve
-from oea_server.settings import BadSettings, Settings
+from oea_server.settings import Settings, SettingsError
 
 PACKAGES = ("oea-server", "sglang", "torch", "transformers", "triton")
 
@@ -21,10 +22,14 @@ def examine(argv: Sequence[str]) -> bool:
     """Print what was found; whether serving would be OEA."""
     console = Console(highlight=False, soft_wrap=True)
     say = console.print
-    say("[bold]versions[/]  " + ", ".join(f"{name} {_version(name)}" for name in PACKAGES) + f", python {platform.python_version()}")
+    say(
+        "[bold]versions[/]  "
+        + ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
+        + f", python {platform.python_version()}"
+    )
     try:
         launch = serve.check(argv)
-    except BadSettings as error:
+    except SettingsError as error:
         problems = str(error).splitlines()
     else:
         with console.status("importing SGLang"), contextlib.redirect_stderr(io.StringIO()):
@@ -79,7 +84,8 @@ def _examine_engine(launch: serve.Launch) -> tuple[list[tuple[str, str]], list[s
 def _describe(settings: Settings, k: int) -> str:
     policy = settings.policy_for(k)
     knobs = {"k0": policy.k0, "p": policy.p, "k_max": policy.k_max or k, "max_rank": policy.max_rank or "all"}
-    shown = {"oea": knobs, "pruned": {"k0": policy.k0}, "random": {"seed": policy.seed}}.get(policy.name, {})
+    of: dict[str, dict[str, Any]] = {"oea": knobs, "pruned": {"k0": policy.k0}, "random": {"seed": policy.seed}}
+    shown = of.get(policy.name, {})
     return ", ".join([policy.name, *(f"{name} {value}" for name, value in shown.items())])
 
 

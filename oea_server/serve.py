@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 from typing import NamedTuple
 
 from oea_server.engine import conflicts, model_card
-from oea_server.settings import BadSettings, Settings, read, split_flags
+from oea_server.settings import Settings, SettingsError, read, split_flags
 
 PLUGINS = {"sglang.srt.plugins": "oea", "sglang.srt.platforms": "oea_cpu"}
 DEMO_FLAGS = {"--served-model-name": "demo", "--max-total-tokens": "65536"}
@@ -28,7 +28,7 @@ def check(argv: Sequence[str]) -> Launch:
     """Split and check a command line without importing torch or SGLang.
 
     Raises:
-        BadSettings: one line per problem: a knob, its value and the bounds, or an SGLang option
+        SettingsError: one line per problem: a knob, its value and the bounds, or an SGLang option
             that would make routing inert.
     """
     given, rest = split_flags(argv)
@@ -39,7 +39,7 @@ def check(argv: Sequence[str]) -> Launch:
     if (model := model_of(rest)) is not None:
         problems += model_card.problems(settings, model_card.read_local(model, override_of(rest)))
     if problems:
-        raise BadSettings("\n".join(problems))
+        raise SettingsError("\n".join(problems))
     return Launch(settings, rest)
 
 

@@ -21,7 +21,7 @@ ENV_PREFIX = "OEA_"
 FLAG_PREFIX = "--oea-"
 
 
-class BadSettings(ValueError):
+class SettingsError(ValueError):
     """One clear line: the knob, its value, the bounds."""
 
 
@@ -39,9 +39,13 @@ class Settings(BaseSettings):
         "('1:8,2:6,4:5,8:4,16:3', which is what auto means for top-8 models), and per layer ('1:8,16:3; 0-3=8')",
     )
     p: float = Field(1.0, gt=0, le=1, description="guarantee only as many of the k0 as reach this router mass")
-    k_max: int | None = Field(None, ge=1, description="experts per token after the fill; the model's top k if not given")
+    k_max: int | None = Field(
+        None, ge=1, description="experts per token after the fill; the model's top k if not given"
+    )
     max_rank: int | None = Field(
-        None, ge=1, description="how far down its own ranking a token looks for experts that are awake; all if not given"
+        None,
+        ge=1,
+        description="how far down its own ranking a token looks for experts that are awake; all if not given",
     )
     min_batch: int = Field(2, ge=1, description="steps with fewer tokens run vanilla")
     seed: int = Field(0, ge=0, description="seed of the random policy")
@@ -84,29 +88,29 @@ def read(given: Mapping[str, Any] | None = None) -> Settings:
     """Settings from flags (`given`, field names), else OEA_* variables, else defaults.
 
     Raises:
-        BadSettings: with one line per problem.
+        SettingsError: with one line per problem.
     """
     _refuse_unknown_variables()
     try:
         return Settings(**(given or {}))
     except ValidationError as error:
-        raise BadSettings("; ".join(_line(problem, given or {}) for problem in error.errors())) from None
+        raise SettingsError("; ".join(_line(problem, given or {}) for problem in error.errors())) from None
 
 
 def split_flags(argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """Take the --oea-* flags out of a command line; the rest is SGLang's, untouched and in order.
 
     Raises:
-        BadSettings: an --oea-* flag that does not exist, or one without its value.
+        SettingsError: an --oea-* flag that does not exist, or one without its value.
     """
     parser = argument_parser()
     try:
         given, rest = parser.parse_known_args(list(argv))
     except argparse.ArgumentError as error:
-        raise BadSettings(str(error)) from None
+        raise SettingsError(str(error)) from None
     for argument in rest:
         if argument.startswith(FLAG_PREFIX):
-            raise BadSettings(_unknown(argument.split("=")[0], [flag_of(name) for name in Settings.model_fields]))
+            raise SettingsError(_unknown(argument.split("=")[0], [flag_of(name) for name in Settings.model_fields]))
     return vars(given), rest
 
 
@@ -142,7 +146,7 @@ def _refuse_unknown_variables() -> None:
     known = [ENV_PREFIX + name.upper() for name in Settings.model_fields]
     for name in os.environ:
         if name.startswith(ENV_PREFIX) and name.upper() not in known:
-            raise BadSettings(_unknown(name, known))
+            raise SettingsError(_unknown(name, known))
 
 
 def _unknown(name: str, known: list[str]) -> str:

@@ -92,6 +92,7 @@ def build(directory: Path | None = None) -> Path:
 def write_tokenizer(directory: Path) -> None:
     """A byte-level BPE trained on Python's own reference documentation, which ships with Python."""
     from pydoc_data.topics import topics
+
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())

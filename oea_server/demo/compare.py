@@ -40,7 +40,9 @@ def compare(chats: int, tokens: int, rounds: int) -> None:
         for policy in ("vanilla", "oea"):
             task = progress.add_task(f"{policy}: starting SGLang (30 to 90 s, mostly imports)", total=None)
             with Server("--oea-policy", policy) as server:
-                progress.update(task, description=f"{policy}: {rounds} + 1 rounds of {chats} chats, {tokens} tokens each")
+                progress.update(
+                    task, description=f"{policy}: {rounds} + 1 rounds of {chats} chats, {tokens} tokens each"
+                )
                 answer = chat(server, 0, 24)
                 play(server, chats, tokens)  # a warm-up round: first-call costs of every batch size
                 measured[policy] = [play(server, chats, tokens) for _ in range(rounds)]
@@ -55,7 +57,9 @@ def compare(chats: int, tokens: int, rounds: int) -> None:
 
 def table(measured: dict[str, list[Round]], chats: int) -> Table:
     """Medians over the rounds, vanilla against OEA, with the range in brackets."""
-    result = Table(title=f"{chats} chats at once, medians of {len(measured['oea'])} rounds (lowest to highest)", title_style="bold")
+    result = Table(
+        title=f"{chats} chats at once, medians of {len(measured['oea'])} rounds (lowest to highest)", title_style="bold"
+    )
     for heading, justify in (("", "left"), ("vanilla", "right"), ("OEA", "right"), ("change", "right")):
         result.add_column(heading, justify=justify)  # type: ignore[arg-type]
     rows = (

@@ -31,7 +31,9 @@ class Server:
         command: what to run instead of `oea-server serve`.
     """
 
-    def __init__(self, *flags: str, environment: Mapping[str, str] | None = None, command: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, *flags: str, environment: Mapping[str, str] | None = None, command: tuple[str, ...] = ()
+    ) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]

@@ -46,7 +46,7 @@ def run_experts(
     return out.to(x.dtype)
 
 
-def forward(self: Any, layer: torch.nn.Module, dispatch_output: Any) -> Any:
+def forward(self: Any, layer: Any, dispatch_output: Any) -> Any:
     """`UnquantizedFusedMoEMethod.forward` on our CPU platform."""
     from sglang.srt.layers.moe.token_dispatcher import StandardCombineInput
 

@@ -9,10 +9,11 @@ from typing import Any
 
 from sglang.srt.platforms.interface import SRTPlatform
 
-class NamesPools(SRTPlatform):
+
+class NamesPools(SRTPlatform):  # type: ignore[misc]
     """The in-tree pool and allocator, which are plain torch at page size 1."""
 
-    def get_mha_kv_pool_cls(self) -> type:
+    def get_mha_kv_pool_cls(self) -> Any:
         from sglang.srt.mem_cache.memory_pool import MHATokenToKVPool
 
         return MHATokenToKVPool

@@ -83,7 +83,7 @@ def install() -> None:
 
     try:
         runtime.current = runtime.Runtime(settings.read())
-    except settings.BadSettings as error:
+    except settings.SettingsError as error:
         end(str(error))
     originals = {seam: resolve(seam.target) for seam in SEAMS}
     missing = [seam.target for seam, original in originals.items() if original is None]

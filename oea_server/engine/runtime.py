@@ -57,7 +57,11 @@ class Runtime:
             return [str(error)]
         self.reason = "the policy is vanilla" if self.policy.name == "vanilla" else ""
         logger.info(
-            "OEA: policy %s, k0 %s, on %d of %d MoE layers", self.policy.name, self.policy.k0, len(self.routers), len(routers)
+            "OEA: policy %s, k0 %s, on %d of %d MoE layers",
+            self.policy.name,
+            self.policy.k0,
+            len(self.routers),
+            len(routers),
         )
         return []
 

@@ -11,7 +11,38 @@ from collections.abc import Iterable
 
 from prometheus_client import REGISTRY, CollectorRegistry, Gauge, Histogram
 
-EXPERTS = (1, 2, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60, 64, 72, 80, 88, 96, 112, 128, 192, 256, 512)
+EXPERTS = (
+    1,
+    2,
+    4,
+    6,
+    8,
+    10,
+    12,
+    14,
+    16,
+    20,
+    24,
+    28,
+    32,
+    36,
+    40,
+    44,
+    48,
+    52,
+    56,
+    60,
+    64,
+    72,
+    80,
+    88,
+    96,
+    112,
+    128,
+    192,
+    256,
+    512,
+)
 BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
 SECONDS = (
     *(0.001, 0.002, 0.003, 0.004, 0.006, 0.008, 0.01, 0.012, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.08),
@@ -58,7 +89,8 @@ class Metrics:
         """Report the busiest rank as well: under expert parallelism a layer is as slow as that one."""
         self.busiest_rank = Histogram(
             "oea_max_rank_unique_experts",
-            "Experts whose weights the busiest expert-parallel rank read (experts; one observation per MoE layer and step)",
+            "Experts whose weights the busiest expert-parallel rank read "
+            "(experts; one observation per MoE layer and step)",
             buckets=EXPERTS,
             registry=self._registry,
         )

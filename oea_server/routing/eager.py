@@ -180,7 +180,8 @@ def _numbers(
     if isinstance(num_real, int):
         return policy.numbers(num_real, layer, k=k, num_experts=num_experts)
     table = _numbers_table(policy, layer, k, num_experts, device)
-    return Numbers(*table[num_real.clamp(max=NUMBERS_MAX_BATCH).long()].unbind())
+    # 0-d tensors in place of the three ints: everything above only compares with them
+    return Numbers(*table[num_real.clamp(max=NUMBERS_MAX_BATCH).long()].unbind())  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=1024)

@@ -1,0 +1,54 @@
+import pytest
+
+from oea_server.settings import Settings, SettingsError, argument_parser, read, split_flags
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"OEA_{name.upper()}", raising=False)
+
+
+def test_flags_are_taken_out_and_the_rest_is_untouched() -> None:
+    given, rest = split_flags(["--tp", "2", "--oea-k0", "1:8,16:3", "--model-path", "m", "--oea-p=0.9", "-x", "--flag"])
+    assert given == {"k0": "1:8,16:3", "p": "0.9"}
+    assert rest == ["--tp", "2", "--model-path", "m", "-x", "--flag"]
+
+
+def test_flags_win_over_variables_and_variables_over_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OEA_K0", "5")
+    monkeypatch.setenv("OEA_MIN_BATCH", "4")
+    settings = read({"k0": "3"})
+    assert (settings.k0, settings.min_batch, settings.p) == ("3", 4, 1.0)
+
+
+def test_settings_survive_the_trip_to_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = read({"k0": "1:8,16:3; 0-3=8", "p": "0.9", "k_max": "8", "policy": "oea", "allow_inactive": "true"})
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)
+    assert read() == settings
+
+
+def test_every_knob_is_a_flag_with_help() -> None:
+    text = argument_parser().format_help()
+    for name in Settings.model_fields:
+        assert f"--oea-{name.replace('_', '-')}" in text
+        assert Settings.model_fields[name].description
+
+
+def test_auto_follows_the_models_top_k() -> None:
+    assert str(read().policy_for(8).k0) == "1:8,2:6,4:5,8:4,16:3"
+    assert str(read().policy_for(4).k0) == "1:4,2:3,4:3,8:2,16:2"
+
+
+@pytest.mark.parametrize("name", ["OEA_KO", "OEA_POLICYS", "OEA_WHATEVER"])
+def test_a_misspelt_variable_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "3")
+    with pytest.raises(SettingsError, match=f"{name}: no such knob"):
+        read()
+
+
+def test_the_message_names_the_variable_when_that_is_where_it_came_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OEA_P", "2")
+    with pytest.raises(SettingsError, match="OEA_P=2: input should be less than or equal to 1"):
+        read()

@@ -81,12 +81,12 @@ def table(measured: dict[str, list[Round]], chats: int) -> Table:
 
 def play(server: Server, chats: int, tokens: int) -> Round:
     """One round: all chats at once, each answered in full."""
-    before = server.metrics()
+    before = server.settled_metrics()
     start = time.perf_counter()
     with ThreadPoolExecutor(chats) as pool:
         list(pool.map(lambda i: chat(server, i, tokens), range(chats)))
     seconds = time.perf_counter() - start
-    after = server.metrics_once_reported(before)
+    after = server.settled_metrics()
     delta = {name: after[name] - before.get(name, 0.0) for name in after}
 
     def mean(name: str) -> float:

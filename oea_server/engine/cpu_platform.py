@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import torch
 from sglang.srt.platforms.cpu import CpuDeviceMixin
 from sglang.srt.platforms.device_mixin import PlatformEnum
 
@@ -26,6 +27,7 @@ class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
         for name in ("cuda_graph_backend_decode", "cuda_graph_backend_prefill"):
             if getattr(server_args, name, "absent") is None:
                 setattr(server_args, name, "disabled")
+        server_args.sleep_on_idle = True  # else an idle server keeps a core busy
         bind_cores(server_args.tp_size)
 
     def get_default_attention_backend(self) -> str:
@@ -44,6 +46,7 @@ class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
         from oea_server.engine import cpu_experts
 
         cpu_experts.install(self.get_dispatch_key_name())
+        allocate_unpinned()
 
 
 def bind_cores(ranks: int) -> None:
@@ -54,3 +57,16 @@ def bind_cores(ranks: int) -> None:
     share = len(cores) // ranks
     bound = (cores[rank * share : (rank + 1) * share] for rank in range(ranks))
     os.environ["SGLANG_CPU_OMP_THREADS_BIND"] = "|".join(",".join(map(str, each)) for each in bound)
+
+
+def allocate_unpinned() -> None:
+    """Host buffers (routing replay's, for one) without pinning, which asks for a CUDA driver."""
+    try:
+        from sglang.srt.mem_cache.pool_host.common import ALLOC_MEMORY_FUNCS
+    except ImportError:  # 0.5.17 pins unconditionally: --enable-return-routed-experts needs a GPU there
+        return
+
+    def allocate(dims: tuple[int, ...], dtype: torch.dtype, device: str, **_: Any) -> torch.Tensor:
+        return torch.empty(dims, dtype=dtype, device=device)
+
+    ALLOC_MEMORY_FUNCS["cpu"] = allocate

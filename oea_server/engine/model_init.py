@@ -17,21 +17,27 @@ from oea_server.engine.refuse import refuse
 
 def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) -> None:
     """Adopt the routers, or end the launch. The model itself is left as it is."""
-    from sglang.srt.runtime_context import get_exec, get_parallel
-
     now = runtime.current
     if now is None:
         return
     device = next(model.parameters()).device
-    replicas = get_exec().moe.ep_num_redundant_experts
     physical = routers.num_experts(model)
-    problems = now.adopt(routers.inspect(model), physical - replicas, device)
+    problems = now.adopt(routers.inspect(model), physical - redundant_experts(), device)
     if problems:
         refuse_from_scheduler(*problems)
     if reporting.is_reporting_rank():
         if now.routers:
+            from sglang.srt.runtime_context import get_parallel
+
             now.start_counting(physical, get_parallel().moe_ep_size, device)
         reporting.start(now)
+
+
+def redundant_experts() -> int:
+    """Replicas that EPLB keeps beside the model's own experts."""
+    from sglang.srt.runtime_context import get_exec
+
+    return int(get_exec().moe.ep_num_redundant_experts)
 
 
 def refuse_from_scheduler(*problems: str) -> None:

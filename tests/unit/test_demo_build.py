@@ -23,16 +23,21 @@ def test_weights_are_seeded_and_have_the_config_s_shapes(model: Path, tmp_path: 
     down = tensors[f"model.layers.{layers - 1}.mlp.experts.{experts - 1}.down_proj.weight"]
     assert down.shape == (config["hidden_size"], config["moe_intermediate_size"])
     build.write_weights(tmp_path)
-    assert torch.equal(down, load_file(tmp_path / "model.safetensors")[
-        f"model.layers.{layers - 1}.mlp.experts.{experts - 1}.down_proj.weight"
-    ])
+    assert torch.equal(
+        down,
+        load_file(tmp_path / "model.safetensors")[
+            f"model.layers.{layers - 1}.mlp.experts.{experts - 1}.down_proj.weight"
+        ],
+    )
 
 
 def test_the_tokenizer_round_trips_and_knows_its_chat_template(model: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(model)
     for text in ("Hello, world!", "naïve café → 東京 🎉", "  spaces\n\ttabs"):
         assert tokenizer.decode(tokenizer.encode(text)) == text
-    prompt = tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True)
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True
+    )
     assert prompt == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
     assert tokenizer.eos_token_id == json.loads((model / "config.json").read_text())["eos_token_id"]
 

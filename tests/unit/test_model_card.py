@@ -35,4 +35,4 @@ def test_conflicts_are_read_from_resolved_arguments_and_the_environment(monkeypa
     assert conflicts.find({"moe_runner_backend": "triton", "moe_a2a_backend": "none"}.get) == []
     assert len(conflicts.find({"enable_pdmux": True, "dllm_algorithm": "x"}.get)) == 2
     monkeypatch.setenv("SGLANG_SIMULATE_UNIFORM_EXPERTS", "1")
-    assert conflicts.find({}.get) == ["SGLANG_SIMULATE_UNIFORM_EXPERTS: overrides every routing decision"]
+    assert conflicts.find(lambda option: None) == ["SGLANG_SIMULATE_UNIFORM_EXPERTS: overrides every routing decision"]

@@ -1,0 +1,47 @@
+# Two things to type: make demo, make test. Both rest on make setup, which does nothing when done.
+PYTHON ?= python3
+VENV := .venv
+LOWER := .venv-0.5.17
+BIN := $(VENV)/bin
+
+.PHONY: setup demo test lint test-unit test-engine test-lower clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "oea-server needs Python 3.11 or later; try: make PYTHON=python3.11 ...")'
+	@echo "==> installing SGLang and its libraries into $(VENV): 10 GB on disk, a minute or several"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: setup
+	@$(BIN)/oea-server demo
+
+test: lint test-unit test-engine test-lower
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+test-unit: setup
+	@$(BIN)/pytest tests/unit
+
+test-engine: setup
+	@$(BIN)/pytest tests/engine
+
+# the oldest SGLang that is supported, in an environment of its own
+test-lower: $(LOWER)/.ready
+	@$(LOWER)/bin/pytest tests/unit tests/engine/test_seams.py tests/engine/test_serve_oea.py tests/engine/test_serve_vanilla.py
+
+$(LOWER)/.ready: pyproject.toml constraints-0.5.17.txt
+	@echo "==> installing SGLang 0.5.17 into $(LOWER), for the tests"
+	@test -x $(LOWER)/bin/python || $(PYTHON) -m venv $(LOWER)
+	@$(LOWER)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@$(LOWER)/bin/uv pip install --quiet --python $(LOWER)/bin/python --constraint constraints-0.5.17.txt --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(LOWER) build *.egg-info

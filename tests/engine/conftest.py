@@ -1,0 +1,138 @@
+"""Real SGLang servers, started as a user starts them, one at a time (two cores)."""
+
+from __future__ import annotations
+
+import base64
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+
+from oea_server.demo.build import CONFIG, build
+from oea_server.demo.server import Server
+
+LAYERS = int(str(CONFIG["num_hidden_layers"]))
+K = int(str(CONFIG["num_experts_per_tok"]))
+NEW_TOKENS = 24
+PROMPTS = (
+    "The import statement combines two operations",
+    "An expert is awake if any token of the batch chose it.",
+    "def route(router_logits, policy):",
+    "1 2 3 4 5 6 7 8",
+    "naïve café, 東京",
+)
+
+# float32, so that two ways to compute the same thing can be told from two different things
+COMMON = ["--dtype", "float32", "--max-total-tokens", "65536", "--random-seed", "1"]
+# SGLang 0.5.17 cannot keep routing replays without a GPU (it pins their memory)
+REPLAY = version("sglang") != "0.5.17"
+if REPLAY:
+    COMMON.append("--enable-return-routed-experts")
+SGLANG = (str(Path(sys.executable).with_name("sglang")), "serve")
+KINDS: dict[str, tuple[tuple[str, ...], dict[str, str], tuple[str, ...]]] = {
+    # SGLang without our router: only the CPU platform is loaded
+    "plain": (("--enable-metrics",), {"SGLANG_PLUGINS": "oea_cpu"}, SGLANG),
+    "vanilla": (("--oea-policy", "vanilla"), {}, ()),
+    "oea": ((), {}, ()),
+    "k3": (("--oea-k0", "3", "--oea-min-batch", "1"), {}, ()),
+    "k3-ep2": (("--oea-k0", "3", "--oea-min-batch", "1", "--tp", "2", "--ep-size", "2"), {}, ()),
+    # plain `sglang serve`, steered by variables alone
+    "k3-variables": (("--enable-metrics",), {"OEA_K0": "3", "OEA_MIN_BATCH": "1"}, SGLANG),
+}
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One greedy request, alone on the server."""
+
+    prompt_ids: list[int]
+    prompt_logprobs: list[float]
+    ids: list[int]
+    logprobs: list[float]
+    experts: np.ndarray  # [tokens - 1, layers, k], as SGLang's routing replay returns them
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """The same requests to every kind of server, before it saw anything else."""
+
+    generations: list[Generation]
+    before: dict[str, float]
+    after: dict[str, float]
+
+
+class Servers:
+    """Starts the kind that is asked for and stops the one before."""
+
+    def __init__(self) -> None:
+        self._kind = ""
+        self._server: Server | None = None
+        self._transcripts: dict[str, Transcript] = {}
+
+    def get(self, kind: str) -> Server:
+        if kind != self._kind or self._server is None:
+            self.stop()
+            flags, environment, command = KINDS[kind]
+            model = ("--model-path", str(build()), "--served-model-name", "demo")
+            self._server = Server(*model, *COMMON, *flags, environment=environment, command=command)
+            self._server.start()
+            self._kind = kind
+            if kind not in self._transcripts:
+                self._transcripts[kind] = record(self._server)
+        return self._server
+
+    def transcript(self, kind: str) -> Transcript:
+        if kind not in self._transcripts:
+            self.get(kind)
+        return self._transcripts[kind]
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.stop()
+        self._server, self._kind = None, ""
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    for name in [name for name in os.environ if name.startswith("OEA_")]:
+        del os.environ[name]
+    started = Servers()
+    yield started
+    started.stop()
+
+
+def record(server: Server) -> Transcript:
+    before = server.settled_metrics()
+    for _ in range(2):
+        assert requests.get(f"{server.url}/health_generate", timeout=30).status_code == 200
+    generations = [generate(server, prompt) for prompt in PROMPTS]
+    return Transcript(generations, before, server.settled_metrics())
+
+
+def generate(server: Server, prompt: str, **sampling: Any) -> Generation:
+    body = {
+        "text": prompt,
+        "sampling_params": {"temperature": 0, "max_new_tokens": NEW_TOKENS, "ignore_eos": True, **sampling},
+        "return_logprob": True,
+        "logprob_start_len": 0,
+        "return_routed_experts": REPLAY,
+    }
+    reply = requests.post(f"{server.url}/generate", json=body, timeout=300)
+    assert reply.status_code == 200, reply.text
+    meta = reply.json()["meta_info"]
+    prompt_part, own = meta["input_token_logprobs"], meta["output_token_logprobs"]
+    experts = np.frombuffer(base64.b64decode(meta.get("routed_experts", "")), dtype=np.int32)
+    return Generation(
+        [token for _, token, _ in prompt_part],
+        [logprob for logprob, _, _ in prompt_part[1:]],
+        [token for _, token, _ in own],
+        [logprob for logprob, _, _ in own],
+        experts.reshape(-1, LAYERS, K),
+    )

@@ -1,0 +1,232 @@
+"""The seams in this SGLang: not patched, applied, patched; and what passes through them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from oea_server.demo.build import CONFIG, build
+from oea_server.engine import plugin, runtime
+from oea_server.engine.routers import Router
+from oea_server.engine.step import Step
+from oea_server.routing import Policy, route
+from oea_server.settings import Settings
+
+BIN = Path(sys.executable).parent
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("OEA_", "SGLANG_PLUGINS"))}
+
+
+@pytest.fixture(scope="module")
+def plugged() -> None:
+    from sglang.srt.plugins import load_plugins
+
+    originals = {seam: plugin.resolve(seam.target) for seam in plugin.SEAMS}
+    assert all(original is not None for original in originals.values())
+    assert not any(plugin.took_hold(seam, original) for seam, original in originals.items())
+    load_plugins()
+    assert plugin.active
+    assert all(plugin.took_hold(seam, original) for seam, original in originals.items())
+
+
+@pytest.fixture
+def now(plugged: None) -> Iterator[runtime.Runtime]:
+    """A runtime that adopted one layer (5) of 16 experts, top 4, and counts it."""
+    before = runtime.current
+    adopted = runtime.Runtime(Settings(k0="1", min_batch=2))
+    assert adopted.adopt([Router(5, 4, True, None)], 16, torch.device("cpu")) == []
+    adopted.start_counting(16, 1, torch.device("cpu"))
+    runtime.current = adopted
+    yield adopted
+    runtime.current = before
+
+
+def select(logits: torch.Tensor, layer: int = 5, **kwargs: Any) -> Any:
+    from sglang.srt.layers.moe.topk import TopKConfig, select_experts
+
+    config = TopKConfig(top_k=4, torch_native=True)
+    return select_experts(torch.zeros(len(logits), 8), logits, config, layer_id=layer, **kwargs)
+
+
+def test_outside_a_decode_step_sglang_chooses(now: runtime.Runtime) -> None:
+    logits = torch.randn(6, 16)
+    chosen = select(logits)
+    assert torch.equal(chosen.topk_ids, logits.softmax(-1).topk(4).indices)
+    assert now.tally is not None
+    assert not now.tally.unique.any()
+
+
+def test_inside_a_decode_step_the_policy_chooses_and_is_counted(now: runtime.Runtime) -> None:
+    logits = torch.randn(6, 16)
+    with now.decoding(Step(6, counted=True)):
+        chosen = select(logits)
+    expected = route(logits, now.policy, k=4)
+    assert torch.equal(chosen.topk_ids, expected.ids)
+    assert torch.equal(chosen.topk_weights, expected.weights)
+    assert now.tally is not None
+    assert now.tally.unique[0].nonzero().flatten().tolist() == [int(expected.pool.sum())]
+    assert now.clock is not None
+    assert [batch for batch, _ in now.clock.read()] == [6]
+
+
+def test_a_layer_that_was_not_adopted_is_left_alone(now: runtime.Runtime) -> None:
+    logits = torch.randn(6, 16)
+    with now.decoding(Step(6, counted=True)):
+        assert torch.equal(select(logits, layer=6).topk_ids, logits.softmax(-1).topk(4).indices)
+
+
+def test_warm_up_is_routed_but_not_counted(now: runtime.Runtime) -> None:
+    logits = torch.randn(6, 16)
+    with now.decoding(Step(6, counted=False)):
+        assert torch.equal(select(logits).topk_ids, route(logits, now.policy, k=4).ids)
+    assert now.tally is not None
+    assert not now.tally.unique.any()
+    assert now.clock is not None
+    assert now.clock.read() == []
+
+
+def test_a_lone_token_takes_sglangs_own_path(now: runtime.Runtime) -> None:
+    logits = torch.randn(1, 16)
+    with now.decoding(Step(1, counted=True)):
+        chosen = select(logits)
+    weights, ids = logits.softmax(-1).topk(4)
+    assert torch.equal(chosen.topk_ids, ids)
+    assert torch.equal(chosen.topk_weights, weights / (weights.sum(-1, keepdim=True) + 1e-20))
+
+
+def test_rows_that_pad_a_batch_are_inert(now: runtime.Runtime) -> None:
+    logits = torch.randn(8, 16)
+    with now.decoding(Step(5, counted=True)):
+        chosen = select(logits)
+    expected = route(logits[:5], now.policy, k=4)
+    assert torch.equal(chosen.topk_ids[:5], expected.ids)
+    assert expected.pool[chosen.topk_ids.long()].all()
+    assert not chosen.topk_weights[5:].any()
+    assert now.tally is not None
+    assert now.tally.unique[0].nonzero().flatten().tolist() == [int(expected.pool.sum())]
+
+
+def test_under_ep_sglang_masks_the_pads_after_us(now: runtime.Runtime) -> None:
+    logits = torch.randn(8, 16)
+    with now.decoding(Step(5, counted=True)):
+        chosen = select(logits, num_token_non_padded=torch.tensor(5, dtype=torch.int32))
+    assert torch.equal(chosen.topk_ids[:5], route(logits[:5], now.policy, k=4).ids)
+    assert (chosen.topk_ids[5:] == -1).all()
+
+
+def test_what_a_graph_captures_reads_the_real_rows_from_the_device(now: runtime.Runtime) -> None:
+    """The same calls that capture records, replayed by hand: only tensors change in between."""
+    logits = torch.randn(8, 16)
+    with now.decoding(Step(8, counted=False, capturing=True)):
+        captured = now.num_real(8)
+        assert isinstance(captured, torch.Tensor)
+        assert captured == 8
+        assert not now.is_vanilla(now.routers[5])
+    for batch in (1, 3, 8):
+        with now.decoding(Step(batch, counted=True)):
+            replayed = route(logits, now.policy, k=4, num_real=captured)
+        assert torch.equal(replayed.ids[:batch], route(logits[:batch], now.policy, k=4).ids)
+    assert now.tally is not None
+    assert now.tally.counting == 1
+
+
+def test_a_graph_of_one_row_is_captured_vanilla(now: runtime.Runtime) -> None:
+    with now.decoding(Step(1, counted=False, capturing=True)):
+        assert now.is_vanilla(now.routers[5])
+
+
+def test_knobs_that_do_not_fit_the_model_are_refused_when_it_is_built() -> None:
+    state = runtime.Runtime(Settings(k0="5"))
+    assert state.adopt([Router(0, 4, True, None)], 16, torch.device("cpu")) == [
+        "k0=5 guarantees 5 experts, above the model's top-k 4"
+    ]
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_model_without_a_router_for_us(allowed: bool) -> None:
+    state = runtime.Runtime(Settings(allow_inactive=allowed))
+    problems = state.adopt([Router(0, 4, True, "grouped routing is not supported yet")] * 3, 16, torch.device("cpu"))
+    assert problems == ([] if allowed else ["grouped routing is not supported yet"])
+    assert not state.active
+    assert state.reason == "grouped routing is not supported yet"
+    assert state.policy == Policy.vanilla()
+
+
+def test_every_kind_of_router_that_is_not_handled_says_why(plugged: None) -> None:
+    from sglang.srt.layers.moe.topk import TopKConfig, TopKOutputFormat
+
+    from oea_server.engine.routers import problem_of
+
+    assert problem_of(TopKConfig(top_k=4), 0) is None
+    assert problem_of(TopKConfig(top_k=4, output_format=TopKOutputFormat.STANDARD), 0) is None
+    for changed, why in (
+        ({"use_grouped_topk": True}, "grouped"),
+        ({"correction_bias": torch.zeros(16)}, "bias"),
+        ({"scoring_func": "sigmoid"}, "sigmoid"),
+        ({"custom_routing_function": len}, "own routing function"),
+        ({"apply_routed_scaling_factor_on_output": True}, "scaled"),
+        ({"output_format": TopKOutputFormat.BYPASSED}, "BYPASSED format never materialises"),
+        ({"output_format": TopKOutputFormat.TRITON_KERNEL}, "TRITON_KERNEL format never materialises"),
+    ):
+        assert why in str(problem_of(TopKConfig(top_k=4, **changed), 0))  # type: ignore[arg-type]
+    assert "does not know its layer" in str(problem_of(TopKConfig(top_k=4), -1))
+
+
+def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, capture_output=True, text=True, env={**CLEAN, **environment}, timeout=300, check=False
+    )
+
+
+def test_plain_sglang_with_a_wrong_variable_ends_at_once() -> None:
+    done = run(str(BIN / "sglang"), "serve", "--model-path", str(build()), OEA_P="3")
+    assert done.returncode == 2
+    assert "oea-server: refusing to start: OEA_P=3: input should be less than or equal to 1" in done.stderr
+
+
+def test_plain_sglang_with_a_clashing_option_ends_before_weights_load() -> None:
+    done = run(str(BIN / "sglang"), "serve", "--model-path", str(build()), "--enable-deterministic-inference")
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if line.startswith("oea-server: refusing to start: ")]
+    assert len(lines) == 1
+    assert "--enable-deterministic-inference: promises" in lines[0]
+    assert "Load weight" not in done.stderr
+
+
+def test_a_plug_in_that_breaks_is_not_swallowed() -> None:
+    script = (
+        "from oea_server.engine import plugin\n"
+        "plugin.SEAMS += (plugin.Seam('sglang.srt.layers.moe.topk.no_such_thing', 'AROUND', plugin.SEAMS[2].hook),)\n"
+        "from sglang.srt.plugins import load_plugins\n"
+        "load_plugins()\n"
+        "print('served on')\n"
+    )
+    done = run(sys.executable, "-c", script)
+    assert done.returncode == 2
+    assert "this SGLang has no sglang.srt.layers.moe.topk.no_such_thing" in done.stderr
+    assert "served on" not in done.stdout
+
+
+def test_doctor_says_yes_and_no(tmp_path: Path) -> None:
+    command = (sys.executable, "-m", "oea_server", "doctor")
+    good = run(*command, "--model-path", str(build()))
+    assert good.returncode == 0, good.stdout + good.stderr
+    assert "✓ serving would be OEA" in good.stdout
+    assert f"{len(plugin.SEAMS)} of {len(plugin.SEAMS)} hold" in good.stdout
+    (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "num_experts": 0}))
+    for flags, why in (
+        (("--model-path", str(tmp_path)), "has no experts to route"),
+        (("--oea-k0", "99"), "outside 1..64"),
+        (("--enable-torch-compile",), "compiled decoding"),
+    ):
+        bad = run(*command, *flags)
+        assert bad.returncode == 1
+        assert why in bad.stdout
+        assert "serving would not be OEA" in bad.stdout

@@ -1,0 +1,74 @@
+"""OEA on one rank and on two (TP2/EP2) is the same OEA."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.engine.conftest import LAYERS, NEW_TOKENS, PROMPTS, Generation, Servers, generate
+
+DECODED = NEW_TOKENS - 1
+
+
+def decode_experts(generation: Generation) -> np.ndarray:
+    """The part of the replay that was decoded: [steps, layers, k]."""
+    return generation.experts[-DECODED:]
+
+
+@pytest.mark.parametrize("kind", ["k3", "k3-ep2"])
+def test_routing_replay_sees_the_policys_choice(servers: Servers, kind: str) -> None:
+    """A lone token under k0=3 and min_batch=1 holds exactly 3 experts; its prompt was routed vanilla."""
+    for generation in servers.transcript(kind).generations:
+        decoded = decode_experts(generation)
+        assert {len(set(row)) for row in decoded.reshape(-1, decoded.shape[-1]).tolist()} == {3}
+        prompt = generation.experts[: len(generation.prompt_ids)]
+        assert {len(set(row)) for row in prompt.reshape(-1, prompt.shape[-1]).tolist()} == {8}
+
+
+@pytest.mark.parametrize("kind", ["k3", "k3-ep2"])
+def test_the_metric_is_an_independent_recount_of_the_replay(servers: Servers, kind: str) -> None:
+    transcript = servers.transcript(kind)
+    decoded = np.concatenate([decode_experts(generation) for generation in transcript.generations])
+    rows = [set(row) for row in decoded.reshape(-1, decoded.shape[-1]).tolist()]
+    assert transcript.after["oea_unique_experts_count"] == len(rows) == len(PROMPTS) * DECODED * LAYERS
+    assert transcript.after["oea_unique_experts_sum"] == sum(map(len, rows))
+    if kind == "k3-ep2":
+        busiest = sum(max(sum(expert // 64 == rank for expert in row) for rank in (0, 1)) for row in rows)
+        assert transcript.after["oea_max_rank_unique_experts_sum"] == busiest
+        assert transcript.after["oea_max_rank_unique_experts_count"] == len(rows)
+    else:
+        assert "oea_max_rank_unique_experts_sum" not in transcript.after
+
+
+@pytest.mark.parametrize("prompt", range(len(PROMPTS)))
+def test_two_ranks_agree_with_one(servers: Servers, prompt: int) -> None:
+    """Same experts for the same tokens, log-probabilities within float32. Were the two ranks to choose
+    differently, experts would be missing or doubled in the sum, and these would be far apart."""
+    one = servers.transcript("k3").generations[prompt]
+    two = servers.transcript("k3-ep2").generations[prompt]
+    assert one.ids == two.ids
+    assert np.array_equal(np.sort(one.experts), np.sort(two.experts))
+    np.testing.assert_allclose(one.logprobs, two.logprobs, atol=2e-3)
+
+
+def test_pruning_a_lone_token_is_not_vanilla(servers: Servers) -> None:
+    """The servers above do differ from vanilla, so that agreeing with each other says something."""
+    pruned, plain = servers.transcript("k3").generations, servers.transcript("plain").generations
+    assert any(a.ids != b.ids for a, b in zip(pruned, plain, strict=True))
+    assert all(a.prompt_logprobs == b.prompt_logprobs for a, b in zip(pruned, plain, strict=True))
+
+
+def test_plain_sglang_serve_is_steered_by_variables(servers: Servers) -> None:
+    assert [g.ids for g in servers.transcript("k3-variables").generations] == [
+        g.ids for g in servers.transcript("k3").generations
+    ]
+
+
+def test_two_ranks_serve_a_chat(servers: Servers) -> None:
+    server = servers.get("k3-ep2")
+    reply = server.client.chat.completions.create(
+        model="demo", messages=[{"role": "user", "content": "hello"}], max_tokens=8, temperature=0
+    )
+    assert reply.usage is not None
+    assert reply.usage.completion_tokens == 8
+    assert len(generate(server, "again", max_new_tokens=4).ids) == 4

@@ -32,7 +32,7 @@ def examine(argv: Sequence[str]) -> bool:
     except SettingsError as error:
         problems = str(error).splitlines()
     else:
-        with console.status("importing SGLang"), contextlib.redirect_stderr(io.StringIO()):
+        with console.status("importing SGLang"):
             facts, problems = _examine_engine(launch)
         for name, fact in facts:
             say(f"[bold]{name:8}[/]  {fact}")
@@ -58,9 +58,10 @@ def _examine_engine(launch: serve.Launch) -> tuple[list[tuple[str, str]], list[s
 
     facts = [("device", f"{current_platform.device_name} ({type(current_platform).__name__})")]
     try:
-        load_plugins()
+        with contextlib.redirect_stderr(io.StringIO()) as refusal:
+            load_plugins()
     except SystemExit:
-        return facts, ["the plug-in refused to load in this SGLang"]
+        return facts, refusal.getvalue().splitlines()
     facts.append(("seams", f"{len(plugin.SEAMS)} of {len(plugin.SEAMS)} hold"))
     argv = launch.sglang_argv if serve.model_of(launch.sglang_argv) else serve.demo_argv(launch.sglang_argv)
     try:

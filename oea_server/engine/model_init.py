@@ -18,9 +18,9 @@ from oea_server.engine.refuse import refuse
 def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) -> None:
     """Adopt the routers, or end the launch. The model itself is left as it is."""
     now = runtime.current
-    if now is None:
-        return
     device = next(model.parameters()).device
+    if now is None or now.adopted or device.type == "meta":  # some loaders build a model twice
+        return
     physical = routers.num_experts(model)
     problems = now.adopt(routers.inspect(model), physical - redundant_experts(), device)
     if problems:

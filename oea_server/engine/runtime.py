@@ -38,6 +38,11 @@ class Runtime:
         """Whether any router follows a policy other than the model's own."""
         return not self.reason
 
+    @property
+    def adopted(self) -> bool:
+        """Whether a model was taken over; a process serves one."""
+        return self._num_real is not None
+
     def adopt(self, routers: list[Router], num_experts: int, device: torch.device) -> list[str]:
         """Take over a model's routers. Returns why it cannot be served as asked: empty if it can."""
         self.num_experts = num_experts

@@ -83,7 +83,7 @@ def floor(
     rank = _arange(best.shape[1], best.device)
     guaranteed = (rank < numbers.floor).expand(best.shape)
     if p < 1.0:
-        mass = scores.gather(1, expert_of(best, scores.shape[1])).double().cumsum(dim=-1)
+        mass = scores.gather(1, expert_of(best)).double().cumsum(dim=-1)
         reached_before = torch.nn.functional.pad(mass[:, :-1] >= p, (1, 0))
         guaranteed = guaranteed & ~reached_before
     return guaranteed if real is None else guaranteed & real
@@ -91,7 +91,7 @@ def floor(
 
 def pool_of(best: torch.Tensor, guaranteed: torch.Tensor, num_experts: int) -> torch.Tensor:
     """The union of the floors: the experts this step loads. [N] bool."""
-    ids = torch.where(guaranteed, expert_of(best, num_experts), num_experts)
+    ids = torch.where(guaranteed, expert_of(best), num_experts)
     awake = torch.zeros(num_experts + 1, dtype=torch.bool, device=best.device)
     return awake.index_fill_(0, ids.flatten(), True)[:num_experts]
 
@@ -129,7 +129,7 @@ def weigh(
     real: torch.Tensor | None,
 ) -> Routing:
     """The model's own scores over the chosen set; unused slots wake nobody."""
-    ids = expert_of(chosen, scores.shape[1])
+    ids = expert_of(chosen)
     weights = torch.where(used, scores.gather(1, ids), 0.0)
     if renormalize:
         weights = weights / (weights.sum(dim=-1, keepdim=True) + RENORMALIZE_EPSILON)
@@ -138,18 +138,19 @@ def weigh(
 
 
 # Sort keys are distinct integers that rank experts by score and, at equal scores, by lowest id,
-# so that top-k is the same on every device and every rank. The low bits hold the expert.
+# so that top-k is the same on every device and every rank. The low bits hold the expert, inverted.
 _ID_BITS = 16
+_ID_MASK = (1 << _ID_BITS) - 1
 
 
 def sort_keys(scores: torch.Tensor) -> torch.Tensor:
     """[B, N] non-negative float32 scores -> [B, N] int64 keys, higher is better."""
-    return (scores.view(torch.int32).long() << _ID_BITS) | _reversed_ids(scores.shape[1], scores.device)
+    return (scores.view(torch.int32).long() << _ID_BITS) | _inverted_ids(scores.shape[1], scores.device)
 
 
-def expert_of(keys: torch.Tensor, num_experts: int) -> torch.Tensor:
-    """The expert a key stands for; a key of -1 (none) gives some valid expert."""
-    return (num_experts - 1 - (keys & ((1 << _ID_BITS) - 1))).clamp_min(0)
+def expert_of(keys: torch.Tensor) -> torch.Tensor:
+    """The expert a key stands for; a key of -1 (none) gives expert 0."""
+    return ~keys & _ID_MASK
 
 
 def random_keys(router_logits: torch.Tensor, seed: int, layer: int) -> torch.Tensor:
@@ -163,7 +164,7 @@ def random_keys(router_logits: torch.Tensor, seed: int, layer: int) -> torch.Ten
     bits = router_logits.float().view(torch.int32).long() & 0xFFFFFFFF
     place = _arange(rows, device)[:, None] * 65_599 + _arange(experts, device)
     mixed = _mix(bits + 0x9E3779B9 * (place + 1) + 0x85EBCA6B * (layer + 1) + 0xC2B2AE35 * (seed + 1))
-    return (mixed << _ID_BITS) | _reversed_ids(experts, device)
+    return (mixed << _ID_BITS) | _inverted_ids(experts, device)
 
 
 def _mix(x: torch.Tensor) -> torch.Tensor:
@@ -197,5 +198,5 @@ def _arange(n: int, device: torch.device) -> torch.Tensor:
 
 
 @lru_cache(maxsize=64)
-def _reversed_ids(num_experts: int, device: torch.device) -> torch.Tensor:
-    return torch.arange(num_experts - 1, -1, -1, device=device)
+def _inverted_ids(num_experts: int, device: torch.device) -> torch.Tensor:
+    return ~torch.arange(num_experts, device=device) & _ID_MASK

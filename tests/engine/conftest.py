@@ -41,10 +41,9 @@ KINDS: dict[str, tuple[tuple[str, ...], dict[str, str], tuple[str, ...]]] = {
     "plain": (("--enable-metrics",), {"SGLANG_PLUGINS": "oea_cpu"}, SGLANG),
     "vanilla": (("--oea-policy", "vanilla"), {}, ()),
     "oea": ((), {}, ()),
-    "k3": (("--oea-k0", "3", "--oea-min-batch", "1"), {}, ()),
-    "k3-ep2": (("--oea-k0", "3", "--oea-min-batch", "1", "--tp", "2", "--ep-size", "2"), {}, ()),
     # plain `sglang serve`, steered by variables alone
-    "k3-variables": (("--enable-metrics",), {"OEA_K0": "3", "OEA_MIN_BATCH": "1"}, SGLANG),
+    "k3": (("--enable-metrics",), {"OEA_K0": "3", "OEA_MIN_BATCH": "1"}, SGLANG),
+    "k3-ep2": (("--oea-k0", "3", "--oea-min-batch", "1", "--tp", "2", "--ep-size", "2"), {}, ()),
 }
 
 

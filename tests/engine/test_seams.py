@@ -113,12 +113,15 @@ def test_rows_that_pad_a_batch_are_inert(now: runtime.Runtime) -> None:
     assert now.tally.unique[0].nonzero().flatten().tolist() == [int(expected.pool.sum())]
 
 
-def test_under_ep_sglang_masks_the_pads_after_us(now: runtime.Runtime) -> None:
+def test_under_ep_pads_are_inert_after_sglangs_own_masking_too(now: runtime.Runtime) -> None:
+    """SGLang marks them -1 (0.5.17 does so on GPUs only); unmarked they still wake nobody."""
     logits = torch.randn(8, 16)
     with now.decoding(Step(5, counted=True)):
         chosen = select(logits, num_token_non_padded=torch.tensor(5, dtype=torch.int32))
-    assert torch.equal(chosen.topk_ids[:5], route(logits[:5], now.policy, k=4).ids)
-    assert (chosen.topk_ids[5:] == -1).all()
+    expected = route(logits[:5], now.policy, k=4)
+    assert torch.equal(chosen.topk_ids[:5], expected.ids)
+    pads = chosen.topk_ids[5:].long()
+    assert (pads == -1).all() or (expected.pool[pads].all() and not chosen.topk_weights[5:].any())
 
 
 def test_what_a_graph_captures_reads_the_real_rows_from_the_device(now: runtime.Runtime) -> None:
@@ -192,11 +195,11 @@ def test_plain_sglang_with_a_wrong_variable_ends_at_once() -> None:
 
 
 def test_plain_sglang_with_a_clashing_option_ends_before_weights_load() -> None:
-    done = run(str(BIN / "sglang"), "serve", "--model-path", str(build()), "--enable-deterministic-inference")
+    done = run(str(BIN / "sglang"), "serve", "--model-path", str(build()), "--enable-torch-compile")
     assert done.returncode == 2
     lines = [line for line in done.stderr.splitlines() if line.startswith("oea-server: refusing to start: ")]
     assert len(lines) == 1
-    assert "--enable-deterministic-inference: promises" in lines[0]
+    assert "--enable-torch-compile: compiled decoding" in lines[0]
     assert "Load weight" not in done.stderr
 
 

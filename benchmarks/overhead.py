@@ -1,0 +1,132 @@
+"""What the plug-in costs: vanilla with it against SGLang without it, and routing against a decode step.
+
+    .venv/bin/python benchmarks/overhead.py [OUT]
+
+Three servers of the demo model (without us, vanilla, oea) stay up together, asleep while idle, and take
+turns round by round, so that drift of the machine cancels. Routing is timed alone before, on as many
+tokens as a step has.
+Writes OUT/overhead.json and prints the same; OUT is benchmarks/results/<cores>-core-<arch> by default.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from rich.progress import track
+
+from oea_server.demo.build import CONFIG, build
+from oea_server.demo.compare import Round, chat, play
+from oea_server.demo.server import Server
+from oea_server.routing import Policy, default_schedule, route
+from oea_server.routing.tally import Tally
+
+ROUNDS, CHATS, TOKENS = 12, 16, 96
+SGLANG = (str(Path(sys.executable).with_name("sglang")), "serve")
+
+
+def main() -> None:
+    here = f"{os.cpu_count()}-core-{platform.machine()}"
+    out = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "results" / here
+    model = ("--model-path", str(build()), "--served-model-name", "demo", "--max-total-tokens", "65536")
+    without = Server(*model, "--enable-metrics", environment={"SGLANG_PLUGINS": "oea_cpu"}, command=SGLANG)
+    servers = {"without": without, "vanilla": Server(*model, "--oea-policy", "vanilla"), "oea": Server(*model)}
+    routing, theirs = time_routing()  # before the servers, which need the cores
+    speeds: dict[str, list[float]] = {name: [] for name in servers}
+    steps: list[Round] = []
+    try:
+        for name, server in servers.items():
+            print(f"starting SGLang: {name}", flush=True)
+            server.start()
+        for i in track(range(-1, ROUNDS), description="rounds"):
+            for name in sorted(servers, reverse=bool(i % 2)):  # there and back: no one is always first
+                speed = throughput(servers[name])
+                if i >= 0:  # the first round warms up
+                    speeds[name].append(speed)
+        steps = [play(servers["oea"], CHATS, TOKENS) for _ in range(3)]
+    finally:
+        for server in servers.values():
+            server.stop()
+
+    layers = int(str(CONFIG["num_hidden_layers"]))
+    step = statistics.median(each.step_seconds for each in steps)
+    plain = speeds["without"]
+    ratios = [ours / bare for ours, bare in zip(speeds["vanilla"], plain, strict=True)]
+    noise = [later / earlier for earlier, later in zip(plain[::2], plain[1::2], strict=True)]
+    result = {
+        "machine": here,
+        "processor": platform.processor() or platform.machine(),
+        "versions": {name: version(name) for name in ("oea-server", "sglang", "torch")},
+        "command": "python benchmarks/overhead.py",
+        "chats": CHATS,
+        "tokens_each": TOKENS,
+        "tokens_per_second": speeds,
+        "vanilla_over_without": spread(ratios),
+        "without_over_itself": spread(noise),
+        "decode_step_ms": step * 1e3,
+        "layers": layers,
+        "routing_us_per_layer": routing * 1e6,
+        "torch_top_k_us_per_layer": theirs * 1e6,
+        "routing_share_of_step": layers * routing / step,
+        "routing_share_of_step_beyond_top_k": layers * (routing - theirs) / step,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "overhead.json").write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+
+
+def throughput(server: Server) -> float:
+    """Tokens per second of one round."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    start = time.perf_counter()
+    with ThreadPoolExecutor(CHATS) as pool:
+        list(pool.map(lambda i: chat(server, i, TOKENS), range(CHATS)))
+    return CHATS * TOKENS / (time.perf_counter() - start)
+
+
+def time_routing() -> tuple[float, float]:
+    """Seconds per layer: routing with its tally, and the softmax and top-k that it replaces."""
+    logits = torch.randn(CHATS, int(str(CONFIG["num_experts"])), dtype=torch.bfloat16)
+    k = int(str(CONFIG["num_experts_per_tok"]))
+    policy = Policy.oea(default_schedule(k))
+    tally = Tally([0], logits.shape[1], 1, torch.device("cpu"))
+
+    def ours() -> None:
+        tally.add(0, route(logits, policy, k=k).ids, None)
+
+    def theirs() -> None:
+        weights, _ = logits.float().softmax(-1).topk(k)
+        weights / weights.sum(-1, keepdim=True)
+
+    with torch.inference_mode():
+        return timed(ours), timed(theirs)
+
+
+def timed(call: Callable[[], None], times: int = 3000) -> float:
+    """Median seconds of a call, warm."""
+    for _ in range(100):
+        call()
+    laps = []
+    for _ in range(times):
+        start = time.perf_counter()
+        call()
+        laps.append(time.perf_counter() - start)
+    return statistics.median(laps)
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, lowest and highest."""
+    return {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
+
+
+if __name__ == "__main__":
+    main()

@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/overhead.py [OUT]
 
-Three servers of the demo model (without us, vanilla, oea) stay up together, asleep while idle, and take
-turns round by round, so that drift of the machine cancels. Routing is timed alone before, on as many
+Servers with and without us stay up together, asleep while idle, and take turns in many short rounds, so
+that drift of the machine cancels. Routing is timed alone before, on as many
 tokens as a step has.
 Writes OUT/overhead.json and prints the same; OUT is benchmarks/results/<cores>-core-<arch> by default.
 """
@@ -29,7 +29,7 @@ from oea_server.demo.server import Server
 from oea_server.routing import Policy, default_schedule, route
 from oea_server.routing.tally import Tally
 
-ROUNDS, CHATS, TOKENS = 12, 16, 96
+ROUNDS, CHATS, TOKENS = 60, 16, 32
 SGLANG = (str(Path(sys.executable).with_name("sglang")), "serve")
 
 
@@ -40,14 +40,14 @@ def main() -> None:
     without = Server(*model, "--enable-metrics", environment={"SGLANG_PLUGINS": "oea_cpu"}, command=SGLANG)
     servers = {"without": without, "vanilla": Server(*model, "--oea-policy", "vanilla"), "oea": Server(*model)}
     routing, theirs = time_routing()  # before the servers, which need the cores
-    speeds: dict[str, list[float]] = {name: [] for name in servers}
+    speeds: dict[str, list[float]] = {"without": [], "vanilla": []}
     steps: list[Round] = []
     try:
         for name, server in servers.items():
             print(f"starting SGLang: {name}", flush=True)
             server.start()
         for i in track(range(-1, ROUNDS), description="rounds"):
-            for name in sorted(servers, reverse=bool(i % 2)):  # there and back: no one is always first
+            for name in sorted(speeds, reverse=bool(i % 2)):  # there and back: no one is always first
                 speed = throughput(servers[name])
                 if i >= 0:  # the first round warms up
                     speeds[name].append(speed)
@@ -124,8 +124,9 @@ def timed(call: Callable[[], None], times: int = 3000) -> float:
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    """Median, lowest and highest."""
-    return {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
+    """Median and quartiles."""
+    low, middle, high = statistics.quantiles(values, n=4)
+    return {"lower_quartile": low, "median": middle, "upper_quartile": high}
 
 
 if __name__ == "__main__":

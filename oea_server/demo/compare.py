@@ -48,6 +48,7 @@ def compare(chats: int, tokens: int, rounds: int) -> None:
                 measured[policy] = [play(server, chats, tokens) for _ in range(rounds)]
             progress.update(task, completed=1, total=1)
     console.print(table(measured, chats))
+    console.print("A decode step is as slow as the experts it reads: any token of the batch can wake one.")
     console.print(
         f"{platform.machine()} CPU, {CONFIG['num_hidden_layers']} layers of {CONFIG['num_experts']} experts, "
         f"top {CONFIG['num_experts_per_tok']}, random weights: it answers gibberish, such as"
@@ -63,7 +64,7 @@ def table(measured: dict[str, list[Round]], chats: int) -> Table:
     for heading, justify in (("", "left"), ("vanilla", "right"), ("OEA", "right"), ("change", "right")):
         result.add_column(heading, justify=justify)  # type: ignore[arg-type]
     rows = (
-        ("experts woken per layer and step (T)", lambda r: r.unique_experts, "{:.1f}"),
+        ("experts read per layer (T)", lambda r: r.unique_experts, "{:.1f}"),
         ("decode step, ms", lambda r: r.step_seconds * 1e3, "{:.1f}"),
         ("tokens per second", lambda r: r.tokens_per_second, "{:.0f}"),
         ("tokens in a step", lambda r: r.batch, "{:.1f}"),

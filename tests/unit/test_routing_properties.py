@@ -42,7 +42,7 @@ def cases(draw: st.DrawFn) -> tuple[torch.Tensor, Policy, int, int, bool]:
     return logits, policy, k, real, draw(st.booleans())
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400, deadline=None, derandomize=True)
 @given(cases())
 def test_properties(case: tuple[torch.Tensor, Policy, int, int, bool]) -> None:
     logits, policy, k, real, renormalize = case
@@ -69,8 +69,16 @@ def test_properties(case: tuple[torch.Tensor, Policy, int, int, bool]) -> None:
         assert not pool.any()
 
     if renormalize and real:
-        torch.testing.assert_close(weights[:real].sum(-1), torch.ones(real))
+        # experts drawn at random can hold so little mass that SGLang's epsilon (1e-20) shows
+        mass = mass_of(logits[:real], routing.ids[:real], weights[:real])
+        torch.testing.assert_close(weights[:real].sum(-1), mass / (mass + 1e-20))
+        assert policy.name == "random" or (mass >= 1 / num_experts - 1e-6).all()
     check_floor(routing, policy, logits, k, real)
+
+
+def mass_of(logits: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Router mass of the experts that each token uses. [B]"""
+    return torch.where(weights > 0, logits.float().softmax(-1).gather(1, ids.long()), 0.0).sum(-1)
 
 
 def check_floor(routing: Routing, policy: Policy, logits: torch.Tensor, k: int, real: int) -> None:

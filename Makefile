@@ -27,7 +27,7 @@ lint: setup
 	@$(BIN)/mypy
 
 test-unit: setup
-	@$(BIN)/pytest tests/unit
+	@$(BIN)/pytest tests/unit tests/gpu
 
 test-engine: setup
 	@$(BIN)/pytest tests/engine

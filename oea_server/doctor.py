@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from oea_server import serve
 from oea_server.settings import Settings, SettingsError
@@ -35,19 +37,17 @@ def examine(argv: Sequence[str]) -> bool:
         with console.status("importing SGLang"):
             facts, problems = _examine_engine(launch)
         for name, fact in facts:
-            say(f"[bold]{name:8}[/]  {fact}")
+            say(f"[bold]{name:8}[/]  {escape(fact)}")
         if launch.settings.policy == "vanilla":
             problems.append("the policy is vanilla")
     for problem in problems:
-        say(f"[red]✗[/] {problem}", markup=True)
+        say(f"[red]✗[/] {escape(problem)}")
     say("[red]serving would not be OEA[/]" if problems else "[green]✓ serving would be OEA[/]")
     return not problems
 
 
 def _examine_engine(launch: serve.Launch) -> tuple[list[tuple[str, str]], list[str]]:
     """Facts (name, text) and problems, from the SGLang that is installed."""
-    import os
-
     logging.disable(logging.WARNING)
     os.environ.update(launch.settings.environment())
     from sglang.srt.platforms import current_platform

@@ -51,6 +51,8 @@ def run(launch: Launch) -> None:
     if "--enable-metrics" not in argv:
         argv = [*argv, "--enable-metrics"]
     os.environ.update(launch.settings.environment())
+    k0 = f", k0 {launch.settings.k0}" if launch.settings.policy in ("oea", "pruned") else ""
+    print(f"oea-server: policy {launch.settings.policy}{k0}; starting SGLang on {model_of(argv)}", flush=True)
     sys.argv = ["sglang", "serve", *argv]
     from sglang.cli.main import main
 

@@ -25,7 +25,8 @@ def start(now: Runtime) -> None:
     """Report to SGLang's `/metrics` once a second, if the server has metrics at all."""
     from sglang.srt.runtime_context import get_server_args
 
-    logger.info("OEA: router %s", "active" if now.active else f"inactive: {now.reason}")
+    state = f"OEA: router {'active' if now.active else 'inactive'}{': ' if now.reason else ''}{now.reason}"
+    logger.log(logging.WARNING if now.reason else logging.INFO, state)
     if not get_server_args().enable_metrics:
         return
     metrics = Metrics()

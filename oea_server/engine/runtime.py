@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -29,14 +29,11 @@ class Runtime:
         self.tally: Tally | None = None
         self.clock: StepClock | None = None
         self.num_experts = 0
+        self.active = False
         self.reason = "no model yet"
+        """Why routing is not ours: in no layer (not active), or in some."""
         self._num_real: torch.Tensor | None = None
         self._held = (-1, False)
-
-    @property
-    def active(self) -> bool:
-        """Whether any router follows a policy other than the model's own."""
-        return not self.reason
 
     @property
     def adopted(self) -> bool:
@@ -47,27 +44,24 @@ class Runtime:
         """Take over a model's routers. Returns why it cannot be served as asked: empty if it can."""
         self.num_experts = num_experts
         self.routers = {router.layer: router for router in routers if router.problem is None}
-        problems = Counter(router.problem for router in routers if router.problem is not None)
-        for problem, layers in problems.items():
-            logger.warning("OEA: %d of %d MoE layers run vanilla: %s", layers, len(routers), problem)
         self._num_real = torch.zeros((), dtype=torch.int32, device=device)
+        problems = Counter(router.problem for router in routers if router.problem is not None)
+        unhandled = [f"{n} of {len(routers)} MoE layers run vanilla: {problem}" for problem, n in problems.items()]
+        self.reason = "; ".join(unhandled)
         if not self.routers:
-            self.reason = "; ".join(str(problem) for problem in problems) or "the model has no experts to route"
+            self.reason = self.reason or "the model has no experts to route"
             return [] if self.settings.policy == "vanilla" or self.settings.allow_inactive else [self.reason]
+        k = min(router.k for router in self.routers.values())
         try:
-            for k in {router.k for router in self.routers.values()}:
-                self.policy = self.settings.policy_for(k)
-                self.policy.check(k=k, num_experts=num_experts, k_max_bound=k)
+            self.policy = self.settings.policy_for(k)
+            self.policy.check(k=k, num_experts=num_experts, k_max_bound=k)
         except ValueError as error:
             return [str(error)]
-        self.reason = "the policy is vanilla" if self.policy.name == "vanilla" else ""
-        logger.info(
-            "OEA: policy %s, k0 %s, on %d of %d MoE layers",
-            self.policy.name,
-            self.policy.k0,
-            len(self.routers),
-            len(routers),
-        )
+        self.active = self.policy.name != "vanilla"
+        if not self.active:
+            self.reason = "the policy is vanilla"
+        handled = f"{len(self.routers)} of {len(routers)} MoE layers"
+        logger.info("OEA: policy %s, k0 %s, on %s", self.policy.name, self.policy.k0, handled)
         return []
 
     def start_counting(self, physical_experts: int, ranks: int, device: torch.device) -> None:
@@ -100,10 +94,9 @@ class Runtime:
         """Whether the step's choice in this layer is certainly the model's own top k."""
         assert self.step is not None
         possible = range(1, self.step.batch + 1) if self.step.capturing else (self.step.batch,)
-        same: Callable[[int], bool] = lambda batch: self.policy.is_vanilla(  # noqa: E731
-            batch, router.layer, k=router.k, num_experts=self.num_experts
+        return all(
+            self.policy.is_vanilla(batch, router.layer, k=router.k, num_experts=self.num_experts) for batch in possible
         )
-        return all(same(batch) for batch in possible)
 
     def _tell_device(self, step: Step) -> None:
         """Write what captured graphs read, on the stream that replays them; only what changed."""

@@ -12,8 +12,6 @@ MAX_K0 = 64
 Steps = tuple[tuple[int, int], ...]
 """``((from_batch, k0), ...)``, ascending: k0 holds from that number of real tokens on."""
 
-K0 = "int | str | Mapping[int, int] | Schedule"
-
 _STEP = re.compile(r"(\d+)\s*:\s*(\d+)")
 _LAYERS = re.compile(r"(\d+)(?:\s*-\s*(\d+))?")
 

@@ -156,10 +156,19 @@ def test_knobs_that_do_not_fit_the_model_are_refused_when_it_is_built() -> None:
 def test_a_model_without_a_router_for_us(allowed: bool) -> None:
     state = runtime.Runtime(Settings(allow_inactive=allowed))
     problems = state.adopt([Router(0, 4, True, "grouped routing is not supported yet")] * 3, 16, torch.device("cpu"))
-    assert problems == ([] if allowed else ["grouped routing is not supported yet"])
+    reason = "3 of 3 MoE layers run vanilla: grouped routing is not supported yet"
+    assert problems == ([] if allowed else [reason])
     assert not state.active
-    assert state.reason == "grouped routing is not supported yet"
+    assert state.reason == reason
     assert state.policy == Policy.vanilla()
+
+
+def test_a_model_with_some_routers_for_us_says_which_are_not() -> None:
+    state = runtime.Runtime(Settings())
+    assert state.adopt([Router(0, 4, True, None), Router(1, 4, True, "biased")], 16, torch.device("cpu")) == []
+    assert state.active
+    assert list(state.routers) == [0]
+    assert state.reason == "1 of 2 MoE layers run vanilla: biased"
 
 
 def test_every_kind_of_router_that_is_not_handled_says_why(plugged: None) -> None:

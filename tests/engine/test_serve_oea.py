@@ -5,16 +5,14 @@ from __future__ import annotations
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import openai
 import pytest
 import requests
 
 from oea_server.demo.server import Server
+from tests.engine.client import OfficialClient
 from tests.engine.conftest import LAYERS, NEW_TOKENS, PROMPTS, Servers, generate
-
-HELLO: list[Any] = [{"role": "user", "content": "hello"}]
 
 
 @pytest.fixture
@@ -39,39 +37,8 @@ def test_the_router_says_that_it_is_active(server: Server) -> None:
     assert "OEA: policy oea, k0 1:8,2:6,4:5,8:4,16:3, on 4 of 4 MoE layers" in server.log.read_text()
 
 
-def test_a_batch_of_one_is_vanilla_to_the_bit(servers: Servers) -> None:
-    for ours, plain in zip(servers.transcript("oea").generations, servers.transcript("plain").generations, strict=True):
-        assert ours.ids == plain.ids
-        assert ours.logprobs == plain.logprobs
-
-
-def test_chat(server: Server) -> None:
-    reply = server.client.chat.completions.create(model="demo", messages=HELLO, max_tokens=9, temperature=0)
-    assert reply.choices[0].finish_reason == "length"
-    assert reply.usage is not None
-    assert reply.usage.completion_tokens == 9
-    assert reply.choices[0].message.content
-
-
-def test_streaming_gives_what_not_streaming_gives(server: Server) -> None:
-    asked: dict[str, Any] = {"model": "demo", "messages": HELLO, "max_tokens": 30, "temperature": 0}
-    whole = server.client.chat.completions.create(**asked).choices[0].message.content
-    chunks = [
-        chunk.choices[0].delta.content or ""
-        for chunk in server.client.chat.completions.create(stream=True, **asked)
-        if chunk.choices
-    ]
-    assert len(chunks) > 10
-    assert "".join(chunks) == whole
-
-
-def test_stop_cuts_the_answer(server: Server) -> None:
-    asked: dict[str, Any] = {"model": "demo", "messages": HELLO, "max_tokens": 40, "temperature": 0}
-    whole = server.client.chat.completions.create(**asked).choices[0].message.content or ""
-    word = whole[len(whole) // 2 :][:4]
-    cut = server.client.chat.completions.create(stop=[word], **asked)
-    assert cut.choices[0].finish_reason == "stop"
-    assert cut.choices[0].message.content == whole[: whole.index(word)]
+class TestOneRank(OfficialClient):
+    pass
 
 
 def test_sixteen_at_once_wake_fewer_experts_than_vanilla_would(server: Server) -> None:
@@ -97,23 +64,6 @@ def test_sixteen_at_once_wake_fewer_experts_than_vanilla_would(server: Server) -
     assert delta["oea_decode_batch_size_sum"] == 16 * 63
     assert batch > 8
     assert unique < 50  # k0=3 wakes at most 48 at 16 tokens; vanilla wakes near 77
-
-
-@pytest.mark.parametrize(
-    "body", ['{"model": "demo", "messages": [', '{"model": "demo"}', '{"messages": 3}']
-)  # "[]" is a 500 of SGLang's own
-def test_malformed_requests_get_a_4xx(server: Server, body: str) -> None:
-    reply = requests.post(
-        f"{server.url}/v1/chat/completions", data=body, headers={"content-type": "application/json"}, timeout=30
-    )
-    assert 400 <= reply.status_code < 500
-
-
-def test_a_wrong_model_is_answered_as_sglang_answers_it(server: Server) -> None:
-    """SGLang serves one model and answers for any name (0.5.17 to 0.5.23); so do we."""
-    reply = server.client.chat.completions.create(model="nonsense", messages=HELLO, max_tokens=2)
-    assert reply.usage is not None
-    assert reply.usage.completion_tokens == 2
 
 
 def test_a_prompt_of_10_mb_is_refused_and_disturbs_nobody(server: Server) -> None:

@@ -5,9 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.engine.conftest import LAYERS, NEW_TOKENS, PROMPTS, Generation, Servers, generate
+from oea_server.demo.server import Server
+from tests.engine.client import OfficialClient
+from tests.engine.conftest import LAYERS, NEW_TOKENS, PROMPTS, Generation, Servers
 
 DECODED = NEW_TOKENS - 1
+
+
+@pytest.fixture
+def server(servers: Servers) -> Server:
+    return servers.get("k3-ep2")
 
 
 def decode_experts(generation: Generation) -> np.ndarray:
@@ -51,18 +58,12 @@ def test_two_ranks_agree_with_one(servers: Servers, prompt: int) -> None:
     np.testing.assert_allclose(one.logprobs, two.logprobs, atol=2e-3)
 
 
+class TestTwoRanks(OfficialClient):
+    pass
+
+
 def test_pruning_a_lone_token_is_not_vanilla(servers: Servers) -> None:
     """The servers above do differ from vanilla, so that agreeing with each other says something."""
     pruned, plain = servers.transcript("k3").generations, servers.transcript("plain").generations
     assert any(a.ids != b.ids for a, b in zip(pruned, plain, strict=True))
     assert all(a.prompt_logprobs == b.prompt_logprobs for a, b in zip(pruned, plain, strict=True))
-
-
-def test_two_ranks_serve_a_chat(servers: Servers) -> None:
-    server = servers.get("k3-ep2")
-    reply = server.client.chat.completions.create(
-        model="demo", messages=[{"role": "user", "content": "hello"}], max_tokens=8, temperature=0
-    )
-    assert reply.usage is not None
-    assert reply.usage.completion_tokens == 8
-    assert len(generate(server, "again", max_new_tokens=4).ids) == 4

@@ -21,6 +21,12 @@ def test_vanilla_is_sglang_token_for_token_and_logprob_for_logprob(servers: Serv
     assert np.array_equal(ours.experts, plain.experts)
 
 
+def test_a_batch_of_one_is_vanilla_to_the_bit(servers: Servers) -> None:
+    for ours, plain in zip(servers.transcript("oea").generations, servers.transcript("plain").generations, strict=True):
+        assert ours.ids == plain.ids
+        assert ours.logprobs == plain.logprobs
+
+
 def test_vanilla_says_that_routing_is_not_ours(servers: Servers) -> None:
     text = requests.get(f"{servers.get('vanilla').url}/metrics", timeout=30).text
     assert 'oea_router_active{reason="the policy is vanilla"} 0.0' in text

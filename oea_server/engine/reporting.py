@@ -23,7 +23,7 @@ def is_reporting_rank() -> bool:
 
 def start(now: Runtime) -> None:
     """Report to SGLang's `/metrics` once a second, if the server has metrics at all."""
-    from sglang.srt.runtime_context import get_server_args
+    from sglang.srt.runtime_context import get_parallel, get_server_args
 
     state = f"OEA: router {'active' if now.active else 'inactive'}{': ' if now.reason else ''}{now.reason}"
     logger.log(logging.WARNING if now.reason else logging.INFO, state)
@@ -32,4 +32,4 @@ def start(now: Runtime) -> None:
     metrics = Metrics()
     metrics.set_router_active(now.active, now.reason)
     if now.tally is not None and now.clock is not None:
-        Reporter(metrics, now.tally, now.clock.read).start()
+        Reporter(metrics, now.tally, now.clock.read, first_stage=get_parallel().pp_rank == 0).start()

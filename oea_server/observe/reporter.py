@@ -19,13 +19,26 @@ INTERVAL = 1.0
 
 
 class Reporter(threading.Thread):
-    """Copies what was counted since the last time into the metrics."""
+    """Copies what was counted since the last time into the metrics.
 
-    def __init__(self, metrics: Metrics, tally: Tally, read_steps: Callable[[], list[tuple[int, float]]]) -> None:
+    Args:
+        read_steps: (batch, seconds) of the steps since the last call.
+        first_stage: whether to report the steps themselves; later pipeline stages run the same
+            steps through other layers, and report only those.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        tally: Tally,
+        read_steps: Callable[[], list[tuple[int, float]]],
+        first_stage: bool = True,
+    ) -> None:
         super().__init__(name="oea-reporter", daemon=True)
         self._metrics = metrics
         self._tally = tally
         self._read_steps = read_steps
+        self._first_stage = first_stage
         # A stream of its own: a copy must not queue behind the step that runs.
         cuda = tally.unique.is_cuda
         self._stream = torch.cuda.Stream(tally.unique.device) if cuda else None
@@ -47,8 +60,9 @@ class Reporter(threading.Thread):
         steps = self._read_steps()
         if not steps:
             return
-        observe_counts(self._metrics.batch_size, Counter(float(batch) for batch, _ in steps).items())
-        observe_counts(self._metrics.step_seconds, ((seconds, 1) for _, seconds in steps))
+        if self._first_stage:
+            observe_counts(self._metrics.batch_size, Counter(float(batch) for batch, _ in steps).items())
+            observe_counts(self._metrics.step_seconds, ((seconds, 1) for _, seconds in steps))
         self._unique = self._add(self._metrics.unique_experts, self._tally.unique, self._unique)
         if self._metrics.busiest_rank is not None:
             self._busiest = self._add(self._metrics.busiest_rank, self._tally.busiest, self._busiest)

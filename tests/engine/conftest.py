@@ -33,6 +33,8 @@ PROMPTS = (
 COMMON = ["--dtype", "float32", "--max-total-tokens", "65536", "--random-seed", "1"]
 # SGLang 0.5.17 cannot keep routing replays without a GPU (it pins their memory)
 REPLAY = version("sglang") != "0.5.17"
+# ... and runs one step more before it sees that a request has all its tokens; that step is real, and counted
+EXTRA_STEPS = int(version("sglang") == "0.5.17")
 if REPLAY:
     COMMON.append("--enable-return-routed-experts")
 SGLANG = (str(Path(sys.executable).with_name("sglang")), "serve")

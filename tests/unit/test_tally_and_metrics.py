@@ -80,6 +80,16 @@ def test_the_reporter_adds_each_step_once() -> None:
     assert value("oea_unique_experts_bucket", {"le": "1.0"}) == 2
 
 
+def test_later_pipeline_stages_report_their_layers_but_not_the_steps_again() -> None:
+    registry = CollectorRegistry()
+    tally = Tally([8], 16, ranks=1, device=CPU)
+    reporter = Reporter(Metrics(registry), tally, lambda: [(2, 0.01)], first_stage=False)
+    tally.add(8, torch.tensor([[0, 1], [2, 9]]), None)
+    reporter.report()
+    assert registry.get_sample_value("oea_unique_experts_sum") == 4
+    assert registry.get_sample_value("oea_decode_batch_size_count") == 0
+
+
 def test_the_number_of_series_does_not_grow_with_the_model() -> None:
     sizes = []
     for layers, experts in ((1, 8), (94, 512)):

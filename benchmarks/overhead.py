@@ -3,8 +3,7 @@
     .venv/bin/python benchmarks/overhead.py [OUT]
 
 Servers with and without us stay up together, asleep while idle, and take turns in many short rounds, so
-that drift of the machine cancels. Routing is timed alone before, on as many
-tokens as a step has.
+that drift of the machine cancels. Routing is timed alone before, on as many tokens as a step has.
 Writes OUT/overhead.json and prints the same; OUT is benchmarks/results/<cores>-core-<arch> by default.
 """
 
@@ -24,7 +23,7 @@ import torch
 from rich.progress import track
 
 from oea_server.demo.build import CONFIG, build
-from oea_server.demo.compare import Round, chat, play
+from oea_server.demo.compare import play, tokens_per_second
 from oea_server.demo.server import Server
 from oea_server.routing import Policy, default_schedule, route
 from oea_server.routing.tally import Tally
@@ -41,14 +40,13 @@ def main() -> None:
     servers = {"without": without, "vanilla": Server(*model, "--oea-policy", "vanilla"), "oea": Server(*model)}
     routing, theirs = time_routing()  # before the servers, which need the cores
     speeds: dict[str, list[float]] = {"without": [], "vanilla": []}
-    steps: list[Round] = []
     try:
         for name, server in servers.items():
             print(f"starting SGLang: {name}", flush=True)
             server.start()
         for i in track(range(-1, ROUNDS), description="rounds"):
             for name in sorted(speeds, reverse=bool(i % 2)):  # there and back: no one is always first
-                speed = throughput(servers[name])
+                speed = tokens_per_second(servers[name], CHATS, TOKENS)
                 if i >= 0:  # the first round warms up
                     speeds[name].append(speed)
         steps = [play(servers["oea"], CHATS, TOKENS) for _ in range(3)]
@@ -81,16 +79,6 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "overhead.json").write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
-
-
-def throughput(server: Server) -> float:
-    """Tokens per second of one round."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    start = time.perf_counter()
-    with ThreadPoolExecutor(CHATS) as pool:
-        list(pool.map(lambda i: chat(server, i, TOKENS), range(CHATS)))
-    return CHATS * TOKENS / (time.perf_counter() - start)
 
 
 def time_routing() -> tuple[float, float]:

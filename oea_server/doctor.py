@@ -53,8 +53,9 @@ def _examine_engine(launch: serve.Launch) -> tuple[list[tuple[str, str]], list[s
     from sglang.srt.platforms import current_platform
     from sglang.srt.plugins import load_plugins
 
-    from oea_server.engine import conflicts, model_card, plugin
+    from oea_server.engine import conflicts, plugin
     from oea_server.engine.launch import card_of
+    from oea_server.engine.launch import problems as launch_problems
 
     facts = [("device", f"{current_platform.device_name} ({type(current_platform).__name__})")]
     try:
@@ -72,8 +73,7 @@ def _examine_engine(launch: serve.Launch) -> tuple[list[tuple[str, str]], list[s
     except (Exception, SystemExit) as error:
         return facts, [f"SGLang does not take these arguments: {error}"]
     card = card_of(conflicts.resolved(server_args))
-    problems = conflicts.find_in_server_args(server_args) if launch.settings.policy != "vanilla" else []
-    problems += model_card.problems(launch.settings, card)
+    problems = launch_problems(launch.settings, server_args, card)
     if card is not None and card.problem is not None:
         problems.append(f"{card.problem}: it would be served vanilla")
     if card is not None:

@@ -83,10 +83,7 @@ def table(measured: dict[str, list[Round]], chats: int) -> Table:
 def play(server: Server, chats: int, tokens: int) -> Round:
     """One round: all chats at once, each answered in full."""
     before = server.settled_metrics()
-    start = time.perf_counter()
-    with ThreadPoolExecutor(chats) as pool:
-        list(pool.map(lambda i: chat(server, i, tokens), range(chats)))
-    seconds = time.perf_counter() - start
+    speed = tokens_per_second(server, chats, tokens)
     after = server.settled_metrics()
     delta = {name: after[name] - before.get(name, 0.0) for name in after}
 
@@ -97,8 +94,16 @@ def play(server: Server, chats: int, tokens: int) -> Round:
         mean("oea_unique_experts"),
         mean("oea_decode_batch_size"),
         mean("oea_decode_step_seconds"),
-        chats * tokens / seconds,
+        speed,
     )
+
+
+def tokens_per_second(server: Server, chats: int, tokens: int) -> float:
+    """Play one round and say how fast it went."""
+    start = time.perf_counter()
+    with ThreadPoolExecutor(chats) as pool:
+        list(pool.map(lambda i: chat(server, i, tokens), range(chats)))
+    return chats * tokens / (time.perf_counter() - start)
 
 
 def chat(server: Server, i: int, tokens: int) -> str:

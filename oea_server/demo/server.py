@@ -60,11 +60,15 @@ class Server:
                 self._command, stdout=log, stderr=subprocess.STDOUT, env=self._environment, start_new_session=True
             )
         deadline = time.monotonic() + START_TIMEOUT
-        while not self._is_up():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                raise RuntimeError(f"{' '.join(self._command)} did not start; the end of {self.log}:\n{self.tail()}")
-            time.sleep(0.5)
+        try:
+            while not self._is_up():
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    command = " ".join(self._command)
+                    raise RuntimeError(f"{command} did not start; the end of {self.log}:\n{self.tail()}")
+                time.sleep(0.5)
+        except BaseException:  # Ctrl-C too: its own session would outlive us
+            self.stop()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -10,16 +10,20 @@ from typing import Any
 
 from oea_server.engine import conflicts, model_card, runtime
 from oea_server.engine.refuse import refuse
+from oea_server.settings import Settings
 
 
 def before_check_server_args(self: Any, *args: Any, **kwargs: Any) -> None:
     """Refuse a launch whose routing would be inert or break a promise."""
     assert runtime.current is not None
-    settings = runtime.current.settings
-    problems = conflicts.find_in_server_args(self) if settings.policy != "vanilla" else []
-    problems += model_card.problems(settings, card_of(conflicts.resolved(self)))
-    if problems:
-        refuse(*problems)
+    if found := problems(runtime.current.settings, self, card_of(conflicts.resolved(self))):
+        refuse(*found)
+
+
+def problems(settings: Settings, server_args: Any, card: model_card.ModelCard | None) -> list[str]:
+    """Why these arguments cannot be served as the settings ask; [] if they can."""
+    clashes = conflicts.find_in_server_args(server_args) if settings.policy != "vanilla" else []
+    return clashes + model_card.problems(settings, card)
 
 
 def card_of(server_args: Any) -> model_card.ModelCard | None:

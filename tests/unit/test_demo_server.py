@@ -1,0 +1,24 @@
+import sys
+
+import pytest
+
+from oea_server.demo.server import Server
+
+SLEEPER = (sys.executable, "-c", "import time; time.sleep(60)")
+
+
+def test_an_interrupted_start_leaves_no_server_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(self: Server) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Server, "_is_up", interrupt)
+    server = Server(command=SLEEPER)
+    with pytest.raises(KeyboardInterrupt):
+        server.start()
+    assert server.process is not None
+    assert server.process.poll() is not None
+
+
+def test_a_command_that_ends_is_reported_with_its_log() -> None:
+    with pytest.raises(RuntimeError, match=r"did not start; the end of .*\n(.*\n)*.*why it ended"):
+        Server(command=(sys.executable, "-c", "print('why it ended')")).start()

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import torch
 
-from oea_server.routing.eager import RENORMALIZE_EPSILON, Routing, random_keys
+from oea_server.routing.eager import RENORMALIZE_EPSILON, Routing, Scoring
+from oea_server.routing.keys import random_keys
 from oea_server.routing.policy import Policy
+from oea_server.routing.tally import MASS_UNIT, Tally
 
 
 def route(
@@ -17,6 +19,9 @@ def route(
     renormalize: bool = True,
     num_real: int | torch.Tensor | None = None,
     layer: int = 0,
+    scoring: Scoring = "softmax",
+    bias: torch.Tensor | None = None,
+    tally: Tally | None = None,
 ) -> Routing:
     """See `oea_server.routing.route`. Runs on the CPU whatever the input's device."""
     batch, num_experts = router_logits.shape
@@ -25,9 +30,12 @@ def route(
     policy.check(k=k, num_experts=num_experts)
     tokens = range(batch if num_real is None else int(num_real))
 
-    scores = router_logits.cpu().float().softmax(dim=-1).tolist()
-    preference = scores if policy.name != "random" else random_keys(router_logits.cpu(), policy.seed, layer).tolist()
-    ranking = [sorted(range(num_experts), key=lambda e: (-preference[i][e], e)) for i in range(batch)]
+    logits = router_logits.cpu().float()
+    scored = logits.softmax(dim=-1) if scoring == "softmax" else logits.sigmoid()
+    scores = scored.tolist()
+    own = logits if bias is None else scored + bias.cpu()
+    preference = own if policy.name != "random" else random_keys(router_logits.cpu(), policy.seed, layer)
+    ranking = rank(preference)
     n, limit, reach = policy.numbers(len(tokens), layer, k=k, num_experts=num_experts)
 
     # Phase 1: every token is guaranteed its best experts; together they are the pool.
@@ -35,8 +43,9 @@ def route(
     for i in tokens:
         guaranteed: list[int] = []
         mass = 0.0
+        total = 1.0 if scoring == "softmax" else sum(scores[i])
         for expert in ranking[i][:n]:
-            if policy.p < 1.0 and mass >= policy.p:
+            if policy.p < 1.0 and mass / (total + RENORMALIZE_EPSILON) >= policy.p:
                 break
             guaranteed.append(expert)
             mass += scores[i][expert]
@@ -47,18 +56,52 @@ def route(
     width = policy.width(k)
     weights = torch.zeros(batch, width, dtype=torch.float32)
     ids = torch.full((batch, width), min(pool, default=0), dtype=torch.int32)
+    chosen: list[list[int]] = []
     for i in tokens:
-        chosen = list(floors[i])
-        for expert in ranking[i][len(chosen) : reach]:
-            if len(chosen) < limit and expert in pool:
-                chosen.append(expert)
-        kept = torch.tensor([scores[i][expert] for expert in chosen], dtype=torch.float32)
+        takes = list(floors[i])
+        for expert in ranking[i][len(takes) : reach]:
+            if len(takes) < limit and expert in pool:
+                takes.append(expert)
+        kept = torch.tensor([scores[i][expert] for expert in takes], dtype=torch.float32)
         if renormalize:
             kept = kept / (kept.sum() + RENORMALIZE_EPSILON)
-        ids[i] = chosen[0]
-        ids[i, : len(chosen)] = torch.tensor(chosen, dtype=torch.int32)
-        weights[i, : len(chosen)] = kept
+        ids[i] = takes[0]
+        ids[i, : len(takes)] = torch.tensor(takes, dtype=torch.int32)
+        weights[i, : len(takes)] = kept
+        chosen.append(takes)
 
+    if tally is not None:
+        vanilla = [ranked[:k] for ranked in rank(own)[: len(tokens)]]
+        count(tally, layer, pool, floors, chosen, vanilla, scores)
     awake = torch.zeros(num_experts, dtype=torch.bool)
     awake[list(pool)] = True
     return Routing(weights, ids, awake)
+
+
+def rank(preference: torch.Tensor) -> list[list[int]]:
+    """Each token's experts, best first, ties to the lowest id."""
+    return [sorted(range(len(row)), key=lambda e: (-row[e], e)) for row in preference.tolist()]
+
+
+def count(
+    tally: Tally,
+    layer: int,
+    pool: set[int],
+    floors: list[list[int]],
+    chosen: list[list[int]],
+    vanilla: list[list[int]],
+    scores: list[list[float]],
+) -> None:
+    """What `Tally.add_routed` counts, one token at a time."""
+    row, once = tally.row[layer], int(tally.counting)
+    share = tally.num_experts // tally.ranks
+    if not tally.placed:
+        tally.unique[row, len(pool)] += once
+        if tally.ranks > 1:
+            on_rank = [sum(expert // share == rank for expert in pool) for rank in range(tally.ranks)]
+            tally.busiest[row, max(on_rank)] += once
+    tally.vanilla[row, len({expert for experts in vanilla for expert in experts})] += once
+    for i, takes in enumerate(chosen):
+        kept = sum(scores[i][e] for e in takes) / (sum(scores[i][e] for e in vanilla[i]) + RENORMALIZE_EPSILON)
+        each = [1, len(takes), len(takes) - len(floors[i]), int(kept * MASS_UNIT + 0.5)]
+        tally.sums[row] += torch.tensor(each) * once

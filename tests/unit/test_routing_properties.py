@@ -1,22 +1,24 @@
 """What must hold for every routing, whatever the logits; batches up to 200 rows."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oea_server.routing import Policy, Routing, route
-from oea_server.routing.eager import random_keys
+from oea_server.routing import Policy, Routing, fused, host, route
+from oea_server.routing.keys import random_keys
 
 SHAPES = [(8, 1), (8, 2), (8, 8), (60, 2), (64, 8), (128, 1), (128, 2), (128, 8), (256, 8)]
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> tuple[torch.Tensor, Policy, int, int, bool]:
+def cases(draw: st.DrawFn, largest: int = 200) -> tuple[torch.Tensor, Policy, int, int, bool]:
     num_experts, k = draw(st.sampled_from(SHAPES))
-    batch = draw(st.integers(0, 200))
+    batch = draw(st.integers(0, largest))
     real = draw(st.integers(0, batch))
     seed = draw(st.integers(0, 2**31))
     logits = torch.randn(batch, num_experts, generator=torch.Generator().manual_seed(seed)) * draw(
@@ -45,7 +47,24 @@ def cases(draw: st.DrawFn) -> tuple[torch.Tensor, Policy, int, int, bool]:
 @settings(max_examples=400, deadline=None, derandomize=True)
 @given(cases())
 def test_properties(case: tuple[torch.Tensor, Policy, int, int, bool]) -> None:
-    logits, policy, k, real, renormalize = case
+    check(route, *case)
+    check(host.route, *case)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(cases(largest=24))
+def test_properties_of_the_fused_launch(case: tuple[torch.Tensor, Policy, int, int, bool]) -> None:
+    check(fused_on_device, *case)
+
+
+def fused_on_device(logits: torch.Tensor, *args: Any, **kwargs: Any) -> Routing:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Routing(*(each.cpu() for each in fused.route(logits.to(device), *args, **kwargs)))
+
+
+def check(
+    route: Callable[..., Routing], logits: torch.Tensor, policy: Policy, k: int, real: int, renormalize: bool
+) -> None:
     batch, num_experts = logits.shape
     routing = route(logits, policy, k=k, renormalize=renormalize, num_real=real)
     weights, ids, pool = routing

@@ -1,0 +1,103 @@
+"""floor -> pool -> fill, weights and tally in one Triton launch: what a GPU runs in decode.
+
+Every program finds the whole pool by itself (phase 1 over all rows, which are few), then fills its
+own rows; one more program counts. So no program waits for another, and one launch is enough.
+The knobs and the number of real rows are read from device memory, so a captured CUDA graph follows
+them at its next replay.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+
+from oea_server.routing.eager import Routing, Scoring, check, width_of
+from oea_server.routing.kernel import route_kernel
+from oea_server.routing.knobs import TABLE_BATCHES, Knobs, knobs_of
+from oea_server.routing.policy import Policy
+from oea_server.routing.tally import Tally
+
+MAX_BATCH, MAX_EXPERTS, MAX_WIDTH = 128, 512, 16
+"""Beyond these the redundant phase 1 would take longer than the launches it saves."""
+
+ROWS_PER_PROGRAM = 4
+"""One warp a row: the rounds of a row's top-k then need no shared memory."""
+
+TILE = 2048
+"""Elements of the logits that phase 1 holds at once: 16 per thread."""
+
+
+def problem_of(batch: int, num_experts: int, width: int) -> str | None:
+    """Why a batch cannot be routed by this launch, None if it can."""
+    if batch > MAX_BATCH:
+        return f"{batch} rows are above the fused launch's {MAX_BATCH}"
+    if num_experts > MAX_EXPERTS:
+        return f"{num_experts} experts are above the fused launch's {MAX_EXPERTS}"
+    if width > MAX_WIDTH:
+        return f"{width} experts per token are above the fused launch's {MAX_WIDTH}"
+    return None
+
+
+def route(
+    router_logits: torch.Tensor,
+    policy: Policy | Knobs,
+    *,
+    k: int,
+    renormalize: bool = True,
+    num_real: int | torch.Tensor | None = None,
+    layer: int = 0,
+    scoring: Scoring = "softmax",
+    bias: torch.Tensor | None = None,
+    tally: Tally | None = None,
+) -> Routing:
+    """See `oea_server.routing.route`: same arguments, same result.
+
+    Raises:
+        ValueError: also for a batch beyond `problem_of`.
+    """
+    check(router_logits, policy, k)
+    batch, num_experts = router_logits.shape
+    width, device = width_of(policy, k), router_logits.device
+    if problem := problem_of(batch, num_experts, width):
+        raise ValueError(problem)
+    if router_logits.stride(1) != 1:
+        router_logits = router_logits.contiguous()
+    knobs = policy if isinstance(policy, Knobs) else knobs_of(policy, layer, k, num_experts, device)
+    weights = torch.empty(batch, width, dtype=torch.float32, device=device)
+    ids = torch.empty(batch, width, dtype=torch.int32, device=device)
+    pool = torch.empty(num_experts, dtype=torch.bool, device=device)
+    counted_row = None if tally is None else tally.data[tally.row[layer]]
+    columns = triton.next_power_of_2(num_experts)
+    route_kernel[(triton.cdiv(batch, ROWS_PER_PROGRAM) + 1,)](
+        router_logits,
+        router_logits.stride(0),
+        bias,
+        weights,
+        ids,
+        pool,
+        knobs.numbers[knobs.row[layer]],
+        knobs.p,
+        knobs.draw,
+        num_real,
+        batch,
+        counted_row,
+        None if tally is None else tally.counting,
+        layer,
+        N=num_experts,
+        K=k,
+        WIDTH=width,
+        SLOTS=triton.next_power_of_2(width),
+        COLUMNS=columns,
+        ROWS=max(ROWS_PER_PROGRAM, TILE // columns),
+        OWN_ROWS=ROWS_PER_PROGRAM,
+        SIGMOID=scoring == "sigmoid",
+        RENORMALIZE=renormalize,
+        COUNT_ON_DEVICE=isinstance(num_real, torch.Tensor),
+        ALL_REAL=num_real is None,
+        TABLE=TABLE_BATCHES,
+        TALLIED=0 if tally is None else tally.num_experts,
+        RANKS=1 if tally is None else tally.ranks,
+        PLACED=tally is not None and tally.placed,
+        num_warps=4,
+    )
+    return Routing(weights, ids, pool)

@@ -1,0 +1,265 @@
+"""floor -> pool -> fill, weights and tally in one compiled loop: what the CPU runs in decode.
+
+Between two MoE layers the caches hold nothing of ours, and each torch operator then costs tens of
+microseconds; one small function costs less than its first three. Compiled by numba, which SGLang
+brings, once per machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from numba import carray, njit, types
+from numba.extending import intrinsic
+
+from oea_server.routing import eager
+from oea_server.routing.eager import RENORMALIZE_EPSILON, Routing, Scoring, width_of
+from oea_server.routing.knobs import Knobs
+from oea_server.routing.policy import Numbers, Policy
+from oea_server.routing.tally import MASS_UNIT, HostTally
+
+Array = npt.NDArray[Any]
+
+UNCOUNTED: Array = np.zeros(1, dtype=np.int64)
+UNBIASED: Array = np.zeros(0, dtype=np.float32)
+EPSILON = np.float32(RENORMALIZE_EPSILON)
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile at the first call, and keep the result where there is a place for it."""
+    try:
+        return njit(cache=True)(function)  # type: ignore[no-any-return]
+    except RuntimeError:  # neither this folder nor the user's cache can be written
+        return njit(function)  # type: ignore[no-any-return]
+
+
+def warm_up(k: int, num_experts: int) -> None:
+    """Compile, which takes seconds where it was not kept, before there is traffic."""
+    route(torch.zeros(2, num_experts), Policy.vanilla(), k=k)
+
+
+def route(
+    router_logits: torch.Tensor,
+    policy: Policy | Knobs,
+    *,
+    k: int,
+    renormalize: bool = True,
+    num_real: int | torch.Tensor | None = None,
+    layer: int = 0,
+    scoring: Scoring = "softmax",
+    bias: torch.Tensor | None = None,
+    tally: HostTally | None = None,
+) -> Routing:
+    """See `oea_server.routing.route`: same arguments, same result, for tensors on the CPU.
+
+    Random routing and knobs in device memory, which no CPU step uses, are left to `eager`.
+    """
+    if not isinstance(policy, Policy) or policy.name == "random":
+        return eager.route(
+            router_logits,
+            policy,
+            k=k,
+            renormalize=renormalize,
+            num_real=num_real,
+            layer=layer,
+            scoring=scoring,
+            bias=bias,
+            tally=tally,
+        )
+    batch, num_experts = router_logits.shape
+    tokens = batch if num_real is None else int(num_real)
+    floor, limit, reach = _numbers(policy, tokens, layer, k, num_experts)
+    if router_logits.dtype not in (torch.bfloat16, torch.float32) or not router_logits.is_contiguous():
+        router_logits = router_logits.float().contiguous()
+    weights, ids, pool = _route(
+        router_logits.data_ptr(),
+        batch,
+        num_experts,
+        router_logits.dtype == torch.bfloat16,
+        UNBIASED if bias is None else bias.float().numpy(),
+        scoring == "sigmoid",
+        tokens,
+        floor,
+        limit,
+        reach,
+        policy.p,
+        k,
+        width_of(policy, k),
+        renormalize,
+        UNCOUNTED if tally is None else tally.on_host[layer],
+        0 if tally is None else int(tally.counting_on_host),
+        0 if tally is None else tally.num_experts,
+        1 if tally is None else tally.ranks,
+        tally is not None and tally.placed,
+    )
+    return Routing(torch.from_numpy(weights), torch.from_numpy(ids), torch.from_numpy(pool))
+
+
+@lru_cache(maxsize=65_536)
+def _numbers(policy: Policy, tokens: int, layer: int, k: int, num_experts: int) -> Numbers:
+    """`Policy.numbers` of a policy that fits, looked up rather than worked out in every layer."""
+    if not 1 <= k <= num_experts:
+        raise ValueError(f"k={k} is outside 1..{num_experts}, the number of experts")
+    policy.check(k=k, num_experts=num_experts)
+    return policy.numbers(tokens, layer, k=k, num_experts=num_experts)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _pointer(typing_context: Any, address: Any) -> Any:
+    """An address as a pointer: a tensor's own way to numpy takes longer than all of the routing."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
+
+    return types.voidptr(types.int64), generate
+
+
+@compiled
+def _read(address: int, rows: int, columns: int, half: bool) -> Array:
+    """[rows, columns] float32 from contiguous float32, or bfloat16, which is the upper half of it."""
+    if not half:
+        floats: Array = carray(_pointer(address), (rows, columns), np.float32)
+        return floats.copy()
+    given = carray(_pointer(address), (rows, columns), np.int16)
+    bits = np.empty((rows, columns), dtype=np.int32)
+    for row in range(rows):
+        for column in range(columns):
+            bits[row, column] = given[row, column] << 16
+    return bits.view(np.float32)
+
+
+@compiled
+def _route(
+    address: int,
+    batch: int,
+    num_experts: int,
+    half: bool,
+    bias: Array,
+    sigmoid: bool,
+    real: int,
+    floor: int,
+    limit: int,
+    reach: int,
+    p: float,
+    k: int,
+    width: int,
+    renormalize: bool,
+    tally: Array,
+    once: int,
+    tallied: int,
+    ranks: int,
+    placed: bool,
+) -> tuple[Array, Array, Array]:
+    logits = _read(address, real, num_experts, half)
+    scores = np.empty((real, num_experts), dtype=np.float32)
+    order = np.empty((real, num_experts), dtype=np.int32)
+    best = np.empty((real, k), dtype=np.int32)
+    everyone = np.ones(num_experts, dtype=np.bool_)
+
+    # Phase 1: every token is guaranteed its best experts; together they are the pool.
+    pool = np.zeros(num_experts, dtype=np.bool_)
+    guaranteed = 0
+    for i in range(real):
+        total = _score(logits[i], bias, sigmoid, scores[i], order[i])
+        _take(order[i], everyone, best[i])
+        mass = 0.0
+        for rank in range(floor):
+            if p < 1.0 and mass / total >= p:
+                break
+            pool[best[i, rank]] = True
+            guaranteed += 1
+            mass += scores[i, best[i, rank]]
+
+    # Phase 2: each token's best experts of the pool, its own floor first among them.
+    weights = np.zeros((batch, width), dtype=np.float32)
+    ids = np.zeros((batch, width), dtype=np.int32)
+    chosen = np.empty(min(limit, width), dtype=np.int32)
+    near = np.empty(reach, dtype=np.int32)
+    taken = 0
+    kept = 0
+    for i in range(real):
+        is_open = pool
+        if reach < num_experts:
+            is_open = np.zeros(num_experts, dtype=np.bool_)
+            for expert in near[: _take(order[i], everyone, near)]:
+                is_open[expert] = pool[expert]
+        found = _take(order[i], is_open, chosen)
+        mass_chosen = np.float32(0)
+        for slot in range(width):
+            expert = chosen[slot if slot < found else 0]
+            ids[i, slot] = expert
+            if slot < found:
+                weights[i, slot] = scores[i, expert]
+                mass_chosen += scores[i, expert]
+        if renormalize:
+            weights[i] /= mass_chosen + EPSILON
+        if tallied:
+            mass_own = np.float32(0)
+            for expert in best[i]:
+                mass_own += scores[i, expert]
+            taken += found
+            kept += int(mass_chosen / (mass_own + EPSILON) * MASS_UNIT + 0.5)
+    # any expert that is awake will do for a pad row, which has no best
+    ids[real:] = np.argmax(pool)
+
+    if tallied:
+        bins = tallied + 1
+        if not placed:
+            tally[pool.sum()] += once
+            if ranks > 1:
+                busiest = 0
+                for share in pool.reshape(ranks, -1):
+                    busiest = max(busiest, share.sum())
+                tally[bins + busiest] += once
+        vanilla = np.zeros(num_experts, dtype=np.bool_)
+        for i in range(real):
+            vanilla[best[i]] = True
+        tally[2 * bins + vanilla.sum()] += once
+        tally[3 * bins] += real * once
+        tally[3 * bins + 1] += taken * once
+        tally[3 * bins + 2] += (taken - guaranteed) * once
+        tally[3 * bins + 3] += kept * once
+    return weights, ids, pool
+
+
+@compiled
+def _score(logits: Array, bias: Array, sigmoid: bool, scores: Array, order: Array) -> float:
+    """One token's scores, and integers that order its experts. Returns what its router mass is a share of."""
+    top = np.float32(0) if sigmoid else logits.max()
+    total = np.float32(0)
+    for expert in range(len(logits)):
+        if sigmoid:
+            scores[expert] = np.float32(1) / (np.float32(1) + np.exp(-logits[expert]))
+        else:
+            scores[expert] = np.exp(logits[expert] - top)
+        total += scores[expert]
+    if not sigmoid:
+        scores /= total
+    preference = logits if len(bias) == 0 else scores + bias
+    bits = preference.view(np.int32)
+    for expert in range(len(logits)):
+        # negative floats run backwards; -0.0 is 0.0
+        order[expert] = bits[expert] if bits[expert] >= 0 else -(1 << 31) - bits[expert]
+    return np.float64(total) + RENORMALIZE_EPSILON if sigmoid else 1.0
+
+
+@compiled
+def _take(order: Array, is_open: Array, out: Array) -> int:
+    """The best open experts into `out`, best first, ties to the lowest id. Returns how many there are."""
+    found = 0
+    for expert in range(len(order)):
+        if not is_open[expert] or (found == len(out) and order[expert] <= order[out[found - 1]]):
+            continue
+        if found < len(out):
+            found += 1
+        place = found - 1
+        while place > 0 and order[out[place - 1]] < order[expert]:
+            out[place] = out[place - 1]
+            place -= 1
+        out[place] = expert
+    return found

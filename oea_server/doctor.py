@@ -64,6 +64,10 @@ def _examine_engine(launch: serve.Launch) -> tuple[list[tuple[str, str]], list[s
     except SystemExit:
         return facts, refusal.getvalue().splitlines()
     facts.append(("seams", f"{len(plugin.SEAMS)} of {len(plugin.SEAMS)} hold"))
+    if current_platform.device_type == "cpu":
+        from oea_server.engine.cpu_experts import describe
+
+        facts.append(("experts", describe()))
     argv = launch.sglang_argv if serve.model_of(launch.sglang_argv) else serve.demo_argv(launch.sglang_argv)
     try:
         from sglang.srt.server_args import prepare_server_args

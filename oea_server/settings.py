@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -17,8 +17,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from oea_server.routing.policy import Policy
 from oea_server.routing.schedule import Schedule, default_schedule
 
+LIVE = ("policy", "k0", "p", "k_max", "max_rank", "min_batch", "seed")
+"""Knobs that can change while serving."""
+
 ENV_PREFIX = "OEA_"
 FLAG_PREFIX = "--oea-"
+LIVE_PREFIX = "oea_"
 
 
 class SettingsError(ValueError):
@@ -94,7 +98,28 @@ def read(given: Mapping[str, Any] | None = None) -> Settings:
     try:
         return Settings(**(given or {}))
     except ValidationError as error:
-        raise SettingsError("; ".join(_line(problem, given or {}) for problem in error.errors())) from None
+
+        def source(name: str) -> str:
+            return flag_of(name) if name in (given or {}) else ENV_PREFIX + name.upper()
+
+        raise SettingsError("; ".join(_line(problem, source) for problem in error.errors())) from None
+
+
+def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """Settings with some knobs changed while serving (field names).
+
+    Raises:
+        SettingsError: a knob that does not exist or cannot change, or a value out of bounds.
+    """
+    for name in changes:
+        if name not in LIVE:
+            raise SettingsError(_unknown(LIVE_PREFIX + name, [LIVE_PREFIX + knob for knob in LIVE]))
+    try:
+        return Settings(**{**settings.model_dump(), **changes})
+    except ValidationError as error:
+        raise SettingsError(
+            "; ".join(_line(problem, lambda name: LIVE_PREFIX + name) for problem in error.errors())
+        ) from None
 
 
 def split_flags(argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
@@ -134,11 +159,10 @@ def flag_of(name: str) -> str:
     return FLAG_PREFIX + name.replace("_", "-")
 
 
-def _line(problem: Any, given: Mapping[str, Any]) -> str:
+def _line(problem: Any, source_of: Callable[[str], str]) -> str:
     if not problem["loc"]:
         return str(problem["ctx"]["error"]) if "ctx" in problem else str(problem["msg"])
-    name = str(problem["loc"][0])
-    source = flag_of(name) if name in given else ENV_PREFIX + name.upper()
+    source = source_of(str(problem["loc"][0]))
     return f"{source}={problem['input']}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 

@@ -1,73 +1,131 @@
-"""Mixture-of-experts layers on the CPU: one pair of matmuls per expert that is awake.
+"""Which code runs the experts of our CPU platform, and the seam that puts it there.
 
-Seam: `UnquantizedFusedMoEMethod.register_oot_forward`, SGLang's own way for a platform to bring an
-operator. SGLang's native version fails on id -1, with which the standard dispatcher marks experts
-of other ranks.
+Seams: `UnquantizedFusedMoEMethod.register_oot_forward`, SGLang's own way for a platform to bring an
+operator, and its `process_weights_after_loading`, where weights are complete and nothing runs yet.
+SGLang's native version fails on id -1, with which the standard dispatcher marks experts of other
+ranks.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
+
+from oea_server.engine import cpu_zentorch
+from oea_server.engine.cpu_loop import run_experts
+
+logger = logging.getLogger(__name__)
 
 
-def run_experts(
-    x: torch.Tensor, w13: torch.Tensor, w2: torch.Tensor, weights: torch.Tensor, ids: torch.Tensor
-) -> torch.Tensor:
-    """Sum of each token's experts (SwiGLU), weighted.
+class Experts(NamedTuple):
+    """One layer's experts, ready to run."""
+
+    kind: Literal["zentorch", "loop"]
+    why: str
+    run: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+    """(x [B, H], weights [B, k] float32, ids [B, k]) -> [B, H], as `cpu_loop.run_experts`."""
+
+
+FUSED = "a fused kernel that reads weights as fast as memory"
+
+
+def describe() -> str:
+    """Which code runs unquantised bfloat16 experts here, and why."""
+    why = cpu_zentorch.problem()
+    return f"zentorch, {FUSED}" if why is None else f"a plain loop: {why}"
+
+
+def open_experts(w13: torch.Tensor, w2: torch.Tensor) -> Experts:
+    """The fastest code that runs these experts right on this machine.
 
     Args:
-        x: [B, H] hidden states.
-        w13: [N, 2I, H] gate and up projections, gate first.
-        w2: [N, H, I] down projections.
-        weights: [B, k] float32.
-        ids: [B, k] local expert ids; -1 is an expert of another rank, and an id of weight 0 is an
-            unused slot: neither is read.
-
-    Returns:
-        [B, H] in x's dtype, accumulated in float32.
+        w13: [N, 2I, H] gate and up projections, gate first. Zentorch re-orders it in place: after
+            this only the returned object may read or write it.
+        w2: [N, H, I] down projections; likewise.
     """
-    ids = torch.where(weights == 0, -1, ids).flatten()
-    order = ids.argsort(stable=True)
-    order = order[torch.count_nonzero(ids < 0) :]
-    tokens = order // weights.shape[1]
-    awake, counts = ids[order].unique_consecutive(return_counts=True)
-    experts, rows = awake.tolist(), counts.tolist()
-    out = torch.zeros(x.shape, dtype=torch.float32)
-    if not experts:
-        return out.to(x.dtype)
-    each = x[tokens].split(rows)
-    gate, up = torch.cat([F.linear(h, w13[e]) for e, h in zip(experts, each, strict=True)]).chunk(2, dim=-1)
-    each = (F.silu(gate) * up).split(rows)
-    y = torch.cat([F.linear(h, w2[e]) for e, h in zip(experts, each, strict=True)])
-    out.index_add_(0, tokens, y.float() * weights.flatten()[order][:, None])
-    return out.to(x.dtype)
+    why = cpu_zentorch.problem()
+    if why is None and w13.dtype not in cpu_zentorch.DTYPES:
+        why = f"zentorch does not take {w13.dtype}"
+    if why is None and len(w13) < 2:
+        why = "zentorch does not take a single expert"
+    if why is not None:
+        return by_loop(w13, w2, why)
+    return Experts("zentorch", FUSED, cpu_zentorch.ZentorchExperts(w13, w2))
+
+
+def by_loop(w13: torch.Tensor, w2: torch.Tensor, why: str) -> Experts:
+    """The same by plain torch, which leaves the weights as they are."""
+    return Experts("loop", why, lambda x, weights, ids: run_experts(x, w13, w2, weights, ids))
+
+
+def after_loading(layer: Any, experts_move: bool = False) -> None:
+    """End of `UnquantizedFusedMoEMethod.process_weights_after_loading`: open a layer whose weights are complete."""
+    if not is_plain(layer):
+        return
+    before: Experts | None = getattr(layer, "oea_experts", None)
+    if before is None:
+        layer.oea_experts = open_layer(layer, experts_move)
+    elif isinstance(before.run, cpu_zentorch.ZentorchExperts) and before.run.rewritten():
+        # in their own order again, which zentorch's table cannot be told layer by layer
+        layer.oea_experts = by_loop(layer.w13_weight.data, layer.w2_weight.data, "its weights were updated")
+    now: Experts = layer.oea_experts
+    if before is None and getattr(layer, "layer_id", 0) == 0:
+        logger.info("OEA: CPU experts by %s: %s", now.kind, now.why)
+    elif before is not None and before.kind != now.kind:
+        logger.warning("OEA: CPU experts of layer %s by %s: %s", layer.layer_id, now.kind, now.why)
+
+
+def open_layer(layer: Any, experts_move: bool) -> Experts:
+    """`open_experts` of an SGLang layer, by the loop where its weights will be written into while it serves."""
+    w13, w2 = layer.w13_weight.data, layer.w2_weight.data
+    if experts_move:
+        return by_loop(w13, w2, "--enable-eplb moves experts, which zentorch re-orders")
+    return open_experts(w13, w2)
+
+
+def moves_experts() -> bool:
+    """Whether SGLang will move experts from rank to rank while it serves."""
+    from sglang.srt.runtime_context import get_server_args
+
+    return bool(get_server_args().enable_eplb)
+
+
+def is_plain(layer: Any) -> bool:
+    """Whether a layer is SwiGLU without biases, weighted at its end: what the code here computes."""
+    config = layer.moe_runner_config
+    return bool(
+        config.activation == "silu"
+        and not config.apply_router_weight_on_input
+        and getattr(config, "gemm1_alpha", None) is None
+        and getattr(layer, "w13_weight_bias", None) is None
+    )
 
 
 def forward(self: Any, layer: Any, dispatch_output: Any) -> Any:
     """`UnquantizedFusedMoEMethod.forward` on our CPU platform."""
     from sglang.srt.layers.moe.token_dispatcher import StandardCombineInput
 
-    config = layer.moe_runner_config
-    plain = (
-        config.activation == "silu"
-        and not config.apply_router_weight_on_input
-        and getattr(config, "gemm1_alpha", None) is None
-        and getattr(layer, "w13_weight_bias", None) is None
-    )
-    if not plain:
+    if not is_plain(layer):
         return self.forward_native(layer, dispatch_output)
+    if not hasattr(layer, "oea_experts"):
+        layer.oea_experts = open_layer(layer, moves_experts())
     topk = dispatch_output.topk_output
-    hidden = run_experts(
-        dispatch_output.hidden_states, layer.w13_weight, layer.w2_weight, topk.topk_weights, topk.topk_ids
-    )
+    hidden = layer.oea_experts.run(dispatch_output.hidden_states, topk.topk_weights, topk.topk_ids)
     return StandardCombineInput(hidden_states=hidden)
 
 
 def install(dispatch_key: str) -> None:
     """Serve unquantised experts by `forward` on the platform of that dispatch key."""
-    from sglang.srt.layers.quantization.unquant import UnquantizedFusedMoEMethod
+    from sglang.srt.layers.quantization.unquant import UnquantizedFusedMoEMethod as Method
 
-    UnquantizedFusedMoEMethod.register_oot_forward(UnquantizedFusedMoEMethod, forward, dispatch_key)
+    Method.register_oot_forward(Method, forward, dispatch_key)
+    original = Method.process_weights_after_loading
+
+    def process_weights_after_loading(self: Any, layer: Any) -> None:
+        original(self, layer)
+        after_loading(layer, moves_experts())
+
+    Method.process_weights_after_loading = process_weights_after_loading

@@ -28,6 +28,9 @@ class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
             if getattr(server_args, name, "absent") is None:
                 setattr(server_args, name, "disabled")
         server_args.sleep_on_idle = True  # else an idle server keeps a core busy
+        # Threads that wait by spinning hold the core that another process, or their own team, needs: on two
+        # cores a layer then took a scheduler's time slice for every barrier, four times as long.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         bind_cores(server_args.tp_size)
 
     def get_default_attention_backend(self) -> str:

@@ -29,7 +29,7 @@ def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) ->
         if now.routers:
             from sglang.srt.runtime_context import get_parallel
 
-            now.start_counting(physical, get_parallel().moe_ep_size, device)
+            now.start_counting(physical, get_parallel().moe_ep_size, device, placed=is_placed())
         reporting.start(now)
 
 
@@ -38,6 +38,14 @@ def redundant_experts() -> int:
     from sglang.srt.runtime_context import get_exec
 
     return int(get_exec().moe.ep_num_redundant_experts)
+
+
+def is_placed() -> bool:
+    """Whether experts may lie elsewhere than in their own order (EPLB)."""
+    from sglang.srt.runtime_context import get_exec
+
+    moe = get_exec().moe
+    return bool(moe.enable_eplb or redundant_experts() or moe.init_expert_location != "trivial")
 
 
 def refuse_from_scheduler(*problems: str) -> None:

@@ -52,6 +52,16 @@ SEAMS = (
         "BEFORE",
         "oea_server.engine.warmup:before_generate_request",
     ),
+    Seam(
+        "sglang.srt.managers.scheduler.Scheduler.set_internal_state",
+        "AROUND",
+        "oea_server.engine.control:around_set_internal_state",
+    ),
+    Seam(
+        "sglang.srt.managers.scheduler.Scheduler.get_internal_state",
+        "AFTER",
+        "oea_server.engine.control:after_get_internal_state",
+    ),
 )
 
 active = False

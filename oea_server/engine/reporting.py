@@ -32,4 +32,5 @@ def start(now: Runtime) -> None:
     metrics = Metrics()
     metrics.set_router_active(now.active, now.reason)
     if now.tally is not None and now.clock is not None:
-        Reporter(metrics, now.tally, now.clock.read, first_stage=get_parallel().pp_rank == 0).start()
+        first = get_parallel().pp_rank == 0
+        Reporter(metrics, now.tally, now.clock.read, lambda: (now.active, now.reason), first).start()

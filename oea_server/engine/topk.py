@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 from oea_server.engine import runtime
-from oea_server.routing import route
-from oea_server.routing.policy import Policy
+from oea_server.engine.routers import Router
+from oea_server.engine.runtime import Runtime
+from oea_server.routing.tally import awake_of
 
 
 def around_select_experts(
@@ -33,25 +34,28 @@ def around_select_experts(
     router = None if now is None or now.step is None or layer_id is None else now.routers.get(layer_id)
     if now is None or now.step is None or router is None or torch.compiler.is_compiling():
         return original(hidden_states, router_logits, topk_config, layer_id=layer_id, **kwargs)
-    num_real = now.num_real(len(router_logits))
-    if not now.is_vanilla(router):
+    vanilla = now.is_vanilla(router)
+    if not vanilla:
         topk_config = copy.copy(topk_config)
-        topk_config.custom_routing_function = partial(choose, now.policy, num_real, router.layer)
+        topk_config.custom_routing_function = partial(choose, now, router)
     chosen = original(hidden_states, router_logits, topk_config, layer_id=layer_id, **kwargs)
-    if now.tally is not None and (now.step.counted or now.step.capturing):
-        now.tally.add(router.layer, chosen.topk_ids, num_real)
+    tally = now.tally_of_step
+    if tally is not None and vanilla:
+        tally.add_vanilla(router.layer, chosen.topk_ids, now.num_real(len(router_logits)))
+    elif tally is not None and tally.placed:
+        loaded = awake_of(chosen.topk_ids, tally.num_experts, now.num_real(len(router_logits)))
+        tally.add_loaded(router.layer, loaded)
     return chosen
 
 
 def choose(
-    policy: Policy,
-    num_real: int | torch.Tensor | None,
-    layer: int,
+    now: Runtime,
+    router: Router,
     hidden_states: torch.Tensor,
     gating_output: torch.Tensor,
     topk: int,
     renormalize: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`route` with the signature of a `TopKConfig.custom_routing_function`."""
-    routing = route(gating_output, policy, k=topk, renormalize=renormalize, num_real=num_real, layer=layer)
+    """The step's routing with the signature of a `TopKConfig.custom_routing_function`."""
+    routing = now.route(router, gating_output)
     return routing.weights, routing.ids

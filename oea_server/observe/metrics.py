@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable
 
-from prometheus_client import REGISTRY, CollectorRegistry, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 EXPERTS = (
     1,
@@ -58,16 +58,47 @@ class Metrics:
         self._registry = registry
         self.router_active = Gauge(
             "oea_router_active",
-            "1 if batch-aware routing decides which experts decode steps wake, 0 if the model's own top k does "
-            "(the label says why)",
-            ["reason"],
+            "1 if batch-aware routing decides which experts decode steps wake, 0 if the model's own top k does",
             multiprocess_mode="min",
             registry=registry,
         )
+        self.router_limits = Gauge(
+            "oea_router_limits",
+            "1 while the reason holds for which layers, or all of them, run the model's own top k; else 0",
+            ["reason"],
+            multiprocess_mode="max",
+            registry=registry,
+        )
+        self._reason = ""
         self.unique_experts = Histogram(
             "oea_unique_experts",
             "Experts whose weights a decode step read (experts; one observation per MoE layer and step)",
             buckets=EXPERTS,
+            registry=registry,
+        )
+        self.vanilla_unique_experts = Histogram(
+            "oea_vanilla_unique_experts",
+            "Experts that the model's own top k would have read in the same steps "
+            "(experts; one observation per MoE layer and step)",
+            buckets=EXPERTS,
+            registry=registry,
+        )
+        self.tokens = Counter(
+            "oea_routed_tokens", "Tokens routed in decode steps (one per token and MoE layer)", registry=registry
+        )
+        self.assignments = Counter(
+            "oea_assignments", "Experts that these tokens took (one per token, expert and layer)", registry=registry
+        )
+        self.piggybacked = Counter(
+            "oea_piggybacked_assignments",
+            "Those of them that were awake anyway: beyond the experts that the token was guaranteed",
+            registry=registry,
+        )
+        self.mass_kept = Gauge(
+            "oea_router_mass_kept",
+            "Router mass of the experts that tokens took over that of the model's own top k (mean over tokens and "
+            "layers of the last second with decode steps; 1 is vanilla)",
+            multiprocess_mode="mostrecent",
             registry=registry,
         )
         self.batch_size = Histogram(
@@ -82,8 +113,13 @@ class Metrics:
         self.busiest_rank: Histogram | None = None
 
     def set_router_active(self, active: bool, reason: str) -> None:
-        """Report whether routing is ours, and why not."""
-        self.router_active.labels(reason=reason).set(int(active))
+        """Report whether routing is ours, and why not (or not in all layers)."""
+        self.router_active.set(int(active))
+        if reason != self._reason and self._reason:
+            self.router_limits.labels(reason=self._reason).set(0)  # a series cannot be taken back
+        if reason:
+            self.router_limits.labels(reason=reason).set(1)
+        self._reason = reason
 
     def add_ranks(self) -> None:
         """Report the busiest rank as well: under expert parallelism a layer is as slow as that one."""

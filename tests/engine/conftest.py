@@ -104,6 +104,7 @@ class Servers:
 def servers() -> Iterator[Servers]:
     for name in [name for name in os.environ if name.startswith("OEA_")]:
         del os.environ[name]
+    os.environ.pop("TRITON_INTERPRET", None)  # the unit tests' own
     started = Servers()
     yield started
     started.stop()

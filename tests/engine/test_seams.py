@@ -14,10 +14,12 @@ import pytest
 import torch
 
 from oea_server.demo.build import CONFIG, build
-from oea_server.engine import plugin, runtime
+from oea_server.engine import control, plugin, runtime
 from oea_server.engine.routers import Router
 from oea_server.engine.step import Step
-from oea_server.routing import Policy, route
+from oea_server.routing import Policy, host
+from oea_server.routing import route as route_eagerly
+from oea_server.routing.knobs import Knobs
 from oea_server.settings import Settings
 
 BIN = Path(sys.executable).parent
@@ -46,6 +48,9 @@ def now(plugged: None) -> Iterator[runtime.Runtime]:
     runtime.current = adopted
     yield adopted
     runtime.current = before
+
+
+route = host.route
 
 
 def select(logits: torch.Tensor, layer: int = 5, **kwargs: Any) -> Any:
@@ -124,25 +129,104 @@ def test_under_ep_pads_are_inert_after_sglangs_own_masking_too(now: runtime.Runt
     assert (pads == -1).all() or (expected.pool[pads].all() and not chosen.topk_weights[5:].any())
 
 
-def test_what_a_graph_captures_reads_the_real_rows_from_the_device(now: runtime.Runtime) -> None:
+def with_device_knobs(now: runtime.Runtime) -> runtime.Runtime:
+    """As on a GPU: what a graph reads lives in tensors."""
+    now.knobs = Knobs({5: 4}, 16, torch.device("cpu"))
+    now.change(now.settings)
+    return now
+
+
+def test_what_a_graph_captures_follows_rows_and_knobs_on_the_device(now: runtime.Runtime) -> None:
     """The same calls that capture records, replayed by hand: only tensors change in between."""
+    with_device_knobs(now)
     logits = torch.randn(8, 16)
+    router = now.routers[5]
     with now.decoding(Step(8, counted=False, capturing=True)):
-        captured = now.num_real(8)
+        captured, knobs, tally = now.num_real(8), now.knobs, now.tally_of_step
         assert isinstance(captured, torch.Tensor)
-        assert captured == 8
-        assert not now.is_vanilla(now.routers[5])
-    for batch in (1, 3, 8):
-        with now.decoding(Step(batch, counted=True)):
-            replayed = route(logits, now.policy, k=4, num_real=captured)
-        assert torch.equal(replayed.ids[:batch], route(logits[:batch], now.policy, k=4).ids)
-    assert now.tally is not None
-    assert now.tally.counting == 1
+        assert not now.is_vanilla(router)
+    assert knobs is not None
+    assert tally is not None
+    for settings in (Settings(k0="1"), Settings(k0="2", p=0.5), Settings(policy="vanilla"), Settings(policy="random")):
+        assert now.change(settings) is None
+        for batch in (1, 3, 8):
+            before = tally.unique.clone()
+            with now.decoding(Step(batch, counted=True)):
+                replayed = route_eagerly(logits, knobs, k=4, num_real=captured, layer=5, tally=tally)
+            expected = route(logits[:batch], settings.policy_for(4), k=4, layer=5)
+            assert torch.equal(replayed.ids[:batch], expected.ids)
+            assert (tally.unique - before)[0].nonzero().flatten().tolist() == [int(expected.pool.sum())]
+    with now.decoding(Step(8, counted=False)):
+        before = tally.unique.clone()
+        route_eagerly(logits, knobs, k=4, num_real=captured, layer=5, tally=tally)
+        assert torch.equal(tally.unique, before)
 
 
-def test_a_graph_of_one_row_is_captured_vanilla(now: runtime.Runtime) -> None:
-    with now.decoding(Step(1, counted=False, capturing=True)):
+def test_graphs_captured_vanilla_are_sglangs_own_and_stay_so(now: runtime.Runtime) -> None:
+    now.change(Settings(policy="vanilla"))
+    with now.decoding(Step(8, counted=False, capturing=True)):
         assert now.is_vanilla(now.routers[5])
+    assert "captured vanilla" in str(now.change(Settings()))
+    assert now.settings.policy == "vanilla"
+
+
+def test_graphs_of_every_size_can_be_steered(now: runtime.Runtime) -> None:
+    with now.decoding(Step(1, counted=False, capturing=True)):  # vanilla as the knobs stand
+        assert not now.is_vanilla(now.routers[5])
+
+
+def test_a_change_waits_for_the_next_step(now: runtime.Runtime) -> None:
+    logits = torch.randn(6, 16)
+    with now.decoding(Step(6, counted=True)):
+        assert now.change(Settings(policy="vanilla")) is None
+        assert torch.equal(select(logits).topk_ids, route(logits, Policy.oea(1), k=4).ids)
+    with now.decoding(Step(6, counted=True)):
+        assert torch.equal(select(logits).topk_ids, logits.softmax(-1).topk(4).indices)
+    assert not now.active
+    assert now.reason == "the policy is vanilla"
+
+
+@pytest.mark.parametrize(
+    ("requested", "problem"),
+    [
+        ({"oea_k0": 5}, "k0=5 guarantees 5 experts, above the model's top-k 4"),
+        ({"oea_k0": 2, "oea_p": 2}, "oea_p=2: input should be less than or equal to 1"),
+        ({"oea_k_max": 5}, "k_max=5 is above 4"),
+        ({"oea_max_rank": 2.5}, "oea_max_rank=2.5: input should be a valid integer"),
+        ({"oea_policy=off": 1}, "oea_policy=off: input should be 'oea', 'vanilla'"),
+        ({"oea_k0=1:3,2": 1}, "'2' is not BATCH:K0"),
+        ({"oea_kO": 2}, "oea_kO: no such knob; did you mean oea_k0?"),
+        ({"oea_allow_inactive": 1}, "oea_allow_inactive: no such knob"),
+        ({"oea_k0": 2, "pp_max_micro_batch_size": 4}, "pp_max_micro_batch_size: SGLang's own"),
+    ],
+)
+def test_a_change_that_does_not_fit_is_refused_whole(
+    now: runtime.Runtime, requested: dict[str, float], problem: str
+) -> None:
+    before = now.settings
+    said = control.change(now, requested)
+    assert problem in str(said)
+    assert "\n" not in str(said)
+    assert now.settings == before
+
+
+@pytest.mark.parametrize(
+    ("requested", "expected"),
+    [
+        ({"oea_policy=vanilla": 1}, {"policy": "vanilla"}),
+        ({"oea_k0": 2}, {"k0": "2"}),
+        ({"oea_k0=1:4,8:2; 5=3": 1, "oea_p": 0.5}, {"k0": "1:4,8:2; 5=3", "p": 0.5}),
+        ({"oea_max_rank": 9.0, "oea_k_max": 3}, {"max_rank": 9, "k_max": 3}),
+        ({"oea_max_rank=none": 1}, {"max_rank": None}),
+        ({"oea_k0=auto": 1, "oea_min_batch": 4, "oea_seed": 3}, {"k0": "auto", "min_batch": 4, "seed": 3}),
+    ],
+)
+def test_a_change_keeps_everything_else(
+    now: runtime.Runtime, requested: dict[str, float], expected: dict[str, Any]
+) -> None:
+    before = now.settings.model_dump()
+    assert control.change(now, requested) is None
+    assert now.settings.model_dump() == {**before, **expected}
 
 
 def test_knobs_that_do_not_fit_the_model_are_refused_when_it_is_built() -> None:

@@ -61,5 +61,7 @@ def test_served_vanilla_and_said_so(servers: Servers, dense: Path) -> None:
         )
         assert reply.choices[0].message.content is not None
         reason = "the model has no experts to route"
-        assert f'oea_router_active{{reason="{reason}"}} 0.0' in requests.get(f"{server.url}/metrics", timeout=30).text
+        text = requests.get(f"{server.url}/metrics", timeout=30).text
+        assert "oea_router_active 0.0" in text
+        assert f'oea_router_limits{{reason="{reason}"}} 1.0' in text
         assert f"OEA: router inactive: {reason}" in server.log.read_text()

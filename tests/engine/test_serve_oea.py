@@ -33,7 +33,7 @@ def test_warm_up_and_health_checks_are_not_counted(servers: Servers) -> None:
 
 
 def test_the_router_says_that_it_is_active(server: Server) -> None:
-    assert 'oea_router_active{reason=""} 1.0' in requests.get(f"{server.url}/metrics", timeout=30).text
+    assert "oea_router_active 1.0" in requests.get(f"{server.url}/metrics", timeout=30).text
     assert "OEA: policy oea, k0 1:8,2:6,4:5,8:4,16:3, on 4 of 4 MoE layers" in server.log.read_text()
 
 
@@ -104,4 +104,72 @@ def test_the_text_is_prometheus(server: Server) -> None:
         for line in requests.get(f"{server.url}/metrics", timeout=30).text.splitlines()
         if line.startswith("# HELP oea_")
     }
-    assert helps == {"oea_router_active", "oea_unique_experts", "oea_decode_batch_size", "oea_decode_step_seconds"}
+    assert helps - {"oea_router_limits"} == {  # which has no series before the first reason
+        "oea_router_active",
+        "oea_unique_experts",
+        "oea_vanilla_unique_experts",
+        "oea_routed_tokens_total",
+        "oea_assignments_total",
+        "oea_piggybacked_assignments_total",
+        "oea_router_mass_kept",
+        "oea_decode_batch_size",
+        "oea_decode_step_seconds",
+    }
+
+
+def chats(server: Server, tokens: int = 40) -> dict[str, float]:
+    """Eight chats at once; what the metrics gained."""
+    before = server.settled_metrics()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: generate(server, f"{PROMPTS[0]} {i}", max_new_tokens=tokens, temperature=1), range(8)))
+    after = server.settled_metrics()
+    return {name: after[name] - before.get(name, 0) for name in after}
+
+
+def test_the_running_server_is_steered(server: Server) -> None:
+    """Off, on, with other knobs; what was asked is what is counted."""
+    try:
+        server.steer(policy="vanilla")
+        off = chats(server)
+        assert off["oea_unique_experts_sum"] == off["oea_vanilla_unique_experts_sum"]
+        assert off["oea_piggybacked_assignments_total"] == 0
+        text = requests.get(f"{server.url}/metrics", timeout=30).text
+        assert "oea_router_active 0.0" in text
+        assert 'oea_router_limits{reason="the policy is vanilla"} 1.0' in text
+        assert "oea_router_mass_kept 1.0" in text
+
+        server.steer(policy="oea", k0=2)
+        on = chats(server)
+        assert on["oea_unique_experts_sum"] < on["oea_vanilla_unique_experts_sum"]
+        assert on["oea_unique_experts_sum"] <= 2 * on["oea_routed_tokens_total"]
+        assert 0 < on["oea_piggybacked_assignments_total"] <= 6 * on["oea_routed_tokens_total"]
+        assert "oea_router_active 1.0" in requests.get(f"{server.url}/metrics", timeout=30).text
+        assert server.state()["settings"]["k0"] == "2"
+        assert "OEA: settings changed: policy vanilla -> oea, k0 auto -> 2" in server.log.read_text()
+    finally:
+        server.steer(policy="oea", k0="auto")
+
+
+def test_a_wrong_knob_changes_nothing_and_says_why(server: Server) -> None:
+    before = server.state()["settings"]
+    with pytest.raises(RuntimeError, match="above the model's top-k 8"):
+        server.steer(p=0.5, k0=9)
+    assert server.state()["settings"] == before
+    assert "OEA: change refused: k0=9" in server.log.read_text()
+
+
+def test_switching_under_load_loses_nothing(server: Server) -> None:
+    """Every chat is answered in full while the policy changes many times; a lone one is as before."""
+    alone = generate(server, PROMPTS[2]).ids
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            replies = [pool.submit(generate, server, PROMPTS[i % 5], max_new_tokens=80) for i in range(8)]
+            switches = 0
+            while not all(reply.done() for reply in replies):
+                server.steer(policy=("vanilla", "oea", "pruned", "random")[switches % 4], k0=1 + switches % 8)
+                switches += 1
+        assert switches > 4
+        assert all(len(reply.result().ids) == 80 for reply in replies)
+    finally:
+        server.steer(policy="oea", k0="auto")
+    assert generate(server, PROMPTS[2]).ids == alone

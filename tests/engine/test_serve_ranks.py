@@ -7,7 +7,7 @@ import pytest
 
 from oea_server.demo.server import Server
 from tests.engine.client import OfficialClient
-from tests.engine.conftest import LAYERS, NEW_TOKENS, PROMPTS, Generation, Servers
+from tests.engine.conftest import LAYERS, NEW_TOKENS, PROMPTS, Generation, Servers, generate
 
 DECODED = NEW_TOKENS - 1
 
@@ -67,3 +67,17 @@ def test_pruning_a_lone_token_is_not_vanilla(servers: Servers) -> None:
     pruned, plain = servers.transcript("k3").generations, servers.transcript("plain").generations
     assert any(a.ids != b.ids for a, b in zip(pruned, plain, strict=True))
     assert all(a.prompt_logprobs == b.prompt_logprobs for a, b in zip(pruned, plain, strict=True))
+
+
+def test_both_ranks_follow_a_change(servers: Servers) -> None:
+    """Off and on again: were one rank alone to follow, experts would be missing from the sum or double in it."""
+    server, plain = servers.get("k3-ep2"), servers.transcript("plain").generations[0]
+    try:
+        server.steer(policy="vanilla")
+        off = generate(server, PROMPTS[0])
+        assert off.ids == plain.ids
+        np.testing.assert_allclose(off.logprobs, plain.logprobs, atol=2e-3)
+    finally:
+        server.steer(policy="oea")
+    on = generate(server, PROMPTS[0])
+    assert on.ids == servers.transcript("k3-ep2").generations[0].ids

@@ -29,7 +29,8 @@ def test_a_batch_of_one_is_vanilla_to_the_bit(servers: Servers) -> None:
 
 def test_vanilla_says_that_routing_is_not_ours(servers: Servers) -> None:
     text = requests.get(f"{servers.get('vanilla').url}/metrics", timeout=30).text
-    assert 'oea_router_active{reason="the policy is vanilla"} 0.0' in text
+    assert "oea_router_active 0.0" in text
+    assert 'oea_router_limits{reason="the policy is vanilla"} 1.0' in text
 
 
 def test_vanilla_is_counted_too(servers: Servers) -> None:

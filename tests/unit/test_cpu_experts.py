@@ -1,8 +1,29 @@
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from oea_server.engine.cpu_experts import run_experts
+from oea_server.engine import cpu_experts, cpu_zentorch
+from oea_server.engine.cpu_experts import Experts, after_loading, by_loop, open_experts
+
+Open = Callable[[torch.Tensor, torch.Tensor], Experts]
+
+
+def loop(w13: torch.Tensor, w2: torch.Tensor) -> Experts:
+    return by_loop(w13, w2, "asked for")
+
+
+@pytest.fixture(params=["loop", "zentorch"])
+def opened(request: pytest.FixtureRequest) -> Open:
+    """Both ways to run experts; the weights are the caller's to keep, as zentorch re-orders them."""
+    if request.param == "loop":
+        return loop
+    if why := cpu_zentorch.problem():
+        pytest.skip(why)
+    return lambda w13, w2: open_experts(w13.clone(), w2.clone())
 
 
 def slow(
@@ -19,26 +40,47 @@ def slow(
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
-@pytest.mark.parametrize("batch", [0, 1, 3, 16, 37, 300])
-def test_agrees_with_one_expert_at_a_time(dtype: torch.dtype, tolerance: float, batch: int) -> None:
-    torch.manual_seed(batch)
-    experts, hidden, inner, k = 12, 32, 24, 4
-    x = torch.randn(batch, hidden).to(dtype)
+@pytest.mark.parametrize(("experts", "hidden", "inner"), [(12, 32, 24), (7, 36, 100), (16, 256, 128)])
+def test_agrees_with_one_expert_at_a_time(
+    opened: Open, dtype: torch.dtype, tolerance: float, experts: int, hidden: int, inner: int
+) -> None:
+    torch.manual_seed(experts)
+    k = 4
     w13 = (torch.randn(experts, 2 * inner, hidden) / hidden**0.5).to(dtype)
     w2 = (torch.randn(experts, hidden, inner) / inner**0.5).to(dtype)
-    weights = torch.rand(batch, k)
-    ids = torch.randint(-1, experts, (batch, k), dtype=torch.int32)
-    weights[torch.rand(batch, k) < 0.2] = 0.0
-    ours = run_experts(x, w13, w2, weights, ids)
-    assert ours.dtype == dtype
+    layer = opened(w13, w2)
+    for batch in (0, 1, 3, 16, 37, 300, 3):
+        x = torch.randn(batch, hidden).to(dtype)
+        weights = torch.rand(batch, k)
+        ids = torch.randint(-1, experts, (batch, k), dtype=torch.int32)
+        weights[torch.rand(batch, k) < 0.2] = 0.0
+        if batch == 16:  # nothing unused: the short way
+            weights, ids = weights + 0.1, ids.clamp(min=0)
+        ours = layer.run(x, weights, ids)
+        assert ours.dtype == dtype
+        expected = slow(x, w13, w2, weights, ids)
+        assert (ours.double() - expected).norm() <= tolerance * max(1.0, float(expected.norm()))
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("k", [1, 3])
+def test_a_step_with_a_single_expert(opened: Open, batch: int, k: int) -> None:
+    """Which zentorch itself gets wrong, without a word."""
+    torch.manual_seed(0)
+    w13, w2 = torch.randn(6, 128, 64), torch.randn(6, 64, 64)
+    x, weights, ids = torch.randn(batch, 64), torch.rand(batch, k), torch.full((batch, k), 4, dtype=torch.int32)
     expected = slow(x, w13, w2, weights, ids)
-    assert (ours.double() - expected).norm() <= tolerance * max(1.0, float(expected.norm()))
+    assert (opened(w13, w2).run(x, weights, ids).double() - expected).norm() <= 1e-5 * expected.norm()
 
 
 @pytest.mark.parametrize(("weights", "ids"), [([[0.0, 0.0]], [[3, 1]]), ([[0.5, 0.5]], [[-1, -1]])])
-def test_nothing_to_do_reads_nothing(weights: list[list[float]], ids: list[list[int]]) -> None:
+def test_nothing_to_do_reads_nothing(opened: Open, weights: list[list[float]], ids: list[list[int]]) -> None:
     poison = torch.full((4, 8, 6), float("nan"))
-    out = run_experts(torch.ones(1, 6), poison, poison[:, :6, :4], torch.tensor(weights), torch.tensor(ids))
+    layer = loop(poison, poison[:, :6, :4])
+    if opened is not loop:
+        torch.manual_seed(0)
+        layer = opened(torch.randn(4, 8, 6), torch.randn(4, 6, 4))
+    out = layer.run(torch.ones(1, 6), torch.tensor(weights), torch.tensor(ids, dtype=torch.int32))
     assert torch.equal(out, torch.zeros(1, 6))
 
 
@@ -49,4 +91,123 @@ def test_unused_slots_and_other_ranks_experts_are_not_read() -> None:
     x = torch.randn(2, 6)
     weights = torch.tensor([[0.7, 0.3, 0.0], [1.0, 0.5, 0.0]])
     ids = torch.tensor([[0, 1, 3], [1, -1, 2]])
-    assert not run_experts(x, w13, w2, weights, ids).isnan().any()
+    assert not loop(w13, w2).run(x, weights, ids).isnan().any()
+    pairs = cpu_zentorch.used_pairs(weights, ids.int(), 4)
+    assert pairs.tokens.tolist() == [0, 0, 1]
+    assert pairs.ids.tolist() == [[0], [1], [1]]
+
+
+def test_weights_that_somebody_else_writes_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    if why := cpu_zentorch.problem():
+        pytest.skip(why)
+    monkeypatch.setattr(cpu_zentorch, "LOOK_EVERY", 0.0)
+    w13, w2 = torch.randn(4, 128, 64), torch.randn(4, 64, 64)
+    layer = open_experts(w13, w2)
+    step = torch.randn(2, 64), torch.ones(2, 2), torch.tensor([[0, 1], [2, 3]], dtype=torch.int32)
+    layer.run(*step)
+    w2[1].copy_(torch.randn(64, 64))
+    with pytest.raises(RuntimeError, match="restart the server"):
+        layer.run(*step)
+
+
+def test_opening_while_the_default_is_bfloat16() -> None:
+    """As it is while SGLang loads a model."""
+    w13, w2 = torch.randn(4, 128, 64).bfloat16(), torch.randn(4, 64, 64).bfloat16()
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.bfloat16)
+        open_experts(w13, w2)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def test_memory_that_is_used_again_is_not_taken_for_the_layer_before() -> None:
+    """Zentorch remembers weights by address; benchmarks open one layer after the other."""
+    if why := cpu_zentorch.problem():
+        pytest.skip(why)
+    for seed in range(4):
+        torch.manual_seed(seed)
+        w13, w2 = torch.randn(4, 128, 64), torch.randn(4, 64, 64)
+        kept = w13.clone(), w2.clone()
+        x, weights, ids = torch.randn(5, 64), torch.rand(5, 2), torch.randint(0, 4, (5, 2), dtype=torch.int32)
+        ours = open_experts(w13, w2).run(x, weights, ids).double()
+        expected = slow(x, *kept, weights, ids)
+        assert (ours - expected).norm() <= 1e-5 * expected.norm()
+
+
+@pytest.mark.parametrize(
+    ("weights", "why"),
+    [
+        (torch.randn(4, 8, 6, dtype=torch.float16), "float16"),
+        (torch.randn(1, 8, 6), "a single expert"),
+    ],
+)
+def test_what_zentorch_does_not_take_runs_in_the_loop(weights: torch.Tensor, why: str) -> None:
+    layer = open_experts(weights, weights[:, :6, :4])
+    assert layer.kind == "loop"
+    assert why in layer.why or layer.why == cpu_zentorch.problem()
+
+
+def test_a_machine_without_zentorch_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_zentorch, "problem", lambda: "zentorch is not installed")
+    layer = open_experts(torch.randn(4, 8, 6), torch.randn(4, 6, 4))
+    assert (layer.kind, layer.why) == ("loop", "zentorch is not installed")
+
+
+def test_a_layer_whose_weights_are_loaded_again_goes_on_right() -> None:
+    """`/update_weights_from_disk` loads into the same tensors and ends with the same call."""
+    torch.manual_seed(0)
+    config = SimpleNamespace(activation="silu", apply_router_weight_on_input=False)
+    w13, w2 = torch.nn.Parameter(torch.randn(4, 128, 64)), torch.nn.Parameter(torch.randn(4, 64, 64))
+    layer: Any = SimpleNamespace(moe_runner_config=config, w13_weight=w13, w2_weight=w2, layer_id=0)
+    step = torch.randn(3, 64), torch.rand(3, 2), torch.tensor([[0, 1], [2, 3], [1, 2]], dtype=torch.int32)
+    for _ in range(3):
+        with torch.no_grad():
+            w13.copy_(torch.randn(4, 128, 64))
+            w2.copy_(torch.randn(4, 64, 64))
+        kept = w13.detach().clone(), w2.detach().clone()
+        after_loading(layer)
+        expected = slow(step[0], *kept, *step[1:])
+        assert (layer.oea_experts.run(*step).double() - expected).norm() <= 1e-5 * expected.norm()
+        after_loading(layer)  # the end of an update that has nothing for this layer
+        assert (layer.oea_experts.run(*step).double() - expected).norm() <= 1e-5 * expected.norm()
+    assert layer.oea_experts.why in ("its weights were updated", cpu_zentorch.problem())
+    assert not cpu_experts.is_plain(SimpleNamespace(moe_runner_config=config, w13_weight_bias=w2))
+
+
+def test_a_layer_of_which_only_a_part_is_loaded_again_is_refused() -> None:
+    if why := cpu_zentorch.problem():
+        pytest.skip(why)
+    torch.manual_seed(0)
+    config = SimpleNamespace(activation="silu", apply_router_weight_on_input=False)
+    layer: Any = SimpleNamespace(
+        moe_runner_config=config, w13_weight=torch.randn(4, 128, 64), w2_weight=torch.randn(4, 64, 64), layer_id=0
+    )
+    after_loading(layer)
+    layer.w13_weight[2].normal_()
+    with pytest.raises(RuntimeError, match="restart the server"):
+        after_loading(layer)
+
+
+def test_a_layer_whose_experts_move_runs_in_the_loop() -> None:
+    config = SimpleNamespace(activation="silu", apply_router_weight_on_input=False)
+    layer: Any = SimpleNamespace(
+        moe_runner_config=config, w13_weight=torch.randn(4, 128, 64), w2_weight=torch.randn(4, 64, 64), layer_id=0
+    )
+    after_loading(layer, experts_move=True)
+    assert layer.oea_experts.kind == "loop"
+    assert "--enable-eplb" in layer.oea_experts.why
+
+
+def test_a_layer_opened_where_another_has_gone_while_a_third_lives() -> None:
+    torch.manual_seed(0)
+    first = [torch.randn(4, 128, 64), torch.randn(4, 64, 64)]
+    lives = open_experts(*first)
+    for _ in range(4):
+        w13, w2 = torch.randn(4, 128, 64), torch.randn(4, 64, 64)
+        kept = w13.clone(), w2.clone()
+        x, weights, ids = torch.randn(5, 64), torch.rand(5, 2), torch.randint(0, 4, (5, 2), dtype=torch.int32)
+        ours = open_experts(w13, w2).run(x, weights, ids).double()
+        expected = slow(x, *kept, weights, ids)
+        assert (ours - expected).norm() <= 1e-5 * expected.norm()
+    assert lives.run(x, weights, ids).shape == x.shape

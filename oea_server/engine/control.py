@@ -1,0 +1,74 @@
+"""Change the knobs of a running server, on all ranks, between two steps.
+
+Seams: AROUND `Scheduler.set_internal_state` and AFTER `Scheduler.get_internal_state`, SGLang's own
+way to all ranks: every rank of a group gets a request at the same place between two steps, and
+checks it in the same way, so that all take it or none. It carries names with numbers, so a text
+goes into the name: ``{"oea_k0": 3}``, ``{"oea_k0=1:8,16:3": 1}``, ``{"oea_policy=vanilla": 1}``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from oea_server import settings
+from oea_server.engine import runtime
+from oea_server.settings import LIVE_PREFIX, SettingsError
+
+logger = logging.getLogger(__name__)
+
+refused = ""
+"""The last refusal, until a change is taken."""
+
+
+def around_set_internal_state(original: Callable[..., Any], self: Any, recv_req: Any) -> Any:
+    """Take the changes that are ours; hand a request without any to SGLang."""
+    global refused
+    requested = recv_req.server_args
+    if runtime.current is None or not any(name.startswith(LIVE_PREFIX) for name in requested):
+        return original(self, recv_req)
+    from sglang.srt.managers.io_struct import SetInternalStateReqOutput
+
+    refused = change(runtime.current, requested) or ""
+    if refused:
+        logger.warning("OEA: change refused: %s", refused)
+    return SetInternalStateReqOutput(updated=not refused)
+
+
+def after_get_internal_state(answer: Any, self: Any, *args: Any, **kwargs: Any) -> None:
+    """Show the settings in effect beside SGLang's own (`/server_info`)."""
+    if runtime.current is not None:
+        answer.internal_state["oea"] = {**state_of(runtime.current), "refused": refused}
+
+
+def state_of(now: runtime.Runtime) -> dict[str, Any]:
+    """What is asked and what runs, in plain types."""
+    return {"settings": now.settings.model_dump(), "active": now.active, "reason": now.reason, "frozen": now.frozen}
+
+
+def change(now: runtime.Runtime, requested: Mapping[str, float]) -> str | None:
+    """Apply all of the requested changes, or say why none was."""
+    theirs = [name for name in requested if not name.startswith(LIVE_PREFIX)]
+    if theirs:
+        return f"{', '.join(theirs)}: SGLang's own; ask for it by itself"
+    before = now.settings
+    try:
+        after = settings.changed(before, dict(knob(name, value) for name, value in requested.items()))
+    except SettingsError as error:
+        return str(error)
+    if problem := now.change(after):
+        return problem
+    old, new = before.model_dump(), after.model_dump()
+    changes = [f"{name} {old[name]} -> {new[name]}" for name in new if old[name] != new[name]]
+    logger.info("OEA: settings changed: %s", ", ".join(changes) or "nothing")
+    return None
+
+
+def knob(name: str, value: float) -> tuple[str, Any]:
+    """One entry of the request as (field, value): ``oea_k0=1:8,16:3`` carries a text, ``=none`` unsets."""
+    field, is_text, text = name.removeprefix(LIVE_PREFIX).partition("=")
+    if is_text:
+        return field, None if text == "none" else text
+    number = int(value) if float(value).is_integer() else value
+    return field, str(number) if field in ("k0", "policy") else number

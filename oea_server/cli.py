@@ -8,9 +8,12 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from oea_server.bench.commands import app as bench
+
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Serve Mixture-of-Experts models faster: SGLang with OEA routing."
 )
+app.add_typer(bench, name="bench")
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -47,7 +50,7 @@ def demo(
     tokens: Annotated[int, typer.Option(min=8, max=1024, help="tokens per answer")] = 128,
     rounds: Annotated[int, typer.Option(min=1, max=100, help="measured rounds per policy")] = 3,
 ) -> None:
-    """Serve the demo model vanilla and with OEA, and print both side by side."""
+    """Serve the demo model, switching between vanilla and OEA, and print both side by side."""
     from oea_server.demo.compare import compare
 
     compare(chats, tokens, rounds)

@@ -11,11 +11,13 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 SEED = 20251102
 VOCAB = 2048
-CONFIG = {
+CONFIG: Mapping[str, Any] = {
     "architectures": ["Qwen3MoeForCausalLM"],
     "model_type": "qwen3_moe",
     "dtype": "bfloat16",
@@ -58,14 +60,31 @@ CHAT_TEMPLATE = (
 )
 
 
-def default_directory() -> Path:
-    """Where the demo model lives unless told otherwise: the user's cache."""
+Config = Mapping[str, Any]
+
+
+def qwen3_30b(layers: int) -> Config:
+    """Qwen3-30B-A3B's shape, but for its vocabulary, cut to so many layers (1.2 GB each)."""
+    return {
+        **CONFIG,
+        "hidden_size": 2048,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+        "head_dim": 128,
+        "intermediate_size": 6144,
+        "moe_intermediate_size": 768,
+    }
+
+
+def default_directory(name: str = "demo") -> Path:
+    """Where a model lives unless told otherwise: the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(cache) / "oea-server" / f"demo-random-{SEED}"
+    return Path(cache) / "oea-server" / f"{name}-random-{SEED}"
 
 
-def build(directory: Path | None = None) -> Path:
-    """Make the demo model unless it is there already; returns its directory.
+def build(directory: Path | None = None, config: Config = CONFIG) -> Path:
+    """Make a model unless it is there already, the demo model if not told otherwise; returns its directory.
 
     Written beside and renamed, so that an interrupted build leaves nothing that looks complete.
     """
@@ -76,8 +95,8 @@ def build(directory: Path | None = None) -> Path:
     scratch = Path(tempfile.mkdtemp(dir=directory.parent, prefix=".demo-"))
     try:
         write_tokenizer(scratch)
-        write_weights(scratch)
-        (scratch / "config.json").write_text(json.dumps(CONFIG, indent=2))
+        write_weights(scratch, config)
+        (scratch / "config.json").write_text(json.dumps(dict(config), indent=2))
         (scratch / "generation_config.json").write_text(json.dumps({"eos_token_id": 1, "pad_token_id": 0}))
         try:
             scratch.rename(directory)
@@ -117,7 +136,7 @@ def write_tokenizer(directory: Path) -> None:
     (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2))
 
 
-def write_weights(directory: Path) -> None:
+def write_weights(directory: Path, config: Config = CONFIG) -> None:
     """Seeded normal weights under the checkpoint names of Hugging Face's Qwen3-MoE."""
     import torch
     from safetensors.torch import save_file
@@ -127,16 +146,16 @@ def write_weights(directory: Path) -> None:
         name: torch.ones(shape, dtype=torch.bfloat16)
         if std is None
         else (torch.randn(shape, generator=generator) * std).to(torch.bfloat16)
-        for name, shape, std in _parameters()
+        for name, shape, std in _parameters(config)
     }
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
 
 
-def _parameters() -> list[tuple[str, tuple[int, ...], float | None]]:
+def _parameters(config: Config) -> list[tuple[str, tuple[int, ...], float | None]]:
     """Every parameter: name, shape, standard deviation (None: ones, the norms)."""
-    hidden, vocab = 256, VOCAB
-    head, heads, kv_heads = 64, 4, 2
-    experts, inner = 128, 128
+    hidden, vocab = config["hidden_size"], config["vocab_size"]
+    head, heads, kv_heads = config["head_dim"], config["num_attention_heads"], config["num_key_value_heads"]
+    experts, inner = config["num_experts"], config["moe_intermediate_size"]
 
     def linear(rows: int, cols: int, gain: float = 1.0) -> tuple[tuple[int, int], float]:
         return (rows, cols), gain / cols**0.5
@@ -146,7 +165,7 @@ def _parameters() -> list[tuple[str, tuple[int, ...], float | None]]:
         ("model.norm.weight", (hidden,), None),
         ("lm_head.weight", *linear(vocab, hidden, 2.0)),
     ]
-    for i in range(4):
+    for i in range(config["num_hidden_layers"]):
         layer = f"model.layers.{i}"
         table += [
             (f"{layer}.input_layernorm.weight", (hidden,), None),

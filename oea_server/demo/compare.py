@@ -1,4 +1,4 @@
-"""`oea-server demo`: the same chats on the same model, vanilla and OEA, side by side."""
+"""`oea-server demo`: the same chats on one server, vanilla and OEA in turn by switching it live."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from oea_server.demo.server import Server
 QUESTIONS = ("What is a mixture of experts?", "Why is decoding slow?", "What does a router do?", "Who wakes an expert?")
 
 
+POLICIES = ("vanilla", "oea")
+
+
 class Round(NamedTuple):
     """One round of chats: means over its decode steps, read from the server's own metrics."""
 
@@ -31,21 +34,24 @@ def compare(chats: int, tokens: int, rounds: int) -> None:
     """Measure both policies and print them side by side."""
     console = Console(highlight=False)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    measured: dict[str, list[Round]] = {}
+    measured: dict[str, list[Round]] = {policy: [] for policy in POLICIES}
     answer = ""
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("making the demo model", total=None)
         build()
         progress.update(task, completed=1, total=1)
-        for policy in ("vanilla", "oea"):
-            task = progress.add_task(f"{policy}: starting SGLang (30 to 90 s, mostly imports)", total=None)
-            with Server("--oea-policy", policy) as server:
-                progress.update(
-                    task, description=f"{policy}: {rounds} + 1 rounds of {chats} chats, {tokens} tokens each"
-                )
-                answer = chat(server, 0, 24)
-                play(server, chats, tokens)  # a warm-up round: first-call costs of every batch size
-                measured[policy] = [play(server, chats, tokens) for _ in range(rounds)]
+        task = progress.add_task("starting SGLang (30 to 90 s, mostly imports)", total=None)
+        with Server() as server:
+            answer = chat(server, 0, 24)
+            progress.update(task, completed=1, total=1)
+            label = f"rounds of {chats} chats, {tokens} tokens each, vanilla and OEA in turn"
+            task = progress.add_task(label, total=None)
+            for i in range(-1, rounds):
+                for policy in POLICIES if i % 2 else POLICIES[::-1]:  # there and back: none is always first
+                    server.steer(policy=policy)
+                    played = play(server, chats, tokens)
+                    if i >= 0:  # the first round warms up: first-call costs of every batch size
+                        measured[policy].append(played)
             progress.update(task, completed=1, total=1)
     console.print(table(measured, chats))
     console.print("A decode step is as slow as the experts it reads: any token of the batch can wake one.")
@@ -74,7 +80,7 @@ def table(measured: dict[str, list[Round]], chats: int) -> Table:
         middle = {policy: statistics.median(each) for policy, each in values.items()}
         cells = [
             f"{form.format(middle[policy])} ({form.format(min(values[policy]))} to {form.format(max(values[policy]))})"
-            for policy in ("vanilla", "oea")
+            for policy in POLICIES
         ]
         result.add_row(name, *cells, f"{middle['oea'] / middle['vanilla'] - 1:+.0%}")
     return result

@@ -15,14 +15,14 @@ from types import TracebackType
 from typing import Self
 
 import requests
-from openai import OpenAI
-from prometheus_client.parser import text_string_to_metric_families
+
+from oea_server.demo.remote import Remote
 
 START_TIMEOUT = 600.0
 """Seconds; a cold disk and two busy cores have taken 90."""
 
 
-class Server:
+class Server(Remote):
     """``oea-server serve`` on 127.0.0.1, from start to stop of a with block.
 
     Args:
@@ -41,8 +41,7 @@ class Server:
         self._command = [*command, *flags, "--host", "127.0.0.1", "--port", str(self.port)]
         self._environment = {**os.environ, **(environment or {})}
         self.log = Path(tempfile.mkstemp(prefix="oea-server-", suffix=".log")[1])
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.client = OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=300)
+        super().__init__(f"http://127.0.0.1:{self.port}")
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -93,26 +92,6 @@ class Server:
     def tail(self, lines: int = 30) -> str:
         """The end of its log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
-
-    def metrics(self) -> dict[str, float]:
-        """/metrics: the value of each `oea_*` sample without labels, by name."""
-        text = requests.get(f"{self.url}/metrics", timeout=30).text
-        return {
-            sample.name: sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name.startswith("oea_") and not sample.labels
-        }
-
-    def settled_metrics(self) -> dict[str, float]:
-        """/metrics once everything so far is in it: reports come once a second, so two equal reads."""
-        before: dict[str, float] = {}
-        while True:
-            time.sleep(1.5)
-            now = self.metrics()
-            if now == before:
-                return now
-            before = now
 
     def _is_up(self) -> bool:
         try:

@@ -52,7 +52,7 @@ def test_building_again_changes_nothing_and_leaves_no_scratch(model: Path) -> No
 def test_an_interrupted_build_leaves_nothing_that_looks_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(directory: Path) -> None:
+    def interrupt(directory: Path, config: build.Config) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(build, "write_weights", interrupt)

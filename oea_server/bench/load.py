@@ -1,0 +1,64 @@
+"""Streamed chats at a fixed concurrency, by the official client, timed where a user would."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from itertools import pairwise
+from typing import NamedTuple
+
+from openai import AsyncOpenAI
+
+_number = itertools.count()
+
+
+class Load(NamedTuple):
+    """One round: all chats at once, each answered with the same number of tokens. Seconds."""
+
+    ttft: list[float]
+    """Time to first token, chat by chat."""
+    tpot: list[float]
+    """Time per output token after the first, chat by chat."""
+    itl: list[float]
+    """Gaps between two chunks of one chat; a chunk that waited for the client holds several tokens."""
+    tokens_per_second: float
+
+
+def play(url: str, chats: int, tokens: int) -> Load:
+    """Play one round against a server. No two prompts are alike, so that none is cached."""
+    return asyncio.run(_play(url, chats, tokens))
+
+
+async def _play(url: str, chats: int, tokens: int) -> Load:
+    async with AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=600) as client:
+        start = time.perf_counter()
+        arrivals = await asyncio.gather(*(_chat(client, tokens) for _ in range(chats)))
+        seconds = time.perf_counter() - start
+    return Load(
+        [times[1] - times[0] for times in arrivals],
+        [(times[-1] - times[1]) / (tokens - 1) for times in arrivals],
+        [after - before for times in arrivals for before, after in pairwise(times[1:])],
+        chats * tokens / seconds,
+    )
+
+
+async def _chat(client: AsyncOpenAI, tokens: int) -> list[float]:
+    """When it was sent, and when each chunk of its answer came."""
+    number = next(_number)
+    times = [time.perf_counter()]
+    stream = await client.completions.create(
+        model="default",
+        prompt=f"{number}: tell me about {number * 7919 % 10_007}",
+        max_tokens=tokens,
+        temperature=1.0,
+        seed=number,
+        stream=True,
+        extra_body={"ignore_eos": True},
+    )
+    async for chunk in stream:
+        # text may be empty while a character is incomplete; a chunk with choices is a step all the same
+        if chunk.choices and chunk.choices[0].finish_reason is None:
+            times.append(time.perf_counter())
+    times.append(time.perf_counter())
+    return times

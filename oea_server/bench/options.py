@@ -1,0 +1,106 @@
+"""What the command line says, checked in one line each, before torch is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from oea_server.routing.policy import Policy
+
+MAX_BATCH = 512
+MAX_EXPERTS = 1024
+
+
+class OptionError(ValueError):
+    """One clear line: the option, its value, the bounds."""
+
+
+def number(option: str, text: str, low: int, high: int, whole: str | None = None) -> int:
+    """An integer within bounds.
+
+    Args:
+        whole: what the option was given, where `text` is a part of it.
+
+    Raises:
+        OptionError: it is none, or outside `low`..`high`.
+    """
+    whole = text if whole is None else whole
+    try:
+        value = int(text)
+    except ValueError:
+        raise OptionError(f"{option}={whole}: {text.strip()!r} is not a whole number") from None
+    if not low <= value <= high:
+        raise OptionError(f"{option}={whole}: {value} is outside {low}..{high}")
+    return value
+
+
+def numbers(option: str, text: str, low: int, high: int) -> list[int]:
+    """Comma-separated integers within bounds, in the order given, each once.
+
+    Raises:
+        OptionError: one of them is no integer, or outside `low`..`high`, or there are none.
+    """
+    return list(dict.fromkeys(number(option, part, low, high, text) for part in _parts(option, text)))
+
+
+def names(option: str, texts: Sequence[str], known: Collection[str]) -> list[str]:
+    """Comma-separated or repeated names, each once.
+
+    Raises:
+        OptionError: a name is not known.
+    """
+    chosen = [part for text in texts for part in _parts(option, text)]
+    for name in chosen:
+        if name not in known:
+            raise OptionError(f"{option}={name}: is none of {', '.join(known)}")
+    return list(dict.fromkeys(chosen))
+
+
+def policies(option: str, text: str, *, k: int, seed: int) -> dict[str, Policy]:
+    """``vanilla,random,pruned:3,oea:4`` -> label -> policy, in the order given.
+
+    Args:
+        k: the model's experts per token, the upper bound of k0.
+        seed: of the random policy.
+
+    Raises:
+        OptionError: a policy is not known, lacks its k0 or has one out of bounds.
+    """
+    found: dict[str, Policy] = {}
+    for part in _parts(option, text):
+        name, _, k0 = part.partition(":")
+        if name in ("vanilla", "random"):
+            if k0:
+                raise OptionError(f"{option}={part}: {name} takes no k0")
+            found[name] = Policy.vanilla() if name == "vanilla" else Policy.random(seed)
+        elif name in ("pruned", "oea"):
+            if not k0:
+                raise OptionError(f"{option}={part}: needs a k0 of 1..{k}, as in {name}:3")
+            value = number(option, k0, 1, k, part)
+            found[f"{name}:{value}"] = Policy.pruned(value) if name == "pruned" else Policy.oea(value)
+        else:
+            raise OptionError(f"{option}={part}: is none of vanilla, random, pruned:K0, oea:K0")
+    return found
+
+
+def folder(option: str, path: Path | None) -> Path | None:
+    """A directory to write to: there already, or possible to make.
+
+    Raises:
+        OptionError: it is, or lies under, something that is no directory.
+    """
+    if path is None:
+        return None
+    for part in (path, *path.parents):
+        if part.exists():
+            if not part.is_dir():
+                raise OptionError(f"{option}={path}: {part} is not a directory")
+            break
+    return path
+
+
+def _parts(option: str, text: str) -> list[str]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise OptionError(f"{option}={text}: a value is missing")
+    return parts

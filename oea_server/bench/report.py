@@ -1,0 +1,257 @@
+"""Markdown from a record, and from nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+Record = dict[str, Any]
+
+NONE = "–"
+
+
+def markdown(record: Record) -> str:
+    """The whole page of a record, ready to be kept or printed."""
+    body = {"moe": _moe, "router": _router, "serve": _serve}[record["benchmark"]]
+    return "\n".join([*body(record), "", *_provenance(record), ""])
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], names: int = 1) -> list[str]:
+    """A Markdown table; all columns but the first `names` are aligned right."""
+    return [
+        "| " + " | ".join(header) + " |",
+        "|" + "---|" * names + "---:|" * (len(header) - names),
+        *("| " + " | ".join(row) + " |" for row in rows),
+    ]
+
+
+def micro(value: float | None) -> str:
+    """µs, three digits at least."""
+    if value is None:
+        return NONE
+    return f"{value:.{0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2}f}"
+
+
+def spread(value: float, quartiles: Sequence[float]) -> str:
+    """Median and quartiles."""
+    return f"{micro(value)} ({micro(quartiles[0])}–{micro(quartiles[1])})"
+
+
+def ratio(value: float | None) -> str:
+    """A ratio, two decimals."""
+    return NONE if value is None else f"{value:.2f}"
+
+
+def _moe(record: Record) -> list[str]:
+    preset, logits, bandwidth = record["preset"], record["logits"], record["bandwidth"]
+    lines = [
+        f"# One layer of {preset['name']}, routing included: {record['machine']['name']}",
+        "",
+        f"{preset['note']}. {preset['num_experts']} experts, top {preset['k']}, hidden {preset['hidden']}, expert "
+        f"width {preset['intermediate']}, bfloat16: {preset['expert_bytes'] / 1e6:.2f} MB an expert, of which this "
+        f"device holds {preset['local_experts']}. Logits: {logits['kind']} ({logits['what']}). Experts: "
+        f"{record['experts']['kind']} ({record['experts']['why']}). Routing: {', '.join(record['routing'])}, with its "
+        "tally.",
+        "",
+        f"Memory reads at {bandwidth['gb_per_s']:.1f} GB/s ({bandwidth['way']}; median of {bandwidth['reads']} reads "
+        f"of {bandwidth['bytes'] / 2**30:.0f} GiB between the turns), so one expert takes "
+        f"{micro(record['memory_us_per_expert'])} µs at least. Times are medians of {record['repeats']} turns, with "
+        "quartiles. OEA at batch 1 is vanilla.",
+        "",
+        "## Policies",
+        "",
+    ]
+    expert_parallel = preset["ranks"] > 1
+    header = ["policy", "batch", "experts", "layer, µs", "over vanilla", "routing, µs", "routing's share", "floor, µs"]
+    if expert_parallel:
+        header[3:3] = ["busiest rank", "all ranks"]
+    lines += table(header, (_moe_row(row, expert_parallel) for row in record["rows"]))
+    lines += [
+        "",
+        "## Latency against experts",
+        "",
+        f"Least squares over vanilla, random and OEA at one batch size. T is the experts that "
+        f"{'this rank' if expert_parallel else 'the step'} reads.",
+        "",
+        *table(
+            ["batch", "slope, µs per expert", "memory, µs per expert", "intercept, µs", "R²"],
+            (
+                [
+                    str(each["batch"]),
+                    micro(each["slope_us"]),
+                    micro(each["memory_us_per_expert"]),
+                    NONE if each["intercept_us"] is None else f"{each['intercept_us']:.1f}",
+                    NONE if each["r2"] is None else f"{each['r2']:.4f}",
+                ]
+                for each in record["fits"]
+            ),
+        ),
+    ]
+    return lines + _beside_paper(record)
+
+
+def _moe_row(row: Record, expert_parallel: bool) -> list[str]:
+    cells = [
+        row["policy"],
+        str(row["batch"]),
+        f"{row['unique_experts']:.1f}",
+        spread(row["latency_us"], row["latency_us_quartiles"]),
+        ratio(row["over_vanilla"]),
+        micro(row["routing_us"]),
+        f"{100 * row['routing_share']:.1f} %",
+        micro(row["floor_us"]),
+    ]
+    if expert_parallel:
+        cells[3:3] = [f"{row['unique_experts_busiest_rank']:.1f}", f"{row['unique_experts_all_ranks']:.1f}"]
+    return cells
+
+
+def _beside_paper(record: Record) -> list[str]:
+    rows, published = record["beside_paper"], record["paper"]
+    if not rows:
+        return []
+    fitted = record["logits"].get("fitted_to_k0", [])
+    simulated = record["logits"].get("experts", {})
+    how = (
+        f" The logits were fitted to its T at k0 = {fitted[0]} and vanilla; the other T follow."
+        if fitted
+        else " The logits were not made to reproduce its T."
+    )
+    return [
+        "",
+        f"## Beside the paper, batch {published['batch']}",
+        "",
+        f"The paper's columns are {published['source']}'s ({published['model']}, {published['setup']}), not measured "
+        f"here.{how} Ours at paper's T: what our line says there, over the same for vanilla.",
+        "",
+        *table(
+            ["policy", "T", "T, simulated", "T, paper", "over vanilla", "ours at paper's T", "over vanilla, paper"],
+            (
+                [
+                    row["policy"],
+                    f"{row['unique_experts']:.1f}",
+                    f"{simulated[_k0(row)]:.1f}" if _k0(row) in simulated else NONE,
+                    f"{row['paper_experts']:.1f}",
+                    ratio(row["over_vanilla"]),
+                    ratio(row["over_vanilla_at_paper_experts"]),
+                    ratio(row["paper_over_vanilla"]),
+                ]
+                for row in rows
+            ),
+        ),
+    ]
+
+
+def _k0(row: Record) -> str:
+    return "8" if row["policy"] == "vanilla" else str(row["policy"].partition(":")[2])
+
+
+def _router(record: Record) -> list[str]:
+    lines = [
+        f"# Routers on the same logits: {record['machine']['name']}",
+        "",
+        f"Top {record['k']}, bfloat16 logits, {record['logits']['kind']} ({record['logits']['what']}). Ours is "
+        f"{', '.join(record['routing'])} and counts what it wakes as well; the others are top-k alone. Times are "
+        f"medians of {record['repeats']} turns, with quartiles; same choice is the share of rows with our vanilla's "
+        "experts.",
+        "",
+        *(f"Not measured: {name}: {why}." for name, why in sorted(record["unavailable"].items())),
+    ]
+    if record["unavailable"]:
+        lines.append("")
+    for experts in dict.fromkeys(row["experts"] for row in record["rows"]):
+        lines += [
+            f"## {experts} experts",
+            "",
+            *table(
+                [
+                    "router",
+                    "policy",
+                    "batch",
+                    "experts woken",
+                    "µs",
+                    f"over {record['reference']}",
+                    "same choice",
+                    "floor, µs",
+                ],
+                (
+                    [
+                        row["router"],
+                        row["policy"],
+                        str(row["batch"]),
+                        str(row["unique_experts"]),
+                        spread(row["latency_us"], row["latency_us_quartiles"]),
+                        ratio(row["over_reference"]),
+                        ratio(row["same_choice"]),
+                        f"{row['floor_us']:.3f}",
+                    ]
+                    for row in record["rows"]
+                    if row["experts"] == experts
+                ),
+                names=2,
+            ),
+            "",
+        ]
+    return lines[:-1]
+
+
+def _serve(record: Record) -> list[str]:
+    model, bandwidth = record["model"], record["bandwidth"]
+    return [
+        f"# A live server, {model['name']}: {record['machine']['name']}",
+        "",
+        f"{model['layers']} layers, {model['bytes_per_expert'] / 1e6:.2f} MB an expert. Streamed completions of "
+        f"{record['tokens']} tokens, all at once; the policy of the one server is switched between rounds, "
+        f"{record['repeats']} measured rounds of each in turn. TPOT is what a client sees after the first token, "
+        "medians with quartiles; over vanilla is the median of the ratios of rounds that took turns. The step is the "
+        f"model's forward pass, the floor the time to read T experts in every layer at {bandwidth['gb_per_s']:.1f} "
+        "GB/s, measured between the rounds. Mass kept is the share of the router mass of the model's own top k that "
+        "the chosen experts hold.",
+        "",
+        *table(
+            [
+                "policy",
+                "requests",
+                "T",
+                "mass kept",
+                "TPOT, ms",
+                "over vanilla",
+                "ITL p50, ms",
+                "ITL p99, ms",
+                "tokens/s",
+                "step, ms",
+                "floor, ms",
+            ],
+            (
+                [
+                    row["policy"],
+                    str(row["batch"]),
+                    f"{row['unique_experts']:.1f}",
+                    f"{row['mass_kept']:.3f}",
+                    spread(row["tpot_ms"], row["tpot_ms_quartiles"]),
+                    ratio(row["tpot_over_vanilla"]),
+                    micro(row["itl_p50_ms"]),
+                    micro(row["itl_p99_ms"]),
+                    f"{row['tokens_per_s']:.1f}",
+                    micro(row["latency_us"] / 1e3),
+                    micro(row["floor_us"] / 1e3),
+                ]
+                for row in record["rows"]
+            ),
+        ),
+    ]
+
+
+def _provenance(record: Record) -> list[str]:
+    machine = record["machine"]
+    memory = f"{machine['memory_gib']} GiB of memory"
+    gpu = f"{machine['gpu']} ({machine['gpu_memory_gib']} GiB, CUDA {machine['cuda']}), " if "gpu" in machine else ""
+    return [
+        "## How it was measured",
+        "",
+        f"    {record['command']}",
+        "",
+        f"{gpu}{machine['processor']}, {machine['cores']} cores, {memory}. "
+        + ", ".join(f"{name} {number}" for name, number in record["versions"].items())
+        + f". Seed {record['seed']}.",
+    ]

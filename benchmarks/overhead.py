@@ -25,8 +25,9 @@ from rich.progress import track
 from oea_server.demo.build import CONFIG, build
 from oea_server.demo.compare import play, tokens_per_second
 from oea_server.demo.server import Server
-from oea_server.routing import Policy, default_schedule, route
-from oea_server.routing.tally import Tally
+from oea_server.routing import Policy, default_schedule
+from oea_server.routing.host import route
+from oea_server.routing.tally import HostTally
 
 ROUNDS, CHATS, TOKENS = 60, 16, 32
 SGLANG = (str(Path(sys.executable).with_name("sglang")), "serve")
@@ -86,10 +87,10 @@ def time_routing() -> tuple[float, float]:
     logits = torch.randn(CHATS, int(str(CONFIG["num_experts"])), dtype=torch.bfloat16)
     k = int(str(CONFIG["num_experts_per_tok"]))
     policy = Policy.oea(default_schedule(k))
-    tally = Tally([0], logits.shape[1], 1, torch.device("cpu"))
+    tally = HostTally([0], logits.shape[1], 1)
 
     def ours() -> None:
-        tally.add(0, route(logits, policy, k=k).ids, None)
+        route(logits, policy, k=k, tally=tally)
 
     def theirs() -> None:
         weights, _ = logits.float().softmax(-1).topk(k)

@@ -13,7 +13,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "==> installing SGLang and its libraries into $(VENV): 10 GB on disk, a minute or several"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[cpu,dev]'
 	@touch $@
 
 demo: setup
@@ -40,7 +40,7 @@ $(LOWER)/.ready: pyproject.toml constraints-0.5.17.txt
 	@echo "==> installing SGLang 0.5.17 into $(LOWER), for the tests"
 	@test -x $(LOWER)/bin/python || $(PYTHON) -m venv $(LOWER)
 	@$(LOWER)/bin/python -m pip install --quiet --disable-pip-version-check uv
-	@$(LOWER)/bin/uv pip install --quiet --python $(LOWER)/bin/python --constraint constraints-0.5.17.txt --editable '.[dev]'
+	@$(LOWER)/bin/uv pip install --quiet --python $(LOWER)/bin/python --constraint constraints-0.5.17.txt --editable '.[cpu,dev]'
 	@touch $@
 
 clean:

@@ -2,7 +2,8 @@
 
 Every repetition draws new logits and shows them to all policies in turn. Before each turn a large buffer
 is read: it evicts what the last policy's experts left in the caches, as a model's other layers would, and
-its duration is this machine's bandwidth at that moment.
+its duration is this machine's bandwidth at that moment. What follows right after, in a model too, is the
+gate: the product of the tokens with the router's weights, which is timed with neither.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ def measure(
         draws = source.draw(WARM_UP_ROUNDS + repeats, batch, preset.num_experts, generator).bfloat16().to(device)
         hidden = torch.randn(batch, preset.hidden, generator=generator).bfloat16().to(device)
         logits, x = torch.empty_like(draws[0]), torch.empty_like(hidden)
+        gate = _gate(hidden, preset.num_experts, device)
         mine: dict[str, Turn] = {}
         for label, policy in policies.items():
             logits.copy_(draws[0])
@@ -80,7 +82,7 @@ def measure(
                 turn = mine[label]
                 logits.copy_(draws[repetition])  # -1 and -2, the warm-up's, are the last two
                 x.copy_(hidden)  # SGLang's experts overwrite it
-                read, whole, routing = laps(device, [reader.read, turn.layer, turn.routing])
+                read, _, whole, _, routing = laps(device, [reader.read, gate, turn.layer, gate, turn.routing])
                 if repetition < 0:
                     continue
                 reads.append(read)
@@ -110,6 +112,12 @@ def measure(
         "paper": preset.published.facts(),
         "beside_paper": _beside_paper(rows, preset),
     }
+
+
+def _gate(hidden: torch.Tensor, num_experts: int, device: torch.device) -> Call:
+    """hidden [B, H] -> [B, N], kept by nobody: the logits are the source's."""
+    weights = torch.randn(hidden.shape[1], num_experts).to(hidden)
+    return capture(lambda: hidden @ weights, device)
 
 
 def _turn(

@@ -21,13 +21,12 @@ from oea_server.routing import eager
 from oea_server.routing.eager import RENORMALIZE_EPSILON, Routing, Scoring, width_of
 from oea_server.routing.knobs import Knobs
 from oea_server.routing.policy import Numbers, Policy
-from oea_server.routing.tally import MASS_UNIT, HostTally
+from oea_server.routing.tally import MASS_UNIT, SUMS, HostTally
 
 Array = npt.NDArray[Any]
 
-UNCOUNTED: Array = np.zeros(1, dtype=np.int64)
-UNBIASED: Array = np.zeros(0, dtype=np.float32)
 EPSILON = np.float32(RENORMALIZE_EPSILON)
+SUM_COUNT = len(SUMS)
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -76,13 +75,16 @@ def route(
     floor, limit, reach = _numbers(policy, tokens, layer, k, num_experts)
     if router_logits.dtype not in (torch.bfloat16, torch.float32) or not router_logits.is_contiguous():
         router_logits = router_logits.float().contiguous()
+    if bias is not None:
+        bias = bias.float().contiguous()
+    # addresses and integers: an array or a bool takes numba microseconds longer to unwrap
     weights, ids, pool = _route(
         router_logits.data_ptr(),
         batch,
         num_experts,
-        router_logits.dtype == torch.bfloat16,
-        UNBIASED if bias is None else bias.float().numpy(),
-        scoring == "sigmoid",
+        router_logits.itemsize,
+        0 if bias is None else bias.data_ptr(),
+        int(scoring == "sigmoid"),
         tokens,
         floor,
         limit,
@@ -90,12 +92,12 @@ def route(
         policy.p,
         k,
         width_of(policy, k),
-        renormalize,
-        UNCOUNTED if tally is None else tally.on_host[layer],
+        int(renormalize),
+        0 if tally is None else tally.addresses[layer],
         0 if tally is None else int(tally.counting_on_host),
         0 if tally is None else tally.num_experts,
         1 if tally is None else tally.ranks,
-        tally is not None and tally.placed,
+        0 if tally is None else int(tally.placed),
     )
     return Routing(torch.from_numpy(weights), torch.from_numpy(ids), torch.from_numpy(pool))
 
@@ -120,9 +122,9 @@ def _pointer(typing_context: Any, address: Any) -> Any:
 
 
 @compiled
-def _read(address: int, rows: int, columns: int, half: bool) -> Array:
+def _read(address: int, rows: int, columns: int, bytes_each: int) -> Array:
     """[rows, columns] float32 from contiguous float32, or bfloat16, which is the upper half of it."""
-    if not half:
+    if bytes_each == 4:
         floats: Array = carray(_pointer(address), (rows, columns), np.float32)
         return floats.copy()
     given = carray(_pointer(address), (rows, columns), np.int16)
@@ -138,9 +140,9 @@ def _route(
     address: int,
     batch: int,
     num_experts: int,
-    half: bool,
-    bias: Array,
-    sigmoid: bool,
+    bytes_each: int,
+    bias_address: int,
+    sigmoid: int,
     real: int,
     floor: int,
     limit: int,
@@ -148,18 +150,19 @@ def _route(
     p: float,
     k: int,
     width: int,
-    renormalize: bool,
-    tally: Array,
+    renormalize: int,
+    tally_address: int,
     once: int,
     tallied: int,
     ranks: int,
-    placed: bool,
+    placed: int,
 ) -> tuple[Array, Array, Array]:
-    logits = _read(address, real, num_experts, half)
+    logits = _read(address, real, num_experts, bytes_each)
+    bias = _read(bias_address, 1 if bias_address else 0, num_experts, 4)
     scores = np.empty((real, num_experts), dtype=np.float32)
     order = np.empty((real, num_experts), dtype=np.int32)
     best = np.empty((real, k), dtype=np.int32)
-    everyone = np.ones(num_experts, dtype=np.bool_)
+    everyone = np.arange(num_experts)
 
     # Phase 1: every token is guaranteed its best experts; together they are the pool.
     pool = np.zeros(num_experts, dtype=np.bool_)
@@ -176,19 +179,19 @@ def _route(
             mass += scores[i, best[i, rank]]
 
     # Phase 2: each token's best experts of the pool, its own floor first among them.
+    awake = np.flatnonzero(pool)
     weights = np.zeros((batch, width), dtype=np.float32)
     ids = np.zeros((batch, width), dtype=np.int32)
     chosen = np.empty(min(limit, width), dtype=np.int32)
-    near = np.empty(reach, dtype=np.int32)
+    near = np.empty(reach, dtype=np.int64)
     taken = 0
     kept = 0
     for i in range(real):
-        is_open = pool
+        candidates = awake
         if reach < num_experts:
-            is_open = np.zeros(num_experts, dtype=np.bool_)
-            for expert in near[: _take(order[i], everyone, near)]:
-                is_open[expert] = pool[expert]
-        found = _take(order[i], is_open, chosen)
+            _take(order[i], everyone, near)
+            candidates = np.sort(near[pool[near]])
+        found = _take(order[i], candidates, chosen)
         mass_chosen = np.float32(0)
         for slot in range(width):
             expert = chosen[slot if slot < found else 0]
@@ -209,6 +212,7 @@ def _route(
 
     if tallied:
         bins = tallied + 1
+        tally = carray(_pointer(tally_address), 3 * bins + SUM_COUNT, np.int64)
         if not placed:
             tally[pool.sum()] += once
             if ranks > 1:
@@ -228,7 +232,7 @@ def _route(
 
 
 @compiled
-def _score(logits: Array, bias: Array, sigmoid: bool, scores: Array, order: Array) -> float:
+def _score(logits: Array, bias: Array, sigmoid: int, scores: Array, order: Array) -> float:
     """One token's scores, and integers that order its experts. Returns what its router mass is a share of."""
     top = np.float32(0) if sigmoid else logits.max()
     total = np.float32(0)
@@ -240,7 +244,7 @@ def _score(logits: Array, bias: Array, sigmoid: bool, scores: Array, order: Arra
         total += scores[expert]
     if not sigmoid:
         scores /= total
-    preference = logits if len(bias) == 0 else scores + bias
+    preference = logits if len(bias) == 0 else scores + bias[0]
     bits = preference.view(np.int32)
     for expert in range(len(logits)):
         # negative floats run backwards; -0.0 is 0.0
@@ -249,11 +253,12 @@ def _score(logits: Array, bias: Array, sigmoid: bool, scores: Array, order: Arra
 
 
 @compiled
-def _take(order: Array, is_open: Array, out: Array) -> int:
-    """The best open experts into `out`, best first, ties to the lowest id. Returns how many there are."""
+def _take(order: Array, candidates: Array, out: Array) -> int:
+    """The best of the candidates, given in rising order, into `out`: best first, ties to the lowest id.
+    Returns how many there are."""
     found = 0
-    for expert in range(len(order)):
-        if not is_open[expert] or (found == len(out) and order[expert] <= order[out[found - 1]]):
+    for expert in candidates:
+        if found == len(out) and order[expert] <= order[out[found - 1]]:
             continue
         if found < len(out):
             found += 1

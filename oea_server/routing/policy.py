@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from oea_server.routing.schedule import Schedule
@@ -37,6 +37,8 @@ class Policy:
     max_rank: int | None = None
     min_batch: int = 1
     seed: int = 0
+    _hash: int = field(init=False, repr=False, compare=False)
+    """Computed once: tables are looked up by policy in every layer of every step."""
 
     @classmethod
     def vanilla(cls) -> Policy:
@@ -80,6 +82,8 @@ class Policy:
         return cls("oea", Schedule.of(k0), p, k_max, max_rank, min_batch)
 
     def __post_init__(self) -> None:
+        knobs = (self.name, self.k0, self.p, self.k_max, self.max_rank, self.min_batch, self.seed)
+        object.__setattr__(self, "_hash", hash(knobs))
         if not 0.0 < self.p <= 1.0:
             raise ValueError(f"p={self.p} is outside 0 < p <= 1")
         if self.min_batch < 1:
@@ -89,6 +93,9 @@ class Policy:
         for name, value in (("k_max", self.k_max), ("max_rank", self.max_rank)):
             if value is not None and value < self.k0.largest:
                 raise ValueError(f"{name}={value} is below k0={self.k0.largest}, which every token is guaranteed")
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def check(self, *, k: int, num_experts: int, k_max_bound: int | None = None) -> None:
         """Check the knobs against a model with `num_experts` experts of which each token takes `k`.

@@ -26,16 +26,13 @@ class Schedule:
 
     default: Steps
     by_layer: Mapping[int, Steps] = field(default_factory=dict)
-    _hash: int = field(init=False, repr=False, compare=False)
-    """Computed once: tables are looked up by policy in every layer of every step."""
 
     def __post_init__(self) -> None:
         for steps in (self.default, *self.by_layer.values()):
             _check(steps)
-        object.__setattr__(self, "_hash", hash((self.default, tuple(sorted(self.by_layer.items())))))
 
     def __hash__(self) -> int:
-        return self._hash
+        return hash((self.default, tuple(sorted(self.by_layer.items()))))
 
     @classmethod
     def of(cls, k0: int | str | Mapping[int, int] | Schedule) -> Schedule:

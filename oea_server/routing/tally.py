@@ -119,8 +119,8 @@ class HostTally(Tally):
             counters.numpy() for counters in (self.unique, self.busiest, self.vanilla, self.sums)
         )
         self.counting_on_host = self.counting.numpy()
-        self.on_host = {layer: self.data[row].numpy() for layer, row in self.row.items()}
-        """Each layer's row of `data`, the same memory."""
+        self.addresses = {layer: self.data[row].data_ptr() for layer, row in self.row.items()}
+        """Where each layer's row of `data` lies."""
 
     def add_vanilla(self, layer: int, ids: torch.Tensor, num_real: int | torch.Tensor | None) -> None:
         tokens = len(ids) if num_real is None else int(num_real)

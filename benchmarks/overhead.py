@@ -1,9 +1,11 @@
-"""What the plug-in costs: vanilla with it against SGLang without it, and routing against a decode step.
+"""What the plug-in costs: vanilla with it against SGLang without it; routing, tally and metrics against a
+decode step.
 
     .venv/bin/python benchmarks/overhead.py [OUT]
 
 Servers with and without us stay up together, asleep while idle, and take turns in many short rounds, so
-that drift of the machine cancels. Routing is timed alone before, on as many tokens as a step has.
+that drift of the machine cancels. Routing, with and without its tally, is timed alone before, on as many
+tokens as a step has; so is the report that turns a second's counters into Prometheus series.
 Writes OUT/overhead.json and prints the same; OUT is benchmarks/results/<cores>-core-<arch> by default.
 """
 
@@ -14,6 +16,7 @@ import os
 import platform
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -39,7 +42,8 @@ def main() -> None:
     model = ("--model-path", str(build()), "--served-model-name", "demo", "--max-total-tokens", "65536")
     without = Server(*model, "--enable-metrics", environment={"SGLANG_PLUGINS": "oea_cpu"}, command=SGLANG)
     servers = {"without": without, "vanilla": Server(*model, "--oea-policy", "vanilla"), "oea": Server(*model)}
-    routing, theirs = time_routing()  # before the servers, which need the cores
+    routing, untallied, theirs = time_routing()  # before the servers, which need the cores
+    report = time_report()
     speeds: dict[str, list[float]] = {"without": [], "vanilla": []}
     try:
         for name, server in servers.items():
@@ -73,43 +77,69 @@ def main() -> None:
         "decode_step_ms": step * 1e3,
         "layers": layers,
         "routing_us_per_layer": routing * 1e6,
+        "tally_us_per_layer": (routing - untallied) * 1e6,
+        "report_us_once_a_second": report * 1e6,
         "torch_top_k_us_per_layer": theirs * 1e6,
         "routing_share_of_step": layers * routing / step,
         "routing_share_of_step_beyond_top_k": layers * (routing - theirs) / step,
+        "tally_and_report_share_of_step": layers * (routing - untallied) / step + report,  # one report a second
     }
     out.mkdir(parents=True, exist_ok=True)
     (out / "overhead.json").write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
 
 
-def time_routing() -> tuple[float, float]:
-    """Seconds per layer: routing with its tally, and the softmax and top-k that it replaces."""
+def time_routing() -> tuple[float, float, float]:
+    """Seconds per layer: routing with its tally, without, and the softmax and top-k that it replaces."""
     logits = torch.randn(CHATS, int(str(CONFIG["num_experts"])), dtype=torch.bfloat16)
     k = int(str(CONFIG["num_experts_per_tok"]))
     policy = Policy.oea(default_schedule(k))
     tally = HostTally([0], logits.shape[1], 1)
-
-    def ours() -> None:
-        route(logits, policy, k=k, tally=tally)
 
     def theirs() -> None:
         weights, _ = logits.float().softmax(-1).topk(k)
         weights / weights.sum(-1, keepdim=True)
 
     with torch.inference_mode():
-        return timed(ours), timed(theirs)
+        ours, untallied, plain = timed(
+            lambda: route(logits, policy, k=k, tally=tally), lambda: route(logits, policy, k=k), theirs
+        )
+    return ours, untallied, plain
 
 
-def timed(call: Callable[[], None], times: int = 3000) -> float:
-    """Median seconds of a call, warm."""
-    for _ in range(100):
-        call()
-    laps = []
+def time_report() -> float:
+    """Seconds of one report, of 94 layers (Qwen3-235B's) and 20 steps, into files as in SGLang's processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        from oea_server.observe.metrics import Metrics  # prometheus_client reads the variable once
+        from oea_server.observe.reporter import Reporter
+
+        del os.environ["PROMETHEUS_MULTIPROC_DIR"]
+        layers, steps = range(94), 20
+        tally = HostTally(layers, 128, 8)
+        reporter = Reporter(Metrics(), tally, lambda: [(CHATS, 0.05)] * steps, lambda: (True, ""))
+        logits = torch.randn(CHATS, 128, dtype=torch.bfloat16)
+
+        def report() -> float:
+            for layer in layers:
+                for _ in range(steps):
+                    route(logits[torch.randperm(CHATS)], Policy.oea(3), k=8, layer=layer, tally=tally)
+            start = time.perf_counter()
+            reporter.report()
+            return time.perf_counter() - start
+
+        return statistics.median(report() for _ in range(20))
+
+
+def timed(*calls: Callable[[], object], times: int = 3000) -> list[float]:
+    """Median seconds of each call, warm, by turns."""
+    laps: list[list[float]] = [[] for _ in calls]
     for _ in range(times):
-        start = time.perf_counter()
-        call()
-        laps.append(time.perf_counter() - start)
-    return statistics.median(laps)
+        for call, mine in zip(calls, laps, strict=True):
+            start = time.perf_counter()
+            call()
+            mine.append(time.perf_counter() - start)
+    return [statistics.median(mine) for mine in laps]
 
 
 def spread(values: list[float]) -> dict[str, float]:

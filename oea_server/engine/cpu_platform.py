@@ -18,7 +18,7 @@ from oea_server.engine.cpu_pools_0517 import Base
 
 
 class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
-    """torch-native attention and our expert loop; no graphs, no compilation."""
+    """Plain torch, with experts and decode attention of our own; no graphs, no compilation."""
 
     _enum = PlatformEnum.OOT
 
@@ -46,9 +46,10 @@ class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
         return "eager"
 
     def init_backend(self) -> None:
-        from oea_server.engine import cpu_experts
+        from oea_server.engine import cpu_attention, cpu_experts
 
         cpu_experts.install(self.get_dispatch_key_name())
+        cpu_attention.install()
         allocate_unpinned()
 
 

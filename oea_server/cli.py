@@ -9,11 +9,13 @@ from typing import Annotated, NoReturn
 import typer
 
 from oea_server.bench.commands import app as bench
+from oea_server.config import app as config
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Serve Mixture-of-Experts models faster: SGLang with OEA routing."
 )
 app.add_typer(bench, name="bench")
+app.add_typer(config, name="config")
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 

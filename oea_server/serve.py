@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 from typing import NamedTuple
 
 from oea_server.engine import conflicts, model_card
+from oea_server.observe import latency
 from oea_server.settings import Settings, SettingsError, read, split_flags
 
 PLUGINS = {"sglang.srt.plugins": "oea", "sglang.srt.platforms": "oea_cpu"}
@@ -33,7 +34,7 @@ def check(argv: Sequence[str]) -> Launch:
     """
     given, rest = split_flags(argv)
     settings = read(given)
-    problems = plugin_problems(os.environ.get("SGLANG_PLUGINS", ""))
+    problems = plugin_problems(os.environ.get("SGLANG_PLUGINS", "")) + latency.problems(settings.latency_line)
     if settings.policy != "vanilla":
         problems += conflicts.find_in_flags(rest)
     if (model := model_of(rest)) is not None:

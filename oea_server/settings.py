@@ -23,6 +23,8 @@ LIVE = ("policy", "k0", "p", "k_max", "max_rank", "min_batch", "seed")
 ENV_PREFIX = "OEA_"
 FLAG_PREFIX = "--oea-"
 LIVE_PREFIX = "oea_"
+CLIENT_VARIABLES = ("OEA_URL", "OEA_KEY")
+"""Where `oea-server config` finds a server and its admin key; no knobs."""
 
 
 class SettingsError(ValueError):
@@ -34,8 +36,10 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
 
-    policy: Literal["oea", "vanilla", "pruned", "random"] = Field(
-        "oea", description="oea; vanilla (the model's own top k); pruned and random are for comparison"
+    policy: Literal["oea", "vanilla", "shadow", "pruned", "random"] = Field(
+        "oea",
+        description="oea; vanilla (the model's own top k); shadow (serves vanilla and counts what oea would do); "
+        "pruned and random are for comparison",
     )
     k0: str = Field(
         "auto",
@@ -52,35 +56,55 @@ class Settings(BaseSettings):
         description="how far down its own ranking a token looks for experts that are awake; all if not given",
     )
     min_batch: int = Field(2, ge=1, description="steps with fewer tokens run vanilla")
-    seed: int = Field(0, ge=0, description="seed of the random policy")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of the random policy")
     allow_inactive: bool = Field(
         False, description="serve a model none of whose routers can be handled, vanilla, instead of refusing"
+    )
+    per_layer_metrics: bool = Field(
+        False, description="series for each MoE layer in /metrics as well; /oea/stats always has them"
+    )
+    latency_line: str | None = Field(
+        None, description="a moe-*.json of 'oea-server bench moe' on this hardware: /oea/stats then predicts latency"
     )
 
     @model_validator(mode="after")
     def _knobs_fit_together(self) -> Settings:
-        if self.k0 == "auto":
-            self.policy_for(k=None)
-        else:
-            self.policy_for(k=None, k0=Schedule.of(self.k0))
+        self._oea(k=None)  # whatever the policy: it can be switched while serving
         return self
 
-    def policy_for(self, k: int | None, k0: Schedule | None = None) -> Policy:
-        """The routing policy for a model with top-k `k` (None: not known yet).
-
-        Raises:
-            ValueError: knobs that do not fit together or the model.
-        """
-        if k0 is None:
-            k0 = Schedule.of(self.k0) if self.k0 != "auto" else default_schedule(k or 1)
+    def policy_for(self, k: int) -> Policy:
+        """The policy that serves, for a model with top-k `k`."""
         match self.policy:
-            case "vanilla":
+            case "vanilla" | "shadow":
                 return Policy.vanilla()
             case "random":
                 return Policy.random(self.seed)
             case "pruned":
-                return Policy.pruned(k0)
-        return Policy.oea(k0, self.p, self.k_max, self.max_rank, self.min_batch)
+                return Policy.pruned(self._schedule(k))
+        return self._oea(k)
+
+    def shadow_for(self, k: int) -> Policy | None:
+        """The policy that is only counted beside the one that serves; None if there is none."""
+        return self._oea(k) if self.policy == "shadow" else None
+
+    def check(self, *, k: int, num_experts: int) -> None:
+        """Check the knobs against a model with `num_experts` experts of which each token takes `k`.
+
+        Raises:
+            ValueError: a knob asks for more than the model has.
+        """
+        # whatever the policy: it can be switched while serving, and then must find knobs that fit
+        self._oea(k).check(k=k, num_experts=num_experts, k_max_bound=k)
+
+    def live(self) -> dict[str, Any]:
+        """The knobs that can change while serving, by name."""
+        return {name: getattr(self, name) for name in LIVE}
+
+    def _schedule(self, k: int | None) -> Schedule:
+        return Schedule.of(self.k0) if self.k0 != "auto" else default_schedule(k or 1)
+
+    def _oea(self, k: int | None) -> Policy:
+        return Policy.oea(self._schedule(k), self.p, self.k_max, self.max_rank, self.min_batch)
 
     def environment(self) -> dict[str, str]:
         """The settings as OEA_* variables, defaults included."""
@@ -169,7 +193,7 @@ def _line(problem: Any, source_of: Callable[[str], str]) -> str:
 def _refuse_unknown_variables() -> None:
     known = [ENV_PREFIX + name.upper() for name in Settings.model_fields]
     for name in os.environ:
-        if name.startswith(ENV_PREFIX) and name.upper() not in known:
+        if name.startswith(ENV_PREFIX) and name.upper() not in known and name not in CLIENT_VARIABLES:
             raise SettingsError(_unknown(name, known))
 
 

@@ -52,7 +52,7 @@ def measure(
         bytes_per_expert: of one expert's weights in one layer.
         layers: MoE layers of the model.
     """
-    found = server.state()["settings"]
+    found = server.config()["settings"]
     reads: list[float] = []
     rounds: dict[int, dict[str, Rounds]] = {}
     try:
@@ -88,7 +88,7 @@ def measure(
 
 
 def _round(server: Remote, policy: Policy, batch: int, tokens: int, rounds: Rounds) -> None:
-    server.steer(policy=policy.name, **({} if policy.k0 is None else {"k0": policy.k0}))
+    server.steer(policy=policy.name, **({} if policy.k0 is None else {"k0": str(policy.k0)}))
     before = server.settled_metrics()
     rounds.loads.append(play(server.url, batch, tokens))
     after = server.settled_metrics()

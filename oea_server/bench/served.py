@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,9 +51,9 @@ def attach(url: str) -> tuple[Remote, Model]:
     Raises:
         OptionError: nothing answers there, it is not ours, or its model's config cannot be read.
     """
-    server = Remote(url.rstrip("/"))
+    server = Remote(url.rstrip("/"), os.environ.get("OEA_KEY"))
     try:
-        server.state()
+        server.config()
         info = requests.get(f"{server.url}/model_info", timeout=30).json()
     except (requests.RequestException, KeyError, ValueError) as error:
         raise OptionError(f"--url={url}: no oea-server answers there: {type(error).__name__}") from None

@@ -13,27 +13,34 @@ from prometheus_client.parser import text_string_to_metric_families
 class Remote:
     """An oea-server at a URL such as ``http://127.0.0.1:30000``."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: str | None = None) -> None:
         self.url = url
-        self.client = OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=300)
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.client = OpenAI(base_url=f"{self.url}/v1", api_key=key or "none", max_retries=0, timeout=300)
 
     def steer(self, **knobs: object) -> None:
-        """Change knobs of the running server (`oea_server.engine.control`), from its next step on.
+        """Change knobs of the running server, from its next step on.
 
         Raises:
             RuntimeError: the server refused; with its reason.
         """
-        asked = {f"oea_{name}={value}": 1 for name, value in knobs.items()}
-        reply = requests.post(f"{self.url}/set_internal_state", json={"server_args": asked}, timeout=60)
-        if reply.status_code != requests.codes.ok or not all(reply.json()):
-            why = self.state()["refused"] if reply.ok else reply.text
-            raise RuntimeError(f"the server refused {knobs}: {why}")
+        reply = requests.put(f"{self.url}/oea/config", json=knobs, headers=self._headers, timeout=60)
+        if not reply.ok:
+            raise RuntimeError(f"the server refused {knobs}: {reply.text}")
 
-    def state(self) -> dict[str, Any]:
-        """The settings in effect, and what runs."""
-        info = requests.get(f"{self.url}/server_info", timeout=60).json()
-        state: dict[str, Any] = info["internal_states"][0]["oea"]
-        return state
+    def config(self) -> dict[str, Any]:
+        """The settings in effect, and what runs (`GET /oea/config`)."""
+        return self._get("/oea/config")
+
+    def stats(self) -> dict[str, Any]:
+        """What decode steps woke (`GET /oea/stats`)."""
+        return self._get("/oea/stats")
+
+    def _get(self, path: str) -> dict[str, Any]:
+        reply = requests.get(f"{self.url}{path}", headers=self._headers, timeout=60)
+        reply.raise_for_status()
+        answer: dict[str, Any] = reply.json()
+        return answer
 
     def metrics(self) -> dict[str, float]:
         """/metrics: the value of each `oea_*` sample without labels, by name."""

@@ -42,9 +42,34 @@ def after_get_internal_state(answer: Any, self: Any, *args: Any, **kwargs: Any) 
         answer.internal_state["oea"] = {**state_of(runtime.current), "refused": refused}
 
 
+K0_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
 def state_of(now: runtime.Runtime) -> dict[str, Any]:
-    """What is asked and what runs, in plain types."""
-    return {"settings": now.settings.model_dump(), "active": now.active, "reason": now.reason, "frozen": now.frozen}
+    """What is asked and what runs, in plain types: the body of `GET /oea/config`."""
+    version, settings = now.version, now.settings  # a change may come in between: the version must not be ahead
+    policy = settings.shadow_for(now.k) or settings.policy_for(now.k)
+
+    def k0(batch: int) -> int:
+        return policy.numbers(batch, -1, k=now.k, num_experts=now.num_experts).floor
+
+    return {
+        "version": version,
+        "settings": settings.live(),
+        "started_with": now.started_with.live(),
+        "k0_by_batch": {str(batch): k0(batch) for batch in K0_BATCHES} if now.routers else {},
+        "active": now.active,
+        "reason": now.reason,
+        "policies": list(now.policies),
+        "fixed": now.fixed,
+        "model": {
+            "layers": len(now.routers),
+            "num_experts": now.num_experts,
+            "top_k": now.k,
+            "ranks": now.tally.ranks if now.tally is not None else 1,
+            "expert_bytes": max(now.expert_bytes.values(), default=0),
+        },
+    }
 
 
 def change(now: runtime.Runtime, requested: Mapping[str, float]) -> str | None:

@@ -20,9 +20,14 @@ HEALTH_CHECK_PREFIX = "HEALTH_CHECK"
 def around_forward(original: Callable[..., Any], self: Any, forward_batch: Any, *args: Any, **kwargs: Any) -> Any:
     """Mark pure decode batches; prefill, mixed, verification and idle take SGLang's own path."""
     now = runtime.current
-    if now is None or self.is_draft_worker or not forward_batch.forward_mode.is_decode():
+    if now is None or self.is_draft_worker:
         return original(self, forward_batch, *args, **kwargs)
-    with now.decoding(Step(forward_batch.batch_size, counted=is_traffic(forward_batch.rids or ()))):
+    counted = is_traffic(forward_batch.rids or ())
+    if not forward_batch.forward_mode.is_decode():
+        if counted:
+            now.bypassed[kind_of(forward_batch.forward_mode)] += 1
+        return original(self, forward_batch, *args, **kwargs)
+    with now.decoding(Step(forward_batch.batch_size, counted)):
         return original(self, forward_batch, *args, **kwargs)
 
 
@@ -33,6 +38,11 @@ def around_capture(original: Callable[..., Any], self: Any, size: int, *args: An
         return original(self, size, *args, **kwargs)
     with now.decoding(Step(size, counted=False, capturing=True)):
         return original(self, size, *args, **kwargs)
+
+
+def kind_of(mode: Any) -> str:
+    """What a forward pass that is no decode step is, as a reason why routing is not ours in it."""
+    return {"EXTEND": "prefill", "MIXED": "mixed", "TARGET_VERIFY": "verify"}.get(mode.name, "other")
 
 
 def is_traffic(request_ids: Iterable[str]) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from oea_server.engine import conflicts, model_card, runtime
 from oea_server.engine.refuse import refuse
+from oea_server.observe import latency
 from oea_server.settings import Settings
 
 
@@ -23,7 +24,7 @@ def before_check_server_args(self: Any, *args: Any, **kwargs: Any) -> None:
 def problems(settings: Settings, server_args: Any, card: model_card.ModelCard | None) -> list[str]:
     """Why these arguments cannot be served as the settings ask; [] if they can."""
     clashes = conflicts.find_in_server_args(server_args) if settings.policy != "vanilla" else []
-    return clashes + model_card.problems(settings, card)
+    return clashes + model_card.problems(settings, card) + latency.problems(settings.latency_line)
 
 
 def card_of(server_args: Any) -> model_card.ModelCard | None:

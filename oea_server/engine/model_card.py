@@ -60,7 +60,7 @@ def problems(settings: Settings, card: ModelCard | None) -> list[str]:
         hint = "; --oea-allow-inactive serves it vanilla"
         return [] if settings.allow_inactive else [card.problem + hint]
     try:
-        settings.policy_for(card.k).check(k=card.k, num_experts=card.num_experts, k_max_bound=card.k)
+        settings.check(k=card.k, num_experts=card.num_experts)
     except ValueError as error:
         return [str(error)]
     return []

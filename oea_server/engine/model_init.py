@@ -29,7 +29,8 @@ def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) ->
         if now.routers:
             from sglang.srt.runtime_context import get_parallel
 
-            now.start_counting(physical, get_parallel().moe_ep_size, device, placed=is_placed())
+            sizes = routers.expert_bytes(model)
+            now.start_counting(physical, get_parallel().moe_ep_size, device, is_placed(), sizes)
         reporting.start(now)
 
 

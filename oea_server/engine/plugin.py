@@ -19,6 +19,8 @@ class Seam(NamedTuple):
     target: str
     kind: str
     hook: str
+    in_launcher: bool = False
+    """Whether it is of use in the process that serves HTTP alone: schedulers then need not import its module."""
 
 
 SEAMS = (
@@ -62,6 +64,18 @@ SEAMS = (
         "AFTER",
         "oea_server.engine.control:after_get_internal_state",
     ),
+    Seam(
+        "sglang.srt.entrypoints.http_server._setup_and_run_http_server",
+        "BEFORE",
+        "oea_server.engine.http:before_setup_and_run_http_server",
+        in_launcher=True,
+    ),
+    Seam(
+        "sglang.srt.utils.auth.decide_request_auth",
+        "AROUND",
+        "oea_server.engine.http:around_decide_request_auth",
+        in_launcher=True,
+    ),
 )
 
 active = False
@@ -79,9 +93,14 @@ def activate() -> None:
 
 def needs_seams() -> bool:
     """Launcher and schedulers do; the detokenizer would only import the engine to no purpose."""
+    return is_launcher() or "sglang.srt.managers.scheduler" in sys.modules
+
+
+def is_launcher() -> bool:
+    """Whether this process serves HTTP: SGLang spawns all others."""
     import multiprocessing
 
-    return multiprocessing.parent_process() is None or "sglang.srt.managers.scheduler" in sys.modules
+    return multiprocessing.parent_process() is None
 
 
 def install() -> None:
@@ -95,11 +114,11 @@ def install() -> None:
         runtime.current = runtime.Runtime(settings.read())
     except settings.SettingsError as error:
         end(str(error))
-    originals = {seam: resolve(seam.target) for seam in SEAMS}
+    originals = {seam: resolve(seam.target) for seam in SEAMS if is_launcher() or not seam.in_launcher}
     missing = [seam.target for seam, original in originals.items() if original is None]
     if missing:
         end(f"this SGLang has no {', '.join(missing)}; 0.5.17 to 0.5.23 are supported")
-    for seam in SEAMS:
+    for seam in originals:
         HookRegistry.register(seam.target, load(seam.hook), HookType[seam.kind])
     check_after(HookRegistry, originals)
 

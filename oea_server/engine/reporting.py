@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 
+from oea_server.engine.control import state_of
 from oea_server.engine.runtime import Runtime
 from oea_server.observe.metrics import Metrics
-from oea_server.observe.reporter import Reporter
+from oea_server.observe.reporter import Counted, Options, Reporter
+from oea_server.observe.snapshot import folder
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +31,11 @@ def start(now: Runtime) -> None:
     logger.log(logging.WARNING if now.reason else logging.INFO, state)
     if not get_server_args().enable_metrics:
         return
-    metrics = Metrics()
-    metrics.set_router_active(now.active, now.reason)
-    if now.tally is not None and now.clock is not None:
-        first = get_parallel().pp_rank == 0
-        Reporter(metrics, now.tally, now.clock.read, lambda: (now.active, now.reason), first).start()
+    if now.tally is None or now.shadow_tally is None or now.clock is None:
+        Metrics().set_router_active(now.active, now.reason)
+        return
+    Reporter(
+        Metrics(),
+        Counted(now.tally, now.shadow_tally, now.clock.read, now.bypassed, now.expert_bytes, lambda: state_of(now)),
+        Options(first_stage=get_parallel().pp_rank == 0, per_layer=now.settings.per_layer_metrics, folder=folder()),
+    ).start()

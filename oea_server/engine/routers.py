@@ -56,3 +56,16 @@ def num_experts(model: torch.nn.Module) -> int:
     from sglang.srt.layers.moe.fused_moe_triton.layer import FusedMoE
 
     return max((module.num_experts for module in model.modules() if isinstance(module, FusedMoE)), default=0)
+
+
+def expert_bytes(model: torch.nn.Module) -> dict[int, int]:
+    """Bytes of one expert's weights, scales included, over all ranks that share it, by layer."""
+    from sglang.srt.layers.moe.fused_moe_triton.layer import FusedMoE
+
+    sizes = {}
+    for module in model.modules():
+        if isinstance(module, FusedMoE):
+            held = [each for each in module.parameters() if each.dim() > 1 and len(each) == module.num_local_experts]
+            here = sum(each.numel() * each.element_size() for each in held) // module.num_local_experts
+            sizes[int(module.layer_id)] = here * module.moe_tp_size
+    return sizes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -20,27 +20,50 @@ from oea_server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+BYPASSES = ("policy", "schedule", "router", "prefill", "mixed", "verify", "other")
+"""Why a forward pass ran the model's own top k: the policy does so at every batch size; at this one; no
+router can be handled; or it was no decode step."""
+
+GRAPHS = {
+    "vanilla": ("SGLang's own kernels, without our routing", ("vanilla",)),
+    "shadow": ("SGLang's own kernels, with our counting beside them", ("vanilla", "shadow")),
+    "ours": ("our routing, without shadow's counting", ("oea", "vanilla", "pruned", "random")),
+}
+"""What CUDA graphs can be captured with, and the policies that can then be switched to: a graph is
+replayed as it was captured, but for the numbers that it reads."""
+
 
 class Runtime:
     """Set up once per scheduler process, when the model's modules exist and its weights don't."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        self.settings = self.started_with = settings
+        self.version = 0
+        """Changes of the settings since the start."""
         self.policy = Policy.vanilla()
+        self.shadow: Policy | None = None
+        """What is only counted, beside the policy that serves."""
         self.knobs: Knobs | None = None
         """The policy on the device, where graphs read it. None on the CPU, which has no graphs."""
+        self.shadow_knobs: Knobs | None = None
         self.routers: dict[int, Router] = {}
         self.step: Step | None = None
         self.tally: Tally | None = None
+        self.shadow_tally: Tally | None = None
         self.clock: StepClock | None = None
+        self.bypassed = Counter(dict.fromkeys(BYPASSES, 0))
         self.num_experts = 0
+        self.expert_bytes: Mapping[int, int] = {}
         self.active = False
         self.reason = "no model yet"
         """Why routing is not ours: in no layer (not active), or in some."""
         self.frozen: str | None = "no model yet"
         """Why the settings cannot change, None if they can."""
+        self.graphs: str | None = None
+        """What the decode graphs were captured with, a key of GRAPHS; None before, or without any."""
         self._unhandled = ""
-        self._pending: Policy | None = None
+        self._pending: tuple[Policy, Policy | None] | None = None
+        self._bypass: dict[int, str | None] = {}
         self._num_real: torch.Tensor | None = None
         self._held = (-1, False)
         self._eager_rows: set[int] = set()
@@ -63,10 +86,11 @@ class Runtime:
             return [] if self.settings.policy == "vanilla" or self.settings.allow_inactive else [self.reason]
         if device.type != "cpu":
             ks = {layer: router.k for layer, router in sorted(self.routers.items())}
-            self.knobs = Knobs(ks, num_experts, device)
+            self.knobs, self.shadow_knobs = (Knobs(ks, num_experts, device) for _ in range(2))
         self.frozen = None
         if problem := self.change(self.settings):
             return [problem]
+        self.version = 0
         self._take_effect()
         if device.type == "cpu":
             from oea_server.routing import host
@@ -78,29 +102,61 @@ class Runtime:
 
     def change(self, settings: Settings) -> str | None:
         """Route by `settings` from the next step on. Returns why not; then nothing has changed."""
-        if self.frozen is not None:
-            return self.frozen
-        k = min(router.k for router in self.routers.values())
+        if settings.policy not in self.policies:
+            return self.fixed
         try:
-            policy = settings.policy_for(k)
-            policy.check(k=k, num_experts=self.num_experts, k_max_bound=k)
+            settings.check(k=self.k, num_experts=self.num_experts)
         except ValueError as error:
             return str(error)
-        self.settings, self._pending = settings, policy
-        self.active = policy.name != "vanilla"
-        self.reason = self._unhandled if self.active else "the policy is vanilla"
+        self.settings, self._pending = settings, (settings.policy_for(self.k), settings.shadow_for(self.k))
+        self.version += 1
+        self.active = settings.policy not in ("vanilla", "shadow")
+        self.reason = self._unhandled if self.active else f"the policy is {settings.policy}"
         return None
 
-    def start_counting(self, physical_experts: int, ranks: int, device: torch.device, placed: bool = False) -> None:
+    @property
+    def k(self) -> int:
+        """Experts that the model's tokens take; the least of them, if layers differ."""
+        return min((router.k for router in self.routers.values()), default=0)
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """The policies that can be switched to now."""
+        if self.frozen is not None:
+            return ()
+        return ("oea", "vanilla", "shadow", "pruned", "random") if self.graphs is None else GRAPHS[self.graphs][1]
+
+    @property
+    def fixed(self) -> str | None:
+        """Why not all of the policies can be switched to, None if all can."""
+        if self.frozen is not None or self.graphs is None:
+            return self.frozen
+        inside, policies = GRAPHS[self.graphs]
+        return f"CUDA graphs were captured with {inside}: only {' and '.join(policies)} can run in them; start anew"
+
+    def start_counting(
+        self,
+        physical_experts: int,
+        ranks: int,
+        device: torch.device,
+        placed: bool = False,
+        expert_bytes: Mapping[int, int] | None = None,
+    ) -> None:
         """Count what the steps wake (on the one rank that reports)."""
-        self.tally = tally_on(device, sorted(self.routers), physical_experts, ranks, placed)
+        layers = sorted(self.routers)
+        self.tally = tally_on(device, layers, physical_experts, ranks, placed)
+        # what a map would do with experts that were not chosen is not known: shadow counts before it
+        self.shadow_tally = tally_on(device, layers, self.num_experts, 1 if placed else ranks, False)
         self.clock = StepClock(device)
+        self.expert_bytes = expert_bytes or {}
 
     @contextmanager
     def decoding(self, step: Step) -> Iterator[None]:
         """The layers that run inside this block belong to `step`."""
         self._take_effect()
         self._tell_device(step)
+        if step.counted and (why := self.bypass(step.batch)):
+            self.bypassed[why] += 1
         self.step = step
         clock = self.clock if step.counted else None
         start = clock.now() if clock else None
@@ -116,25 +172,42 @@ class Runtime:
         assert self.step is not None
         if self.step.capturing:
             # A graph with our launch in it follows the knobs, a graph without it is SGLang's to the bit.
-            if self.settings.policy == "vanilla":
-                self.frozen = "CUDA graphs were captured vanilla, without our routing; start with another policy"
-            return self.settings.policy == "vanilla"
+            self.graphs = self.settings.policy if self.settings.policy in GRAPHS else "ours"
+            return self.graphs != "ours"
         return self.policy.is_vanilla(self.step.batch, router.layer, k=router.k, num_experts=self.num_experts)
+
+    def bypass(self, batch: int) -> str | None:
+        """Why a decode step of `batch` tokens is routed by the model's own top k in all layers, None if it isn't."""
+        if batch not in self._bypass:
+            routers, experts = self.routers.values(), self.num_experts
+            vanilla = all(self.policy.is_vanilla(batch, each.layer, k=each.k, num_experts=experts) for each in routers)
+            why = "router" if not routers else "policy" if self.policy.name == "vanilla" else "schedule"
+            self._bypass[batch] = why if vanilla else None
+        return self._bypass[batch]
 
     def route(self, router: Router, logits: torch.Tensor) -> Routing:
         """Choose the experts of this step's layer and count them. logits [rows, N]."""
+        return self._route(router, logits, self.policy if self.knobs is None else self.knobs, self.tally_of_step)
+
+    def route_shadow(self, router: Router, logits: torch.Tensor) -> None:
+        """Count what the shadow policy would choose in this step's layer, if there is one and it counts here."""
+        if self.shadow is not None and self.tally_of_step is not None:
+            knobs = self.shadow if self.shadow_knobs is None else self.shadow_knobs
+            self._route(router, logits, knobs, self.shadow_tally)
+
+    def _route(self, router: Router, logits: torch.Tensor, policy: Policy | Knobs, tally: Tally | None) -> Routing:
         chosen = way(logits.device, len(logits), self.num_experts, router.k)
         if chosen.why and len(logits) not in self._eager_rows:
             self._eager_rows.add(len(logits))
             logger.warning("OEA: %d rows are routed in many launches instead of one: %s", len(logits), chosen.why)
         return chosen.route(
             logits,
-            self.policy if self.knobs is None else self.knobs,
+            policy,
             k=router.k,
             renormalize=router.renormalize,
             num_real=self.num_real(len(logits)),
             layer=router.layer,
-            tally=self.tally_of_step,
+            tally=tally,
         )
 
     @property
@@ -154,9 +227,13 @@ class Runtime:
         """Write a change between two steps, on the stream that runs them."""
         if self._pending is None:
             return
-        self.policy, self._pending = self._pending, None
+        (self.policy, self.shadow), self._pending = self._pending, None
+        self._bypass = {}
+        self._held = (-1, False)  # whether shadow counts has to be said again
         if self.knobs is not None:
             self.knobs.write(self.policy)
+        if self.shadow_knobs is not None and self.shadow is not None:
+            self.shadow_knobs.write(self.shadow)
 
     def _tell_device(self, step: Step) -> None:
         """Write what captured graphs read, on the stream that replays them; only what changed."""
@@ -165,6 +242,8 @@ class Runtime:
         self._num_real.fill_(step.batch)
         if self.tally is not None:
             self.tally.counting.fill_(int(step.counted))
+        if self.shadow_tally is not None:
+            self.shadow_tally.counting.fill_(int(step.counted and self.shadow is not None))
         self._held = (step.batch, step.counted)
 
 

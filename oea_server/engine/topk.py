@@ -39,6 +39,7 @@ def around_select_experts(
         topk_config = copy.copy(topk_config)
         topk_config.custom_routing_function = partial(choose, now, router)
     chosen = original(hidden_states, router_logits, topk_config, layer_id=layer_id, **kwargs)
+    now.route_shadow(router, router_logits)
     tally = now.tally_of_step
     if tally is not None and vanilla:
         tally.add_vanilla(router.layer, chosen.topk_ids, now.num_real(len(router_logits)))

@@ -7,47 +7,22 @@ PROMETHEUS_MULTIPROC_DIR is set, which SGLang does before it starts them.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 EXPERTS = (
-    1,
-    2,
-    4,
-    6,
-    8,
-    10,
-    12,
-    14,
-    16,
-    20,
-    24,
-    28,
-    32,
-    36,
-    40,
-    44,
-    48,
-    52,
-    56,
-    60,
-    64,
-    72,
-    80,
-    88,
-    96,
-    112,
-    128,
-    192,
-    256,
-    512,
+    *(1, 2, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60, 64),
+    *(72, 80, 88, 96, 112, 128, 192, 256, 512),
 )
 BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
 SECONDS = (
     *(0.001, 0.002, 0.003, 0.004, 0.006, 0.008, 0.01, 0.012, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.08),
     *(0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0),
 )
+
+POLICIES = ("oea", "vanilla", "shadow", "pruned", "random")
 
 
 class Metrics:
@@ -101,6 +76,60 @@ class Metrics:
             multiprocess_mode="mostrecent",
             registry=registry,
         )
+        self.kept_mass = Counter(
+            "oea_kept_router_mass",
+            "The same, summed over tokens and layers: its rate over that of oea_routed_tokens_total is the mean of any "
+            "time span",
+            registry=registry,
+        )
+        self.bytes_read = Counter(
+            "oea_expert_bytes_read",
+            "Weights of experts that decode steps read, over all ranks (bytes)",
+            registry=registry,
+        )
+        self.bytes_saved = Counter(
+            "oea_expert_bytes_saved",
+            "Weights of experts that the model's own top k would have read on top, in the same steps (bytes)",
+            registry=registry,
+        )
+        self.bypassed = Counter(
+            "oea_bypassed_steps",
+            "Forward passes that the model's own top k routed. policy: it is vanilla or shadow; schedule: too few "
+            "tokens for OEA; router: none can be handled; prefill, mixed, verify, other: no decode step",
+            ["reason"],
+            registry=registry,
+        )
+        self.shadow_unique_experts = Histogram(
+            "oea_shadow_unique_experts",
+            "Experts that OEA would have read, while the policy is shadow (experts; one observation per MoE layer and "
+            "step)",
+            buckets=EXPERTS,
+            registry=registry,
+        )
+        self.shadow_mass_kept = Gauge(
+            "oea_shadow_router_mass_kept",
+            "oea_router_mass_kept as OEA would have it, while the policy is shadow",
+            multiprocess_mode="mostrecent",
+            registry=registry,
+        )
+        self.policy_info = Gauge(
+            "oea_policy_info",
+            "1 for the policy in force, 0 for the others, with the sizes of the model that it routes",
+            ["policy", "num_experts", "top_k", "ranks"],
+            multiprocess_mode="mostrecent",
+            registry=registry,
+        )
+        self.k0 = Gauge(
+            "oea_k0",
+            "Experts that each token is guaranteed, by tokens in the step (layers with a schedule of their own aside; "
+            "under shadow, what OEA would guarantee)",
+            ["batch"],
+            multiprocess_mode="mostrecent",
+            registry=registry,
+        )
+        self.config_changes = Counter(
+            "oea_config_changes", "Changes of the configuration since the start", registry=registry
+        )
         self.batch_size = Histogram(
             "oea_decode_batch_size", "Tokens in a decode step (tokens)", buckets=BATCHES, registry=registry
         )
@@ -112,6 +141,17 @@ class Metrics:
         )
         self.busiest_rank: Histogram | None = None
 
+    def set_state(self, state: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+        """Report the configuration (`oea_server.engine.control.state_of`) that came after `before`."""
+        self.set_router_active(state["active"], state["reason"])
+        model, policy = state["model"], state["settings"]["policy"]
+        for each in POLICIES:
+            sizes = (model["num_experts"], model["top_k"], model["ranks"])
+            self.policy_info.labels(each, *sizes).set(int(each == policy))
+        for batch, k0 in state["k0_by_batch"].items():
+            self.k0.labels(batch=batch).set(k0)
+        self.config_changes.inc(state["version"] - before.get("version", 0))
+
     def set_router_active(self, active: bool, reason: str) -> None:
         """Report whether routing is ours, and why not (or not in all layers)."""
         self.router_active.set(int(active))
@@ -120,6 +160,36 @@ class Metrics:
         if reason:
             self.router_limits.labels(reason=reason).set(1)
         self._reason = reason
+
+    def add_layers(self) -> None:
+        """Report each MoE layer as well."""
+        self._layer_steps = Counter(
+            "oea_layer_steps", "Decode steps through a MoE layer", ["layer"], registry=self._registry
+        )
+        self._layer_unique = Counter(
+            "oea_layer_unique_experts", "Experts that they read, summed (experts)", ["layer"], registry=self._registry
+        )
+        self._layer_vanilla = Counter(
+            "oea_layer_vanilla_unique_experts",
+            "Experts that the model's own top k would have read, summed (experts)",
+            ["layer"],
+            registry=self._registry,
+        )
+        self._layer_mass = Gauge(
+            "oea_layer_router_mass_kept",
+            "oea_router_mass_kept of a MoE layer",
+            ["layer"],
+            multiprocess_mode="mostrecent",
+            registry=self._registry,
+        )
+
+    def observe_layer(self, layer: int, steps: int, unique: int, vanilla: int, mass_kept: float) -> None:
+        """Report one MoE layer's last second."""
+        if steps:
+            self._layer_steps.labels(layer).inc(steps)
+            self._layer_unique.labels(layer).inc(unique)
+            self._layer_vanilla.labels(layer).inc(vanilla)
+            self._layer_mass.labels(layer).set(mass_kept)
 
     def add_ranks(self) -> None:
         """Report the busiest rank as well: under expert parallelism a layer is as slow as that one."""

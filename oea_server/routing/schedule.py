@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 MAX_K0 = 64
 """Largest k0 accepted; no published MoE model activates more experts per token."""
 
+MAX_LAYERS = 1024
+"""Layers that a schedule can name; no published model comes near."""
+
 Steps = tuple[tuple[int, int], ...]
 """``((from_batch, k0), ...)``, ascending: k0 holds from that number of real tokens on."""
 
@@ -58,6 +61,8 @@ class Schedule:
             first, last = int(match[1]), int(match[2] or match[1])
             if first > last:
                 raise ValueError(f"k0={k0!r}: layers {first}-{last} run backwards")
+            if last >= MAX_LAYERS:
+                raise ValueError(f"k0={k0!r}: layer {last} is outside 0..{MAX_LAYERS - 1}")
             by_layer.update(dict.fromkeys(range(first, last + 1), _parse(steps, k0)))
         return cls(_parse(default, k0), by_layer)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -37,6 +38,8 @@ REPLAY = version("sglang") != "0.5.17"
 EXTRA_STEPS = int(version("sglang") == "0.5.17")
 if REPLAY:
     COMMON.append("--enable-return-routed-experts")
+KEY = "secret"
+LINE = Path(__file__).parents[2] / "benchmarks/results/2-core-x86_64/moe-qwen3-30b.json"
 SGLANG = (str(Path(sys.executable).with_name("sglang")), "serve")
 KINDS: dict[str, tuple[tuple[str, ...], dict[str, str], tuple[str, ...]]] = {
     # SGLang without our router: only the CPU platform is loaded
@@ -46,6 +49,13 @@ KINDS: dict[str, tuple[tuple[str, ...], dict[str, str], tuple[str, ...]]] = {
     # plain `sglang serve`, steered by variables alone
     "k3": (("--enable-metrics",), {"OEA_K0": "3", "OEA_MIN_BATCH": "1"}, SGLANG),
     "k3-ep2": (("--oea-k0", "3", "--oea-min-batch", "1", "--tp", "2", "--ep-size", "2"), {}, ()),
+    "keyed": (("--admin-api-key", KEY, "--oea-per-layer-metrics", "--oea-latency-line", str(LINE)), {}, ()),
+    # every rank writes its steps down
+    "recorded-ep2": (
+        ("--tp", "2", "--ep-size", "2"),
+        {"PYTHONPATH": str(Path(__file__).with_name("recorder")), "RECORDER_FOLDER": tempfile.mkdtemp()},
+        (),
+    ),
 }
 
 
@@ -128,7 +138,25 @@ def generate(server: Server, prompt: str, **sampling: Any) -> Generation:
     }
     reply = requests.post(f"{server.url}/generate", json=body, timeout=300)
     assert reply.status_code == 200, reply.text
-    meta = reply.json()["meta_info"]
+    return generation_of(reply.json()["meta_info"])
+
+
+def generate_together(server: Server, count: int) -> list[Generation]:
+    """So many greedy prompts of equal length in one request."""
+    body = {
+        "input_ids": [[100 + 7 * i + j for j in range(12)] for i in range(count)],
+        "sampling_params": {"temperature": 0, "max_new_tokens": NEW_TOKENS, "ignore_eos": True},
+        "return_logprob": True,
+        "logprob_start_len": 0,
+        "return_routed_experts": True,
+    }
+    reply = requests.post(f"{server.url}/generate", json=body, timeout=300)
+    assert reply.status_code == 200, reply.text
+    return [generation_of(each["meta_info"]) for each in reply.json()]
+
+
+def generation_of(meta: dict[str, Any]) -> Generation:
+    """One answer's `meta_info`."""
     prompt_part, own = meta["input_token_logprobs"], meta["output_token_logprobs"]
     experts = np.frombuffer(base64.b64decode(meta.get("routed_experts", "")), dtype=np.int32)
     return Generation(

@@ -14,7 +14,7 @@ from tests.engine.conftest import LAYERS, Servers
 
 def test_a_running_server_is_measured_and_left_as_it_was(servers: Servers, tmp_path: Path) -> None:
     server = servers.get("oea")
-    before = server.state()["settings"]
+    before = server.config()["settings"]
     flags = ["--batch", "2,4", "--policies", "vanilla,oea:2", "--tokens", "12", "--repeats", "3"]
     done = CliRunner().invoke(app, ["bench", "serve", "--url", server.url, *flags, "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
@@ -36,7 +36,7 @@ def test_a_running_server_is_measured_and_left_as_it_was(servers: Servers, tmp_p
     assert record["model"]["layers"] == LAYERS
     assert f"| {by_policy['oea:2', 4]['mass_kept']:.3f} |" in path.with_suffix(".md").read_text()
     assert path.with_suffix(".png").stat().st_size > 10_000
-    assert server.state()["settings"] == before
+    assert server.config()["settings"] == before
     assert server.url not in path.read_text()
 
 

@@ -8,13 +8,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from oea_server.demo.build import CONFIG, build
-from oea_server.engine import control, plugin, runtime
+from oea_server.engine import control, http, plugin, runtime
 from oea_server.engine.routers import Router
 from oea_server.engine.step import Step
 from oea_server.routing import Policy, host
@@ -166,8 +167,109 @@ def test_graphs_captured_vanilla_are_sglangs_own_and_stay_so(now: runtime.Runtim
     now.change(Settings(policy="vanilla"))
     with now.decoding(Step(8, counted=False, capturing=True)):
         assert now.is_vanilla(now.routers[5])
-    assert "captured vanilla" in str(now.change(Settings()))
+    assert now.policies == ("vanilla",)
+    assert "captured with SGLang's own kernels, without our routing" in str(now.change(Settings()))
     assert now.settings.policy == "vanilla"
+
+
+def test_shadow_serves_vanilla_and_counts_what_oea_would_do(now: runtime.Runtime) -> None:
+    logits = torch.randn(8, 16)
+    now.change(Settings(policy="shadow", k0="1"))
+    with now.decoding(Step(5, counted=True)):  # three rows pad it
+        chosen = select(logits)
+    weights, ids = logits.softmax(-1).topk(4)
+    assert torch.equal(chosen.topk_ids, ids)
+    assert torch.equal(chosen.topk_weights, weights / (weights.sum(-1, keepdim=True) + 1e-20))
+    would = route(logits[:5], Policy.oea(1), k=4)
+    assert now.tally is not None
+    assert now.shadow_tally is not None
+    assert now.shadow_tally.unique[0].nonzero().flatten().tolist() == [int(would.pool.sum())]
+    assert now.shadow_tally.vanilla[0].tolist() == now.tally.vanilla[0].tolist() == now.tally.unique[0].tolist()
+    assert (now.active, now.reason, now.bypassed["policy"]) == (False, "the policy is shadow", 1)
+    with now.decoding(Step(8, counted=False)):  # warm-up
+        select(logits)
+    now.change(Settings(k0="1"))
+    with now.decoding(Step(8, counted=True)):  # no shadow any more
+        assert torch.equal(select(logits).topk_ids, route(logits, Policy.oea(1), k=4).ids)
+    assert now.shadow_tally.unique.sum() == 1
+
+
+def test_graphs_captured_as_shadow_count_what_the_knobs_ask_for(now: runtime.Runtime) -> None:
+    """SGLang's own kernels, and beside them our counting, which follows the device."""
+    with_device_knobs(now).shadow_knobs = Knobs({5: 4}, 16, torch.device("cpu"))
+    now.change(Settings(policy="shadow", k0="1"))
+    logits, router = torch.randn(8, 16), now.routers[5]
+    with now.decoding(Step(8, counted=False, capturing=True)):
+        assert now.is_vanilla(router)
+        captured, knobs, tally = now.num_real(8), now.shadow_knobs, now.shadow_tally
+    assert knobs is not None
+    assert tally is not None
+    assert "only vanilla and shadow can run in them" in str(now.change(Settings()))
+    for settings, counts in ((Settings(policy="shadow", k0="2"), True), (Settings(policy="vanilla"), False)):
+        assert now.change(settings) is None
+        before = tally.unique.clone()
+        with now.decoding(Step(3, counted=True)):
+            route_eagerly(logits, knobs, k=4, num_real=captured, layer=5, tally=tally)
+        expected = [int(route(logits[:3], Policy.oea(2), k=4).pool.sum())] if counts else []
+        assert (tally.unique - before)[0].nonzero().flatten().tolist() == expected
+
+
+def test_graphs_captured_with_our_routing_cannot_turn_to_shadow(now: runtime.Runtime) -> None:
+    with now.decoding(Step(8, counted=False, capturing=True)):
+        assert not now.is_vanilla(now.routers[5])
+    assert "shadow" not in now.policies
+    assert "only oea and vanilla and pruned and random" in str(now.change(Settings(policy="shadow")))
+    assert now.change(Settings(policy="vanilla")) is None
+
+
+def test_steps_that_vanilla_routes_are_told_apart(now: runtime.Runtime) -> None:
+    now.change(Settings(k0="1:4,4:2; 5=1:4,8:2"))
+    for batch in (1, 4, 8):
+        with now.decoding(Step(batch, counted=True)):
+            pass
+    assert {why: times for why, times in now.bypassed.items() if times} == {"schedule": 2}
+    now.change(Settings(policy="vanilla"))
+    with now.decoding(Step(8, counted=True)):
+        pass
+    assert now.bypassed["policy"] == 1
+
+
+def test_the_route_that_changes_knobs_is_marked_for_sglangs_auth(now: runtime.Runtime) -> None:
+    from fastapi import FastAPI
+    from sglang.srt.utils.auth import AuthLevel, _get_auth_level_from_app_and_scope, decide_request_auth
+
+    def level(app: FastAPI, method: str) -> AuthLevel:
+        scope = {"type": "http", "method": method, "path": "/oea/config", "root_path": "", "headers": []}
+        return _get_auth_level_from_app_and_scope(app, scope)
+
+    app = FastAPI()
+    http.add_routes(SimpleNamespace(app=app))
+    assert level(app, "PUT") == AuthLevel.ADMIN_OPTIONAL
+    assert level(app, "GET") == AuthLevel.NORMAL
+
+    unmarked = FastAPI()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sglang.srt.utils.auth.auth_level", lambda level: lambda endpoint: endpoint)
+        with pytest.raises(SystemExit):
+            http.add_routes(SimpleNamespace(app=unmarked))
+
+    keys = {"authorization_header": None, "api_key": "key", "admin_api_key": "secret"}
+    for method, path, allowed in (
+        ("GET", "/oea", True),
+        ("GET", "/oea/", False),
+        ("PUT", "/oea", False),
+        ("GET", "/oea/stats", False),
+        ("GET", "/oea/config", False),
+        ("GET", "/v1/models", False),
+    ):
+        decision = decide_request_auth(method=method, path=path, auth_level=AuthLevel.NORMAL, **keys)
+        assert decision.allowed == allowed, (method, path)
+    assert not decide_request_auth(
+        method="PUT",
+        path="/oea/config",
+        auth_level=AuthLevel.ADMIN_OPTIONAL,
+        **{**keys, "authorization_header": "Bearer key"},
+    ).allowed
 
 
 def test_graphs_of_every_size_can_be_steered(now: runtime.Runtime) -> None:

@@ -112,6 +112,15 @@ def test_the_text_is_prometheus(server: Server) -> None:
         "oea_assignments_total",
         "oea_piggybacked_assignments_total",
         "oea_router_mass_kept",
+        "oea_kept_router_mass_total",
+        "oea_expert_bytes_read_total",
+        "oea_expert_bytes_saved_total",
+        "oea_bypassed_steps_total",
+        "oea_shadow_unique_experts",
+        "oea_shadow_router_mass_kept",
+        "oea_policy_info",
+        "oea_k0",
+        "oea_config_changes_total",
         "oea_decode_batch_size",
         "oea_decode_step_seconds",
     }
@@ -144,17 +153,17 @@ def test_the_running_server_is_steered(server: Server) -> None:
         assert on["oea_unique_experts_sum"] <= 2 * on["oea_routed_tokens_total"]
         assert 0 < on["oea_piggybacked_assignments_total"] <= 6 * on["oea_routed_tokens_total"]
         assert "oea_router_active 1.0" in requests.get(f"{server.url}/metrics", timeout=30).text
-        assert server.state()["settings"]["k0"] == "2"
+        assert server.config()["settings"]["k0"] == "2"
         assert "OEA: settings changed: policy vanilla -> oea, k0 auto -> 2" in server.log.read_text()
     finally:
         server.steer(policy="oea", k0="auto")
 
 
 def test_a_wrong_knob_changes_nothing_and_says_why(server: Server) -> None:
-    before = server.state()["settings"]
+    before = server.config()["settings"]
     with pytest.raises(RuntimeError, match="above the model's top-k 8"):
         server.steer(p=0.5, k0=9)
-    assert server.state()["settings"] == before
+    assert server.config()["settings"] == before
     assert "OEA: change refused: k0=9" in server.log.read_text()
 
 

@@ -18,7 +18,11 @@ BIASED = {"model_type": "glm4_moe", "n_routed_experts": 128, "num_experts_per_to
 
 # flags, the model's config if one is given, what the message says
 WRONG: list[tuple[list[str], dict[str, object] | None, str]] = [
-    (["--oea-policy", "oae"], None, "--oea-policy=oae: input should be 'oea', 'vanilla', 'pruned' or 'random'"),
+    (
+        ["--oea-policy", "oae"],
+        None,
+        "--oea-policy=oae: input should be 'oea', 'vanilla', 'shadow', 'pruned' or 'random'",
+    ),
     (["--oea-k0", "0"], None, "k0=0: k0 0 is outside 1..64"),
     (["--oea-k0", "65"], None, "k0=65: k0 65 is outside 1..64"),
     (["--oea-k0", "three"], None, "k0='three': 'three' is not BATCH:K0"),
@@ -40,6 +44,12 @@ WRONG: list[tuple[list[str], dict[str, object] | None, str]] = [
     (["--oea-max-rank", "129"], QWEN, "max_rank=129 is above the model's 128 experts"),
     (["--oea-min-batch", "0"], None, "--oea-min-batch=0: input should be greater than or equal to 1"),
     (["--oea-seed", "-1"], None, "--oea-seed"),
+    (["--oea-policy", "shadow", "--oea-k0", "9"], QWEN, "k0=9 guarantees 9 experts, above the model's top-k 8"),
+    (["--oea-policy", "random", "--oea-k0", "none"], None, "k0='none': 'none' is not BATCH:K0"),
+    (["--oea-k0", "3; 0-4096=2"], None, "layer 4096 is outside 0..1023"),
+    (["--oea-policy", "shadow"], DENSE, "qwen3 has no experts to route"),
+    (["--oea-latency-line", "no/such.json"], None, "latency_line=no/such.json: No such file or directory"),
+    (["--oea-per-layer-metrics=some"], None, "--oea-per-layer-metrics=some: input should be a valid boolean"),
     (["--oea-seed=-1"], None, "--oea-seed=-1: input should be greater than or equal to 0"),
     (["--oea-allow-inactive=perhaps"], None, "--oea-allow-inactive=perhaps: input should be a valid boolean"),
     (["--oea-ko", "3"], None, "--oea-ko: no such knob; did you mean --oea-k0?"),

@@ -106,20 +106,46 @@ def test_traffic_is_what_users_send(ids: list[str], expected: bool) -> None:
     assert forward_mode.is_traffic(ids) is expected
 
 
-@pytest.mark.parametrize(("decode", "draft"), [(False, False), (True, True)])
-def test_only_decode_passes_of_the_target_are_steps(monkeypatch: pytest.MonkeyPatch, decode: bool, draft: bool) -> None:
+def batch_of(mode: str, rids: list[str]) -> SimpleNamespace:
+    return SimpleNamespace(
+        forward_mode=SimpleNamespace(name=mode, is_decode=lambda: mode == "DECODE"), batch_size=3, rids=rids
+    )
+
+
+@pytest.mark.parametrize(("mode", "draft"), [("EXTEND", False), ("DECODE", True)])
+def test_only_decode_passes_of_the_target_are_steps(monkeypatch: pytest.MonkeyPatch, mode: str, draft: bool) -> None:
     now = runtime.Runtime(Settings())
     monkeypatch.setattr(runtime, "current", now)
-    batch = SimpleNamespace(forward_mode=SimpleNamespace(is_decode=lambda: decode), batch_size=3, rids=["a"])
     runner = SimpleNamespace(is_draft_worker=draft)
-    assert forward_mode.around_forward(lambda *_: now.step, runner, batch) is None
+    assert forward_mode.around_forward(lambda *_: now.step, runner, batch_of(mode, ["a"])) is None
+
+
+@pytest.mark.parametrize(
+    ("mode", "rids", "reason"),
+    [
+        ("EXTEND", ["a"], "prefill"),
+        ("MIXED", ["a"], "mixed"),
+        ("TARGET_VERIFY", ["a"], "verify"),
+        ("SPLIT_PREFILL", ["a"], "other"),
+        ("DECODE", ["a"], "router"),  # this runtime has none
+        ("EXTEND", ["HEALTH_CHECK_1"], None),
+        ("DECODE", ["HEALTH_CHECK_1"], None),
+        ("IDLE", [], None),
+    ],
+)
+def test_passes_that_are_not_ours_are_counted(
+    monkeypatch: pytest.MonkeyPatch, mode: str, rids: list[str], reason: str | None
+) -> None:
+    now = runtime.Runtime(Settings())
+    monkeypatch.setattr(runtime, "current", now)
+    forward_mode.around_forward(lambda *_: None, SimpleNamespace(is_draft_worker=False), batch_of(mode, rids))
+    assert {why for why, times in now.bypassed.items() if times} == ({reason} - {None})
 
 
 def test_a_decode_pass_is_a_step_and_ends_even_when_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     now = runtime.Runtime(Settings())
     monkeypatch.setattr(runtime, "current", now)
-    batch = SimpleNamespace(forward_mode=SimpleNamespace(is_decode=lambda: True), batch_size=3, rids=["a"])
-    runner = SimpleNamespace(is_draft_worker=False)
+    batch, runner = batch_of("DECODE", ["a"]), SimpleNamespace(is_draft_worker=False)
     step = forward_mode.around_forward(lambda *_: now.step, runner, batch)
     assert (step.batch, step.counted, step.capturing) == (3, True, False)
 

@@ -1,0 +1,1 @@
+"""What runs beside the server: Prometheus rules and the Grafana dashboard."""

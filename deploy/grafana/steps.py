@@ -1,0 +1,73 @@
+"""Panels about decode steps and the configuration that routes them."""
+
+from __future__ import annotations
+
+from deploy.grafana.panel import Panel, Query
+from deploy.grafana.promql import by_pod, mean, oea, quantile, rate
+
+STEPS = (
+    Panel(
+        "Decode step time",
+        "s",
+        "Forward pass of a decode step on the device, without scheduling and sampling, over all chosen pods. This is "
+        "what OEA shortens.",
+        tuple(Query(quantile(q, rate("oea_decode_step_seconds_bucket")), f"p{q * 100:g}") for q in (0.5, 0.9, 0.99)),
+    ),
+    Panel(
+        "Tokens per decode step",
+        "none",
+        "The batch of a decode step: its mean per pod, and the 95th percentile over all chosen pods. OEA saves most "
+        "where it is neither 1 nor so large that all experts are awake.",
+        (
+            Query(mean("oea_decode_batch_size"), "{{pod}} mean"),
+            Query(quantile(0.95, rate("oea_decode_batch_size_bucket")), "p95"),
+        ),
+    ),
+    Panel(
+        "Bypassed steps by reason",
+        "ops",
+        "Forward passes per second that ran the model's own top k. prefill and mixed are by design; schedule: the "
+        "step had too few tokens; policy: vanilla or shadow; router: the model's routers cannot be handled (see "
+        "OEARouterInactive).",
+        (
+            Query(
+                f"sum by (namespace, pod, reason) ({rate('oea_bypassed_steps_total')})",
+                "{{pod}} {{reason}}",
+            ),
+        ),
+    ),
+)
+
+CONFIGURATION = (
+    Panel(
+        "Router",
+        "bool_yes_no",
+        "Whether batch-aware routing decides which experts decode steps wake. No under the policies vanilla and "
+        "shadow, and where the model's routers cannot be handled.",
+        (Query(by_pod(oea("oea_router_active"), "min")),),
+        kind="stat",
+        values=(("1", "active", "green"), ("0", "model's own top k", "orange")),
+    ),
+    Panel(
+        "Policy in force",
+        "bool",
+        "Which policy each pod runs, over time. Dashed lines across the dashboard mark changes of the configuration.",
+        (Query(f"max by (namespace, pod, policy) ({oea('oea_policy_info')}) == 1", "{{pod}} {{policy}}"),),
+        kind="states",
+        values=(("1", "in force", "green"),),
+    ),
+    Panel(
+        "Experts guaranteed per token (k0), by batch",
+        "none",
+        "The schedule in force: how many of its own best experts a token is guaranteed in a step of that many tokens. "
+        "Smaller reads fewer experts and is further from the trained model.",
+        (Query(f"max by (namespace, pod, batch) ({oea('oea_k0')})", "{{pod}} {{batch}}"),),
+        kind="bars",
+    ),
+    Panel(
+        "Configuration changes",
+        "none",
+        "Changes of the knobs of the running server, within the window. A restart returns to the flags.",
+        (Query(by_pod(f"increase({oea('oea_config_changes_total')}[$window])")),),
+    ),
+)

@@ -1,0 +1,156 @@
+"""Snapshots of all schedulers as one set of counts, and what they mean."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from oea_server.observe.snapshot import Counts, Snapshot
+from oea_server.routing.tally import MASS_UNIT, SUMS
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What steps woke, by layer, over some span of time."""
+
+    layers: list[int]
+    ranks: int
+    expert_bytes: Counts
+    """[layers]"""
+    steps: int
+    step_tokens: int
+    step_seconds: float
+    bypassed: Counter[str]
+    tally: Counts
+    """[layers, 3 (N + 1) + 4], as `oea_server.routing.tally.Tally.data`."""
+    shadow: Counts
+
+    def since(self, before: Self | None) -> Counted:
+        """What came after `before`; everything if that was another set of layers (a stage that came up later)."""
+        if before is None or before.layers != self.layers:
+            return self
+        return Counted(
+            self.layers,
+            self.ranks,
+            self.expert_bytes,
+            self.steps - before.steps,
+            self.step_tokens - before.step_tokens,
+            self.step_seconds - before.step_seconds,
+            self.bypassed - before.bypassed,
+            self.tally - before.tally,
+            self.shadow - before.shadow,
+        )
+
+    def of_layer(self, row: int) -> Counted:
+        """One layer's share."""
+        one = slice(row, row + 1)
+        return Counted(
+            self.layers[one],
+            self.ranks,
+            self.expert_bytes[one],
+            self.steps,
+            self.step_tokens,
+            self.step_seconds,
+            self.bypassed,
+            self.tally[one],
+            self.shadow[one],
+        )
+
+
+def together(snapshots: Iterable[Snapshot]) -> Counted | None:
+    """All schedulers' counts: replicas add up, the stages of a pipeline bring layers of their own."""
+    tallies: dict[int, tuple[Counts, Counts, int]] = {}
+    steps, tokens, seconds, ranks = 0, 0, 0.0, 1
+    bypassed: Counter[str] = Counter()
+    for each in snapshots:
+        steps, tokens, seconds = steps + each.steps, tokens + each.step_tokens, seconds + each.step_seconds
+        bypassed.update(each.bypassed)
+        ranks = each.ranks
+        for row, layer in enumerate(each.layers):
+            tally, shadow, size = each.tally[row], each.shadow[row], each.expert_bytes[row]
+            if layer in tallies:
+                tally, shadow = tally + tallies[layer][0], shadow + tallies[layer][1]
+            tallies[layer] = tally, shadow, size
+    if not tallies:
+        return None
+    layers = sorted(tallies)
+    data, shadows, sizes = zip(*(tallies[layer] for layer in layers), strict=True)
+    return Counted(layers, ranks, np.array(sizes), steps, tokens, seconds, bypassed, np.stack(data), np.stack(shadows))
+
+
+def histograms(tally: Counts) -> tuple[Counts, Counts, Counts]:
+    """unique, busiest and vanilla, each [layers, N + 1]."""
+    unique, busiest, vanilla = np.split(tally[:, : -len(SUMS)], 3, axis=1)
+    return unique, busiest, vanilla
+
+
+def summary(counted: Counted) -> dict[str, Any]:
+    """What a span of time was like; means are None where there was nothing."""
+    unique, busiest, vanilla = histograms(counted.tally)
+    tokens, assignments, piggybacked, _ = (int(each) for each in counted.tally[:, -len(SUMS) :].sum(axis=0))
+    return {
+        "steps": counted.steps,
+        "tokens_per_step": _ratio(counted.step_tokens, counted.steps),
+        "step_ms": _ratio(counted.step_seconds * 1e3, counted.steps),
+        "unique_experts": mean(unique),
+        "vanilla_unique_experts": mean(vanilla),
+        "busiest_rank": mean(busiest) if counted.ranks > 1 else None,
+        "mass_kept": mass_kept(counted.tally),
+        "tokens": tokens,
+        "assignments": assignments,
+        "piggybacked": piggybacked,
+        "bytes_read": _bytes(counted, unique),
+        "bytes_saved": _bytes(counted, vanilla) - _bytes(counted, unique),
+    }
+
+
+def prediction(counted: Counted) -> dict[str, Any]:
+    """What the shadow policy would have done in its steps."""
+    unique, busiest, vanilla = histograms(counted.shadow)
+    would = _bytes(counted, vanilla)
+    saved = would - _bytes(counted, unique)
+    return {
+        "unique_experts": mean(unique),
+        "vanilla_unique_experts": mean(vanilla),
+        "busiest_rank": mean(busiest) if busiest.any() else None,
+        "mass_kept": mass_kept(counted.shadow),
+        "bytes_saved": saved,
+        "bytes_saved_share": _ratio(saved, would),
+        "steps": int(unique.sum()) // len(counted.layers),
+    }
+
+
+def distribution(histogram: Counts) -> dict[str, int]:
+    """[layers, N + 1] -> experts: how often, over all layers."""
+    total = histogram.sum(axis=0)
+    return {str(value): int(total[value]) for value in np.flatnonzero(total)}
+
+
+def mean(histogram: Counts) -> float | None:
+    """Mean of the observations in [layers, N + 1]."""
+    total = histogram.sum(axis=0)
+    return _ratio(float(total @ np.arange(len(total))), int(total.sum()))
+
+
+def means_by_layer(histogram: Counts) -> list[float | None]:
+    """Mean of the observations of each layer."""
+    return [mean(histogram[row : row + 1]) for row in range(len(histogram))]
+
+
+def mass_kept(tally: Counts) -> float | None:
+    """Mean share of vanilla's router mass that the chosen experts held, over tokens and layers."""
+    sums: npt.NDArray[np.int64] = tally[:, -len(SUMS) :].sum(axis=0)
+    return _ratio(float(sums[SUMS.index("mass_kept")]) / MASS_UNIT, int(sums[SUMS.index("tokens")]))
+
+
+def _bytes(counted: Counted, histogram: Counts) -> int:
+    return int(histogram @ np.arange(histogram.shape[1]) @ counted.expert_bytes)
+
+
+def _ratio(part: float, whole: int) -> float | None:
+    return round(part / whole, 4) if whole else None

@@ -1,0 +1,91 @@
+import { describe } from "./words.js";
+
+const KNOBS = [
+  { name: "policy", label: "Policy" },
+  { name: "k0", label: "k0", text: true, help: "Experts guaranteed per token: auto, a number, or a schedule such as 1:8,2:6,16:3." },
+  { name: "p", label: "p", help: "Guarantees only as many as reach this router mass." },
+  { name: "k_max", label: "k_max", empty: "top k", help: "Experts per token after the fill." },
+  { name: "max_rank", label: "max_rank", empty: "all", help: "How far down its ranking a token looks for more." },
+  { name: "min_batch", label: "min_batch", help: "Steps with fewer tokens run vanilla." },
+  { name: "seed", label: "seed", help: "Of the policy random." },
+];
+
+/** The knobs' fields, and what differs in them from what the server has. */
+export class Knobs {
+  constructor(fields) {
+    this.settings = null;
+    this.inputs = Object.fromEntries(KNOBS.map((knob) => [knob.name, field(fields, knob)]));
+    fields.addEventListener("input", () => this.#mark());
+  }
+
+  /** Follow the server; fields that were edited stay as they are. */
+  follow(settings, policies) {
+    const edited = this.settings ? this.changes : {};
+    offer(this.inputs.policy, policies, settings.policy);
+    this.settings = settings;
+    for (const { name } of KNOBS) if (!(name in edited)) this.inputs[name].value = shown(settings[name]);
+    this.#mark();
+  }
+
+  fill(settings) {
+    for (const { name } of KNOBS) this.inputs[name].value = shown(settings[name]);
+    this.#mark();
+  }
+
+  get changes() {
+    const entries = KNOBS.map((knob) => [knob, this.inputs[knob.name].value.trim()]);
+    return Object.fromEntries(
+      entries.filter(([knob, text]) => text !== shown(this.settings[knob.name])).map(([knob, text]) => [knob.name, meant(knob, text)]),
+    );
+  }
+
+  #mark() {
+    const edited = this.changes;
+    for (const { name, empty } of KNOBS) {
+      const note = this.inputs[name].parentElement.querySelector(".now");
+      note.textContent = name in edited ? `now ${shown(this.settings[name]) || empty}` : "";
+    }
+    const hint = this.inputs.policy.parentElement.querySelector(".small");
+    hint.textContent = describe(this.inputs.policy.value);
+  }
+}
+
+const shown = (value) => (value === null || value === undefined ? "" : String(value));
+
+/** What is no number goes to the server as it was typed: it refuses better than a page can. */
+function meant(knob, text) {
+  if (knob.name === "policy" || knob.text) return text;
+  if (text === "" && knob.empty) return null;
+  return /^-?\d+(\.\d+)?$/.test(text) ? Number(text) : text;
+}
+
+function field(fields, { name, label, help, empty }) {
+  const box = document.createElement("div");
+  const head = document.createElement("label");
+  const note = document.createElement("span");
+  const hint = document.createElement("p");
+  const input = document.createElement(name === "policy" ? "select" : "input");
+  box.className = "knob";
+  note.className = "now";
+  hint.className = "small";
+  hint.id = `knob-${name}-help`;
+  hint.textContent = help ?? "";
+  input.name = name;
+  head.htmlFor = input.id = `knob-${name}`;
+  head.textContent = label;
+  if (name !== "policy") Object.assign(input, { type: "text", autocomplete: "off", spellcheck: false, placeholder: empty ?? "" });
+  input.setAttribute("aria-describedby", hint.id);
+  box.append(head, note, input, hint);
+  fields.append(box);
+  return input;
+}
+
+function offer(select, policies, current) {
+  const names = policies.includes(current) ? policies : [current, ...policies];
+  const text = names.join();
+  if (select.dataset.shown === text) return;
+  const chosen = select.value;
+  select.dataset.shown = text;
+  select.replaceChildren(...names.map((name) => new Option(name, name)));
+  select.value = names.includes(chosen) ? chosen : current;
+}

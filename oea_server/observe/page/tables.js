@@ -1,0 +1,61 @@
+import { bytes, count, number, percent } from "./words.js";
+
+const REASONS = {
+  policy: "the policy is vanilla, or shadow",
+  schedule: "too few tokens to share (k0 of that size, min_batch)",
+  router: "a router that cannot be handled",
+  prefill: "reading a prompt",
+  mixed: "a prompt together with decode",
+  verify: "verifying a draft",
+  other: "anything else",
+};
+
+/** Replaces a table by rows of texts; the first cell of each names it. */
+export function fill(place, head, rows) {
+  const text = JSON.stringify([head, rows]);
+  if (place.dataset.shown === text) return;
+  place.dataset.shown = text;
+  const table = document.createElement("table");
+  if (head.length) table.createTHead().append(row(head, ["col"]));
+  const body = table.createTBody();
+  for (const cells of rows) body.append(row(cells, ["row"]));
+  place.replaceChildren(table);
+}
+
+function row(cells, [scope]) {
+  const line = document.createElement("tr");
+  cells.forEach((text, i) => {
+    const cell = document.createElement(scope === "col" || i === 0 ? "th" : "td");
+    if (cell.tagName === "TH") cell.scope = scope;
+    cell.textContent = text;
+    line.append(cell);
+  });
+  return line;
+}
+
+export function showBypassed(place, bypassed) {
+  const rows = Object.entries(bypassed ?? {}).filter(([, times]) => times > 0).sort(([, a], [, b]) => b - a);
+  if (!rows.length) {
+    delete place.dataset.shown;
+    place.textContent = "None since the start.";
+    return;
+  }
+  fill(place, [], rows.map(([name, times]) => [name, REASONS[name] ?? "", number(times, 0)]));
+}
+
+export function showLayers(place, layers) {
+  if (!place.closest("details").open) return; // 94 rows that nobody sees
+  const head = ["layer", "read", "vanilla", "less", "mass kept", "not read"];
+  fill(place, head, layers.map((one) => {
+    const [read, vanilla] = [one.unique_experts ?? NaN, one.vanilla_unique_experts ?? NaN];
+    return [`${one.layer}`, count(read), count(vanilla), percent(1 - read / vanilla), percent(one.mass_kept ?? NaN), bytes(one.bytes_saved ?? NaN)];
+  }));
+}
+
+export function showK0(body, byBatch) {
+  const sizes = Object.keys(byBatch ?? {}).sort((a, b) => a - b);
+  const text = JSON.stringify(byBatch);
+  if (body.dataset.shown === text) return;
+  body.dataset.shown = text;
+  body.replaceChildren(row(["tokens", ...sizes], ["row"]), row(["k0", ...sizes.map((size) => `${byBatch[size]}`)], ["row"]));
+}

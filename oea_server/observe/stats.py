@@ -1,0 +1,162 @@
+"""The body of `GET /oea/stats`: the last ten minutes second by second, and what they add up to."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from oea_server.observe import counts, latency, snapshot
+from oea_server.observe.counts import Counted
+
+logger = logging.getLogger(__name__)
+
+POINTS = 600
+"""Seconds that are kept."""
+
+RECENT = 60
+"""Seconds that "recent" speaks of."""
+
+STEP_FIELDS = ("steps", "tokens_per_step", "step_ms")
+
+
+class Moment(NamedTuple):
+    t: float
+    counted: Counted
+    """Since the start."""
+
+
+class Stats:
+    """Reads the schedulers' snapshots once a second and remembers what changed.
+
+    Args:
+        folder: where the snapshots lie; None for a server without metrics.
+        since: unix seconds; older snapshots are another server's.
+        lines: latency against experts, to predict with (`latency.read`).
+    """
+
+    def __init__(self, folder: Path | None, since: float, lines: Sequence[latency.Line] = ()) -> None:
+        self._folder = folder
+        self._since = since
+        self._lines = list(lines)
+        self._points: deque[dict[str, Any]] = deque(maxlen=POINTS)
+        self._moments: deque[Moment] = deque(maxlen=RECENT + 1)
+        self._state: dict[str, Any] | None = None
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Look once a second, in a thread that ends with the process."""
+        threading.Thread(target=self._run, name="oea-stats", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(1.0)
+            try:
+                self.look(time.time())
+            except Exception:
+                logger.exception("OEA: one look at the snapshots failed; the next follows")
+
+    def look(self, t: float) -> None:
+        """Take in what was counted up to now."""
+        if self._folder is None:
+            return
+        snapshots = list(snapshot.read_all(self._folder, self._since))
+        counted = counts.together(snapshots)
+        if counted is None:
+            return
+        state = max(snapshots, key=lambda each: each.t).state
+        with self._lock:
+            before = self._moments[-1].counted if self._moments else None
+            self._points.append(point(t, counted.since(before), state))
+            self._moments.append(Moment(t, counted))
+            self._state = state
+
+    @property
+    def state(self) -> dict[str, Any] | None:
+        """The configuration as the schedulers last wrote it, a second ago at most; None before."""
+        return self._state
+
+    def body(self, state: dict[str, Any], since: float = 0.0) -> dict[str, Any]:
+        """The answer, with the points later than `since` (unix seconds)."""
+        with self._lock:
+            points = [each for each in self._points if each["t"] > since]
+            moments = list(self._moments)
+        answer: dict[str, Any] = {"t": time.time(), "config": state, "points": points, "missing": None}
+        if not moments:
+            why = "no statistics: start the server with --enable-metrics" if self._folder is None else "nothing yet"
+            return {
+                **answer,
+                **dict.fromkeys(("recent", "total", "shadow", "latency")),
+                "missing": state["reason"] if not state["model"]["layers"] else why,
+                "layers": [],
+                "distribution": {"unique": {}, "vanilla": {}, "shadow": {}},
+                "bypassed": {},
+            }
+        total = moments[-1].counted
+        recent = total.since(moments[0].counted) if len(moments) > RECENT else total
+        unique, _, vanilla = counts.histograms(recent.tally)
+        shadowed = total.shadow.any()
+        return {
+            **answer,
+            "recent": counts.summary(recent),
+            "total": counts.summary(total),
+            "layers": [layer(total, row) for row in range(len(total.layers))],
+            "distribution": {
+                "unique": counts.distribution(unique),
+                "vanilla": counts.distribution(vanilla),
+                "shadow": counts.distribution(counts.histograms(recent.shadow)[0]),
+            },
+            "bypassed": {reason: times for reason, times in total.bypassed.items() if times},
+            "shadow": {"recent": counts.prediction(recent), "total": counts.prediction(total)} if shadowed else None,
+            "latency": self._latency(recent) or self._latency(total),
+        }
+
+    def _latency(self, counted: Counted) -> dict[str, Any] | None:
+        """What the measured line says of a layer at these T; None without a line, steps, or a single rank."""
+        if not self._lines or not counted.steps or counted.ranks > 1:
+            return None
+        batch = counted.step_tokens / counted.steps
+        line = latency.nearest(self._lines, batch)
+        unique, _, vanilla = counts.histograms(counted.shadow if counted.shadow.any() else counted.tally)
+        ours, theirs = counts.mean(unique), counts.mean(vanilla)
+        if ours is None or theirs is None:
+            return None
+        return {
+            **line._asdict(),
+            "vanilla_us": round(line.at(theirs), 1),
+            "oea_us": round(line.at(ours), 1),
+            "change": round(line.at(ours) / line.at(theirs) - 1, 4),
+        }
+
+
+def point(t: float, fresh: Counted, state: dict[str, Any]) -> dict[str, Any]:
+    """One second."""
+    unique = counts.histograms(fresh.tally)[0]
+    shadow_unique, shadow_busiest, _ = counts.histograms(fresh.shadow)
+    step = counts.summary(fresh)
+    return {
+        "t": round(t, 3),
+        "steps": fresh.steps,
+        "batch": step["tokens_per_step"],
+        "step_ms": step["step_ms"],
+        "unique": step["unique_experts"],
+        "vanilla": step["vanilla_unique_experts"],
+        "busiest": step["busiest_rank"],
+        "mass_kept": step["mass_kept"],
+        "shadow_unique": counts.mean(shadow_unique),
+        "shadow_busiest": counts.mean(shadow_busiest) if fresh.ranks > 1 else None,
+        "shadow_mass_kept": counts.mass_kept(fresh.shadow),
+        "policy": state["settings"]["policy"],
+        "version": state["version"],
+        "layers": counts.means_by_layer(unique) if fresh.tally.any() else [],
+    }
+
+
+def layer(total: Counted, row: int) -> dict[str, Any]:
+    """One MoE layer since the start."""
+    alone = counts.summary(total.of_layer(row))
+    return {"layer": total.layers[row], **{name: each for name, each in alone.items() if name not in STEP_FIELDS}}

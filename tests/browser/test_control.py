@@ -1,0 +1,120 @@
+"""What is changed on the page, and what the server refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+
+from tests.browser.conftest import window
+from tests.browser.page import Page
+from tests.browser.stub import Stub
+from tests.browser.world import World
+
+Serve = Callable[..., Stub]
+
+
+def test_off_and_on_are_one_click_each(page: Page, serve: Serve) -> None:
+    stub = serve(World())
+    page.find("switch").click()
+    page.until(lambda: page.text("switch-answer") == "In force: version 1.", "off")
+    assert page.text("switch") == "Turn OEA on"
+    assert page.text("serving") == "vanilla"
+    page.find("switch").click()
+    page.until(lambda: page.text("switch-answer") == "In force: version 2.", "on")
+    assert stub.changes == [{"policy": "vanilla"}, {"policy": "oea"}]
+    assert all(authorization == "" for _, _, authorization in stub.requests)
+
+
+def test_only_what_was_edited_is_sent_and_numbers_are_numbers(page: Page, serve: Serve) -> None:
+    stub = serve(World())
+    page.write("knob-k0", "1:8,16:4")
+    page.write("knob-k_max", "6")
+    page.write("knob-p", "0.9")
+    page.find("apply").click()
+    page.until(lambda: page.text("knobs-answer") == "In force: version 1.", "the change")
+    page.write("knob-k_max", "")
+    page.find("apply").click()
+    page.until(lambda: page.text("knobs-answer") == "In force: version 2.", "the second change")
+    assert stub.changes == [{"k0": "1:8,16:4", "p": 0.9, "k_max": 6}, {"k_max": None}]
+    page.find("apply").click()
+    assert page.text("knobs-answer") == "Nothing was edited."
+
+
+@pytest.mark.parametrize("status", [409, 422])
+def test_a_refusal_stands_beside_the_form_word_by_word(page: Page, serve: Serve, status: int) -> None:
+    stub = serve(World())
+    stub.refuse = (status, "min_batch=two:  a whole number, please")
+    page.write("knob-min_batch", "two")
+    page.find("apply").click()
+    page.until(lambda: page.text("knobs-answer").startswith(f"Refused ({status}): "), "the refusal")
+    assert page.script("return document.querySelector('#knobs-answer q').textContent") == stub.refuse[1]
+    assert stub.changes == [{"min_batch": "two"}]
+    assert page.find("knob-min_batch").get_attribute("value") == "two"
+    assert page.text("version") == "version 0"
+
+
+def test_a_wrong_key_is_said_and_asked_for(page: Page, serve: Serve) -> None:
+    stub = serve(World(), admin_key="secret")
+    page.find("switch").click()
+    page.until(lambda: page.text("switch-answer").startswith("Refused (401): Unauthorized"), "the refusal")
+    assert page.driver.switch_to.active_element.get_attribute("id") == "key"
+    page.write("key", "secret")
+    page.find("switch").click()
+    page.until(lambda: page.text("switch-answer") == "In force: version 1.", "the change")
+    assert stub.requests[-1][2] in ("Bearer secret", "")
+    assert ("PUT", "/oea/config", "Bearer secret") in stub.requests
+
+
+def test_edits_survive_a_change_from_elsewhere(page: Page, serve: Serve) -> None:
+    stub = serve(World())
+    page.write("knob-k0", "4")
+    stub.world.change({"min_batch": 5})
+    page.until(lambda: page.find("knob-min_batch").get_attribute("value") == "5", "the server's new value")
+    assert page.find("knob-k0").get_attribute("value") == "4"
+    assert "your edits are kept" in page.text("elsewhere")
+    page.find("reset").click()
+    assert page.find("knob-k0").get_attribute("value") == "auto"
+
+
+def test_all_of_it_by_keyboard_on_a_small_screen(page: Page, serve: Serve) -> None:
+    window(page.driver, 390, 844)
+    stub = serve(World(), admin_key="secret")
+    press(page, Keys.TAB)  # the skip link
+    press(page, Keys.ENTER)
+    walk(page, "switch")
+    walk(page, "key")
+    press(page, "secret")
+    walk(page, "knobs-details")
+    press(page, Keys.ENTER)
+    walk(page, "knob-k0")
+    press(page, "5", Keys.ENTER)  # Tab has selected what was there
+    page.until(lambda: page.text("knobs-answer") == "In force: version 1.", "the change")
+    assert stub.changes == [{"k0": "5"}]
+    walk(page, "chart-read")
+    press(page, Keys.ARROW_LEFT)
+    page.until(lambda: "version" in page.text("chart-read"), "the values under the cursor")
+    assert "vanilla would" in page.script("return document.getElementById('readout').textContent")
+    press(page, Keys.ESCAPE)
+    assert "version" not in page.text("chart-read")
+
+
+def press(page: Page, *keys: str) -> None:
+    ActionChains(page.driver).send_keys(*keys).perform()
+
+
+def walk(page: Page, name: str) -> None:
+    """Tab to an element, or into the one that bears the name; whoever has the focus must show it."""
+    for _ in range(30):
+        press(page, Keys.TAB)
+        here = page.script(
+            """const { activeElement: at } = document, style = getComputedStyle(at);
+            const seen = style.outlineStyle !== "none" && style.outlineWidth !== "0px";
+            return [at.id || at.closest("[id]")?.id || "", seen]"""
+        )
+        assert here[1], f"no focus to be seen on {here[0]}"
+        if here[0] == name:
+            return
+    raise AssertionError(f"{name} cannot be reached by Tab")

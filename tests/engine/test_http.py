@@ -1,0 +1,161 @@
+"""/oea on the real server, with an admin key."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from oea_server.demo.remote import Remote
+from oea_server.demo.server import Server
+from tests.engine.conftest import KEY, LAYERS, LINE, PROMPTS, Servers, generate
+
+KEYED = {"Authorization": f"Bearer {KEY}"}
+
+
+@pytest.fixture
+def server(servers: Servers) -> Server:
+    return servers.get("keyed")
+
+
+@pytest.fixture
+def admin(server: Server) -> Remote:
+    return Remote(server.url, KEY)
+
+
+def chats(server: Server, count: int = 8, tokens: int = 40) -> dict[str, float]:
+    """So many at once; what the metrics gained."""
+    before = server.settled_metrics()
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(lambda i: generate(server, f"{PROMPTS[0]} {i}", max_new_tokens=tokens), range(count)))
+    after = server.settled_metrics()
+    return {name: after[name] - before.get(name, 0) for name in after}
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": KEY}])
+def test_no_change_without_the_key(server: Server, headers: dict[str, str]) -> None:
+    before = server.config()
+    reply = requests.put(f"{server.url}/oea/config", json={"policy": "vanilla"}, headers=headers, timeout=30)
+    assert (reply.status_code, reply.json()) == (401, {"error": "Unauthorized"})
+    assert server.config() == before
+
+
+def test_one_call_turns_it_off_and_one_on_again(server: Server, admin: Remote) -> None:
+    off = requests.put(f"{server.url}/oea/config", json={"policy": "vanilla"}, headers=KEYED, timeout=30).json()
+    assert (off["active"], off["reason"]) == (False, "the policy is vanilla")
+    gained = chats(server)
+    assert gained["oea_unique_experts_sum"] == gained["oea_vanilla_unique_experts_sum"]
+    assert gained["oea_expert_bytes_saved_total"] == 0
+    admin.steer(policy="oea")
+    gained = chats(server)
+    assert gained["oea_unique_experts_sum"] < gained["oea_vanilla_unique_experts_sum"]
+    saved = gained["oea_vanilla_unique_experts_sum"] - gained["oea_unique_experts_sum"]
+    size = server.config()["model"]["expert_bytes"]
+    assert size == 3 * 256 * 128 * 4  # float32 here
+    assert gained["oea_expert_bytes_saved_total"] == saved * size
+    assert gained["oea_expert_bytes_read_total"] == gained["oea_unique_experts_sum"] * size
+    log = server.log.read_text()
+    assert "OEA: 127.0.0.1 changed policy oea -> vanilla" in log
+    assert "OEA: settings changed: policy vanilla -> oea" in log
+
+
+def test_shadow_counts_what_serving_oea_then_does(server: Server, admin: Remote) -> None:
+    """The same prompts at once, greedy: the prediction is of the steps that vanilla took, so near to OEA's own."""
+    admin.steer(policy="shadow")
+    alone = generate(server, PROMPTS[1]).ids
+    gained = chats(server)
+    would = gained["oea_shadow_unique_experts_sum"] / gained["oea_shadow_unique_experts_count"]
+    assert gained["oea_shadow_unique_experts_count"] == gained["oea_unique_experts_count"]
+    assert gained["oea_unique_experts_sum"] == gained["oea_vanilla_unique_experts_sum"]
+    stats = server.stats()
+    assert stats["points"][-1]["policy"] == "shadow"
+    assert stats["shadow"]["recent"]["bytes_saved"] > 0
+    assert stats["latency"]["source"] == LINE.name
+    assert stats["latency"]["oea_us"] < stats["latency"]["vanilla_us"]
+    admin.steer(policy="oea")
+    gained = chats(server)
+    assert gained["oea_unique_experts_sum"] / gained["oea_unique_experts_count"] == pytest.approx(would, rel=0.1)
+    assert gained["oea_shadow_unique_experts_count"] == 0
+    admin.steer(policy="vanilla")
+    assert generate(server, PROMPTS[1]).ids == alone
+    admin.steer(policy="oea")
+
+
+def test_the_stats_are_the_metrics(server: Server) -> None:
+    server.settled_metrics()
+    before = server.stats()
+    chats(server)
+    time.sleep(2.5)
+    metrics, stats = server.metrics(), server.stats()
+    total = stats["total"]
+    assert total["steps"] == metrics["oea_decode_step_seconds_count"]
+    assert total["tokens"] == metrics["oea_routed_tokens_total"]
+    assert total["assignments"] == metrics["oea_assignments_total"]
+    assert total["piggybacked"] == metrics["oea_piggybacked_assignments_total"]
+    assert total["bytes_read"] == metrics["oea_expert_bytes_read_total"]
+    layers = stats["layers"]
+    assert [each["layer"] for each in layers] == list(range(LAYERS))
+    assert sum(each["tokens"] for each in layers) == total["tokens"]
+    text = requests.get(f"{server.url}/metrics", timeout=30).text
+    for each in layers:
+        assert f'oea_layer_steps_total{{layer="{each["layer"]}"}} {float(total["steps"])}' in text
+    later = requests.get(f"{server.url}/oea/stats", params={"since": before["t"]}, timeout=30).json()["points"]
+    assert later
+    assert all(point["t"] > before["t"] for point in later)
+    assert sum(point["steps"] for point in later) == total["steps"] - before["total"]["steps"]
+
+
+def command(server: Server, *words: str, key: str | None = KEY) -> subprocess.CompletedProcess[str]:
+    given = ("--key", key) if key else ()
+    line = (sys.executable, "-m", "oea_server", "config", *words, "--url", server.url, *given)
+    return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_command_line_reads_and_changes(server: Server) -> None:
+    assert json.loads(command(server, "get", key=None).stdout) == server.config()
+    done = command(server, "set", "k0=1:8,4:3", "max-rank=16")
+    assert done.stdout.splitlines()[:2] == ["k0: auto -> 1:8,4:3", "max_rank: none -> 16"]
+    assert command(server, "get", "k0").stdout.strip() == "1:8,4:3"
+    assert command(server, "set", "k0=auto", "max_rank=none").returncode == 0
+    for words, key, why in (
+        (("set", "k0=9"), KEY, "k0=9 guarantees 9 experts, above the model's top-k 8"),
+        (("set", "k0"), KEY, "k0: not KNOB=VALUE"),
+        (("set", "kO=1"), KEY, "kO: no such knob"),
+        (("set", "k0=4"), None, "wants a key"),
+        (("get", "kO"), KEY, "kO: no such knob"),
+    ):
+        refused = command(server, *words, key=key)
+        assert refused.returncode == 2
+        assert why in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
+    assert server.config()["settings"] == server.config()["started_with"]
+
+
+@pytest.mark.parametrize("headers", [{}, KEYED], ids=["no-key", "key"])
+def test_fuzzing_finds_no_failure(server: Server, headers: dict[str, str]) -> None:
+    """Schemathesis, from the server's own description of /oea."""
+    before = server.config()
+    flags: list[Any] = ["--include-path-regex", "^/oea", "--max-examples", "60", "--seed", "1", "--no-color"]
+    # FastAPI keeps the methods of one path as routes apart, and names the first one's alone in Allow
+    flags += ["--exclude-checks", "allow_header_conformance"]
+    for name, value in headers.items():
+        flags += ["--header", f"{name}: {value}"]
+    tool = Path(sys.executable).with_name("schemathesis")
+    done = subprocess.run(
+        [tool, "run", f"{server.url}/openapi.json", *flags], capture_output=True, text=True, timeout=600, check=False
+    )
+    print(done.stdout[-6000:])
+    assert done.returncode == 0, done.stdout[-6000:]
+    if not headers:
+        assert server.config() == before
+    else:
+        assert server.config()["version"] > before["version"]
+        Remote(server.url, KEY).steer(**server.config()["started_with"])
+    assert generate(server, PROMPTS[0]).ids

@@ -1,0 +1,136 @@
+"""/oea on an app of its own, with schedulers that are not there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from oea_server import settings
+from oea_server.observe import change, routes
+from oea_server.observe.stats import Stats
+from oea_server.routing import Schedule
+from tests.unit.counted import state
+
+
+class Replicas:
+    """Data-parallel replicas that take what fits, or refuse."""
+
+    def __init__(self, count: int = 1, refusing: int | None = None) -> None:
+        self.now = [{**state(), "refused": ""} for _ in range(count)]
+        self.refusing = refusing
+
+    async def states(self) -> list[dict[str, Any]]:
+        return self.now
+
+    async def change(self, knobs: Mapping[str, Any]) -> list[bool]:
+        for i, each in enumerate(self.now):
+            if i == self.refusing:
+                each["refused"] = "not me"
+            else:
+                self.now[i] = {**each, "settings": {**each["settings"], **knobs}, "version": each["version"] + 1}
+        return [i != self.refusing for i in range(len(self.now))]
+
+
+def client_of(replicas: Replicas) -> TestClient:
+    app = FastAPI()
+    routes.add(app, replicas, Stats(None, 0.0), lambda endpoint: endpoint)
+    return TestClient(app)
+
+
+def test_reading() -> None:
+    client = client_of(Replicas())
+    page = client.get("/oea")
+    assert page.headers["content-type"].startswith("text/html")
+    assert client.get("/oea/config").json() == state()
+    assert "--enable-metrics" in client.get("/oea/stats").json()["missing"]
+    for since in ("-1", "nan", "inf", "x", "1e999"):
+        refused = client.get("/oea/stats", params={"since": since})
+        assert (refused.status_code, refused.json()) == (
+            422,
+            {"error": f"since={since}: not a time in unix seconds"},
+        )
+
+
+def test_a_change_says_what_changed(caplog: pytest.LogCaptureFixture) -> None:
+    replicas = Replicas(2)
+    with caplog.at_level("INFO"):
+        reply = client_of(replicas).put("/oea/config", json={"k0": 4, "max_rank": 12})
+    assert reply.status_code == 200
+    assert reply.json()["changes"] == {"k0": ["auto", "4"], "max_rank": [None, 12]}
+    assert reply.json()["version"] == 1
+    assert [each["settings"]["k0"] for each in replicas.now] == ["4", "4"]
+    assert "testclient changed k0 auto -> 4, max_rank None -> 12" in caplog.text
+
+
+BAD: list[tuple[str, int, str]] = [
+    ("{", 422, "the body is not a JSON object"),
+    ("[]", 422, "the body is not a JSON object"),
+    ("", 422, "the body is not a JSON object"),
+    ("{}", 422, "nothing to change; there are policy, k0"),
+    ('{"kO": 3}', 422, "kO: no such knob; there are policy, k0"),
+    ('{"policy": "off"}', 422, "policy=off: input should be 'oea', 'vanilla', 'shadow'"),
+    ('{"k0": "1:8,2"}', 422, "k0=1:8,2: neither a number of 1..64 nor a schedule"),
+    ('{"k0": 0}', 422, "k0=0: neither a number of 1..64"),
+    ('{"k0": null}', 422, "k0=None: neither a number"),
+    ('{"p": 0}', 422, "p=0: input should be greater than 0"),
+    ('{"p": "1"}', 422, "p=1: input should be a valid number"),
+    ('{"min_batch": true}', 422, "min_batch=True: input should be a valid integer"),
+    ('{"seed": 2147483648}', 422, "seed=2147483648: input should be less than or equal to 2147483647"),
+    ('{"max_rank": 2.5}', 422, "max_rank=2.5: input should be a valid integer"),
+    ('{"k0": 9}', 409, "k0=9 guarantees 9 experts, above the model's top-k 8"),
+    ('{"k_max": 9}', 409, "k_max=9 is above 8"),
+    ('{"max_rank": 17}', 409, "max_rank=17 is above the model's 16 experts"),
+    ('{"k0": 5, "k_max": 4}', 409, "k_max=4 is below k0=5"),
+    ('{"policy": "vanilla", "k0": 9}', 409, "k0=9 guarantees 9"),
+    ('{"k0": "8:4,2:6"}', 409, "batch sizes must rise"),
+    ('{"k0": "3; 0-9999=2"}', 409, "layer 9999 is outside 0..1023"),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "why"), BAD)
+def test_a_change_that_is_none_is_refused_with_one_line(body: str, status: int, why: str) -> None:
+    replicas = Replicas()
+    before = json.dumps(replicas.now)
+    reply = client_of(replicas).put("/oea/config", content=body)
+    assert (reply.status_code, list(reply.json())) == (status, ["error"])
+    assert why in reply.json()["error"]
+    assert "\n" not in reply.json()["error"]
+    assert json.dumps(replicas.now) == before
+
+
+def test_policies_that_graphs_do_not_hold_are_refused() -> None:
+    replicas = Replicas()
+    replicas.now[0] |= {"policies": ["vanilla", "shadow"], "fixed": "CUDA graphs were captured otherwise"}
+    client = client_of(replicas)
+    refused = client.put("/oea/config", json={"policy": "oea"})
+    assert (refused.status_code, refused.json()) == (409, {"error": "policy=oea: CUDA graphs were captured otherwise"})
+    assert client.put("/oea/config", json={"policy": "shadow"}).status_code == 200
+    replicas.now[0] |= {"policies": [], "fixed": "no router can be handled"}
+    assert client.put("/oea/config", json={"k0": 3}).status_code == 409
+
+
+def test_replicas_change_together_or_not_at_all() -> None:
+    replicas = Replicas(3, refusing=1)
+    reply = client_of(replicas).put("/oea/config", json={"k0": 4})
+    assert (reply.status_code, reply.json()) == (409, {"error": "not me"})
+    assert [each["settings"]["k0"] for each in replicas.now] == ["auto"] * 3
+
+
+@pytest.mark.parametrize("k0", ["auto", "3", "1:8,2:6,16:3", "1:8,16:3; 0-3=8; 47=1:8,2:5", "4;0=3"])
+def test_schedules_are_read_as_the_flag_reads_them(k0: str) -> None:
+    assert change.parse(json.dumps({"k0": k0}).encode()) == {"k0": k0}
+    assert k0 == "auto" or Schedule.of(k0)
+
+
+def test_the_description_has_every_knob_and_its_bounds() -> None:
+    described = client_of(Replicas()).get("/openapi.json").json()["paths"]["/oea/config"]["put"]
+    schema = described["requestBody"]["content"]["application/json"]["schema"]
+    assert list(schema["properties"]) == list(settings.LIVE)
+    assert schema["additionalProperties"] is False
+    assert schema["properties"]["p"]["maximum"] == 1
+    assert {"200", "401", "409", "422"} <= set(described["responses"])

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
-from oea_server.observe.snapshot import Counts, Snapshot
-from oea_server.routing.tally import MASS_UNIT, SUMS
+from oea_server.observe import parts
+from oea_server.observe.parts import Counts
+from oea_server.observe.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
@@ -46,21 +46,6 @@ class Counted:
             self.shadow - before.shadow,
         )
 
-    def of_layer(self, row: int) -> Counted:
-        """One layer's share."""
-        one = slice(row, row + 1)
-        return Counted(
-            self.layers[one],
-            self.ranks,
-            self.expert_bytes[one],
-            self.steps,
-            self.step_tokens,
-            self.step_seconds,
-            self.bypassed,
-            self.tally[one],
-            self.shadow[one],
-        )
-
 
 def together(snapshots: Iterable[Snapshot]) -> Counted | None:
     """All schedulers' counts: replicas add up, the stages of a pipeline bring layers of their own."""
@@ -83,16 +68,10 @@ def together(snapshots: Iterable[Snapshot]) -> Counted | None:
     return Counted(layers, ranks, np.array(sizes), steps, tokens, seconds, bypassed, np.stack(data), np.stack(shadows))
 
 
-def histograms(tally: Counts) -> tuple[Counts, Counts, Counts]:
-    """unique, busiest and vanilla, each [layers, N + 1]."""
-    unique, busiest, vanilla = np.split(tally[:, : -len(SUMS)], 3, axis=1)
-    return unique, busiest, vanilla
-
-
 def summary(counted: Counted) -> dict[str, Any]:
     """What a span of time was like; means are None where there was nothing."""
-    unique, busiest, vanilla = histograms(counted.tally)
-    tokens, assignments, piggybacked, _ = (int(each) for each in counted.tally[:, -len(SUMS) :].sum(axis=0))
+    unique, busiest, vanilla, sums = parts.split(counted.tally)
+    tokens, assignments, piggybacked, _ = sums.sum(axis=0).tolist()
     return {
         "steps": counted.steps,
         "tokens_per_step": _ratio(counted.step_tokens, counted.steps),
@@ -109,9 +88,29 @@ def summary(counted: Counted) -> dict[str, Any]:
     }
 
 
+def by_layer(counted: Counted) -> list[dict[str, Any]]:
+    """`summary` of each MoE layer, without what belongs to steps."""
+    unique, busiest, vanilla, sums = parts.split(counted.tally)
+    tokens, assignments, piggybacked, _ = sums.T.tolist()
+    read, would = (parts.experts(each) * counted.expert_bytes for each in (unique, vanilla))
+    columns = {
+        "layer": counted.layers,
+        "unique_experts": means_by_layer(unique),
+        "vanilla_unique_experts": means_by_layer(vanilla),
+        "busiest_rank": means_by_layer(busiest),  # None on one rank, where it is not counted
+        "mass_kept": [None if (kept := parts.mass_kept(mine)) is None else round(kept, 4) for mine in sums],
+        "tokens": tokens,
+        "assignments": assignments,
+        "piggybacked": piggybacked,
+        "bytes_read": read.tolist(),
+        "bytes_saved": (would - read).tolist(),
+    }
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
 def prediction(counted: Counted) -> dict[str, Any]:
     """What the shadow policy would have done in its steps."""
-    unique, busiest, vanilla = histograms(counted.shadow)
+    unique, busiest, vanilla, _ = parts.split(counted.shadow)
     would = _bytes(counted, vanilla)
     saved = would - _bytes(counted, unique)
     return {
@@ -133,23 +132,23 @@ def distribution(histogram: Counts) -> dict[str, int]:
 
 def mean(histogram: Counts) -> float | None:
     """Mean of the observations in [layers, N + 1]."""
-    total = histogram.sum(axis=0)
-    return _ratio(float(total @ np.arange(len(total))), int(total.sum()))
+    return _ratio(float(parts.experts(histogram).sum()), int(histogram.sum()))
 
 
 def means_by_layer(histogram: Counts) -> list[float | None]:
     """Mean of the observations of each layer."""
-    return [mean(histogram[row : row + 1]) for row in range(len(histogram))]
+    pairs = zip(parts.experts(histogram).tolist(), histogram.sum(axis=-1).tolist(), strict=True)
+    return [_ratio(total, times) for total, times in pairs]
 
 
 def mass_kept(tally: Counts) -> float | None:
     """Mean share of vanilla's router mass that the chosen experts held, over tokens and layers."""
-    sums: npt.NDArray[np.int64] = tally[:, -len(SUMS) :].sum(axis=0)
-    return _ratio(float(sums[SUMS.index("mass_kept")]) / MASS_UNIT, int(sums[SUMS.index("tokens")]))
+    kept = parts.mass_kept(parts.split(tally).sums.sum(axis=0))
+    return None if kept is None else round(kept, 4)
 
 
 def _bytes(counted: Counted, histogram: Counts) -> int:
-    return int(histogram @ np.arange(histogram.shape[1]) @ counted.expert_bytes)
+    return int(parts.experts(histogram) @ counted.expert_bytes)
 
 
 def _ratio(part: float, whole: int) -> float | None:

@@ -12,6 +12,8 @@ from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
+from oea_server.routing.tally import MASS_UNIT
+
 EXPERTS = (
     *(1, 2, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60, 64),
     *(72, 80, 88, 96, 112, 128, 192, 256, 512),
@@ -183,13 +185,14 @@ class Metrics:
             registry=self._registry,
         )
 
-    def observe_layer(self, layer: int, steps: int, unique: int, vanilla: int, mass_kept: float) -> None:
-        """Report one MoE layer's last second."""
+    def observe_layer(self, layer: int, steps: int, unique: int, vanilla: int, tokens: int, mass: int) -> None:
+        """Report one MoE layer's last second; `mass` in the unit of the tally."""
         if steps:
             self._layer_steps.labels(layer).inc(steps)
             self._layer_unique.labels(layer).inc(unique)
             self._layer_vanilla.labels(layer).inc(vanilla)
-            self._layer_mass.labels(layer).set(mass_kept)
+        if tokens:
+            self._layer_mass.labels(layer).set(mass / MASS_UNIT / tokens)
 
     def add_ranks(self) -> None:
         """Report the busiest rank as well: under expert parallelism a layer is as slow as that one."""

@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from prometheus_client import Histogram
 
-from oea_server.observe import snapshot
+from oea_server.observe import parts, snapshot
 from oea_server.observe.metrics import Metrics, observe_counts
-from oea_server.routing.tally import MASS_UNIT, SUMS, Tally
+from oea_server.routing.tally import MASS_UNIT, Tally
 
 logger = logging.getLogger(__name__)
 
@@ -63,13 +64,13 @@ class Reporter(threading.Thread):
         # A stream of its own: a copy must not queue behind the step that runs.
         on_gpu = counted.tally.data.is_cuda
         self._stream = torch.cuda.Stream(counted.tally.data.device) if on_gpu else None
-        self._before = _read(counted.tally) * 0
-        self._shadow_before = _read(counted.shadow) * 0
+        self._before = parts.read(counted.tally) * 0
+        self._shadow_before = parts.read(counted.shadow) * 0
         self._bypassed_before: Counter[str] = Counter()
         self._state: dict[str, Any] = {}
         self._steps, self._step_tokens, self._step_seconds = 0, 0, 0.0
         sizes = [counted.expert_bytes.get(layer, 0) for layer in counted.tally.row]
-        self._expert_bytes = torch.tensor(sizes, dtype=torch.int64)
+        self._expert_bytes = np.array(sizes, dtype=np.int64)
         if counted.tally.ranks > 1:
             metrics.add_ranks()
         if options.per_layer:
@@ -117,37 +118,37 @@ class Reporter(threading.Thread):
     def _report_experts(self) -> None:
         metrics, counted = self._metrics, self._counted
         # a copy may fall between the two halves of a sum that goes down and up again
-        after = torch.maximum(_read(counted.tally), self._before)
-        fresh, self._before = after - self._before, after
+        after = np.maximum(parts.read(counted.tally), self._before)
+        fresh, self._before = parts.split(after - self._before), after
         self._report_bytes(fresh)
         if self._options.per_layer:
-            for layer, mine in zip(counted.tally.row, fresh, strict=True):
-                unique, _, vanilla, sums = _parts(mine)
-                experts = int(_experts(unique)), int(_experts(vanilla))
-                metrics.observe_layer(layer, int(unique.sum()), *experts, _mass_kept(sums))
-        unique, busiest, vanilla, sums = _parts(fresh.sum(dim=0))
-        _add(metrics.unique_experts, unique)
-        _add(metrics.vanilla_unique_experts, vanilla)
+            self._report_layers(fresh)
+        _add(metrics.unique_experts, fresh.unique)
+        _add(metrics.vanilla_unique_experts, fresh.vanilla)
         if metrics.busiest_rank is not None:
-            _add(metrics.busiest_rank, busiest)
+            _add(metrics.busiest_rank, fresh.busiest)
+        sums = fresh.sums.sum(axis=0)
         tokens, assignments, piggybacked, mass = sums.tolist()
         metrics.tokens.inc(tokens)
         metrics.assignments.inc(assignments)
         metrics.piggybacked.inc(piggybacked)
         metrics.kept_mass.inc(mass / MASS_UNIT)
-        if tokens:
-            metrics.mass_kept.set(_mass_kept(sums))
-        after = torch.maximum(_read(counted.shadow), self._shadow_before)
-        fresh, self._shadow_before = after - self._shadow_before, after
-        unique, _, _, sums = _parts(fresh.sum(dim=0))
-        _add(metrics.shadow_unique_experts, unique)
-        if sums[0]:
-            metrics.shadow_mass_kept.set(_mass_kept(sums))
+        if (kept := parts.mass_kept(sums)) is not None:
+            metrics.mass_kept.set(kept)
+        after = np.maximum(parts.read(counted.shadow), self._shadow_before)
+        fresh, self._shadow_before = parts.split(after - self._shadow_before), after
+        _add(metrics.shadow_unique_experts, fresh.unique)
+        if (kept := parts.mass_kept(fresh.sums.sum(axis=0))) is not None:
+            metrics.shadow_mass_kept.set(kept)
 
-    def _report_bytes(self, fresh: torch.Tensor) -> None:
-        unique, _, vanilla, _ = _parts(fresh)
-        read = int(_experts(unique) @ self._expert_bytes)
-        would = int(_experts(vanilla) @ self._expert_bytes)
+    def _report_layers(self, fresh: parts.Parts) -> None:
+        unique, vanilla = (parts.experts(each).tolist() for each in (fresh.unique, fresh.vanilla))
+        columns = (fresh.unique.sum(axis=-1).tolist(), unique, vanilla, *fresh.sums.T[[0, -1]].tolist())
+        for layer, *mine in zip(self._counted.tally.row, *columns, strict=True):
+            self._metrics.observe_layer(layer, *mine)
+
+    def _report_bytes(self, fresh: parts.Parts) -> None:
+        read, would = (int(parts.experts(each) @ self._expert_bytes) for each in (fresh.unique, fresh.vanilla))
         self._metrics.bytes_read.inc(read)
         self._metrics.bytes_saved.inc(max(0, would - read))  # random routing reads more than vanilla
 
@@ -163,33 +164,12 @@ class Reporter(threading.Thread):
             step_tokens=self._step_tokens if first else 0,
             step_seconds=self._step_seconds if first else 0.0,
             bypassed=dict(self._bypassed_before) if first else {},
-            tally=self._before.numpy(),
-            shadow=self._shadow_before.numpy(),
+            tally=self._before,
+            shadow=self._shadow_before,
         )
 
 
-def _read(tally: Tally) -> torch.Tensor:
-    """A copy on the host, [layers, 3 (N + 1) + 4]."""
-    return tally.data.clone() if tally.data.device.type == "cpu" else tally.data.cpu()
-
-
-def _parts(counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """unique, busiest and vanilla histograms [..., N + 1] and sums [..., 4] (`Tally`)."""
-    bins = (counts.shape[-1] - len(SUMS)) // 3
-    unique, busiest, vanilla, sums = counts.split([bins, bins, bins, len(SUMS)], dim=-1)
-    return unique, busiest, vanilla, sums
-
-
-def _experts(histogram: torch.Tensor) -> torch.Tensor:
-    """Experts in all observations of a histogram [..., N + 1] together."""
-    return histogram @ torch.arange(histogram.shape[-1])
-
-
-def _mass_kept(sums: torch.Tensor) -> float:
-    tokens = int(sums[SUMS.index("tokens")])
-    return float(sums[SUMS.index("mass_kept")]) / MASS_UNIT / tokens if tokens else 1.0
-
-
-def _add(histogram: Histogram, counts: torch.Tensor) -> None:
-    values = counts.nonzero().flatten().tolist()
-    observe_counts(histogram, ((float(value), int(counts[value])) for value in values))
+def _add(histogram: Histogram, by_layer: parts.Counts) -> None:
+    """Observe what a histogram of each layer, [layers, N + 1], counted."""
+    counts = by_layer.sum(axis=0)
+    observe_counts(histogram, ((float(value), int(counts[value])) for value in np.flatnonzero(counts)))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from oea_server.observe import counts, latency, snapshot
+from oea_server.observe import counts, latency, parts, snapshot
 from oea_server.observe.counts import Counted
 
 logger = logging.getLogger(__name__)
@@ -20,8 +20,6 @@ POINTS = 600
 
 RECENT = 60
 """Seconds that "recent" speaks of."""
-
-STEP_FIELDS = ("steps", "tokens_per_step", "step_ms")
 
 
 class Moment(NamedTuple):
@@ -98,17 +96,17 @@ class Stats:
             }
         total = moments[-1].counted
         recent = total.since(moments[0].counted) if len(moments) > RECENT else total
-        unique, _, vanilla = counts.histograms(recent.tally)
+        seen = parts.split(recent.tally)
         shadowed = total.shadow.any()
         return {
             **answer,
             "recent": counts.summary(recent),
             "total": counts.summary(total),
-            "layers": [layer(total, row) for row in range(len(total.layers))],
+            "layers": counts.by_layer(total),
             "distribution": {
-                "unique": counts.distribution(unique),
-                "vanilla": counts.distribution(vanilla),
-                "shadow": counts.distribution(counts.histograms(recent.shadow)[0]),
+                "unique": counts.distribution(seen.unique),
+                "vanilla": counts.distribution(seen.vanilla),
+                "shadow": counts.distribution(parts.split(recent.shadow).unique),
             },
             "bypassed": {reason: times for reason, times in total.bypassed.items() if times},
             "shadow": {"recent": counts.prediction(recent), "total": counts.prediction(total)} if shadowed else None,
@@ -121,8 +119,8 @@ class Stats:
             return None
         batch = counted.step_tokens / counted.steps
         line = latency.nearest(self._lines, batch)
-        unique, _, vanilla = counts.histograms(counted.shadow if counted.shadow.any() else counted.tally)
-        ours, theirs = counts.mean(unique), counts.mean(vanilla)
+        seen = parts.split(counted.shadow if counted.shadow.any() else counted.tally)
+        ours, theirs = counts.mean(seen.unique), counts.mean(seen.vanilla)
         if ours is None or theirs is None:
             return None
         return {
@@ -135,8 +133,7 @@ class Stats:
 
 def point(t: float, fresh: Counted, state: dict[str, Any]) -> dict[str, Any]:
     """One second."""
-    unique = counts.histograms(fresh.tally)[0]
-    shadow_unique, shadow_busiest, _ = counts.histograms(fresh.shadow)
+    unique, shadow = parts.split(fresh.tally).unique, parts.split(fresh.shadow)
     step = counts.summary(fresh)
     return {
         "t": round(t, 3),
@@ -147,16 +144,10 @@ def point(t: float, fresh: Counted, state: dict[str, Any]) -> dict[str, Any]:
         "vanilla": step["vanilla_unique_experts"],
         "busiest": step["busiest_rank"],
         "mass_kept": step["mass_kept"],
-        "shadow_unique": counts.mean(shadow_unique),
-        "shadow_busiest": counts.mean(shadow_busiest) if fresh.ranks > 1 else None,
+        "shadow_unique": counts.mean(shadow.unique),
+        "shadow_busiest": counts.mean(shadow.busiest) if fresh.ranks > 1 else None,
         "shadow_mass_kept": counts.mass_kept(fresh.shadow),
         "policy": state["settings"]["policy"],
         "version": state["version"],
         "layers": counts.means_by_layer(unique) if fresh.tally.any() else [],
     }
-
-
-def layer(total: Counted, row: int) -> dict[str, Any]:
-    """One MoE layer since the start."""
-    alone = counts.summary(total.of_layer(row))
-    return {"layer": total.layers[row], **{name: each for name, each in alone.items() if name not in STEP_FIELDS}}

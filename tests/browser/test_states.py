@@ -43,18 +43,17 @@ def test_fits_and_is_drawn_in_both_themes(page: Page, serve: Serve, size: tuple[
     assert page.shown("chart-busiest")
     background = page.script("return getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(18, 21, 23)") == (name == "dark")
-    assert page.until(lambda: colours(page, "chart-layers") > 20, "a heat map of many shades")
+    assert page.until(lambda: shades(page) > 10, "a heat map whose layers differ")
     assert page.errors() == []
 
 
-def colours(page: Page, figure: str) -> int:
-    """Different colours of a drawing."""
+def shades(page: Page) -> int:
+    """Different colours down one second of the heat map, axes left out."""
     return int(
         page.script(
-            """const canvas = document.querySelector(`#${arguments[0]} canvas`);
-            const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-            return new Set(new Uint32Array(data.buffer)).size""",
-            figure,
+            """const canvas = document.querySelector("#chart-layers canvas");
+            const { data } = canvas.getContext("2d").getImageData(Math.round(canvas.width * 0.4), 20, 1, 240);
+            return new Set(new Uint32Array(data.buffer)).size"""
         )
     )
 

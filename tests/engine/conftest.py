@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import sys
 import tempfile
@@ -18,6 +17,7 @@ import requests
 
 from oea_server.demo.build import CONFIG, build
 from oea_server.demo.server import Server
+from tests.engine.recount import Together, record_together, replay_of
 
 LAYERS = int(str(CONFIG["num_hidden_layers"]))
 K = int(str(CONFIG["num_experts_per_tok"]))
@@ -86,6 +86,7 @@ class Servers:
         self._kind = ""
         self._server: Server | None = None
         self._transcripts: dict[str, Transcript] = {}
+        self._together: dict[str, Together] = {}
 
     def get(self, kind: str) -> Server:
         if kind != self._kind or self._server is None:
@@ -97,7 +98,13 @@ class Servers:
             self._kind = kind
             if kind not in self._transcripts:
                 self._transcripts[kind] = record(self._server)
+                if REPLAY and kind.startswith("k3"):
+                    self._together[kind] = record_together(self._server, LAYERS, K)
         return self._server
+
+    def together(self, kind: str) -> Together:
+        self.transcript(kind)
+        return self._together[kind]
 
     def transcript(self, kind: str) -> Transcript:
         if kind not in self._transcripts:
@@ -141,28 +148,13 @@ def generate(server: Server, prompt: str, **sampling: Any) -> Generation:
     return generation_of(reply.json()["meta_info"])
 
 
-def generate_together(server: Server, count: int) -> list[Generation]:
-    """So many greedy prompts of equal length in one request."""
-    body = {
-        "input_ids": [[100 + 7 * i + j for j in range(12)] for i in range(count)],
-        "sampling_params": {"temperature": 0, "max_new_tokens": NEW_TOKENS, "ignore_eos": True},
-        "return_logprob": True,
-        "logprob_start_len": 0,
-        "return_routed_experts": True,
-    }
-    reply = requests.post(f"{server.url}/generate", json=body, timeout=300)
-    assert reply.status_code == 200, reply.text
-    return [generation_of(each["meta_info"]) for each in reply.json()]
-
-
 def generation_of(meta: dict[str, Any]) -> Generation:
     """One answer's `meta_info`."""
     prompt_part, own = meta["input_token_logprobs"], meta["output_token_logprobs"]
-    experts = np.frombuffer(base64.b64decode(meta.get("routed_experts", "")), dtype=np.int32)
     return Generation(
         [token for _, token, _ in prompt_part],
         [logprob for logprob, _, _ in prompt_part[1:]],
         [token for _, token, _ in own],
         [logprob for logprob, _, _ in own],
-        experts.reshape(-1, LAYERS, K),
+        replay_of(meta, LAYERS, K),
     )

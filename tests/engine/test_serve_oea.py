@@ -12,7 +12,8 @@ import requests
 
 from oea_server.demo.server import Server
 from tests.engine.client import OfficialClient
-from tests.engine.conftest import EXTRA_STEPS, LAYERS, NEW_TOKENS, PROMPTS, Servers, generate
+from tests.engine.conftest import EXTRA_STEPS, LAYERS, NEW_TOKENS, PROMPTS, REPLAY, K, Servers, generate
+from tests.engine.recount import TOGETHER_STEPS, record_together
 
 
 @pytest.fixture
@@ -157,6 +158,19 @@ def test_the_running_server_is_steered(server: Server) -> None:
         assert "OEA: settings changed: policy vanilla -> oea, k0 auto -> 2" in server.log.read_text()
     finally:
         server.steer(policy="oea", k0="auto")
+
+
+@pytest.mark.skipif(not REPLAY, reason="SGLang 0.5.17 keeps routing replays on GPUs only")
+def test_the_counterfactual_is_what_vanilla_reads(server: Server) -> None:
+    """Checked where it is none: served vanilla, replayed and recounted."""
+    server.steer(policy="vanilla")
+    try:
+        together = record_together(server, LAYERS, K)
+    finally:
+        server.steer(policy="oea")
+    unique = sum(map(len, together.layers))
+    assert together.gained["oea_vanilla_unique_experts_sum"] == together.gained["oea_unique_experts_sum"] == unique
+    assert together.bypassed["policy"] == TOGETHER_STEPS
 
 
 def test_a_wrong_knob_changes_nothing_and_says_why(server: Server) -> None:

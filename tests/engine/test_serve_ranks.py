@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pytest
-import requests
 
 from oea_server.demo.server import Server
 from tests.engine.client import OfficialClient
-from tests.engine.conftest import LAYERS, NEW_TOKENS, PROMPTS, Generation, Servers, generate, generate_together
+from tests.engine.conftest import LAYERS, NEW_TOKENS, PROMPTS, Generation, Servers, generate
+from tests.engine.recount import TOGETHER, TOGETHER_STEPS
 
 DECODED = NEW_TOKENS - 1
 
@@ -51,60 +49,26 @@ def test_the_metric_is_an_independent_recount_of_the_replay(servers: Servers, ki
 
 
 @pytest.mark.parametrize("kind", ["k3", "k3-ep2"])
-def test_the_counters_are_a_recount_of_the_replay_of_many_at_once(servers: Servers, kind: str) -> None:
-    """One request of seven prompts, which decode in step, with health checks in between; recounted by sets."""
-    server = servers.get(kind)
-    for _ in range(5):
-        before, bypassed = server.settled_metrics(), server.stats()["bypassed"]
-        with ThreadPoolExecutor(1) as pool:
-            health = [pool.submit(requests.get, f"{server.url}/health_generate", timeout=60) for _ in range(3)]
-            together = [decode_experts(each) for each in generate_together(server, 7)]
-        assert all(each.result().status_code == 200 for each in health)
-        after = server.settled_metrics()
-        gained = {name: after[name] - before.get(name, 0) for name in after}
-        if gained["oea_decode_step_seconds_count"] == DECODED:
-            break
-    assert gained["oea_decode_step_seconds_count"] == DECODED, "the prompts never came into one batch"
-    steps = np.stack(together, axis=1)  # [steps, tokens, layers, k]
-    tokens = [set(ids) for ids in steps.reshape(-1, steps.shape[-1]).tolist()]
-    layers = [set(ids) for ids in steps.swapaxes(1, 2).reshape(DECODED * LAYERS, -1).tolist()]
-    unique = sum(map(len, layers))
-    size = server.config()["model"]["expert_bytes"]
-    assert gained["oea_decode_batch_size_sum"] == 7 * DECODED
+def test_the_counters_are_a_recount_of_many_at_once(servers: Servers, kind: str) -> None:
+    """Seven prompts that decode in step, with health checks in between; recounted by sets."""
+    together = servers.together(kind)
+    gained, layers, tokens = together.gained, together.layers, together.tokens
+    unique, taken = sum(map(len, layers)), sum(map(len, tokens))
+    size = 3 * 256 * 128 * 4  # an expert, float32 here
+    assert gained["oea_decode_batch_size_sum"] == TOGETHER * TOGETHER_STEPS
     assert gained["oea_unique_experts_count"] == gained["oea_vanilla_unique_experts_count"] == len(layers)
     assert gained["oea_unique_experts_sum"] == unique
     assert gained["oea_routed_tokens_total"] == len(tokens)
-    assert gained["oea_assignments_total"] == sum(map(len, tokens))
-    assert gained["oea_piggybacked_assignments_total"] == sum(map(len, tokens)) - 3 * len(tokens)
+    assert gained["oea_assignments_total"] == taken
+    assert gained["oea_piggybacked_assignments_total"] == taken - 3 * len(tokens)
     assert gained["oea_expert_bytes_read_total"] == unique * size
     saved = gained["oea_vanilla_unique_experts_sum"] - unique
-    assert gained["oea_expert_bytes_saved_total"] == saved * size
     assert saved > 0
+    assert gained["oea_expert_bytes_saved_total"] == saved * size
     if kind == "k3-ep2":
         busiest = sum(max(sum(expert // 64 == rank for expert in each) for rank in (0, 1)) for each in layers)
         assert gained["oea_max_rank_unique_experts_sum"] == busiest
-    later = server.stats()["bypassed"]
-    assert later["prefill"] > bypassed.get("prefill", 0)
-    assert later.get("schedule", 0) == bypassed.get("schedule", 0)
-
-
-def test_the_vanilla_counter_is_what_vanilla_really_reads(servers: Servers) -> None:
-    """The counterfactual, checked where it is no counterfactual: served vanilla, replayed, recounted."""
-    server = servers.get("k3")
-    server.steer(policy="vanilla")
-    try:
-        for _ in range(5):
-            before = server.settled_metrics()
-            together = [decode_experts(each) for each in generate_together(server, 7)]
-            after = server.settled_metrics()
-            gained = {name: after[name] - before.get(name, 0) for name in after}
-            if gained["oea_decode_step_seconds_count"] == DECODED:
-                break
-        layers = np.stack(together, axis=1).swapaxes(1, 2).reshape(DECODED * LAYERS, -1)
-        unique = sum(len(set(ids)) for ids in layers.tolist())
-        assert gained["oea_vanilla_unique_experts_sum"] == gained["oea_unique_experts_sum"] == unique
-    finally:
-        server.steer(policy="oea")
+    assert list(together.bypassed) == ["prefill"]
 
 
 @pytest.mark.parametrize("prompt", range(len(PROMPTS)))

@@ -103,6 +103,12 @@ def test_a_change_that_is_none_is_refused_with_one_line(body: str, status: int, 
     assert json.dumps(replicas.now) == before
 
 
+def test_whole_numbers_may_be_written_as_json_likes() -> None:
+    asked = change.parse(b'{"k0": 4.0, "k_max": 8.0, "max_rank": null, "p": 1, "seed": 2e3}')
+    assert asked == {"k0": "4", "k_max": 8, "max_rank": None, "p": 1.0, "seed": 2000}
+    assert isinstance(asked["k_max"], int)
+
+
 def test_policies_that_graphs_do_not_hold_are_refused() -> None:
     replicas = Replicas()
     replicas.now[0] |= {"policies": ["vanilla", "shadow"], "fixed": "CUDA graphs were captured otherwise"}

@@ -1,3 +1,4 @@
+import { GAP } from "./history.js";
 import { clock, count, number } from "./words.js";
 import { colour, onTheme } from "./theme.js";
 import { Plot, drawChanges, overTime } from "./plot.js";
@@ -6,7 +7,7 @@ import { roomy } from "./charts.js";
 const SHADES = 64;
 const ROW = 14; // pixels of a layer, where there are few
 const TALLEST = 280;
-const FRAME = 40; // of the plot's height: its axis and padding
+const FRAME = 44; // of the plot's height: its axis and padding
 
 /** Time by layer, colour = T. */
 export class Heatmap {
@@ -15,9 +16,9 @@ export class Heatmap {
     this.experts = experts;
     this.layers = 1;
     this.top = 1;
-    this.strip = document.createElement("canvas");
-    this.strip.width = 1;
+    this.columns = document.createElement("canvas");
     this.figure = document.getElementById("chart-layers");
+    onTheme(() => (this.shades = null)); // before the plot's own, which draws
     const series = [{ name: "", line: "", text: (_, i) => (i === null ? "" : this.#spread(i)), uplot: { show: false } }];
     this.plot = new Plot(this.figure, series, overTime(history, {
       height: 110,
@@ -32,7 +33,6 @@ export class Heatmap {
       cursor: { sync: { key: "time" }, y: true },
     }));
     this.scale = scale(this.figure.querySelector(".legend"));
-    onTheme(() => (this.shades = null));
   }
 
   draw(layers) {
@@ -47,32 +47,41 @@ export class Heatmap {
     this.plot.show([rows.map((row) => row.t), rows.map(() => null)]);
   }
 
+  /** One column of pixels per second, all of them written at once, then each laid where its second is. */
   #paint(u) {
-    if (!this.rows) return;
+    if (!this.rows?.length) return;
     const { ctx } = u;
     const { left, top, width, height } = u.bbox;
-    const context = this.strip.getContext("2d");
-    this.strip.height = this.layers;
-    this.shades ??= shades();
+    this.#fill();
     ctx.save();
     ctx.imageSmoothingEnabled = false;
     ctx.beginPath();
     ctx.rect(left, top, width, height);
     ctx.clip();
     let before = -Infinity;
-    for (const { t, layers } of this.rows) {
-      const from = u.valToPos(Math.max(before, t - 1.5), "x", true);
-      const to = u.valToPos(t, "x", true);
+    this.rows.forEach(({ t, layers }, i) => {
+      const from = Math.floor(u.valToPos(Math.max(before, t - GAP), "x", true));
+      const to = Math.ceil(u.valToPos(t, "x", true));
       before = t;
-      if (!layers.length) continue;
-      layers.slice(0, this.layers).forEach((value, layer) => {
-        const share = Math.min(1, Math.max(0, (value ?? 0) / this.top));
-        context.fillStyle = this.shades[Math.round(share * (SHADES - 1))];
-        context.fillRect(0, layer, 1, 1);
-      });
-      ctx.drawImage(this.strip, Math.floor(from), top, Math.ceil(to) - Math.floor(from), height);
-    }
+      if (layers.length) ctx.drawImage(this.columns, i, 0, 1, this.layers, from, top, to - from, height);
+    });
     ctx.restore();
+  }
+
+  #fill() {
+    this.shades ??= shades();
+    this.columns.width = this.rows.length;
+    this.columns.height = this.layers;
+    const context = this.columns.getContext("2d");
+    const image = context.createImageData(this.rows.length, this.layers);
+    const pixels = new Uint32Array(image.data.buffer);
+    this.rows.forEach(({ layers }, i) => {
+      for (let layer = 0; layer < Math.min(layers.length, this.layers); layer++) {
+        const share = Math.min(1, Math.max(0, layers[layer] / this.top));
+        pixels[layer * this.rows.length + i] = this.shades[Math.round(share * (SHADES - 1))];
+      }
+    });
+    context.putImageData(image, 0, 0);
   }
 
   #labelled() {
@@ -93,14 +102,16 @@ export class Heatmap {
   }
 }
 
+/** From the lowest to the highest T, as pixels of an image. */
 function shades() {
-  const ends = [colour("heat-low"), colour("heat-mid"), colour("heat-high")].map((text) => text.match(/[\d.]+/g).map(Number));
-  return Array.from({ length: SHADES }, (_, i) => {
+  const ends = ["heat-low", "heat-mid", "heat-high"].map((name) => colour(name).match(/[\d.]+/g).slice(0, 3).map(Number));
+  const bytes = new Uint8ClampedArray(4 * SHADES);
+  for (let i = 0; i < SHADES; i++) {
     const place = (i / (SHADES - 1)) * 2;
-    const [from, to] = place < 1 ? [ends[0], ends[1]] : [ends[1], ends[2]];
-    const mixed = from.slice(0, 3).map((value, band) => Math.round(value + (to[band] - value) * (place - (place < 1 ? 0 : 1))));
-    return `rgb(${mixed})`;
-  });
+    const [from, to, share] = place < 1 ? [ends[0], ends[1], place] : [ends[1], ends[2], place - 1];
+    bytes.set([...from.map((value, band) => value + (to[band] - value) * share), 255], 4 * i);
+  }
+  return new Uint32Array(bytes.buffer);
 }
 
 function scale(place) {

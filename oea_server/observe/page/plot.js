@@ -2,6 +2,7 @@ import { clock } from "./words.js";
 import { colour, onTheme } from "./theme.js";
 
 const AXIS_WIDTH = 44; // the same for all, so that times stand one above the other
+const STEPS = [5, 10, 15, 30, 60, 120, 180, 300]; // seconds between two times on an axis
 const FONT = "12px Inter, system-ui, sans-serif";
 const readout = document.getElementById("readout");
 
@@ -31,7 +32,7 @@ export class Plot {
       {
         width: Math.max(this.host.clientWidth, 120),
         height,
-        padding: [14, 20, 0, 0],
+        padding: [18, 20, 0, 0],
         legend: { show: false },
         cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 }, ...(options.cursor ?? {}) },
         scales: { x, y },
@@ -102,11 +103,18 @@ export class Plot {
 /** Options of a plot over time: one window and one cursor for all. */
 export const overTime = (history, more) => ({
   x: { time: true, range: () => history.range },
-  xAxis: { values: (u, times, _, __, step) => times.map((t) => clock(t, step < 60)) },
+  xAxis: { incrs: STEPS, splits: roundTimes, values: (u, times, _, __, step) => times.map((t) => clock(t, step < 60)) },
   at: (t, i) => clock(t) + versionAt(history, t),
   cursor: { sync: { key: "time" } },
   ...more,
 });
+
+/** uPlot's own may lie beyond the end. */
+function roundTimes(u, axis, from, to, step) {
+  const times = [];
+  for (let t = Math.ceil(from / step) * step; t <= to; t += step) times.push(t);
+  return times;
+}
 
 function versionAt(history, t) {
   const point = history.points.find((one) => one.t === t);

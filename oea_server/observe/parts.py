@@ -1,0 +1,47 @@
+"""A tally on the host, in numpy: torch would start its threads for sums this small, in a scheduler that needs them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from oea_server.routing.tally import MASS_UNIT, SUMS, Tally
+
+Counts = npt.NDArray[np.int64]
+
+
+class Parts(NamedTuple):
+    """`oea_server.routing.tally.Tally.data`, of some or of all layers."""
+
+    unique: Counts
+    """[..., N + 1]: steps that woke so many experts."""
+    busiest: Counts
+    vanilla: Counts
+    sums: Counts
+    """[..., 4]"""
+
+
+def split(counts: Counts) -> Parts:
+    """[..., 3 (N + 1) + 4] in its parts."""
+    unique, busiest, vanilla = np.split(counts[..., : -len(SUMS)], 3, axis=-1)
+    return Parts(unique, busiest, vanilla, counts[..., -len(SUMS) :])
+
+
+def read(tally: Tally) -> Counts:
+    """A copy of all counters, [layers, 3 (N + 1) + 4]; on the current stream, if they are on a GPU."""
+    on_host: Counts = tally.data.numpy().copy() if tally.data.device.type == "cpu" else tally.data.cpu().numpy()
+    return on_host
+
+
+def experts(histogram: Counts) -> Counts:
+    """Experts in all observations together. [..., N + 1] -> [...]."""
+    total: Counts = histogram @ np.arange(histogram.shape[-1])
+    return total
+
+
+def mass_kept(sums: Counts) -> float | None:
+    """Mean share of vanilla's router mass that was kept, by sums of some layers, [4]; None without tokens."""
+    tokens = int(sums[SUMS.index("tokens")])
+    return float(sums[SUMS.index("mass_kept")]) / MASS_UNIT / tokens if tokens else None

@@ -1,0 +1,47 @@
+"""The document itself, without a browser."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+
+from oea_server.observe.page import FOLDER, SCRIPTS, STYLES, html
+
+
+def test_all_of_it_is_inside() -> None:
+    assert not re.findall(r"""(?:src|href)=["'](?!#|data:)[^"']*["']""", html())
+    assert not re.findall(r"(?:url\(|@import)", html())
+    assert "{{" not in re.sub(r"<(script|style)>.*?</\1>", "", html(), flags=re.DOTALL)
+
+
+def test_every_file_of_the_folder_is_in_it() -> None:
+    files = {path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.*") if path.suffix in (".js", ".css")}
+    assert files == {*SCRIPTS, *STYLES, "vendor/uPlot.iife.min.js"}
+
+
+def test_no_module_uses_one_that_stands_after_it() -> None:
+    for i, name in enumerate(SCRIPTS):
+        text = (FOLDER / name).read_text(encoding="utf-8")
+        used = re.findall(r'^import .* from "\./(.*)";$', text, re.MULTILINE)
+        assert len(used) == text.count("import "), name
+        assert set(used) <= set(SCRIPTS[:i]), name
+
+
+def test_its_policy_names_what_it_contains_and_nothing_else() -> None:
+    policy = re.findall(r'Content-Security-Policy" content="([^"]*)"', html())[0]
+    parts = re.findall(r"<(?:script|style)>(.*?)</(?:script|style)>", html(), re.DOTALL)
+    hashes = [base64.b64encode(hashlib.sha256(part.encode()).digest()).decode() for part in parts]
+    assert len(hashes) == 3
+    assert re.findall(r"'sha256-([^']*)'", policy) == hashes
+    assert "unsafe" not in policy
+    assert policy.startswith("default-src 'none'; connect-src 'self';")
+
+
+def test_uplot_is_unchanged_and_bears_its_licence() -> None:
+    note = (FOLDER / "vendor/README.md").read_text(encoding="utf-8")
+    sums = re.findall(r"([0-9a-f]{64})  (\S+)", note)
+    assert len(sums) == 2
+    for digest, name in sums:
+        assert hashlib.sha256((FOLDER / "vendor" / name).read_bytes()).hexdigest() == digest
+    assert "Copyright (c) 2022 Leon Sorokin" in html()

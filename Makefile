@@ -4,7 +4,7 @@ VENV := .venv
 LOWER := .venv-0.5.17
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint test-unit test-engine test-lower clean
+.PHONY: setup system demo test lint test-unit test-deploy test-engine test-browser test-lower clean
 
 setup: $(VENV)/.ready
 
@@ -16,10 +16,14 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[cpu,dev]'
 	@touch $@
 
+# what the tests use that is no Python package; without it they say so and skip
+system:
+	apt-get install -y --no-install-recommends chromium chromium-driver prometheus
+
 demo: setup
 	@$(BIN)/oea-server demo
 
-test: lint test-unit test-engine test-lower
+test: lint test-unit test-deploy test-engine test-browser test-lower
 
 lint: setup
 	@$(BIN)/ruff check .
@@ -32,9 +36,15 @@ test-unit: setup
 test-engine: setup
 	@$(BIN)/pytest tests/engine
 
+test-deploy: setup
+	@$(BIN)/pytest tests/deploy
+
+test-browser: setup
+	@$(BIN)/pytest tests/browser
+
 # the oldest SGLang that is supported, in an environment of its own
 test-lower: $(LOWER)/.ready
-	@$(LOWER)/bin/pytest tests/unit tests/engine/test_seams.py tests/engine/test_serve_oea.py tests/engine/test_serve_vanilla.py
+	@$(LOWER)/bin/pytest tests/unit tests/engine/test_seams.py tests/engine/test_http.py tests/engine/test_serve_oea.py tests/engine/test_serve_vanilla.py
 
 $(LOWER)/.ready: pyproject.toml constraints-0.5.17.txt
 	@echo "==> installing SGLang 0.5.17 into $(LOWER), for the tests"

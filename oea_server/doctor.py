@@ -38,8 +38,8 @@ def examine(argv: Sequence[str]) -> bool:
             facts, problems = _examine_engine(launch)
         for name, fact in facts:
             say(f"[bold]{name:8}[/]  {escape(fact)}")
-        if launch.settings.policy == "vanilla":
-            problems.append("the policy is vanilla")
+        if launch.settings.policy in ("vanilla", "shadow"):
+            problems.append(f"the policy is {launch.settings.policy}")
     for problem in problems:
         say(f"[red]✗[/] {escape(problem)}")
     say("[red]serving would not be OEA[/]" if problems else "[green]✓ serving would be OEA[/]")
@@ -87,11 +87,11 @@ def _examine_engine(launch: serve.Launch) -> tuple[list[tuple[str, str]], list[s
 
 
 def _describe(settings: Settings, k: int) -> str:
-    policy = settings.policy_for(k)
+    policy = settings.shadow_for(k) or settings.policy_for(k)
     knobs = {"k0": policy.k0, "p": policy.p, "k_max": policy.k_max or k, "max_rank": policy.max_rank or "all"}
     of: dict[str, dict[str, Any]] = {"oea": knobs, "pruned": {"k0": policy.k0}, "random": {"seed": policy.seed}}
     shown = of.get(policy.name, {})
-    return ", ".join([policy.name, *(f"{name} {value}" for name, value in shown.items())])
+    return ", ".join([settings.policy, *(f"{name} {value}" for name, value in shown.items())])
 
 
 def _version(package: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from oea_server.routing.schedule import MAX_K0
 from oea_server.settings import LIVE, Settings
@@ -25,20 +25,22 @@ def _field(name: str) -> tuple[Any, Any]:
     return annotation, field
 
 
-def _whole(body: Any) -> Any:
-    """In JSON 8.0 is a whole number, as 8 is."""
-    if not isinstance(body, dict):
-        return body
-    return {
-        name: int(value) if isinstance(value, float) and value.is_integer() else value for name, value in body.items()
-    }
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"minProperties": 1})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole(cls, body: Any) -> Any:
+        """In JSON 8.0 is a whole number, as 8 is."""
+        if not isinstance(body, dict):
+            return body
+        return {
+            name: int(each) if isinstance(each, float) and each.is_integer() else each for name, each in body.items()
+        }
 
 
 FIELDS: dict[str, Any] = {name: _field(name) for name in LIVE}
-STRICT = ConfigDict(extra="forbid", strict=True, json_schema_extra={"minProperties": 1})
-Change = create_model(
-    "OeaConfigChange", __config__=STRICT, __validators__={"whole": model_validator(mode="before")(_whole)}, **FIELDS
-)
+Change = create_model("OeaConfigChange", __base__=_Strict, **FIELDS)
 """Any of the knobs; those that are left out stay as they are."""
 
 

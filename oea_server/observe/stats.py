@@ -44,6 +44,9 @@ class Stats:
         self._points: deque[dict[str, Any]] = deque(maxlen=POINTS)
         self._moments: deque[Moment] = deque(maxlen=RECENT + 1)
         self._state: dict[str, Any] | None = None
+        self._newest = 0.0
+        self._unchanged = 0
+        """Looks in a row that found nothing new."""
         self._lock = threading.Lock()
 
     def start(self) -> None:
@@ -66,7 +69,12 @@ class Stats:
         counted = counts.together(snapshots)
         if counted is None:
             return
-        state = max(snapshots, key=lambda each: each.t).state
+        newest = max(snapshots, key=lambda each: each.t)
+        self._unchanged = self._unchanged + 1 if newest.t == self._newest else 0
+        self._newest = newest.t
+        if self._unchanged == 1:  # late rather than idle, as likely as not: what it counts comes with the next look
+            return
+        state = newest.state
         with self._lock:
             before = self._moments[-1].counted if self._moments else None
             self._points.append(point(t, counted.since(before), state))

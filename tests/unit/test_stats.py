@@ -52,8 +52,8 @@ def test_seconds_and_sums(tmp_path: Path) -> None:
     scheduler.state = state("vanilla", 1)
     reporter.report()
     stats.look(11.0)
-    reporter.report()
-    stats.look(12.0)
+    stats.look(12.0)  # nothing new may be a snapshot that comes late
+    stats.look(13.0)
     body = stats.body(state("vanilla", 1))
     idle, busy, idle_again = body["points"]
     assert (idle["steps"], idle["unique"], idle["layers"], idle["policy"]) == (0, None, [], "oea")
@@ -81,7 +81,7 @@ def test_seconds_and_sums(tmp_path: Path) -> None:
     assert body["distribution"] == {"unique": {"1": 2, "4": 2}, "vanilla": {"1": 2, "4": 2}, "shadow": {}}
     assert body["bypassed"] == {"policy": 2}
     assert body["shadow"] is None
-    assert [each["t"] for each in stats.body(state(), since=10.5)["points"]] == [11.0, 12.0]
+    assert [each["t"] for each in stats.body(state(), since=10.5)["points"]] == [11.0, 13.0]
     json.dumps(body)
 
 
@@ -96,7 +96,7 @@ def test_recent_is_a_minute_and_points_are_ten(tmp_path: Path) -> None:
         stats.look(float(second))
     body = stats.body(state())
     assert len(body["points"]) == 600
-    assert body["points"][0]["t"] == 100
+    assert body["points"][0]["t"] == 99  # the first idle second is none: it may have been a late one
     assert body["total"]["steps"] == 600
     assert body["recent"]["steps"] == 0
     assert body["recent"]["unique_experts"] is None

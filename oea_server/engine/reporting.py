@@ -9,9 +9,6 @@ import logging
 
 from oea_server.engine.control import state_of
 from oea_server.engine.runtime import Runtime
-from oea_server.observe.metrics import Metrics
-from oea_server.observe.reporter import Counted, Options, Reporter
-from oea_server.observe.snapshot import folder
 
 logger = logging.getLogger(__name__)
 
@@ -24,13 +21,21 @@ def is_reporting_rank() -> bool:
 
 
 def start(now: Runtime) -> None:
-    """Report to SGLang's `/metrics` once a second, if the server has metrics at all."""
+    """Report to SGLang's `/metrics` once a second, if the server has metrics at all.
+
+    Imports prometheus_client here, not above: imported in the launcher before SGLang has set
+    PROMETHEUS_MULTIPROC_DIR, it would keep the launcher's own metrics (TTFT among them) to itself.
+    """
     from sglang.srt.runtime_context import get_parallel, get_server_args
 
     state = f"OEA: router {'active' if now.active else 'inactive'}{': ' if now.reason else ''}{now.reason}"
     logger.log(logging.WARNING if now.reason else logging.INFO, state)
     if not get_server_args().enable_metrics:
         return
+    from oea_server.observe.metrics import Metrics
+    from oea_server.observe.reporter import Counted, Options, Reporter
+    from oea_server.observe.snapshot import folder
+
     if now.tally is None or now.shadow_tally is None or now.clock is None:
         Metrics().set_router_active(now.active, now.reason)
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -77,6 +78,8 @@ class Transcript:
     generations: list[Generation]
     before: dict[str, float]
     after: dict[str, float]
+    families: set[str]
+    """All metrics of the server, SGLang's and ours."""
 
 
 class Servers:
@@ -132,7 +135,9 @@ def record(server: Server) -> Transcript:
     for _ in range(2):
         assert requests.get(f"{server.url}/health_generate", timeout=30).status_code == 200
     generations = [generate(server, prompt) for prompt in PROMPTS]
-    return Transcript(generations, before, server.settled_metrics())
+    after = server.settled_metrics()
+    text = requests.get(f"{server.url}/metrics", timeout=30).text
+    return Transcript(generations, before, after, set(re.findall(r"^# HELP (\S+)", text, re.MULTILINE)))
 
 
 def generate(server: Server, prompt: str, **sampling: Any) -> Generation:

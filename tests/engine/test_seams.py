@@ -398,6 +398,18 @@ def test_plain_sglang_with_a_clashing_option_ends_before_weights_load() -> None:
     assert "Load weight" not in done.stderr
 
 
+def test_the_plug_in_leaves_prometheus_to_sglang() -> None:
+    """Imported before SGLang has set its folder, prometheus_client would keep the launcher's metrics to itself."""
+    script = (
+        "import sys\n"
+        "from sglang.srt.plugins import load_plugins\n"
+        "load_plugins()\n"
+        "from oea_server.engine import plugin\n"
+        "print(plugin.active, 'prometheus_client' in sys.modules)\n"
+    )
+    assert run(sys.executable, "-c", script).stdout.strip() == "True False"
+
+
 def test_a_plug_in_that_breaks_is_not_swallowed() -> None:
     script = (
         "from oea_server.engine import plugin\n"

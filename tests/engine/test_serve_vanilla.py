@@ -58,3 +58,11 @@ def test_the_logits_are_transformers(servers: Servers) -> None:
         assert logprobs[len(generation.prompt_ids) - 1 : -1].argmax(-1).tolist() == generation.ids
     print(f"largest difference of a log-probability: {worst:.2e}")
     assert worst < 1e-3
+
+
+def test_sglangs_own_metrics_are_all_there(servers: Servers) -> None:
+    """Those of the HTTP process too, such as the time to first token."""
+    plain, ours = (servers.transcript(kind).families for kind in ("plain", "vanilla"))
+    assert "sglang:time_to_first_token_seconds" in plain
+    assert plain <= ours
+    assert all(name.startswith("oea_") for name in ours - plain)

@@ -1,0 +1,146 @@
+"""Every panel and every alert has data, from a real server under load through a real Prometheus."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import pytest
+import requests
+
+from oea_server.demo.build import build
+from oea_server.demo.server import Server
+from tests.deploy.names import DASHBOARD, alerts, panel_expressions, rules
+from tests.deploy.scraping import Prometheus, prometheus
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("prometheus") is None, reason="needs Prometheus: apt-get install prometheus (make system)"
+)
+
+FLAGS = {"tp1": (), "ep2": ("--tp", "2", "--ep-size", "2")}
+CHATS, SECONDS = 6, 40
+ONE_RANK = {"oea_max_rank_unique_experts"}
+"""What a server without expert parallelism does not have."""
+
+
+@dataclass(frozen=True)
+class Scraped:
+    kind: str
+    server: Server
+    ours: Prometheus
+    theirs: Prometheus
+    """An operator's own, without our relabelling."""
+
+    def has(self, expression: str) -> bool:
+        """Whether this kind of server has the metrics that an expression reads."""
+        return self.kind == "ep2" or not any(name in expression for name in ONE_RANK)
+
+
+def chat(server: Server, stop: threading.Event) -> None:
+    while not stop.is_set():
+        stream = server.client.chat.completions.create(
+            model="demo",
+            messages=[{"role": "user", "content": "go on"}],
+            max_tokens=24,
+            stream=True,
+            extra_body={"ignore_eos": True},
+        )
+        for _ in stream:
+            pass
+
+
+@pytest.fixture(scope="module", params=list(FLAGS))
+def scraped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
+    model = ("--model-path", str(build()), "--served-model-name", "demo", "--max-total-tokens", "65536")
+    with Server(*model, *FLAGS[request.param], "--oea-per-layer-metrics") as server, ExitStack() as stack:
+        ours, theirs = (
+            stack.enter_context(prometheus(tmp_path_factory.mktemp("prometheus"), server.port, relabel))
+            for relabel in (True, False)
+        )
+        stop = threading.Event()
+        chats = [threading.Thread(target=chat, args=(server, stop)) for _ in range(CHATS)]
+        for each in chats:
+            each.start()
+        try:
+            for policy in ("shadow", "oea"):
+                server.steer(policy=policy)
+                time.sleep(SECONDS / 2)
+            yield Scraped(request.param, server, ours, theirs)
+        finally:
+            stop.set()
+            for each in chats:
+                each.join()
+
+
+def substituted(expression: str, seen: Prometheus) -> str:
+    """With the dashboard's variables as Grafana would fill them in."""
+    values = {"window": "1m"}
+    for variable in DASHBOARD["templating"]["list"]:
+        if variable["type"] == "query":
+            asked = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"])
+            assert asked is not None
+            found = seen.label_values(fill(asked[1], values), asked[2])
+            assert found, variable["query"]
+            values[variable["name"]] = "|".join(map(re.escape, found))
+    return fill(expression, values)
+
+
+def fill(text: str, values: dict[str, str]) -> str:
+    return re.sub(r"\$(\w+)", lambda name: values[name[1]].replace("\\", "\\\\"), text)
+
+
+def operands(expression: str) -> list[str]:
+    """An alert's sides, each as a question that has an answer, 0 or 1, where its series exist."""
+    sides = re.split(r"\b(?:and|unless) on \(namespace, pod\)", re.sub(r"#.*", "", expression))
+    return [re.sub(r"(==|>=|<=|>|<)\s*(?=[\d(])", r"\1 bool ", side) for side in sides]
+
+
+@pytest.mark.parametrize("whose", ["ours", "theirs"])
+def test_every_panel_has_data(scraped: Scraped, whose: str) -> None:
+    seen = getattr(scraped, whose)
+    empty = [
+        (title, expression)
+        for title, expression in panel_expressions()
+        if not seen.query(substituted(expression, seen)) and scraped.has(expression)
+    ]
+    assert not empty
+
+
+@pytest.mark.parametrize("whose", ["ours", "theirs"])
+def test_every_rule_and_every_side_of_an_alert_has_data(scraped: Scraped, whose: str) -> None:
+    seen = getattr(scraped, whose)
+    recorded = [rule["record"] for rule in rules() if "record" in rule]
+    sides = [side for alert in alerts() for side in operands(alert["expr"])]
+    assert len(sides) > len(alerts())
+    assert not [name for name in (*recorded, *sides) if not seen.query(name) and scraped.has(name)]
+
+
+def test_no_alert_fires_on_a_healthy_server(scraped: Scraped) -> None:
+    firing = {alert["metric"]["alertname"] for alert in scraped.ours.query('ALERTS{alertstate="firing"}')}
+    # a CPU's decode step takes longer than the promise of deploy/prometheus/rules/slo.yml, made for GPUs
+    assert {name for name in firing if "TokenBudget" not in name} == set()
+
+
+def test_the_panels_show_what_the_server_says(scraped: Scraped) -> None:
+    experts = scraped.ours.query('sum(oea_unique_experts_sum{pod="oea-server-0"})')[0]["value"][1]
+    assert 0 < float(experts) <= scraped.server.metrics()["oea_unique_experts_sum"]
+
+
+def test_the_changes_are_marked(scraped: Scraped) -> None:
+    assert scraped.ours.query("changes(oea_config_changes_total[5m]) > 0")
+
+
+def test_our_metrics_are_to_promtools_taste(scraped: Scraped) -> None:
+    text = requests.get(f"{scraped.server.url}/metrics", timeout=30).text
+    ours = [line for line in text.splitlines() if re.match(r"(# (HELP|TYPE) )?oea_", line)]
+    assert len(ours) > 100
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input="\n".join(ours) + "\n", capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -31,6 +31,7 @@ from oea_server.demo.server import Server
 from oea_server.routing import Policy, default_schedule
 from oea_server.routing.host import route
 from oea_server.routing.tally import HostTally
+from oea_server.settings import Settings
 
 ROUNDS, CHATS, TOKENS = 60, 16, 32
 SGLANG = (str(Path(sys.executable).with_name("sglang")), "serve")
@@ -111,13 +112,17 @@ def time_report() -> float:
     """Seconds of one report, of 94 layers (Qwen3-235B's) and 20 steps, into files as in SGLang's processes."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        from oea_server.observe.metrics import Metrics  # prometheus_client reads the variable once
-        from oea_server.observe.reporter import Reporter
+        from oea_server.engine.control import state_of  # prometheus_client reads the variable once
+        from oea_server.engine.runtime import Runtime
+        from oea_server.observe.metrics import Metrics
+        from oea_server.observe.reporter import Counted, Options, Reporter
 
         del os.environ["PROMETHEUS_MULTIPROC_DIR"]
-        layers, steps = range(94), 20
-        tally = HostTally(layers, 128, 8)
-        reporter = Reporter(Metrics(), tally, lambda: [(CHATS, 0.05)] * steps, lambda: (True, ""))
+        layers, steps, runtime = range(94), 20, Runtime(Settings())
+        tally, shadow = (HostTally(layers, 128, 8) for _ in range(2))
+        sizes = dict.fromkeys(layers, 1)
+        counted = Counted(tally, shadow, lambda: [(CHATS, 0.05)] * steps, {}, sizes, lambda: state_of(runtime))
+        reporter = Reporter(Metrics(), counted, Options(folder=Path(folder)))
         logits = torch.randn(CHATS, 128, dtype=torch.bfloat16)
 
         def report() -> float:

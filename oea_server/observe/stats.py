@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from oea_server.observe import counts, latency, parts, snapshot
 from oea_server.observe.counts import Counted
@@ -20,12 +20,6 @@ POINTS = 600
 
 RECENT = 60
 """Seconds that "recent" speaks of."""
-
-
-class Moment(NamedTuple):
-    t: float
-    counted: Counted
-    """Since the start."""
 
 
 class Stats:
@@ -42,7 +36,8 @@ class Stats:
         self._since = since
         self._lines = list(lines)
         self._points: deque[dict[str, Any]] = deque(maxlen=POINTS)
-        self._moments: deque[Moment] = deque(maxlen=RECENT + 1)
+        self._totals: deque[Counted] = deque(maxlen=RECENT + 1)
+        """Since the start, second by second."""
         self._state: dict[str, Any] | None = None
         self._newest = 0.0
         self._unchanged = 0
@@ -76,9 +71,9 @@ class Stats:
             return
         state = newest.state
         with self._lock:
-            before = self._moments[-1].counted if self._moments else None
+            before = self._totals[-1] if self._totals else None
             self._points.append(point(t, counted.since(before), state))
-            self._moments.append(Moment(t, counted))
+            self._totals.append(counted)
             self._state = state
 
     @property
@@ -90,9 +85,9 @@ class Stats:
         """The answer, with the points later than `since` (unix seconds)."""
         with self._lock:
             points = [each for each in self._points if each["t"] > since]
-            moments = list(self._moments)
+            totals = list(self._totals)
         answer: dict[str, Any] = {"t": time.time(), "config": state, "points": points, "missing": None}
-        if not moments:
+        if not totals:
             why = "no statistics: start the server with --enable-metrics" if self._folder is None else "nothing yet"
             return {
                 **answer,
@@ -102,8 +97,8 @@ class Stats:
                 "distribution": {"unique": {}, "vanilla": {}, "shadow": {}},
                 "bypassed": {},
             }
-        total = moments[-1].counted
-        recent = total.since(moments[0].counted) if len(moments) > RECENT else total
+        total = totals[-1]
+        recent = total.since(totals[0]) if len(totals) > RECENT else total
         seen = parts.split(recent.tally)
         shadowed = total.shadow.any()
         return {

@@ -178,7 +178,7 @@ def test_a_wrong_knob_changes_nothing_and_says_why(server: Server) -> None:
     with pytest.raises(RuntimeError, match="above the model's top-k 8"):
         server.steer(p=0.5, k0=9)
     assert server.config()["settings"] == before
-    assert "OEA: change refused: k0=9" in server.log.read_text()
+    assert "change: k0=9 guarantees 9 experts" in server.log.read_text()
 
 
 def test_switching_under_load_loses_nothing(server: Server) -> None:

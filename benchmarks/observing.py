@@ -25,7 +25,7 @@ from oea_server.bench import record
 from oea_server.bench.load import play
 from oea_server.bench.served import own_server
 
-LAYERS, CHATS, TOKENS, ROUNDS = 2, 16, 64, 100
+LAYERS, CHATS, TOKENS, ROUNDS = 2, 16, 64, 60
 SCRAPE, POLL = 5.0, 1.0
 """Seconds between two scrapes, as in deploy/prometheus/prometheus.yml, and between two polls of the page."""
 RESAMPLES = 10_000

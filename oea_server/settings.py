@@ -9,7 +9,7 @@ import argparse
 import difflib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -110,6 +110,10 @@ class Settings(BaseSettings):
         """The settings as OEA_* variables, defaults included."""
         values = self.model_dump(exclude_none=True)
         return {ENV_PREFIX + name.upper(): str(value) for name, value in values.items()}
+
+
+POLICIES: tuple[str, ...] = get_args(Settings.model_fields["policy"].annotation)
+"""Every value of `Settings.policy`."""
 
 
 def read(given: Mapping[str, Any] | None = None) -> Settings:

@@ -16,7 +16,7 @@ from oea_server.routing.fastest import way
 from oea_server.routing.knobs import Knobs
 from oea_server.routing.policy import Policy
 from oea_server.routing.tally import Tally, tally_on
-from oea_server.settings import Settings
+from oea_server.settings import POLICIES, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ class Runtime:
         """The policies that can be switched to now."""
         if self.frozen is not None:
             return ()
-        return ("oea", "vanilla", "shadow", "pruned", "random") if self.graphs is None else GRAPHS[self.graphs][1]
+        return POLICIES if self.graphs is None else GRAPHS[self.graphs][1]
 
     @property
     def fixed(self) -> str | None:

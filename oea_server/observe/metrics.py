@@ -13,6 +13,7 @@ from typing import Any
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from oea_server.routing.tally import MASS_UNIT
+from oea_server.settings import POLICIES
 
 EXPERTS = (
     *(1, 2, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60, 64),
@@ -23,8 +24,6 @@ SECONDS = (
     *(0.001, 0.002, 0.003, 0.004, 0.006, 0.008, 0.01, 0.012, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.08),
     *(0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0),
 )
-
-POLICIES = ("oea", "vanilla", "shadow", "pruned", "random")
 
 
 class Metrics:

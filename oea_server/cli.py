@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
 from typing import Annotated, NoReturn
 
 import typer
 
 from oea_server.bench.commands import app as bench
 from oea_server.config import app as config
+from oea_server.patching.commands import app as patch
+from oea_server.provenance import commit, version
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Serve Mixture-of-Experts models faster: SGLang with OEA routing."
 )
 app.add_typer(bench, name="bench")
 app.add_typer(config, name="config")
+app.add_typer(patch, name="patch")
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -62,7 +64,7 @@ def demo(
 def main(show_version: Annotated[bool, typer.Option("--version", help="Print versions and exit.")] = False) -> None:
     """Batch-aware expert routing for SGLang."""
     if show_version:
-        print(f"oea-server {version('oea-server')} (sglang {version('sglang')})")
+        print(f"oea-server {version('oea-server')} (commit {commit()}, sglang {version('sglang')})")
         raise typer.Exit
 
 

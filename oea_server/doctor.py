@@ -8,13 +8,13 @@ import logging
 import os
 import platform
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
 from oea_server import serve
+from oea_server.provenance import commit, version
 from oea_server.settings import Settings, SettingsError
 
 PACKAGES = ("oea-server", "sglang", "torch", "transformers", "triton")
@@ -26,8 +26,8 @@ def examine(argv: Sequence[str]) -> bool:
     say = console.print
     say(
         "[bold]versions[/]  "
-        + ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
-        + f", python {platform.python_version()}"
+        + ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+        + f", python {platform.python_version()}, commit {commit()}"
     )
     try:
         launch = serve.check(argv)
@@ -63,7 +63,8 @@ def _examine_engine(launch: serve.Launch) -> tuple[list[tuple[str, str]], list[s
             load_plugins()
     except SystemExit:
         return facts, refusal.getvalue().splitlines()
-    facts.append(("seams", f"{len(plugin.SEAMS)} of {len(plugin.SEAMS)} hold"))
+    inside = f", {sum(each.in_patch for each in plugin.SEAMS)} inside the patched SGLang" if plugin.patched else ""
+    facts.append(("seams", f"{len(plugin.SEAMS)} of {len(plugin.SEAMS)} hold{inside}"))
     if current_platform.device_type == "cpu":
         from oea_server.engine.cpu_experts import describe
 
@@ -92,10 +93,3 @@ def _describe(settings: Settings, k: int) -> str:
     of: dict[str, dict[str, Any]] = {"oea": knobs, "pruned": {"k0": policy.k0}, "random": {"seed": policy.seed}}
     shown = of.get(policy.name, {})
     return ", ".join([settings.policy, *(f"{name} {value}" for name, value in shown.items())])
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except ModuleNotFoundError:
-        return "absent"

@@ -57,6 +57,20 @@ CONFIGURATION = (
         values=(("1", "in force", "green"),),
     ),
     Panel(
+        "Builds",
+        "bool",
+        "Which build each pod runs: our version and git commit, SGLang's version, and whether our seams are hooks or "
+        "patched into SGLang. Two lines for long mean a roll-out that stands still.",
+        (
+            Query(
+                f"max by (namespace, pod, version, commit, sglang, seams) ({oea('oea_build_info')})",
+                "{{pod}} {{version}} {{commit}} SGLang {{sglang}} {{seams}}",
+            ),
+        ),
+        kind="states",
+        values=(("1", "runs", "green"),),
+    ),
+    Panel(
         "Experts guaranteed per token (k0), by batch",
         "none",
         "The schedule in force: how many of its own best experts a token is guaranteed in a step of that many tokens. "

@@ -2,14 +2,17 @@
 
 Seams: AROUND `ModelRunner.forward` (every pass, before a graph is replayed or padded) and AROUND
 `DecodeCudaGraphRunner.capture_one_shape` (graph capture calls the model without `ModelRunner.forward`).
+In a patched SGLang both call `engine.patched` instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from oea_server.engine import runtime
+from oea_server.engine.runtime import Runtime
 from oea_server.engine.step import Step
 from oea_server.engine.warmup import WARMUP_PREFIX
 
@@ -22,22 +25,32 @@ def around_forward(original: Callable[..., Any], self: Any, forward_batch: Any, 
     now = runtime.current
     if now is None or self.is_draft_worker:
         return original(self, forward_batch, *args, **kwargs)
-    counted = is_traffic(forward_batch.rids or ())
-    if not forward_batch.forward_mode.is_decode():
-        if counted:
-            now.bypassed[kind_of(forward_batch.forward_mode)] += 1
-        return original(self, forward_batch, *args, **kwargs)
-    with now.decoding(Step(forward_batch.batch_size, counted)):
+    with running(now, forward_batch.forward_mode, forward_batch.batch_size, forward_batch.rids or ()):
         return original(self, forward_batch, *args, **kwargs)
 
 
 def around_capture(original: Callable[..., Any], self: Any, size: int, *args: Any, **kwargs: Any) -> Any:
     """Capture decode graphs with the policy inside; the real rows stay a number on the device."""
     now = runtime.current
-    if now is None or self.model_runner.is_draft_worker or not self.capture_forward_mode.is_decode():
+    if now is None or self.model_runner.is_draft_worker:
         return original(self, size, *args, **kwargs)
-    with now.decoding(Step(size, counted=False, capturing=True)):
+    with capturing(now, self.capture_forward_mode, size):
         return original(self, size, *args, **kwargs)
+
+
+def running(now: Runtime, mode: Any, batch: int, request_ids: Iterable[str]) -> AbstractContextManager[None]:
+    """Entered around a forward pass: its layers belong to a step of ours if it is a decode step."""
+    counted = is_traffic(request_ids)
+    if mode.is_decode():
+        return now.decoding(Step(batch, counted))
+    if counted:
+        now.bypassed[kind_of(mode)] += 1
+    return nullcontext()
+
+
+def capturing(now: Runtime, mode: Any, size: int) -> AbstractContextManager[None]:
+    """Entered around the capture of a graph for `size` rows."""
+    return now.decoding(Step(size, counted=False, capturing=True)) if mode.is_decode() else nullcontext()
 
 
 def kind_of(mode: Any) -> str:

@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 
 class Seam(NamedTuple):
@@ -21,6 +21,8 @@ class Seam(NamedTuple):
     hook: str
     in_launcher: bool = False
     """Whether it is of use in the process that serves HTTP alone: schedulers then need not import its module."""
+    in_patch: bool = False
+    """Whether a patched SGLang calls us there by itself."""
 
 
 SEAMS = (
@@ -38,16 +40,19 @@ SEAMS = (
         "sglang.srt.layers.moe.topk.select_experts",
         "AROUND",
         "oea_server.engine.topk:around_select_experts",
+        in_patch=True,
     ),
     Seam(
         "sglang.srt.model_executor.model_runner.ModelRunner.forward",
         "AROUND",
         "oea_server.engine.forward_mode:around_forward",
+        in_patch=True,
     ),
     Seam(
         "sglang.srt.model_executor.runner.decode_cuda_graph_runner.DecodeCudaGraphRunner.capture_one_shape",
         "AROUND",
         "oea_server.engine.forward_mode:around_capture",
+        in_patch=True,
     ),
     Seam(
         "sglang.srt.managers.tokenizer_manager.TokenizerManager.generate_request",
@@ -78,8 +83,21 @@ SEAMS = (
     ),
 )
 
+PATCHED = "sglang.srt.layers.moe.batch_routing"
+"""The module that `patches/` adds to SGLang."""
+
+CALLERS = {
+    "sglang.srt.layers.moe.topk": "get_batch_router",
+    "sglang.srt.model_executor.model_runner": "routed_pass",
+    "sglang.srt.model_executor.runner.decode_cuda_graph_runner": "routed_capture",
+}
+"""Where its functions are called."""
+
 active = False
 """Whether the seams hold in this process."""
+
+patched = False
+"""Whether SGLang calls us by itself, where it is patched to."""
 
 
 def activate() -> None:
@@ -110,17 +128,42 @@ def install() -> None:
     from oea_server import settings
     from oea_server.engine import runtime
 
+    global patched
     try:
-        runtime.current = runtime.Runtime(settings.read())
+        asked = settings.read()
     except settings.SettingsError as error:
         end(str(error))
-    originals = {seam: resolve(seam.target) for seam in SEAMS if is_launcher() or not seam.in_launcher}
+    seam_module = patched_seam()
+    patched = seam_module is not None
+    runtime.current = runtime.Runtime(asked, seam_module.real_rows if patched else None)
+    originals = {seam: resolve(seam.target) for seam in hooks()}
     missing = [seam.target for seam, original in originals.items() if original is None]
     if missing:
         end(f"this SGLang has no {', '.join(missing)}; 0.5.17 to 0.5.23 are supported")
     for seam in originals:
         HookRegistry.register(seam.target, load(seam.hook), HookType[seam.kind])
     check_after(HookRegistry, originals)
+    if patched:
+        from oea_server.engine.patched import Batched
+
+        seam_module.set_batch_router(Batched())
+
+
+def hooks() -> list[Seam]:
+    """The seams that are hooks in this process."""
+    launcher = is_launcher()
+    return [each for each in SEAMS if (launcher or not each.in_launcher) and not (patched and each.in_patch)]
+
+
+def patched_seam() -> Any:
+    """The module through which a patched SGLang calls us, None if it is as released."""
+    seam = resolve(PATCHED)
+    if seam is None:
+        return None
+    loose = [caller for caller, name in CALLERS.items() if resolve(f"{caller}.{name}") is not getattr(seam, name, None)]
+    if loose or not hasattr(seam, "real_rows"):
+        end(f"SGLang is half patched ({', '.join(loose) or PATCHED}); run: oea-server patch apply")
+    return seam
 
 
 def check_after(registry: Any, originals: dict[Seam, Any]) -> None:
@@ -166,7 +209,7 @@ def load(hook: str) -> Callable[..., Any]:
     return function
 
 
-def end(problem: str) -> None:
+def end(problem: str) -> NoReturn:
     """One clear line, then out."""
     from oea_server.engine.refuse import refuse
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 
+from oea_server.engine import plugin
 from oea_server.engine.control import state_of
 from oea_server.engine.runtime import Runtime
+from oea_server.provenance import commit, version
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +38,14 @@ def start(now: Runtime) -> None:
     from oea_server.observe.reporter import Counted, Options, Reporter
     from oea_server.observe.snapshot import folder
 
+    metrics = Metrics()
+    seams = "patched" if plugin.patched else "hooks"
+    metrics.build_info.labels(version("oea-server"), commit(), version("sglang"), seams).set(1)
     if now.tally is None or now.shadow_tally is None or now.clock is None:
-        Metrics().set_router_active(now.active, now.reason)
+        metrics.set_router_active(now.active, now.reason)
         return
     Reporter(
-        Metrics(),
+        metrics,
         Counted(now.tally, now.shadow_tally, now.clock.read, now.bypassed, now.expert_bytes, lambda: state_of(now)),
         Options(first_stage=get_parallel().pp_rank == 0, per_layer=now.settings.per_layer_metrics, folder=folder()),
     ).start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -36,7 +36,7 @@ replayed as it was captured, but for the numbers that it reads."""
 class Runtime:
     """Set up once per scheduler process, when the model's modules exist and its weights don't."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, real_rows: Callable[[torch.device], torch.Tensor] | None = None) -> None:
         self.settings = self.started_with = settings
         self.version = 0
         """Changes of the settings since the start."""
@@ -46,6 +46,8 @@ class Runtime:
         self.knobs: Knobs | None = None
         """The policy on the device, where graphs read it. None on the CPU, which has no graphs."""
         self.shadow_knobs: Knobs | None = None
+        self.real_rows = real_rows
+        """SGLang's own count of real rows on a device, which it keeps current. None if it is not patched."""
         self.routers: dict[int, Router] = {}
         self.step: Step | None = None
         self.tally: Tally | None = None
@@ -77,7 +79,7 @@ class Runtime:
         """Take over a model's routers. Returns why it cannot be served as asked: empty if it can."""
         self.num_experts = num_experts
         self.routers = {router.layer: router for router in routers if router.problem is None}
-        self._num_real = torch.zeros((), dtype=torch.int32, device=device)
+        self._num_real = self.real_rows(device) if self.real_rows else torch.zeros((), dtype=torch.int32, device=device)
         problems = Counter(router.problem for router in routers if router.problem is not None)
         unhandled = [f"{n} of {len(routers)} MoE layers run vanilla: {problem}" for problem, n in problems.items()]
         self._unhandled = "; ".join(unhandled)
@@ -239,7 +241,8 @@ class Runtime:
         """Write what captured graphs read, on the stream that replays them; only what changed."""
         if self._num_real is None or self._held == (step.batch, step.counted):
             return
-        self._num_real.fill_(step.batch)
+        if self.real_rows is None:
+            self._num_real.fill_(step.batch)
         if self.tally is not None:
             self.tally.counting.fill_(int(step.counted))
         if self.shadow_tally is not None:

@@ -2,7 +2,8 @@
 
 Seam: AROUND `sglang.srt.layers.moe.topk.select_experts`. The choice goes in as the config's
 `custom_routing_function`, so that everything after it stays SGLang's: routing replay, the map from
-logical to physical experts, the masking of pad rows.
+logical to physical experts, the masking of pad rows. In a patched SGLang `engine.patched` is asked
+for it instead.
 """
 
 from __future__ import annotations
@@ -31,22 +32,38 @@ def around_select_experts(
 ) -> Any:
     """Route a decode step by the policy; let everything else through untouched."""
     now = runtime.current
-    router = None if now is None or now.step is None or layer_id is None else now.routers.get(layer_id)
-    if now is None or now.step is None or router is None or torch.compiler.is_compiling():
+    router = router_of(now, layer_id)
+    if now is None or router is None:
         return original(hidden_states, router_logits, topk_config, layer_id=layer_id, **kwargs)
-    vanilla = now.is_vanilla(router)
-    if not vanilla:
+    choice = function_of(now, router)
+    if choice is not None:
         topk_config = copy.copy(topk_config)
-        topk_config.custom_routing_function = partial(choose, now, router)
+        topk_config.custom_routing_function = choice
     chosen = original(hidden_states, router_logits, topk_config, layer_id=layer_id, **kwargs)
+    count(now, router, router_logits, chosen.topk_ids, vanilla=choice is None)
+    return chosen
+
+
+def router_of(now: Runtime | None, layer: int | None) -> Router | None:
+    """The layer's router if this is a decode step and it can be handled, else None."""
+    if now is None or now.step is None or layer is None or torch.compiler.is_compiling():
+        return None
+    return now.routers.get(layer)
+
+
+def function_of(now: Runtime, router: Router) -> Callable[..., tuple[torch.Tensor, torch.Tensor]] | None:
+    """The layer's `custom_routing_function` in this step, None for SGLang's own top k."""
+    return None if now.is_vanilla(router) else partial(choose, now, router)
+
+
+def count(now: Runtime, router: Router, router_logits: torch.Tensor, topk_ids: torch.Tensor, *, vanilla: bool) -> None:
+    """Count what was chosen where `choose` did not, and what shadow would choose."""
     now.route_shadow(router, router_logits)
     tally = now.tally_of_step
     if tally is not None and vanilla:
-        tally.add_vanilla(router.layer, chosen.topk_ids, now.num_real(len(router_logits)))
+        tally.add_vanilla(router.layer, topk_ids, now.num_real(len(router_logits)))
     elif tally is not None and tally.placed:
-        loaded = awake_of(chosen.topk_ids, tally.num_experts, now.num_real(len(router_logits)))
-        tally.add_loaded(router.layer, loaded)
-    return chosen
+        tally.add_loaded(router.layer, awake_of(topk_ids, tally.num_experts, now.num_real(len(router_logits))))
 
 
 def choose(

@@ -45,6 +45,13 @@ class Metrics:
             multiprocess_mode="max",
             registry=registry,
         )
+        self.build_info = Gauge(
+            "oea_build_info",
+            "1 for what runs: our version and git commit, SGLang's version, and our seams: hooks, or patched in",
+            ["version", "commit", "sglang", "seams"],
+            multiprocess_mode="max",
+            registry=registry,
+        )
         self._reason = ""
         self.unique_experts = Histogram(
             "oea_unique_experts",

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,7 +37,9 @@ def plugged() -> None:
     assert not any(plugin.took_hold(seam, original) for seam, original in originals.items())
     load_plugins()
     assert plugin.active
-    assert all(plugin.took_hold(seam, original) for seam, original in originals.items())
+    assert plugin.patched == (find_spec(plugin.PATCHED) is not None)
+    for seam, original in originals.items():
+        assert plugin.took_hold(seam, original) == (seam in plugin.hooks())
 
 
 @pytest.fixture

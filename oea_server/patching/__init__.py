@@ -1,0 +1,1 @@
+"""`oea-server patch`: the routing seams written into the installed SGLang, in place of hooks."""

@@ -9,15 +9,21 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import requests
+import torch
 
 from oea_server.demo.build import CONFIG, build
 from oea_server.demo.server import Server
+from oea_server.engine import plugin, runtime
+from oea_server.engine.routers import Router
+from oea_server.settings import Settings
+from tests.engine.patched import patched_copy
 from tests.engine.recount import Together, record_together, replay_of
 
 LAYERS = int(str(CONFIG["num_hidden_layers"]))
@@ -82,10 +88,15 @@ class Transcript:
     """All metrics of the server, SGLang's and ours."""
 
 
+PATCHED = "patched-"
+"""Before a kind's name: the same on a copy of SGLang with our patches in it."""
+
+
 class Servers:
     """Starts the kind that is asked for and stops the one before."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._kind = ""
         self._server: Server | None = None
         self._transcripts: dict[str, Transcript] = {}
@@ -94,16 +105,21 @@ class Servers:
     def get(self, kind: str) -> Server:
         if kind != self._kind or self._server is None:
             self.stop()
-            flags, environment, command = KINDS[kind]
+            flags, environment, command = KINDS[kind.removeprefix(PATCHED)]
+            if kind.startswith(PATCHED):
+                environment = {**environment, "PYTHONPATH": str(self._patched_sglang())}
             model = ("--model-path", str(build()), "--served-model-name", "demo")
             self._server = Server(*model, *COMMON, *flags, environment=environment, command=command)
             self._server.start()
             self._kind = kind
             if kind not in self._transcripts:
                 self._transcripts[kind] = record(self._server)
-                if REPLAY and kind.startswith("k3"):
+                if REPLAY and kind.removeprefix(PATCHED).startswith("k3"):
                     self._together[kind] = record_together(self._server, LAYERS, K)
         return self._server
+
+    def _patched_sglang(self) -> Path:
+        return self._folder if (self._folder / "sglang").exists() else patched_copy(self._folder)
 
     def together(self, kind: str) -> Together:
         self.transcript(kind)
@@ -121,13 +137,39 @@ class Servers:
 
 
 @pytest.fixture(scope="session")
-def servers() -> Iterator[Servers]:
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     for name in [name for name in os.environ if name.startswith("OEA_")]:
         del os.environ[name]
     os.environ.pop("TRITON_INTERPRET", None)  # the unit tests' own
-    started = Servers()
+    started = Servers(tmp_path_factory.mktemp("patched"))
     yield started
     started.stop()
+
+
+@pytest.fixture(scope="session")
+def plugged() -> None:
+    from sglang.srt.plugins import load_plugins
+
+    originals = {seam: plugin.resolve(seam.target) for seam in plugin.SEAMS}
+    assert all(original is not None for original in originals.values())
+    assert not any(plugin.took_hold(seam, original) for seam, original in originals.items())
+    load_plugins()
+    assert plugin.active
+    assert plugin.patched == (find_spec(plugin.PATCHED) is not None)
+    for seam, original in originals.items():
+        assert plugin.took_hold(seam, original) == (seam in plugin.hooks())
+
+
+@pytest.fixture
+def now(plugged: None) -> Iterator[runtime.Runtime]:
+    """A runtime that adopted one layer (5) of 16 experts, top 4, and counts it."""
+    before = runtime.current
+    adopted = runtime.Runtime(Settings(k0="1", min_batch=2))
+    assert adopted.adopt([Router(5, 4, True, None)], 16, torch.device("cpu")) == []
+    adopted.start_counting(16, 1, torch.device("cpu"))
+    runtime.current = adopted
+    yield adopted
+    runtime.current = before
 
 
 def record(server: Server) -> Transcript:

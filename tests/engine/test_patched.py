@@ -10,9 +10,8 @@ import torch
 
 from oea_server.engine import runtime
 from tests.engine.patched import IS_PATCHED
-from tests.engine.test_seams import now, plugged, select
+from tests.engine.test_seams import select
 
-__all__ = ["now", "plugged"]  # fixtures
 pytestmark = pytest.mark.skipif(not IS_PATCHED, reason="SGLang is as released; test_conformance runs this in a copy")
 
 

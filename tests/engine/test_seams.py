@@ -6,8 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,32 +24,6 @@ from oea_server.settings import Settings
 
 BIN = Path(sys.executable).parent
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("OEA_", "SGLANG_PLUGINS"))}
-
-
-@pytest.fixture(scope="module")
-def plugged() -> None:
-    from sglang.srt.plugins import load_plugins
-
-    originals = {seam: plugin.resolve(seam.target) for seam in plugin.SEAMS}
-    assert all(original is not None for original in originals.values())
-    assert not any(plugin.took_hold(seam, original) for seam, original in originals.items())
-    load_plugins()
-    assert plugin.active
-    assert plugin.patched == (find_spec(plugin.PATCHED) is not None)
-    for seam, original in originals.items():
-        assert plugin.took_hold(seam, original) == (seam in plugin.hooks())
-
-
-@pytest.fixture
-def now(plugged: None) -> Iterator[runtime.Runtime]:
-    """A runtime that adopted one layer (5) of 16 experts, top 4, and counts it."""
-    before = runtime.current
-    adopted = runtime.Runtime(Settings(k0="1", min_batch=2))
-    assert adopted.adopt([Router(5, 4, True, None)], 16, torch.device("cpu")) == []
-    adopted.start_counting(16, 1, torch.device("cpu"))
-    runtime.current = adopted
-    yield adopted
-    runtime.current = before
 
 
 route = host.route

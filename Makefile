@@ -36,8 +36,14 @@ test-unit: setup
 test-engine: setup
 	@$(BIN)/pytest tests/engine
 
-test-deploy: setup
+test-deploy: setup .venv-checkov/.ready
 	@$(BIN)/pytest tests/deploy
+
+# apart, because it pins what SGLang does not
+.venv-checkov/.ready: Makefile
+	@test -x .venv-checkov/bin/python || $(PYTHON) -m venv .venv-checkov
+	@$(BIN)/uv pip install --quiet --python .venv-checkov/bin/python checkov==3.3.30
+	@touch $@
 
 test-browser: setup
 	@$(BIN)/pytest tests/browser
@@ -54,4 +60,4 @@ $(LOWER)/.ready: pyproject.toml constraints-0.5.17.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(LOWER) build *.egg-info
+	rm -rf $(VENV) $(LOWER) .venv-checkov build *.egg-info

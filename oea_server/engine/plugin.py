@@ -139,7 +139,8 @@ def install() -> None:
     originals = {seam: resolve(seam.target) for seam in hooks()}
     missing = [seam.target for seam, original in originals.items() if original is None]
     if missing:
-        end(f"this SGLang has no {', '.join(missing)}; 0.5.17 to 0.5.23 are supported")
+        why = absence(missing[0])
+        end(f"this SGLang has no {', '.join(missing)} ({why}); 0.5.17 to 0.5.23 are supported")
     for seam in originals:
         HookRegistry.register(seam.target, load(seam.hook), HookType[seam.kind])
     check_after(HookRegistry, originals)
@@ -200,6 +201,15 @@ def resolve(target: str) -> Any:
         return pkgutil.resolve_name(target)
     except (ImportError, AttributeError):
         return None
+
+
+def absence(target: str) -> str:
+    """Why a dotted path leads nowhere: a package that its module imports may be what is missing."""
+    try:
+        pkgutil.resolve_name(target)
+    except (ImportError, AttributeError) as error:
+        return str(error)
+    return "it is there"
 
 
 def load(hook: str) -> Callable[..., Any]:

@@ -395,7 +395,10 @@ def test_a_plug_in_that_breaks_is_not_swallowed() -> None:
     )
     done = run(sys.executable, "-c", script)
     assert done.returncode == 2
-    assert "this SGLang has no sglang.srt.layers.moe.topk.no_such_thing" in done.stderr
+    assert (
+        "this SGLang has no sglang.srt.layers.moe.topk.no_such_thing "
+        "(module 'sglang.srt.layers.moe.topk' has no attribute 'no_such_thing')" in done.stderr
+    )
     assert "served on" not in done.stdout
 
 

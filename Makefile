@@ -13,7 +13,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "==> installing SGLang and its libraries into $(VENV): 10 GB on disk, a minute or several"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[cpu,dev]'
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[cpu,dev,load]'
 	@touch $@
 
 # what the tests use that is no Python package; without it they say so and skip

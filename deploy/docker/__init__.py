@@ -1,0 +1,1 @@
+"""The image: what the Dockerfile copies in, and what checks that it does what is promised."""

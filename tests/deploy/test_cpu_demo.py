@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -97,12 +98,13 @@ def kubelet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubelet]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     # the image's: everything that is written lies under /cache
     environment |= {"HOME": str(cache), "XDG_CACHE_HOME": str(cache / "xdg"), "HF_HOME": str(cache / "huggingface")}
-    environment |= {"PATH": f"{DEPLOY.parent}/.venv/bin:{os.environ['PATH']}", "HOST": "127.0.0.1"}
+    environment |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     environment |= container_env(OVERLAY)
     log = cache / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            ["sh", str(ENTRYPOINT), *container_args(OVERLAY)],
+            # literally, and one word more: nobody outside this machine need reach a test
+            ["sh", str(ENTRYPOINT), *container_args(OVERLAY), "--host=127.0.0.1"],
             env=environment,
             stdout=out,
             stderr=subprocess.STDOUT,

@@ -18,7 +18,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 # what the tests use that is no Python package; without it they say so and skip
 system:
-	apt-get install -y --no-install-recommends chromium chromium-driver prometheus
+	apt-get install -y --no-install-recommends chromium chromium-driver docker-compose prometheus
 
 demo: setup
 	@$(BIN)/oea-server demo

@@ -20,6 +20,7 @@ finish() {
         kill "$child" 2>/dev/null || true
         wait "$child" 2>/dev/null || true
     done
+    umount "$work"/run/netns/* 2> /dev/null || true # the engine's, where it was ours
     rm -rf "$work"
 }
 trap finish EXIT

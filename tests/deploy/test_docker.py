@@ -98,6 +98,16 @@ class TestTarget:
         assert f"ARG VERSION={version}" in instructions(stage, "ARG")
 
 
+def test_every_tag_is_this_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    places = (ROOT / "Dockerfile", DOCKER / "check.sh", ROOT / "deploy/compose/compose.yaml")
+    found = re.findall(
+        r"(?:oea-server:|^version=)([\d.]+)", "\n".join(path.read_text() for path in places), re.MULTILINE
+    )
+    assert set(found) == {version}
+    assert len(found) == 5
+
+
 def test_bases_are_pinned_and_sglang_is_the_tested_one() -> None:
     pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
     arguments = dict(re.findall(r"^ARG (\w+)=(.+)$", DOCKERFILE, flags=re.MULTILINE))

@@ -4,7 +4,7 @@ VENV := .venv
 LOWER := .venv-0.5.17
 BIN := $(VENV)/bin
 
-.PHONY: setup system demo test lint test-unit test-deploy test-engine test-browser test-lower clean
+.PHONY: setup system demo test lint test-unit test-load test-deploy test-engine test-browser test-lower clean
 
 setup: $(VENV)/.ready
 
@@ -23,7 +23,7 @@ system:
 demo: setup
 	@$(BIN)/oea-server demo
 
-test: lint test-unit test-deploy test-engine test-browser test-lower
+test: lint test-unit test-load test-deploy test-engine test-browser test-lower
 
 lint: setup
 	@$(BIN)/ruff check .
@@ -32,6 +32,9 @@ lint: setup
 
 test-unit: setup
 	@$(BIN)/pytest tests/unit tests/gpu
+
+test-load: setup
+	@$(BIN)/pytest tests/loadtest
 
 test-engine: setup
 	@$(BIN)/pytest tests/engine

@@ -1,0 +1,1 @@
+"""Faults, one function each, and what came of them."""

@@ -1,0 +1,74 @@
+"""All faults: those that a server has to survive, on one server; then those it may end by, each on its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+
+from rich.console import Console
+
+from loadtest.chaos import bodies, connections, fatal, steering, surroundings
+from loadtest.chaos.arena import ADMIN_KEY, KEY, Arena, server
+from loadtest.chaos.outcome import Outcome, Seen
+
+
+class Shared(NamedTuple):
+    """A fault on the shared server."""
+
+    name: str
+    run: Callable[[Arena], Awaitable[Seen]]
+    alone: bool = False
+
+
+SHARED = {
+    "malformed": Shared("malformed JSON", bodies.malformed),
+    "types": Shared("wrong types and bounds", bodies.wrong_types),
+    "huge": Shared("huge prompts", bodies.huge_prompts),
+    "unknown": Shared("unknown fields", bodies.unknown_fields),
+    "unicode": Shared("corners of Unicode", bodies.unicode_edges),
+    "slow": Shared("slow readers", connections.slow_readers),
+    "half-open": Shared("half-open connections", connections.half_open),
+    "storm": Shared("a storm of cancels", connections.cancel_storm),
+    "flapping": Shared("config flapping", steering.flapping),
+    "policies": Shared("policy flapping", steering.policy_flapping, alone=True),
+    "keys": Shared("wrong keys", steering.wrong_keys),
+    "scrapes": Shared("/metrics scraped hard", connections.hard_scrapes),
+}
+OWN: dict[str, Callable[[], Awaitable[Outcome]]] = {
+    "sigterm": fatal.sigterm,
+    "scheduler": fatal.killed_scheduler,
+    "detokenizer": fatal.killed_detokenizer,
+    "rank": fatal.killed_rank,
+    "disk": surroundings.full_disk,
+    "clock": surroundings.clock_jumps,
+}
+
+
+def run(names: Sequence[str], console: Console) -> list[Outcome]:
+    """Let the named faults happen, all if none is named, in the order of the tables above."""
+    return asyncio.run(_run([name for name in (*SHARED, *OWN) if not names or name in names], console))
+
+
+async def _run(names: list[str], console: Console) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+
+    def keep(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        console.print(
+            f"{outcome.verdict:7} {outcome.fault} ({outcome.seconds:.1f} s): {outcome.client_saw}", markup=False
+        )
+        for line in outcome.why:
+            console.print(f"        {line}", markup=False)
+
+    shared = [SHARED[name] for name in names if name in SHARED]
+    if shared:
+        with server("--api-key", KEY, "--admin-api-key", ADMIN_KEY) as running:
+            arena = Arena(running)
+            await arena.learn()
+            for fault in shared:
+                keep(await arena.bear(fault.name, fault.run, fault.alone))
+    for name in names:
+        if name in OWN:
+            keep(await OWN[name]())
+    return outcomes

@@ -1,0 +1,92 @@
+"""What came of a fault."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from oea_server.bench.report import table
+
+HELD, BROKE, SKIPPED = "held", "broke", "skipped"
+
+
+class Seen(NamedTuple):
+    """What a fault's own client saw.
+
+    Args:
+        wrong: what should not have been, one line each; empty if all was proper.
+    """
+
+    what: str
+    wrong: tuple[str, ...] = ()
+
+
+class Outcome(NamedTuple):
+    """One fault.
+
+    Args:
+        client_saw: the client that caused it.
+        others_saw: streams of other clients meanwhile.
+        server_did: from its log and its process.
+        leaked: handles, threads, requests, KV slots that are still held when it is over.
+        verdict: held, broke, or skipped.
+        why: of a verdict that is not held, one line each.
+    """
+
+    fault: str
+    client_saw: str
+    others_saw: str
+    server_did: str
+    leaked: str
+    verdict: str
+    why: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+def skipped(fault: str, why: str) -> Outcome:
+    return Outcome(fault, "–", "–", "–", "–", SKIPPED, (why,))
+
+
+HEADER = ("fault", "its client saw", "other clients saw", "the server", "leaked", "verdict", "s")
+
+
+def cells(outcome: Outcome) -> list[str]:
+    """A line of the table."""
+    why = f": {'; '.join(outcome.why)}" if outcome.why else ""
+    return [
+        outcome.fault,
+        outcome.client_saw,
+        outcome.others_saw,
+        outcome.server_did,
+        outcome.leaked,
+        f"{outcome.verdict}{why}",
+        f"{outcome.seconds:.1f}",
+    ]
+
+
+def markdown(record: dict[str, Any]) -> str:
+    """The record as a page."""
+    outcomes = [Outcome(**{**each, "why": tuple(each["why"])}) for each in record["outcomes"]]
+    machine = record["machine"]
+    versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
+    return "\n".join(
+        [
+            f"# Faults: {machine['name']}",
+            "",
+            "Each on a running CPU demo server, with greedy streams of other clients meanwhile where the fault is one "
+            f"client's ({tally(outcomes)}).",
+            "",
+            *table(HEADER, ([each.replace("|", "\\|").replace("\n", " ") for each in cells(o)] for o in outcomes), 6),
+            "",
+            f"    {record['command']}",
+            "",
+            f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB of memory. {versions}.",
+            "",
+        ]
+    )
+
+
+def tally(outcomes: Sequence[Outcome]) -> str:
+    """``17 held, 1 skipped``."""
+    verdicts = [outcome.verdict for outcome in outcomes]
+    return ", ".join(f"{verdicts.count(each)} {each}" for each in (HELD, BROKE, SKIPPED) if each in verdicts)

@@ -1,0 +1,138 @@
+"""Faults of what is around a server: its disk, its clock."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from loadtest.chaos.arena import DEADLINE, PROMPTS, Arena, body, server
+from loadtest.chaos.fatal import wait
+from loadtest.chaos.outcome import BROKE, HELD, Outcome, Seen, skipped
+from loadtest.client import BROKEN, chat, session
+from oea_server.demo.server import Server
+
+FAKETIME = "libfaketime.so.1"
+JUMP = 3600
+"""Seconds."""
+DISK = 16 * 1024
+"""KiB: room to start in, which is then filled."""
+
+
+async def full_disk() -> Outcome:
+    """The metrics' directory on a file system that is full: the server starts and serves, or says why not and ends."""
+    name = "full disk for the metrics"
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        return skipped(name, "needs root, to mount a file system of 16 MiB")
+    place = Path(tempfile.mkdtemp(prefix="loadtest-disk-"))
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK}k", "tmpfs", str(place)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode != 0:
+        place.rmdir()
+        return skipped(name, f"cannot mount: {mounted.stderr.strip()[:100]}")
+    try:
+        return await _on_disk(name, place)
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=False)
+        place.rmdir()
+
+
+async def _on_disk(name: str, place: Path) -> Outcome:
+    running = server(environment={"PROMETHEUS_MULTIPROC_DIR": str(place)})
+    start = time.monotonic()
+    try:
+        await asyncio.to_thread(running.start)
+    except RuntimeError:
+        said = next((line for line in running.tail(60).splitlines() if "space left" in line or "Bus error" in line), "")
+        seconds = time.monotonic() - start
+        running.stop()
+        why = () if said else ("it does not say why",)
+        return Outcome(
+            name, "no server", "–", f"did not start: {said[:120]}", "nothing", BROKE if why else HELD, why, seconds
+        )
+    try:
+        return await _bear_and_fill(name, place, running)
+    finally:
+        running.stop()
+
+
+async def _bear_and_fill(name: str, place: Path, running: Server) -> Outcome:
+    """It runs: fill what is left, and chat."""
+    arena, start = Arena(running, None, None), time.monotonic()
+    mark = running.log.stat().st_size
+    with (place / "filler").open("wb") as filler:
+        try:
+            while filler.write(b"x" * 1024):
+                filler.flush()
+        except OSError:
+            pass
+    statuses = list[str]()
+    async with session(timeout=DEADLINE) as http:
+        for prompt in (*PROMPTS, *PROMPTS):
+            try:
+                statuses.append("whole" if (await chat(http, arena.url, body(prompt, 32))).done else "cut")
+            except BROKEN as error:
+                statuses.append(type(error).__name__)
+        async with http.get(f"{arena.url}/metrics") as reply:
+            metrics = reply.status
+    assert running.process is not None
+    code = await asyncio.to_thread(wait, running, 5.0)
+    whole = statuses.count("whole")
+    wrong = ["it runs, and answers nothing"] if code is None and not whole else []
+    return Outcome(
+        name,
+        f"{whole} of {len(statuses)} chats whole, /metrics {metrics}",
+        "–",
+        f"{arena.logged(mark)}; " + ("runs" if code is None else f"ended with {code}"),
+        "–",
+        BROKE if wrong else HELD,
+        tuple(wrong),
+        time.monotonic() - start,
+    )
+
+
+async def clock_jumps() -> Outcome:
+    """The system's clock goes an hour forward and back under streams, for the server's processes alone."""
+    name = "the clock jumps by an hour"
+    library = next((path for path in Path("/usr/lib").glob(f"*/faketime/{FAKETIME}")), None)
+    if library is None:
+        return skipped(name, "no libfaketime here; on Debian: apt-get install libfaketime")
+    clock = Path(tempfile.mkstemp(prefix="loadtest-clock-")[1])
+    clock.write_text("+0")
+    environment = {
+        "LD_PRELOAD": str(library),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+    }
+    try:
+        with server(environment=environment) as running:
+            arena = Arena(running, None, None)
+            await arena.learn()
+            return await arena.bear(name, lambda arena: _jump(arena, clock))
+    except RuntimeError as error:
+        return skipped(name, f"the server does not start under libfaketime: {str(error).splitlines()[-1][:100]}")
+    finally:
+        clock.unlink()
+
+
+async def _jump(arena: Arena, clock: Path) -> Seen:
+    wrong = list[str]()
+    async with session(timeout=DEADLINE) as http:
+        for jump in ("+0", f"+{JUMP}", f"-{JUMP}", "+0"):
+            clock.write_text(jump)
+            await asyncio.sleep(2.0)
+            await chat(http, arena.url, body(f"what time is it, {jump}?", 32))
+            for path in ("/health", "/metrics", "/oea/stats"):
+                async with http.get(arena.url + path) as reply:
+                    if reply.status != 200:
+                        wrong.append(f"{path} at {jump} s: {reply.status}")
+    return Seen("all chats answered, an hour early and late", tuple(wrong))

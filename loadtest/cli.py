@@ -1,0 +1,203 @@
+"""``python -m loadtest ab | soak | chaos | compare``."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Load on an oea-server: see docs/load-testing.md.")
+
+Url = Annotated[str | None, typer.Option(metavar="URL", help="a running oea-server; started here if not given")]
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="benchmarks/results/<machine> if not given")]
+Seed = Annotated[int, typer.Option(metavar="N", help="of prompts, lengths and orders")]
+Chats = Annotated[int, typer.Option(min=1, max=512, help="at once")]
+
+
+@app.command()
+def ab(
+    a: Annotated[str, typer.Option("--a", metavar="KNOB=VALUE,...", help="one configuration")] = "policy=vanilla",
+    b: Annotated[str, typer.Option("--b", metavar="KNOB=VALUE,...", help="the other")] = "policy=oea,k0=3",
+    null: Annotated[bool, typer.Option("--null", help="A against A: nothing should differ")] = False,
+    url: Url = None,
+    layers: Annotated[int, typer.Option(min=1, max=48, help="Qwen3-30B-sized, of the server started here")] = 4,
+    pairs: Annotated[
+        int, typer.Option(min=2, max=1000, help="of blocks; 10 or more to find anything significant")
+    ] = 12,
+    chats: Chats = 16,
+    requests: Annotated[int, typer.Option(min=2, max=100_000, help="per block")] = 16,
+    tenant: Annotated[str, typer.Option(help="prompt, output and turns as in the locustfile")] = "ab",
+    seed: Seed = 0,
+    key: Annotated[str | None, typer.Option(envvar="OEA_KEY", help="of the running server")] = None,
+    out: Out = None,
+) -> None:
+    """Two configurations of one server by turns: paired differences with intervals; HTML, JSON, CSV, Markdown."""
+    from loadtest import ab as measurement
+    from loadtest import report, workload
+    from oea_server.bench.served import own_server
+    from oea_server.demo.remote import Remote
+
+    with refusing():
+        asker = workload.parse(tenant)
+        first = measurement.knobs(a)
+        plan = measurement.Plan(first, first if null else measurement.knobs(b), asker, pairs, chats, requests, seed)
+    arms = ["--null", "--a", a] if null else ["--a", a, "--b", b]
+    given = {"tenant": tenant, "pairs": pairs, "chats": chats, "requests": requests, "seed": seed}
+    command = _command("ab", *arms, **({"url": "URL"} if url else {"layers": layers}), **given)
+    name = "ab-null" if null else "ab"
+    with refusing():
+        if url is not None:
+            record = measurement.measure(Remote(url.rstrip("/"), key), plan, key)
+            model: dict[str, Any] = {"name": "a running server's model"}
+        else:
+            with own_server(layers, chats) as (server, found):
+                record = measurement.measure(server, plan)
+            model = {"name": found.model, "layers": found.layers, "bytes_per_expert": found.bytes_per_expert}
+            name += f"-{found.model}"
+    paths = report.save({**record, "model": model, **_provenance(command)}, _folder(out), name)
+    print(paths[2].read_text())
+    print("kept: " + ", ".join(map(str, paths)))
+
+
+@app.command()
+def soak(
+    requests: Annotated[int, typer.Option(min=100, max=10_000_000, help="after a warm-up of a fifth as many")] = 10_000,
+    seed: Seed = 0,
+    out: Out = None,
+) -> None:
+    """Thousands of good and bad requests on a CPU demo server; fails if anything leaked or was not answered."""
+    from loadtest import soak as measurement
+    from oea_server.demo.build import build
+    from oea_server.demo.server import Server
+
+    with Server("--model-path", str(build()), "--served-model-name", "demo") as server:
+        record = measurement.soak(server, measurement.Bounds(requests, seed))
+    _keep({**record, **_provenance(_command("soak", requests=requests, seed=seed))}, _folder(out), "soak")
+    print(json.dumps({name: value for name, value in record.items() if name != "samples"}, indent=1))
+    if record["missed"]:
+        _fail(*record["missed"])
+
+
+@app.command()
+def chaos(
+    faults: Annotated[list[str] | None, typer.Argument(metavar="[FAULT]...", help="all if none is named")] = None,
+    out: Out = None,
+) -> None:
+    """Faults on CPU demo servers; each has to end in a right answer, a clear error or the end of the server."""
+    from rich.console import Console
+
+    from loadtest.chaos import all as every
+    from loadtest.chaos import outcome
+
+    named = faults or []
+    unknown = set(named) - {*every.SHARED, *every.OWN}
+    if unknown:
+        _end(f"{', '.join(sorted(unknown))}: no such fault; there are {', '.join((*every.SHARED, *every.OWN))}")
+    outcomes = every.run(named, Console(highlight=False))
+    record = {
+        "benchmark": "chaos",
+        "outcomes": [each._asdict() for each in outcomes],
+        **_provenance(_command("chaos", *named)),
+    }
+    paths = _keep(record, _folder(out), "chaos", outcome.markdown(record))
+    print(paths[1].read_text())
+    if any(each.verdict == outcome.BROKE for each in outcomes):
+        _fail(outcome.tally(outcomes))
+
+
+@app.command()
+def compare(
+    url: Url = None,
+    rounds: Annotated[int, typer.Option(min=2, max=100)] = 5,
+    chats: Chats = 16,
+    requests: Annotated[int, typer.Option(min=16, max=100_000, help="per round and client")] = 160,
+    prompt: Annotated[int, typer.Option(min=1, max=100_000, help="tokens")] = 32,
+    output: Annotated[int, typer.Option(min=2, max=100_000, help="tokens")] = 64,
+    seed: Seed = 0,
+    out: Out = None,
+) -> None:
+    """The same load by Locust and by SGLang's own client; fails if their figures are more than 5 % apart."""
+    from loadtest import compare as measurement
+    from oea_server.demo.build import build
+    from oea_server.demo.server import Server
+
+    plan = measurement.Plan(rounds, chats, requests, prompt, output, seed)
+    given = {"rounds": rounds, "chats": chats, "requests": requests, "prompt": prompt, "output": output, "seed": seed}
+    command = _command("compare", **({"url": "URL"} if url else {}), **given)
+    with refusing():
+        if url is not None:
+            record = measurement.compare(url.rstrip("/"), plan)
+        else:
+            with Server("--model-path", str(build())) as server:
+                record = measurement.compare(server.url, plan)
+    record |= _provenance(command)
+    paths = _keep(record, _folder(out), "compare", measurement.markdown(record))
+    print(paths[1].read_text())
+    apart = [row["name"] for row in record["rows"] if row["judged"] and not row["agrees"]]
+    if apart:
+        _fail(f"more than {measurement.BAR:.0%} apart: {', '.join(apart)}")
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """One line instead of a traceback for what a user can put right."""
+    from loadtest.client import BROKEN
+
+    try:
+        yield
+    except (ValueError, RuntimeError, OSError, *BROKEN) as error:
+        _end(str(error) or type(error).__name__)
+    except ExceptionGroup as group:  # of tasks: all for the same reason
+        first = group.exceptions[0]
+        if not isinstance(first, BROKEN):
+            raise
+        _end(f"a request was not answered: {type(first).__name__}: {first}")
+
+
+def _command(name: str, *words: str, **given: object) -> str:
+    flags = [text for key, value in given.items() for text in (f"--{key}", str(value))]
+    return shlex.join(["python", "-m", "loadtest", name, *words, *flags])
+
+
+def _provenance(command: str) -> dict[str, Any]:
+    import torch
+
+    from oea_server.bench import record
+
+    return {"command": command, "machine": record.machine(torch.device("cpu")), "versions": record.versions()}
+
+
+def _folder(out: Path | None) -> Path:
+    import torch
+
+    from oea_server.bench import record
+
+    return out or record.default_folder(torch.device("cpu"))
+
+
+def _keep(record: dict[str, Any], folder: Path, name: str, page: str | None = None) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.json"]
+    paths[0].write_text(json.dumps(record, indent=1) + "\n")
+    if page is not None:
+        paths.append(folder / f"{name}.md")
+        paths[1].write_text(page)
+    print("kept: " + ", ".join(map(str, paths)))
+    return paths
+
+
+def _fail(*lines: str) -> NoReturn:
+    for line in lines:
+        print(f"missed: {line}", file=sys.stderr)
+    raise typer.Exit(1)
+
+
+def _end(line: str) -> NoReturn:
+    print(f"loadtest: {line}", file=sys.stderr)
+    raise typer.Exit(2)

@@ -1,0 +1,167 @@
+"""What a server holds on to: memory, threads and file handles of its processes, requests and KV slots."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import psutil  # type: ignore[import-untyped]
+import requests
+
+MIB = 1 << 20
+TITLES = {"sglang::scheduler": "scheduler", "sglang::detokenizer": "detokenizer"}
+EVERY = 1.0
+"""Seconds between two samples of memory."""
+PATIENCE = 30.0
+"""Seconds in which a server has to become idle: keep-alive connections go after 5."""
+
+
+def processes(pid: int) -> dict[str, psutil.Process]:
+    """A server's processes by what they do: http (the launcher), scheduler, scheduler_TP1, detokenizer."""
+    launcher = psutil.Process(pid)
+    found = {"http": launcher}
+    for child in launcher.children(recursive=True):
+        try:
+            title = " ".join(child.cmdline()).strip()
+        except psutil.Error:
+            continue
+        for start, role in TITLES.items():
+            if title.startswith(start):
+                found[role + title.removeprefix(start)] = child
+    return found
+
+
+class Sample(NamedTuple):
+    """Resident memory, MiB by process, after so many requests."""
+
+    requests: int
+    seconds: float
+    rss: dict[str, float]
+
+
+class Memory:
+    """Samples resident memory once a second while in a with block.
+
+    Args:
+        done: requests that have ended so far.
+    """
+
+    def __init__(self, pid: int, done: Callable[[], int]) -> None:
+        self.samples: list[Sample] = []
+        self._processes = processes(pid)
+        self._done = done
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Memory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        start = time.monotonic()
+        while not self._stop.wait(EVERY):
+            try:
+                rss = {role: process.memory_info().rss / MIB for role, process in self._processes.items()}
+            except psutil.NoSuchProcess:
+                return
+            self.samples.append(Sample(self._done(), time.monotonic() - start, rss))
+
+
+class Slope(NamedTuple):
+    """Memory over requests, by least squares.
+
+    Args:
+        per_1000: MiB per 1000 requests.
+        error: its standard error, which takes samples for independent: they are not, so it is a lower bound.
+    """
+
+    per_1000: float
+    error: float
+
+
+def slope(counts: Sequence[float], values: Sequence[float]) -> Slope:
+    """Fit a line. Three samples at least.
+
+    Raises:
+        statistics.StatisticsError: all samples are of the same request.
+    """
+    line = statistics.linear_regression(counts, values)
+    left = [value - line.slope * count - line.intercept for count, value in zip(counts, values, strict=True)]
+    middle = statistics.fmean(counts)
+    spread = sum((count - middle) ** 2 for count in counts)
+    variance = sum(each**2 for each in left) / (len(left) - 2)
+    return Slope(line.slope * 1000, (variance / spread) ** 0.5 * 1000)
+
+
+class Held(NamedTuple):
+    """What an idle server holds, its cache emptied.
+
+    Args:
+        handles, threads: by process.
+        load: requests that run or wait and tokens in use, as the scheduler counts them.
+    """
+
+    handles: dict[str, int]
+    threads: dict[str, int]
+    load: dict[str, int]
+    rss: dict[str, float]
+
+
+LOAD = ("num_running_reqs", "num_waiting_reqs", "num_used_tokens")
+
+
+def load(url: str, key: str | None = None) -> dict[str, int]:
+    """What the scheduler says that it is busy with."""
+    loads: list[Mapping[str, Any]] = _get(f"{url}/v1/loads", key).json()["loads"]
+    return {name: sum(int(each.get(name, 0)) for each in loads) for name in LOAD}
+
+
+def held(url: str, pid: int, key: str | None = None, admin_key: str | None = None) -> Held:
+    """Wait until the server is idle, empty its cache, and look. What is not idle after half a minute is leaked."""
+    deadline = time.monotonic() + PATIENCE
+    while any(load(url, key).values()) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    requests.post(f"{url}/flush_cache", headers=_bearer(admin_key or key), timeout=30)
+    time.sleep(6.0)  # connections that nobody uses are closed after 5
+    found = processes(pid)
+    return Held(
+        {role: process.num_fds() for role, process in found.items()},
+        {role: process.num_threads() for role, process in found.items()},
+        load(url, key),
+        {role: process.memory_info().rss / MIB for role, process in found.items()},
+    )
+
+
+def leaks(before: Held, after: Held, allowance: int = 2) -> list[str]:
+    """What is more than before, one line each.
+
+    Args:
+        allowance: handles or threads that may come and go, such as a connection that is just being closed.
+    """
+    found = [
+        f"{role}: {kind} {earlier[role]} -> {later.get(role, 0)}"
+        for kind, earlier, later in (
+            ("handles", before.handles, after.handles),
+            ("threads", before.threads, after.threads),
+        )
+        for role in earlier
+        if later.get(role, 0) > earlier[role] + allowance
+    ]
+    return found + [f"{name} {number}" for name, number in after.load.items() if number]
+
+
+def _bearer(key: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def _get(url: str, key: str | None) -> requests.Response:
+    reply = requests.get(url, headers=_bearer(key), timeout=30)
+    reply.raise_for_status()
+    return reply

@@ -36,19 +36,25 @@ class Together:
         return [set(ids) for ids in self.experts.reshape(-1, self.experts.shape[-1]).tolist()]
 
 
-def record_together(server: Server, layers: int, k: int) -> Together:
-    """Seven prompts of one length in one request; again if they did not come into one batch."""
-    for _ in range(10):
+def record_together(server: Server, layers: int, k: int, health_checks: int = 3) -> Together:
+    """Seven prompts of one length in one request; again if they did not come into one batch.
+
+    One prefill, too: other shapes round otherwise, and near ties of experts fall otherwise then.
+    """
+    for _ in range(20):
+        requests.post(f"{server.url}/flush_cache", timeout=60).raise_for_status()
         before, bypassed = server.settled_metrics(), server.stats()["bypassed"]
         with ThreadPoolExecutor(1) as pool:
-            health = [pool.submit(requests.get, f"{server.url}/health_generate", timeout=60) for _ in range(3)]
+            health = [
+                pool.submit(requests.get, f"{server.url}/health_generate", timeout=60) for _ in range(health_checks)
+            ]
             replays = [replay_of(meta, layers, k) for meta in _generate(server)]
         assert all(each.result().status_code == 200 for each in health)
         after, later = server.settled_metrics(), server.stats()["bypassed"]
         gained = {name: after[name] - before.get(name, 0) for name in after}
-        if gained["oea_decode_step_seconds_count"] == TOGETHER_STEPS:
+        passed = {reason: times - bypassed.get(reason, 0) for reason, times in later.items()}
+        if gained["oea_decode_step_seconds_count"] == TOGETHER_STEPS and passed.get("prefill") == 1:
             experts = [replay[-TOGETHER_STEPS:] for replay in replays]
-            passed = {reason: times - bypassed.get(reason, 0) for reason, times in later.items()}
             return Together(np.stack(experts, axis=2), gained, {why: n for why, n in passed.items() if n})
     raise AssertionError("the prompts never came into one batch")
 

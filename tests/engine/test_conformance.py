@@ -47,7 +47,7 @@ def test_what_is_counted_is_the_same(servers: Servers, kind: str) -> None:
 @pytest.mark.skipif(not REPLAY, reason="SGLang 0.5.17 cannot keep routing replays without a GPU")
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "vanilla"])
 def test_prompts_that_decode_together_wake_the_same_experts(servers: Servers, kind: str) -> None:
-    hooked, patched = servers.together(kind), servers.together(PATCHED + kind)
+    hooked, patched = servers.undisturbed(kind), servers.undisturbed(PATCHED + kind)
     assert np.array_equal(hooked.experts, patched.experts)
     assert counts(hooked.gained) == counts(patched.gained) != {}
     assert hooked.bypassed == patched.bypassed

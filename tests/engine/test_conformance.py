@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,11 @@ def counts(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if name.startswith(COUNTS)}
 
 
+def same(metrics: dict[str, float]) -> Any:
+    """To the unit, up to a hundred million; router mass, which is a sum of rounded numbers, to as many digits."""
+    return pytest.approx(metrics, rel=1e-8)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_greedy_answers_are_the_same_to_the_bit(servers: Servers, kind: str) -> None:
     hooked, patched = servers.transcript(kind), servers.transcript(PATCHED + kind)
@@ -40,7 +46,7 @@ def test_greedy_answers_are_the_same_to_the_bit(servers: Servers, kind: str) -> 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_counted_is_the_same(servers: Servers, kind: str) -> None:
     hooked, patched = servers.transcript(kind), servers.transcript(PATCHED + kind)
-    assert counts(hooked.after) == counts(patched.after) != {}
+    assert counts(hooked.after) == same(counts(patched.after)) != {}
     assert hooked.families == patched.families
 
 
@@ -49,7 +55,7 @@ def test_what_is_counted_is_the_same(servers: Servers, kind: str) -> None:
 def test_prompts_that_decode_together_wake_the_same_experts(servers: Servers, kind: str) -> None:
     hooked, patched = servers.undisturbed(kind), servers.undisturbed(PATCHED + kind)
     assert np.array_equal(hooked.experts, patched.experts)
-    assert counts(hooked.gained) == counts(patched.gained) != {}
+    assert counts(hooked.gained) == same(counts(patched.gained)) != {}
     assert hooked.bypassed == patched.bypassed
 
 

@@ -12,7 +12,12 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Load on an oea-server: see docs/load-testing.md.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Load on an oea-server: see docs/load-testing.md.",
+)
 
 Url = Annotated[str | None, typer.Option(metavar="URL", help="a running oea-server; started here if not given")]
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="benchmarks/results/<machine> if not given")]
@@ -76,7 +81,8 @@ def soak(
     from oea_server.demo.build import build
     from oea_server.demo.server import Server
 
-    with Server("--model-path", str(build()), "--served-model-name", "demo") as server:
+    # else SGLang fills most of the machine's memory with slots, and the demo needs few
+    with Server("--model-path", str(build()), "--max-total-tokens", "65536") as server:
         record = measurement.soak(server, measurement.Bounds(requests, seed))
     _keep({**record, **_provenance(_command("soak", requests=requests, seed=seed))}, _folder(out), "soak")
     print(json.dumps({name: value for name, value in record.items() if name != "samples"}, indent=1))
@@ -134,7 +140,7 @@ def compare(
         if url is not None:
             record = measurement.compare(url.rstrip("/"), plan)
         else:
-            with Server("--model-path", str(build())) as server:
+            with Server("--model-path", str(build()), "--max-total-tokens", "65536") as server:
                 record = measurement.compare(server.url, plan)
     record |= _provenance(command)
     paths = _keep(record, _folder(out), "compare", measurement.markdown(record))

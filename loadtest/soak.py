@@ -64,6 +64,7 @@ class Soak:
     def play(self, count: int) -> None:
         """So many requests, at each of the concurrencies in turn."""
         for chats, share in zip(CONCURRENCY, _shares(count, len(CONCURRENCY)), strict=True):
+            print(f"{share} requests, {chats} at once", flush=True)
             asyncio.run(self._play(itertools.islice(self._numbers, share), chats))
 
     async def _play(self, numbers: Iterator[int], chats: int) -> None:

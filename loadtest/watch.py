@@ -18,6 +18,9 @@ EVERY = 1.0
 PATIENCE = 30.0
 """Seconds in which a server has to become idle: keep-alive connections go after 5."""
 
+SPARE_HANDLES, SPARE_THREADS = 2, 8
+"""What may come and go: a connection that is just being closed; a thread pool that fills up to its bound."""
+
 
 def processes(pid: int) -> dict[str, psutil.Process]:
     """A server's processes by what they do: http (the launcher), scheduler, scheduler_TP1, detokenizer."""
@@ -139,17 +142,13 @@ def held(url: str, pid: int, key: str | None = None, admin_key: str | None = Non
     )
 
 
-def leaks(before: Held, after: Held, allowance: int = 2) -> list[str]:
-    """What is more than before, one line each.
-
-    Args:
-        allowance: handles or threads that may come and go, such as a connection that is just being closed.
-    """
+def leaks(before: Held, after: Held) -> list[str]:
+    """What is more than before, one line each."""
     found = [
         f"{role}: {kind} {earlier[role]} -> {later.get(role, 0)}"
-        for kind, earlier, later in (
-            ("handles", before.handles, after.handles),
-            ("threads", before.threads, after.threads),
+        for kind, allowance, earlier, later in (
+            ("handles", SPARE_HANDLES, before.handles, after.handles),
+            ("threads", SPARE_THREADS, before.threads, after.threads),
         )
         for role in earlier
         if later.get(role, 0) > earlier[role] + allowance

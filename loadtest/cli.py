@@ -82,7 +82,8 @@ def soak(
     from oea_server.demo.server import Server
 
     # else SGLang fills most of the machine's memory with slots, and the demo needs few
-    with Server("--model-path", str(build()), "--max-total-tokens", "65536") as server:
+    flags = ("--model-path", str(build()), "--max-total-tokens", "65536")
+    with Server(*flags, environment=measurement.ENVIRONMENT) as server:
         record = measurement.soak(server, measurement.Bounds(requests, seed))
     _keep({**record, **_provenance(_command("soak", requests=requests, seed=seed))}, _folder(out), "soak")
     print(json.dumps({name: value for name, value in record.items() if name != "samples"}, indent=1))

@@ -13,6 +13,7 @@ from rich.progress import track
 from loadtest import paired, workload
 from loadtest.client import Block, play
 from loadtest.workload import Tenant
+from oea_server.config import parsed
 from oea_server.demo.remote import Remote
 
 Knobs = dict[str, Any]
@@ -69,19 +70,8 @@ def knobs(text: str) -> Knobs:
         name, given, value = (each.strip() for each in part.partition("="))
         if not given or not re.fullmatch("[a-z][a-z0-9_-]*", name):
             raise ValueError(f"{text}: {part!r} is not KNOB=VALUE")
-        found[name.replace("-", "_")] = _value(value)
+        found[name.replace("-", "_")] = parsed(value)
     return found
-
-
-def _value(text: str) -> Any:
-    if text == "none":
-        return None
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def orders(pairs: int, seed: int) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from rich.progress import track
 
 from loadtest import workload
 from loadtest.ab import orders
-from oea_server.bench.report import table
+from oea_server.bench.report import made_on, table
 
 ROOT = Path(__file__).parents[1]
 BAR = 0.05
@@ -152,8 +152,7 @@ def bodies(plan: Plan, seed: int) -> list[dict[str, Any]]:
 
 def markdown(record: dict[str, Any]) -> str:
     """The record as a page."""
-    plan, machine = record["plan"], record["machine"]
-    versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
+    plan = record["plan"]
     lines = [
         [
             row["name"],
@@ -168,7 +167,7 @@ def markdown(record: dict[str, Any]) -> str:
     ]
     return "\n".join(
         [
-            f"# Locust beside SGLang's own client: {machine['name']}",
+            f"# Locust beside SGLang's own client: {record['machine']['name']}",
             "",
             f"The same {plan['requests']} chats, {plan['users']} at once, prompts of {plan['prompt']} tokens and "
             f"answers of {plan['output']}, by turns, {plan['rounds']} rounds of each; medians of the rounds, lowest to "
@@ -178,7 +177,7 @@ def markdown(record: dict[str, Any]) -> str:
             "",
             f"    {record['command']}",
             "",
-            f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB of memory. {versions}.",
+            made_on(record),
             "",
         ]
     )

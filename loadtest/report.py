@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.ab import MEASURES
-from oea_server.bench.report import table
+from oea_server.bench.report import made_on, table
 
 Record = dict[str, Any]
 
@@ -116,10 +116,7 @@ def page(record: Record) -> str:
 
 def provenance(record: Record) -> list[str]:
     """Machine, versions, seed and command."""
-    machine = record["machine"]
-    versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
-    what = f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB of memory."
-    return [f"    {record['command']}", "", f"{what} {versions}. Seed {record['plan']['seed']}."]
+    return [f"    {record['command']}", "", f"{made_on(record)} Seed {record['plan']['seed']}."]
 
 
 def _knobs(arm: Record) -> str:

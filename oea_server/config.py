@@ -42,7 +42,7 @@ def set_(
         name, given, value = change.partition("=")
         if not given:
             _end(f"{change}: not KNOB=VALUE")
-        asked[name.strip().replace("-", "_")] = _value(value.strip())
+        asked[name.strip().replace("-", "_")] = parsed(value.strip())
     after = _ask("PUT", url, key, asked)
     for name, (old, new) in after["changes"].items():
         print(f"{name}: {_text(old)} -> {_text(new)}")
@@ -71,8 +71,8 @@ def _ask(method: str, url: str, key: str | None, body: dict[str, Any] | None = N
     return answer
 
 
-def _value(text: str) -> Any:
-    """A number, none, or a text."""
+def parsed(text: str) -> Any:
+    """A knob's value as it is typed: a number, none, or a text."""
     if text == "none":
         return None
     for kind in (int, float):

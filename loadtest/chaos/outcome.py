@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from oea_server.bench.report import table
+from oea_server.bench.report import made_on, table
 
 HELD, BROKE, SKIPPED = "held", "broke", "skipped"
 
@@ -69,11 +69,9 @@ def cells(outcome: Outcome) -> list[str]:
 def markdown(record: dict[str, Any]) -> str:
     """The record as a page."""
     outcomes = [Outcome(**{**each, "why": tuple(each["why"])}) for each in record["outcomes"]]
-    machine = record["machine"]
-    versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
     return "\n".join(
         [
-            f"# Faults: {machine['name']}",
+            f"# Faults: {record['machine']['name']}",
             "",
             "Each on a running CPU demo server, with greedy streams of other clients meanwhile where the fault is one "
             f"client's ({tally(outcomes)}).",
@@ -82,7 +80,7 @@ def markdown(record: dict[str, Any]) -> str:
             "",
             f"    {record['command']}",
             "",
-            f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB of memory. {versions}.",
+            made_on(record),
             "",
         ]
     )

@@ -243,15 +243,19 @@ def _serve(record: Record) -> list[str]:
 
 
 def _provenance(record: Record) -> list[str]:
-    machine = record["machine"]
-    memory = f"{machine['memory_gib']} GiB of memory"
-    gpu = f"{machine['gpu']} ({machine['gpu_memory_gib']} GiB, CUDA {machine['cuda']}), " if "gpu" in machine else ""
     return [
         "## How it was measured",
         "",
         f"    {record['command']}",
         "",
-        f"{gpu}{machine['processor']}, {machine['cores']} cores, {memory}. "
-        + ", ".join(f"{name} {number}" for name, number in record["versions"].items())
-        + f". Seed {record['seed']}.",
+        f"{made_on(record)} Seed {record['seed']}.",
     ]
+
+
+def made_on(record: Record) -> str:
+    """A record's machine and versions, a sentence each."""
+    machine = record["machine"]
+    gpu = f"{machine['gpu']} ({machine['gpu_memory_gib']} GiB, CUDA {machine['cuda']}), " if "gpu" in machine else ""
+    versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
+    memory = f"{machine['memory_gib']} GiB of memory"
+    return f"{gpu}{machine['processor']}, {machine['cores']} cores, {memory}. {versions}."

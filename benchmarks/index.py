@@ -20,12 +20,9 @@ def index(results: Path) -> str:
     lines = ["# Results", "", "Made by `python benchmarks/index.py` from the JSON beside it; every row links its page."]
     for folder in sorted(path for path in results.iterdir() if path.is_dir()):
         records = {path: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
-        of = {
-            kind: {p: r for p, r in records.items() if r.get("benchmark") == kind}
-            for kind in ("moe", "serve", "router")
-        }
+        of = {kind: {p: r for p, r in records.items() if r.get("benchmark") == kind} for kind in SHOWN}
         lines += ["", f"## {folder.name}"]
-        for kind, show in (("moe", _moe), ("serve", _serve), ("router", _router)):
+        for kind, show in SHOWN.items():
             if of[kind]:
                 lines += ["", *show({f"[{p.stem}]({folder.name}/{p.stem}.md)": r for p, r in of[kind].items()})]
     return "\n".join(lines) + "\n"
@@ -103,6 +100,61 @@ def _router(records: dict[str, dict[str, Any]]) -> list[str]:
     ]
     return table(header, rows)
 
+
+def _ab(records: dict[str, dict[str, Any]]) -> list[str]:
+    """What of an A/B matters most, and what was significant."""
+    rows = []
+    for link, record in records.items():
+        for row in record["rows"]:
+            if row["name"] in AB_MEASURES:
+                span = (
+                    "–"
+                    if row["ratio"] is None
+                    else f"{row['ratio']:.3f} ({row['ratio_low']:.3f}–{row['ratio_high']:.3f})"
+                )
+                cells = [f"{row[arm]:.4g}" for arm in ("a", "b")]
+                rows.append([link, row["name"], *cells, span, "yes" if row["significant"] else "no"])
+    return table(["A/B on a live server", "measure", "A", "B", "B over A (95 %)", "significant"], rows)
+
+
+def _compare(records: dict[str, dict[str, Any]]) -> list[str]:
+    rows = []
+    for link, record in records.items():
+        judged = [row for row in record["rows"] if row["judged"]]
+        ratios = [row["ratio"] for row in judged]
+        agreed = sum(row["agrees"] for row in judged)
+        rows.append([link, f"{min(ratios):.3f} to {max(ratios):.3f}", f"{agreed} of {len(judged)} figures"])
+    return table(["Locust over SGLang's client", "ratios", "within 5 %"], rows)
+
+
+def _soak(records: dict[str, dict[str, Any]]) -> list[str]:
+    rows = []
+    for link, record in records.items():
+        slopes = ", ".join(f"{role} {each['per_1000']:+.2f}" for role, each in record["slopes_mib_per_1000"].items())
+        missed = "; ".join(record["missed"]) or "nothing"
+        rows.append([link, str(record["requests"]), f"{record['requests_per_s']:.1f}", slopes, missed])
+    return table(["soak", "requests", "a second", "MiB per 1000 requests", "missed"], rows)
+
+
+def _chaos(records: dict[str, dict[str, Any]]) -> list[str]:
+    rows = [
+        [link, outcome["fault"], outcome["verdict"], f"{outcome['seconds']:.1f}"]
+        for link, record in records.items()
+        for outcome in record["outcomes"]
+    ]
+    return table(["faults", "fault", "verdict", "s"], rows, names=3)
+
+
+AB_MEASURES = ("ttft_p50", "tpot_p50", "tpot_p99", "tokens_per_s", "unique_experts", "mass_kept")
+SHOWN = {
+    "moe": _moe,
+    "serve": _serve,
+    "router": _router,
+    "ab": _ab,
+    "compare": _compare,
+    "soak": _soak,
+    "chaos": _chaos,
+}
 
 if __name__ == "__main__":
     (RESULTS / "README.md").write_text(index(RESULTS))

@@ -78,15 +78,18 @@ def soak(
 ) -> None:
     """Thousands of good and bad requests on a CPU demo server; fails if anything leaked or was not answered."""
     from loadtest import soak as measurement
+    from loadtest import soaked
     from oea_server.demo.build import build
     from oea_server.demo.server import Server
 
     # else SGLang fills most of the machine's memory with slots, and the demo needs few
     flags = ("--model-path", str(build()), "--max-total-tokens", "65536")
-    with Server(*flags, environment=measurement.ENVIRONMENT) as server:
+    with Server(*flags) as server:
         record = measurement.soak(server, measurement.Bounds(requests, seed))
-    _keep({**record, **_provenance(_command("soak", requests=requests, seed=seed))}, _folder(out), "soak")
-    print(json.dumps({name: value for name, value in record.items() if name != "samples"}, indent=1))
+    record |= _provenance(_command("soak", requests=requests, seed=seed))
+    paths = _keep(record, _folder(out), "soak", soaked.markdown(record))
+    soaked.draw(record, paths[0].with_suffix(".png"))
+    print(paths[1].read_text())
     if record["missed"]:
         _fail(*record["missed"])
 
@@ -121,27 +124,28 @@ def chaos(
 @app.command()
 def compare(
     url: Url = None,
-    rounds: Annotated[int, typer.Option(min=2, max=100)] = 5,
+    layers: Annotated[int, typer.Option(min=1, max=48, help="Qwen3-30B-sized, of the server started here")] = 2,
+    rounds: Annotated[int, typer.Option(min=2, max=100)] = 7,
     chats: Chats = 16,
-    requests: Annotated[int, typer.Option(min=16, max=100_000, help="per round and client")] = 160,
+    requests: Annotated[int, typer.Option(min=16, max=100_000, help="per round and client")] = 96,
     prompt: Annotated[int, typer.Option(min=1, max=100_000, help="tokens")] = 32,
-    output: Annotated[int, typer.Option(min=2, max=100_000, help="tokens")] = 64,
+    output: Annotated[int, typer.Option(min=2, max=100_000, help="tokens")] = 48,
     seed: Seed = 0,
     out: Out = None,
 ) -> None:
     """The same load by Locust and by SGLang's own client; fails if their figures are more than 5 % apart."""
     from loadtest import compare as measurement
-    from oea_server.demo.build import build
-    from oea_server.demo.server import Server
+    from oea_server.bench.served import own_server
 
     plan = measurement.Plan(rounds, chats, requests, prompt, output, seed)
     given = {"rounds": rounds, "chats": chats, "requests": requests, "prompt": prompt, "output": output, "seed": seed}
-    command = _command("compare", **({"url": "URL"} if url else {}), **given)
+    command = _command("compare", **({"url": "URL"} if url else {"layers": layers}), **given)
     with refusing():
         if url is not None:
             record = measurement.compare(url.rstrip("/"), plan)
         else:
-            with Server("--model-path", str(build()), "--max-total-tokens", "65536") as server:
+            # not the demo model: its steps are so short that on few cores the clients' own work slows the server
+            with own_server(layers, chats) as (server, _):
                 record = measurement.compare(server.url, plan)
     record |= _provenance(command)
     paths = _keep(record, _folder(out), "compare", measurement.markdown(record))

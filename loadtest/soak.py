@@ -23,9 +23,6 @@ GREEDY = ("The import statement", "An expert is awake if", "1 2 3 4 5 6 7 8")
 GREEDY_TOKENS = 64
 WARM_UP = 0.2
 """Of the requests; more come on top, and only then is memory watched."""
-ENVIRONMENT = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "8", "LRU_CACHE_CAPACITY": "8"}
-"""On the CPU, oneDNN and torch keep a kernel per shape, 1024 of them, and each prefill has another shape: tens of MiB
-per 1000 requests until they are full, which hide a leak. Measured: 58 MiB per 1000 requests by default, none so."""
 FLAT = 1.0
 """MiB per 1000 requests and process that count as flat."""
 MESSAGES = [{"role": "user", "content": "hello"}]

@@ -17,6 +17,8 @@ from loadtest.client import BROKEN, RefusedError, chat, session
 from loadtest.stream import Stream
 from oea_server.demo.server import Server
 
+LINGER = 5.0
+"""Seconds that the kernel may take to be rid of a process that was killed: it has gigabytes to give back."""
 LONG = 600
 """Tokens: the stream that a fault falls into."""
 
@@ -44,7 +46,8 @@ async def ending(name: str, running: Server, kill: Callable[[Server], None], who
         results = await asyncio.gather(*streams, return_exceptions=True)
     code = await asyncio.to_thread(wait, running, DEADLINE - (time.monotonic() - start) + 5)
     ended = time.monotonic() - start
-    left = [str(process.pid) for process in family.values() if _runs(process)]
+    _, alive = await asyncio.to_thread(psutil.wait_procs, [each for each in family.values() if _runs(each)], LINGER)
+    left = [str(process.pid) for process in alive if _runs(process)]
     complete = sum(isinstance(result, Stream) and result.tokens == LONG for result in results)
     errors = [result for result in results if isinstance(result, BROKEN)]
     wrong = []
@@ -96,9 +99,8 @@ async def killed_rank() -> Outcome:
 
 
 async def killed_detokenizer() -> Outcome:
-    """SIGKILL to the detokenizer, without which no answer gets out. Without this variable SGLang first waits a
-    minute for core dumps from GPUs, wherever it runs."""
-    with server(environment={"SGLANG_CUDA_COREDUMP_BEFORE_CRASH": "0"}) as running:
+    """SIGKILL to the detokenizer, without which no answer gets out."""
+    with server() as running:
         return await ending("kill -9 of the detokenizer", running, _kill("detokenizer"), whole=False)
 
 

@@ -16,6 +16,19 @@ from sglang.srt.platforms.device_mixin import PlatformEnum
 
 from oea_server.engine.cpu_pools_0517 import Base
 
+ENVIRONMENT = {
+    # Threads that wait by spinning hold the core that another process, or their own team, needs: on two
+    # cores a layer then took a scheduler's time slice for every barrier, four times as long.
+    "OMP_WAIT_POLICY": "passive",
+    # oneDNN and torch keep a kernel per shape, 1024 of them, and each prefill has another shape: hundreds of MiB
+    # over thousands of requests. A decode step needs a few dozen.
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
+    "LRU_CACHE_CAPACITY": "128",
+    # Before it ends over a dead detokenizer, SGLang waits a minute for core dumps of GPUs.
+    "SGLANG_CUDA_COREDUMP_BEFORE_CRASH": "0",
+}
+"""What a server's processes get where the user has not set it."""
+
 
 class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
     """Plain torch, with experts and decode attention of our own; no graphs, no compilation."""
@@ -28,9 +41,8 @@ class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
             if getattr(server_args, name, "absent") is None:
                 setattr(server_args, name, "disabled")
         server_args.sleep_on_idle = True  # else an idle server keeps a core busy
-        # Threads that wait by spinning hold the core that another process, or their own team, needs: on two
-        # cores a layer then took a scheduler's time slice for every barrier, four times as long.
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
         bind_cores(server_args.tp_size)
 
     def get_default_attention_backend(self) -> str:

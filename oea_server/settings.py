@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from oea_server.routing.policy import Policy
-from oea_server.routing.schedule import Schedule, default_schedule
+from oea_server.routing.schedule import Schedule, calibrated, default_schedule
 
 LIVE = ("policy", "k0", "p", "k_max", "max_rank", "min_batch", "seed")
 """Knobs that can change while serving."""
@@ -45,6 +45,9 @@ class Settings(BaseSettings):
         "auto",
         description="experts guaranteed per token: a number, or a schedule from batch sizes on "
         "('1:8,2:6,4:5,8:4,16:3', which is what auto means for top-8 models), and per layer ('1:8,16:3; 0-3=8')",
+    )
+    schedule: str | None = Field(
+        None, description="a file of 'oea-server calibrate': what auto means for k0, on a model with its top k"
     )
     p: float = Field(1.0, gt=0, le=1, description="guarantee only as many of the k0 as reach this router mass")
     k_max: int | None = Field(
@@ -101,7 +104,9 @@ class Settings(BaseSettings):
         return {name: getattr(self, name) for name in LIVE}
 
     def _schedule(self, k: int | None) -> Schedule:
-        return Schedule.of(self.k0) if self.k0 != "auto" else default_schedule(k or 1)
+        if self.k0 != "auto":
+            return Schedule.of(self.k0)
+        return default_schedule(k or 1) if self.schedule is None else calibrated(self.schedule, k)
 
     def _oea(self, k: int | None) -> Policy:
         return Policy.oea(self._schedule(k), self.p, self.k_max, self.max_rank, self.min_batch)

@@ -18,6 +18,9 @@ from oea_server.routing.tally import Tally
 RENORMALIZE_EPSILON = 1e-20
 """SGLang's guard against an all-zero row (`sglang.srt.layers.moe.topk`, same value)."""
 
+ABOVE_ALL = 1 << 62
+"""Above every sort key."""
+
 Scoring = Literal["softmax", "sigmoid"]
 
 
@@ -48,7 +51,8 @@ def route(
     """Choose experts for one decode step of one MoE layer (arXiv 2511.02237, algorithm 1).
 
     Args:
-        router_logits: [B, N], any float dtype; row i belongs to token i.
+        router_logits: [..., B, N], any float dtype; row i belongs to token i. Leading dimensions are steps, each
+            routed by itself; everything that comes back has them too. One step only with `tally` and for random draws.
         policy: what to guarantee and how to fill; as `Knobs`, read on the device.
         k: the model's experts per token.
         renormalize: divide the weights by their sum (Qwen3-MoE's norm_topk_prob).
@@ -67,7 +71,7 @@ def route(
     Raises:
         ValueError: k or a knob is out of bounds for N experts.
     """
-    batch, num_experts = router_logits.shape
+    batch, num_experts = router_logits.shape[-2:]
     check(router_logits, policy, k)
     device = router_logits.device
 
@@ -85,19 +89,19 @@ def route(
 
     best = keys.topk(k, dim=-1).values
     guaranteed = floor(best, scores, numbers, policy.p, scoring, real)
-    pool = pool_of(best, guaranteed, num_experts)
+    pool = pool_of(keys, best, guaranteed)
     chosen, used = fill(keys, best, pool, numbers, width_of(policy, k), real)
     routing, mass = weigh(chosen, used, pool, scores, renormalize, real)
     if tally is not None:
         vanilla = expert_of(best if keys is own else own.topk(k, dim=-1).values)
-        kept = mass / (scores.gather(1, vanilla).sum(dim=-1) + RENORMALIZE_EPSILON)
+        kept = mass / (scores.gather(-1, vanilla).sum(dim=-1) + RENORMALIZE_EPSILON)
         tally.add_routed(layer, pool, vanilla, guaranteed, used, kept, num_real)
     return routing
 
 
 def check(router_logits: torch.Tensor, policy: Policy | Knobs, k: int) -> None:
     """Raise ValueError where k or a knob does not fit the logits' N experts."""
-    num_experts = router_logits.shape[1]
+    num_experts = router_logits.shape[-1]
     if not 1 <= k <= num_experts:
         raise ValueError(f"k={k} is outside 1..{num_experts}, the number of experts")
     if isinstance(policy, Policy):
@@ -125,24 +129,23 @@ def floor(
     real: torch.Tensor | None,
 ) -> torch.Tensor:
     """Phase 1: which of its own top k each token is guaranteed. [B, k] bool."""
-    rank = arange(best.shape[1], best.device)
+    rank = arange(best.shape[-1], best.device)
     guaranteed = (rank < numbers.floor).expand(best.shape)
     if isinstance(p, torch.Tensor) or p < 1.0:
-        mass = scores.gather(1, expert_of(best)).double().cumsum(dim=-1)
+        mass = scores.gather(-1, expert_of(best)).double().cumsum(dim=-1)
         if scoring == "sigmoid":  # softmax scores sum to 1 as they are
             mass = mass / (scores.double().sum(dim=-1, keepdim=True) + RENORMALIZE_EPSILON)
-        reached_before = torch.nn.functional.pad(mass[:, :-1] >= p, (1, 0))
+        reached_before = torch.nn.functional.pad(mass[..., :-1] >= p, (1, 0))
         if isinstance(p, torch.Tensor):
             reached_before = reached_before & (p < 1.0)  # rounding may sum to 1 early
         guaranteed = guaranteed & ~reached_before
     return guaranteed if real is None else guaranteed & real
 
 
-def pool_of(best: torch.Tensor, guaranteed: torch.Tensor, num_experts: int) -> torch.Tensor:
+def pool_of(keys: torch.Tensor, best: torch.Tensor, guaranteed: torch.Tensor) -> torch.Tensor:
     """The union of the floors: the experts this step loads. [N] bool."""
-    ids = torch.where(guaranteed, expert_of(best), num_experts)
-    awake = torch.zeros(num_experts + 1, dtype=torch.bool, device=best.device)
-    return awake.index_fill_(0, ids.flatten(), True)[:num_experts]
+    least = torch.where(guaranteed, best, ABOVE_ALL).amin(dim=-1, keepdim=True)
+    return (keys >= least).any(dim=-2)
 
 
 def fill(
@@ -157,12 +160,12 @@ def fill(
 
     Returns the chosen keys [B, width] (-1 where the pool ran out) and which slots are used.
     """
-    open_to = pool.expand_as(keys)
-    num_experts = keys.shape[1]
+    open_to = pool[..., None, :].expand_as(keys)
+    num_experts = keys.shape[-1]
     if isinstance(numbers.reach, torch.Tensor) or numbers.reach < num_experts:
         ranked = keys.sort(dim=-1, descending=True).values
-        last = torch.as_tensor(numbers.reach, device=keys.device).expand(len(keys), 1) - 1
-        open_to = open_to & (keys >= ranked.gather(1, last.long()))
+        last = torch.as_tensor(numbers.reach, device=keys.device).expand(*keys.shape[:-1], 1) - 1
+        open_to = open_to & (keys >= ranked.gather(-1, last.long()))
     width = min(width, num_experts)
     chosen = torch.where(open_to, keys, -1).topk(width, dim=-1).values
     used = (chosen >= 0) & (arange(width, keys.device) < numbers.limit)
@@ -179,9 +182,10 @@ def weigh(
 ) -> tuple[Routing, torch.Tensor]:
     """The model's own scores over the chosen set; unused slots wake nobody. Also their mass, [B]."""
     ids = expert_of(chosen)
-    weights = torch.where(used, scores.gather(1, ids), 0.0)
+    weights = torch.where(used, scores.gather(-1, ids), 0.0)
     mass = weights.sum(dim=-1, keepdim=True)
     if renormalize:
         weights = weights / (mass + RENORMALIZE_EPSILON)
-    spare = ids[:, :1] if real is None else torch.where(real, ids[:, :1], pool.int().argmax())
-    return Routing(weights, torch.where(used, ids, spare).int(), pool), mass[:, 0]
+    best = ids[..., :1]
+    spare = best if real is None else torch.where(real, best, pool.int().argmax(dim=-1)[..., None, None])
+    return Routing(weights, torch.where(used, ids, spare).int(), pool), mass[..., 0]

@@ -17,10 +17,10 @@ OFFSET = 1 << (31 + ID_BITS)
 
 
 def sort_keys(preference: torch.Tensor) -> torch.Tensor:
-    """[B, N] float32 -> [B, N] int64 keys, higher is better, all >= 0."""
+    """[..., N] float32 -> [..., N] int64 keys, higher is better, all >= 0."""
     bits = preference.view(torch.int32)
     ordered = torch.where(bits < 0, -(1 << 31) - bits, bits)  # negative floats run backwards; -0.0 is 0.0
-    return torch.add(_low_bits(preference.shape[1], preference.device), ordered, alpha=1 << ID_BITS)
+    return torch.add(_low_bits(preference.shape[-1], preference.device), ordered, alpha=1 << ID_BITS)
 
 
 def expert_of(keys: torch.Tensor) -> torch.Tensor:

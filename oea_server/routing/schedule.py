@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 
 MAX_K0 = 64
 """Largest k0 accepted; no published MoE model activates more experts per token."""
@@ -90,6 +93,30 @@ def default_schedule(k: int) -> Schedule:
     """
     shares = {1: 8, 2: 6, 4: 5, 8: 4, 16: 3}
     return Schedule(tuple((batch, -(-k * eighths // 8)) for batch, eighths in shares.items()))
+
+
+@lru_cache(maxsize=16)
+def calibrated(path: str, k: int | None) -> Schedule:
+    """The schedule in a file of `oea-server calibrate`; read once, so that it is the same as long as a process lives.
+
+    Args:
+        k: the experts per token of the model that it is for; None if that is not known yet.
+
+    Raises:
+        ValueError: the file is not there, is none, or is for a model with another top k.
+    """
+    try:
+        content = json.loads(Path(path).read_text())
+        found, top = Schedule.of(str(content["k0"])), int(content["k"])
+    except OSError as error:
+        raise ValueError(f"schedule={path}: {error.strerror}") from None
+    except (KeyError, TypeError, json.JSONDecodeError):
+        raise ValueError(f"schedule={path}: not a file of 'oea-server calibrate'") from None
+    except ValueError as error:
+        raise ValueError(f"schedule={path}: {error}") from None
+    if k is not None and k != top:
+        raise ValueError(f"schedule={path}: it is for a model of top-{top}, and this one's is {k}")
+    return found
 
 
 def _parse(text: str, whole: str) -> Steps:

@@ -1,4 +1,7 @@
+from pathlib import Path
+
 import pytest
+from pydantic import ValidationError
 
 from oea_server.settings import Settings, SettingsError, argument_parser, read, split_flags
 
@@ -52,3 +55,24 @@ def test_the_message_names_the_variable_when_that_is_where_it_came_from(monkeypa
     monkeypatch.setenv("OEA_P", "2")
     with pytest.raises(SettingsError, match="OEA_P=2: input should be less than or equal to 1"):
         read()
+
+
+def test_a_calibrated_schedule_is_what_auto_means(tmp_path: Path) -> None:
+    path = tmp_path / "schedule.json"
+    path.write_text('{"k0": "1:8,4:5,16:2", "k": 8}')
+    settings = Settings(schedule=str(path))
+    assert str(settings.policy_for(8).k0) == "1:8,4:5,16:2"
+    assert str(Settings(schedule=str(path), k0="3").policy_for(8).k0) == "3"
+    with pytest.raises(ValueError, match="it is for a model of top-8, and this one's is 6"):
+        settings.check(k=6, num_experts=64)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("[]", "not a file of"), ('{"k0": "8"}', "not a file of"), ('{"k0": "8,4:3", "k": 8}', "is not BATCH:K0")],
+)
+def test_a_file_that_is_no_schedule(tmp_path: Path, text: str, why: str) -> None:
+    path = tmp_path / "schedule.json"
+    path.write_text(text)
+    with pytest.raises(ValidationError, match=f"schedule={path}: .*{why}"):
+        Settings(schedule=str(path))

@@ -1,0 +1,43 @@
+"""``python -m oea_server.demo.training``: see the package."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from oea_server.demo.build import CONFIG, default_directory
+from oea_server.demo.training import export, loop, tokens
+
+
+def main(
+    steps: Annotated[int, typer.Option(min=1, max=10_000_000, help="of 4096 tokens")] = 5000,
+    work: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="corpus and checkpoints; the cache if not given")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="where the model goes; WORK/model if not given")
+    ] = None,
+    dense: Annotated[bool, typer.Option("--dense", help="the baseline: one FFN as wide as a token's experts")] = False,
+    seed: Annotated[int, typer.Option(metavar="N")] = loop.Recipe(0).seed,
+) -> None:
+    """Train the demo model; an interrupted run goes on where it was."""
+    work = work or default_directory().parent / "training"
+    model = out or work / "model"
+    data = tokens.prepare(work, model)
+    recipe = loop.Recipe(steps, dense=dense, seed=seed)
+    typer.echo(f"{data.manifest}; {torch.get_num_threads()} threads")
+    network = loop.train(CONFIG, data, recipe, work)
+    curve = [
+        json.loads(line) for line in (work / f"{'dense' if dense else 'moe'}-curve.jsonl").read_text().splitlines()
+    ]
+    typer.echo(f"held-out loss {curve[-1]['held_out']:.3f} nats per token")
+    if not dense:
+        export.export(network, CONFIG, model)
+        typer.echo(f"the model is in {model}")
+
+
+typer.run(main)

@@ -1,0 +1,118 @@
+"""One evaluation from a checkpoint to its page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from oea_server.bench import record, timing
+from oea_server.demo import shipped
+from oea_server.quality import grid, report, text
+from oea_server.quality.arms import Arm
+
+CHUNK = 64
+"""Sequences at once, or the largest batch where that is more."""
+
+
+class Wanted(NamedTuple):
+    """What to measure; see `commands.evaluate`."""
+
+    arms: Sequence[Arm]
+    batches: Sequence[int]
+    ranks: Sequence[int]
+    sequences: int
+    length: int
+    order: Any
+    seed: int
+
+
+def evaluate(
+    model: str | None, source: Path | None, wanted: Wanted, command: str, folder: Path | None, name: str
+) -> dict[str, Any]:
+    """Measure, keep a line for each arm, chunk and batch size in `name`.jsonl, and write the record and its page.
+
+    Raises:
+        ValueError: the model, the text or the file to go on from does not fit.
+        OSError: one of them cannot be read.
+    """
+    path, source = model or str(shipped.MODEL), source or shipped.HELD_OUT
+    device = timing.pick_device()
+    network, tokenizer = load(path, device)
+    found = text.load(source, tokenizer, wanted.length, wanted.sequences, wanted.order, wanted.seed)
+    chunk = max(CHUNK, *wanted.batches)
+    chunk = chunk if wanted.sequences % chunk == 0 else max(wanted.batches)
+    plan = grid.Plan(wanted.arms, wanted.batches, chunk, wanted.ranks)
+    about = {
+        "model": {"name": Path(path).name if model else "the demo model", "sha256": fingerprint(Path(path))},
+        "text": {
+            "name": source.name,
+            "sha256": found.sha256,
+            "sequences": wanted.sequences,
+            "length": wanted.length,
+            "order": wanted.order,
+        },
+        "seed": wanted.seed,
+        "chunk": chunk,
+        "ranks": list(wanted.ranks),
+    }
+    folder = folder or record.default_folder(device)
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = folder / f"{name}.jsonl"
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        task = progress.add_task("arms, batch sizes, chunks", total=grid.total(plan, found))
+        for done in grid.run(network, found, plan, lines, about):
+            progress.advance(task, done)
+    complete = {
+        "benchmark": "eval",
+        "command": command,
+        "machine": record.machine(device),
+        "versions": record.versions() | {"transformers": _transformers()},
+        **about,
+        "batches": list(wanted.batches),
+        "rows": grid.rows(grid.read(lines, about), plan, wanted.seed),
+    }
+    kept = folder / f"{name}.json"
+    kept.write_text(json.dumps(complete, indent=1) + "\n")
+    result: dict[str, Any] = json.loads(kept.read_text())  # what is shown is what was kept
+    (folder / f"{name}.md").write_text(report.markdown(result))
+    if find_spec("matplotlib") is not None:
+        from oea_server.quality import picture
+
+        picture.draw(result, folder / f"{name}.png")
+    lines.unlink()
+    print(report.markdown(result))
+    print(f"kept: {kept}, with its page and picture beside it")
+    return result
+
+
+def load(path: str, device: torch.device) -> tuple[Any, Any]:
+    """A checkpoint and its tokenizer; bfloat16 on a GPU, float32 on a CPU."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, device_map=None).to(device).eval()
+    return model, AutoTokenizer.from_pretrained(path)
+
+
+def fingerprint(path: Path) -> str:
+    """Of a checkpoint's weights: sha256 over their files, or over their sizes where there are gigabytes."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for each in sorted(path.glob("*.safetensors")):
+        size = each.stat().st_size
+        digest.update(each.read_bytes() if size < 1 << 28 else f"{each.name} {size}".encode())
+    return digest.hexdigest()
+
+
+def _transformers() -> str:
+    from importlib.metadata import version
+
+    return version("transformers")

@@ -1,0 +1,117 @@
+"""The gate: a release that costs quality, or reads more experts, does not pass.
+
+It runs the shipped model on its held-out text with the routing that serves, pad rows included, and compares with what
+was measured when the thresholds were set (`gate.json`, made by `oea-server eval --gate --set`).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from oea_server.demo import shipped
+from oea_server.quality import text
+from oea_server.quality.arms import Arm, parse
+from oea_server.quality.evaluation import fingerprint, load
+from oea_server.quality.measure import Judge, Measured
+from oea_server.quality.padded import padded
+from oea_server.quality.routed import routers
+from oea_server.routing.policy import Policy
+from oea_server.routing.schedule import default_schedule
+
+KEPT = Path(__file__).parent / "gate.json"
+SEQUENCES, LENGTH, SEED = 64, 96, 0
+BATCHES = (1, 4, 16)
+PADS = 3
+K0S = (2, 3, 4, 5, 6)
+"""Compared with pruning, and with each other, at the largest batch."""
+LOSS_SLACK, READ_SLACK = 0.15, 0.02
+"""How far an increase in cross-entropy and T may be from what was measured: other kernels round otherwise."""
+LEAST_CORRELATION = 0.9
+
+
+class Check(NamedTuple):
+    """One thing that has to hold."""
+
+    what: str
+    passed: bool
+    found: str
+
+
+def measure() -> dict[str, Measured]:
+    """Everything that the gate looks at, by ``arm@B``."""
+    network, tokenizer = load(str(shipped.MODEL), torch.device("cpu"))
+    found = text.load(shipped.HELD_OUT, tokenizer, LENGTH, SEQUENCES, "mixed", SEED)
+    judge = Judge(network, routers(network), found.ids)
+    k = judge.found.k
+    schedule = Policy.oea(default_schedule(k))
+    runs: list[tuple[Arm, int]] = [(parse("vanilla"), batch) for batch in BATCHES]
+    runs += [(padded("default", schedule, PADS), batch) for batch in BATCHES]
+    runs += [(padded(f"oea:{k0}", Policy.oea(k0), PADS), BATCHES[-1]) for k0 in K0S]
+    runs += [(parse(f"pruned:{k0}"), BATCHES[-1]) for k0 in K0S]
+    return {f"{arm.label}@{batch}": judge.measure(arm, batch) for arm, batch in runs}
+
+
+def summary(measured: dict[str, Measured]) -> dict[str, dict[str, float]]:
+    """Increase in cross-entropy over vanilla at the same batch size, T and mass kept: what `gate.json` keeps."""
+    found = {}
+    for name, each in measured.items():
+        base = measured[f"vanilla@{name.rpartition('@')[2]}"]
+        found[name] = {
+            "increase": float(np.mean(each.loss) - np.mean(base.loss)),
+            "unique": float(np.mean(each.unique)),
+            "kept": float(np.mean(each.kept)),
+        }
+    return found
+
+
+def checks(found: dict[str, dict[str, float]], kept: dict[str, Any]) -> list[Check]:
+    """Judge a summary by what was kept."""
+    result = []
+    for name, before in kept["measured"].items():
+        now = found[name]
+        most = before["increase"] + max(LOSS_SLACK * abs(before["increase"]), 0.001)
+        result.append(
+            Check(f"{name} loses at most {most:+.4f} nats", now["increase"] <= most, f"{now['increase']:+.4f}")
+        )
+        off = abs(now["unique"] / before["unique"] - 1)
+        result.append(Check(f"{name} reads {before['unique']:.1f} experts", off <= READ_SLACK, f"{now['unique']:.1f}"))
+    lone = found["default@1"]["increase"]
+    result.append(Check("a lone token gets vanilla, exactly", lone == 0.0, f"{lone:+.1e}"))
+    largest = BATCHES[-1]
+    for k0 in K0S:
+        ours, pruned = (found[f"{kind}:{k0}@{largest}"]["increase"] for kind in ("oea", "pruned"))
+        result.append(Check(f"oea:{k0} loses less than pruned:{k0}", ours < pruned, f"{ours:+.4f} to {pruned:+.4f}"))
+    arms = [found[f"{kind}:{k0}@{largest}"] for kind in ("oea", "pruned") for k0 in K0S]
+    lost, mass = ([each[name] for each in arms] for name in ("increase", "kept"))
+    correlation = float(np.corrcoef(np.argsort(np.argsort(lost)), np.argsort(np.argsort([-m for m in mass])))[0, 1])
+    result.append(
+        Check(
+            f"mass kept tells the loss (rank correlation at least {LEAST_CORRELATION})",
+            correlation >= LEAST_CORRELATION,
+            f"{correlation:.3f}",
+        )
+    )
+    return result
+
+
+def read() -> dict[str, Any]:
+    """What was measured when the thresholds were set.
+
+    Raises:
+        ValueError: that was another model.
+    """
+    kept: dict[str, Any] = json.loads(KEPT.read_text())
+    if kept["model_sha256"] != fingerprint(shipped.MODEL):
+        raise ValueError("gate.json is of another demo model: measure again with 'oea-server eval --gate --set'")
+    return kept
+
+
+def keep(found: dict[str, dict[str, float]]) -> None:
+    """Set the thresholds to what was measured now: when the model, the text or the schedule changed on purpose."""
+    content = {"model_sha256": fingerprint(shipped.MODEL), "measured": found}
+    KEPT.write_text(json.dumps(content, indent=1) + "\n")

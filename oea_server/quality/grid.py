@@ -1,0 +1,132 @@
+"""Every arm at every batch size, chunk by chunk of the text, resumably."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from oea_server.quality import stats
+from oea_server.quality.arms import Arm
+from oea_server.quality.measure import Judge, Measured
+from oea_server.quality.routed import routers
+from oea_server.quality.text import Sequences
+
+Key = tuple[int, int, str]
+"""Chunk, batch size, arm."""
+BASE = "vanilla"
+
+
+class Plan(NamedTuple):
+    """What is measured.
+
+    Args:
+        arms: vanilla is always among them.
+        batches: each divides `chunk`.
+        chunk: sequences that go through the model at once.
+        ranks: in how many parts the experts are split, for the busiest one.
+    """
+
+    arms: Sequence[Arm]
+    batches: Sequence[int]
+    chunk: int
+    ranks: Sequence[int]
+
+
+class OtherRunError(ValueError):
+    """The file to resume from is of another model, text or plan."""
+
+
+def run(model: Any, text: Sequences, plan: Plan, kept: Path, about: dict[str, Any]) -> Iterator[int]:
+    """Measure what `kept` does not have yet, adding a line to it each; yields after each of `total(plan, text)`.
+
+    Args:
+        about: what has to be the same for a run to be resumed; the first line of the file.
+
+    Raises:
+        OtherRunError: it is not.
+    """
+    have = read(kept, about)
+    found = routers(model)
+    with kept.open("a") as lines:
+        if not kept.stat().st_size:
+            lines.write(json.dumps(about) + "\n")
+        elif not kept.read_bytes().endswith(b"\n"):
+            lines.write("\n")  # the run before was cut within a line
+        for chunk in range(len(text.ids) // plan.chunk):
+            judge: Judge | None = None
+            for batch in plan.batches:
+                for arm in plan.arms:
+                    if (chunk, batch, arm.label) not in have:
+                        if judge is None:
+                            ids = text.ids[chunk * plan.chunk : (chunk + 1) * plan.chunk]
+                            judge = Judge(model, found, ids.to(model.device))
+                        measured = judge.measure(arm, batch, plan.ranks)
+                        line = {"chunk": chunk, "batch": batch, "arm": arm.label, **measured._asdict()}
+                        lines.write(json.dumps(line) + "\n")
+                        lines.flush()
+                    yield 1
+
+
+def total(plan: Plan, text: Sequences) -> int:
+    return len(text.ids) // plan.chunk * len(plan.batches) * len(plan.arms)
+
+
+def read(kept: Path, about: dict[str, Any]) -> dict[Key, Measured]:
+    """What a file has.
+
+    Raises:
+        OtherRunError: it is of another run.
+    """
+    if not kept.exists() or not kept.stat().st_size:
+        return {}
+    first, *rest = kept.read_text().splitlines()
+    if json.loads(first) != json.loads(json.dumps(about)):
+        raise OtherRunError(f"{kept} is of another run (model, text, seed or ranks differ): move it away")
+    found = {}
+    for text in rest:
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue  # cut by the end of the run that wrote it
+        key = (line.pop("chunk"), line.pop("batch"), line.pop("arm"))
+        line["busiest"] = {int(ranks): values for ranks, values in line["busiest"].items()}
+        found[key] = Measured(**line)
+    return found
+
+
+def rows(have: dict[Key, Measured], plan: Plan, seed: int) -> list[dict[str, Any]]:
+    """Means over all sequences, with intervals; differences are paired with vanilla at the same batch size."""
+    chunks = sorted({chunk for chunk, _, _ in have})
+    found = []
+    for batch in plan.batches:
+        joined = {arm.label: _join([have[chunk, batch, arm.label] for chunk in chunks]) for arm in plan.arms}
+        for arm in plan.arms:
+            mine, base = joined[arm.label], joined[BASE]
+            found.append(
+                {
+                    "arm": arm.label,
+                    "kind": arm.kind,
+                    "batch": batch,
+                    "sequences": len(mine.loss),
+                    "loss": stats.mean(mine.loss, seed),
+                    "increase": stats.paired(mine.loss, base.loss, seed),
+                    "kl": stats.mean(mine.kl, seed),
+                    "agreement": stats.mean(mine.agreement, seed),
+                    "kept": stats.mean(mine.kept, seed),
+                    "unique": stats.mean(mine.unique, seed),
+                    "busiest": {ranks: stats.mean(values, seed) for ranks, values in mine.busiest.items()},
+                }
+            )
+    return found
+
+
+def _join(parts: Sequence[Measured]) -> Measured:
+    joined = {
+        name: [value for part in parts for value in getattr(part, name)]
+        for name in Measured._fields
+        if name != "busiest"
+    }
+    busiest = {ranks: [v for part in parts for v in part.busiest[ranks]] for ranks in parts[0].busiest}
+    return Measured(**joined, busiest=busiest)

@@ -9,7 +9,8 @@ from typing import Annotated
 import torch
 import typer
 
-from oea_server.demo.build import CONFIG, default_directory
+from oea_server.demo.build import default_directory
+from oea_server.demo.shipped import SHAPE
 from oea_server.demo.training import export, loop, tokens
 
 
@@ -30,13 +31,13 @@ def main(
     data = tokens.prepare(work, model)
     recipe = loop.Recipe(steps, dense=dense, seed=seed)
     typer.echo(f"{data.manifest}; {torch.get_num_threads()} threads")
-    network = loop.train(CONFIG, data, recipe, work)
+    network = loop.train(SHAPE, data, recipe, work)
     curve = [
         json.loads(line) for line in (work / f"{'dense' if dense else 'moe'}-curve.jsonl").read_text().splitlines()
     ]
     typer.echo(f"held-out loss {curve[-1]['held_out']:.3f} nats per token")
     if not dense:
-        export.export(network, CONFIG, model)
+        export.export(network, SHAPE, model)
         typer.echo(f"the model is in {model}")
 
 

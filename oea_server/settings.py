@@ -47,7 +47,8 @@ class Settings(BaseSettings):
         "('1:8,2:6,4:5,8:4,16:3', which is what auto means for top-8 models), and per layer ('1:8,16:3; 0-3=8')",
     )
     schedule: str | None = Field(
-        None, description="a file of 'oea-server calibrate': what auto means for k0, on a model with its top k"
+        None,
+        description="a file of 'python -m oea_server.quality calibrate': what auto means for k0",
     )
     p: float = Field(1.0, gt=0, le=1, description="guarantee only as many of the k0 as reach this router mass")
     k_max: int | None = Field(

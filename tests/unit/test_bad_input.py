@@ -50,7 +50,11 @@ WRONG: list[tuple[list[str], dict[str, object] | None, str]] = [
     (["--oea-policy", "shadow"], DENSE, "qwen3 has no experts to route"),
     (["--oea-latency-line", "no/such.json"], None, "latency_line=no/such.json: No such file or directory"),
     (["--oea-schedule", "no/such.json"], None, "schedule=no/such.json: No such file or directory"),
-    (["--oea-schedule", "pyproject.toml"], None, "schedule=pyproject.toml: not a file of 'oea-server calibrate'"),
+    (
+        ["--oea-schedule", "pyproject.toml"],
+        None,
+        "schedule=pyproject.toml: not a file of 'python -m oea_server.quality calibrate'",
+    ),
     (["--oea-per-layer-metrics=some"], None, "--oea-per-layer-metrics=some: input should be a valid boolean"),
     (["--oea-seed=-1"], None, "--oea-seed=-1: input should be greater than or equal to 0"),
     (["--oea-allow-inactive=perhaps"], None, "--oea-allow-inactive=perhaps: input should be a valid boolean"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,8 @@ import pytest
 import torch
 
 from oea_server.demo.build import CONFIG
-from oea_server.demo.training import corpus, loop, tokens
+from oea_server.demo.training import corpus, export, loop, tokens
 from oea_server.demo.training.experts import Experts
-from oea_server.demo.training.export import export
 from oea_server.demo.training.network import Network
 
 TINY: dict[str, Any] = {
@@ -54,7 +54,7 @@ def test_network_is_hugging_faces(tmp_path: Path) -> None:
     network = Network(TINY)
     for weight in network.parameters():  # as it is after the round trip through bfloat16
         weight.data = weight.data.bfloat16().float()
-    export(network, TINY, tmp_path)
+    export.export(network, TINY, tmp_path)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
     ids = torch.randint(0, 64, (3, 20))
     with torch.no_grad():
@@ -172,3 +172,15 @@ def test_docstrings_become_chats() -> None:
     chats = corpus._docstrings(source, "eggs")
     assert "What does eggs.spam do?<|im_end|>" in chats
     assert chats.endswith("to be kept here.<|im_end|>\n")
+
+
+def test_the_story_of_a_run_is_kept(tmp_path: Path, data: tokens.Data) -> None:
+    recipe = loop.Recipe(2, batch=2, length=32)
+    loop.train(TINY, data, recipe, tmp_path)
+    story = export.story(recipe, data, tmp_path / "moe-curve.jsonl")
+    export.keep(story, tmp_path / "training.json")
+    kept = json.loads((tmp_path / "training.json").read_text())
+    assert kept == json.loads(json.dumps(story))
+    assert kept["recipe"]["seed"] == recipe.seed
+    assert kept["curve"][-1]["step"] == 2
+    assert kept["unigram_held_out"] == pytest.approx(np.log(64), rel=0.05)  # the data is noise

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
+from tokenizers import Tokenizer
 
 from oea_server.demo.build import default_directory
 from oea_server.demo.shipped import SHAPE
-from oea_server.demo.training import export, loop, tokens
+from oea_server.demo.training import export, loop, sample, tokens
 
 
 def main(
@@ -25,20 +25,21 @@ def main(
     dense: Annotated[bool, typer.Option("--dense", help="the baseline: one FFN as wide as a token's experts")] = False,
     seed: Annotated[int, typer.Option(metavar="N")] = loop.Recipe(0).seed,
 ) -> None:
-    """Train the demo model; an interrupted run goes on where it was."""
+    """Train the demo model; an interrupted run goes on where it was, and one that is over writes its files again."""
     work = work or default_directory().parent / "training"
     model = out or work / "model"
     data = tokens.prepare(work, model)
     recipe = loop.Recipe(steps, dense=dense, seed=seed)
     typer.echo(f"{data.manifest}; {torch.get_num_threads()} threads")
     network = loop.train(SHAPE, data, recipe, work)
-    curve = [
-        json.loads(line) for line in (work / f"{'dense' if dense else 'moe'}-curve.jsonl").read_text().splitlines()
-    ]
-    typer.echo(f"held-out loss {curve[-1]['held_out']:.3f} nats per token")
+    name = "dense" if dense else "moe"
+    story = export.story(recipe, data, work / f"{name}-curve.jsonl")
+    typer.echo(f"held-out loss {story['held_out']:.3f} nats per token")
+    export.keep(story, model.parent / f"{name}-training.json")
     if not dense:
         export.export(network, SHAPE, model)
-        typer.echo(f"the model is in {model}")
+        sample.write(data, Tokenizer.from_file(str(model / "tokenizer.json")), model.parent / "held_out.jsonl")
+        typer.echo(f"the model is in {model}, held-out text and the curve beside it")
 
 
 typer.run(main)

@@ -1,4 +1,4 @@
-"""The trained network as a Hugging Face checkpoint in bfloat16."""
+"""The trained network as a Hugging Face checkpoint in bfloat16, and how it came about."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from oea_server.bench import record
+from oea_server.demo.training.loop import Recipe
 from oea_server.demo.training.network import Network
+from oea_server.demo.training.tokens import Data
 
 
 def export(network: Network, config: Mapping[str, Any], directory: Path) -> None:
@@ -38,3 +41,28 @@ def named(network: Network) -> dict[str, torch.Tensor]:
         else:
             found[f"model.{name}"] = tensor
     return found
+
+
+def story(recipe: Recipe, data: Data, curve: Path) -> dict[str, Any]:
+    """The recipe, the corpus, the curve, and beside the last held-out loss that of a unigram model; nats per token."""
+    points = [json.loads(line) for line in curve.read_text().splitlines()]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    counts = torch.bincount(torch.from_numpy(data.training.astype("int64")), minlength=int(data.held_out.max()) + 1)
+    unigram = ((counts + 1) / (counts + 1).sum()).log()
+    return {
+        "recipe": recipe._asdict(),
+        "corpus": data.manifest,
+        "held_out": points[-1]["held_out"],
+        "unigram_held_out": -unigram[torch.from_numpy(data.held_out.astype("int64"))].mean().item(),
+        "machine": record.machine(device),
+        "versions": record.versions(),
+        "curve": points,
+    }
+
+
+def keep(found: Mapping[str, Any], path: Path) -> None:
+    """As JSON, the curve a line a point."""
+    head = {name: value for name, value in found.items() if name != "curve"}
+    lines = ",\n".join("  " + json.dumps(point) for point in found["curve"])
+    text = json.dumps(head, indent=1).rstrip().removesuffix("}").rstrip()
+    path.write_text(f'{text},\n "curve": [\n{lines}\n ]\n}}\n')

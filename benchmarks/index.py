@@ -145,6 +145,17 @@ def _chaos(records: dict[str, dict[str, Any]]) -> list[str]:
     return table(["faults", "fault", "verdict", "s"], rows, names=3)
 
 
+def _eval(records: dict[str, dict[str, Any]]) -> list[str]:
+    """Quality at the paper's batch size."""
+    rows = [
+        [link, row["arm"], f"{row['unique'][0]:.1f}", "{:+.4f} ({:+.4f} to {:+.4f})".format(*row["increase"])]
+        for link, record in records.items()
+        for row in record["rows"]
+        if row["batch"] == PAPER_BATCH
+    ]
+    return table(["quality, 16 tokens", "policy", "T", "increase in cross-entropy, nats (95 %)"], rows, names=2)
+
+
 AB_MEASURES = ("ttft_p50", "tpot_p50", "tpot_p99", "tokens_per_s", "unique_experts", "mass_kept")
 SHOWN = {
     "moe": _moe,
@@ -154,6 +165,7 @@ SHOWN = {
     "compare": _compare,
     "soak": _soak,
     "chaos": _chaos,
+    "eval": _eval,
 }
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def draw(record: Record, path: Path) -> None:
     batches = [batch for batch in record["batches"] if batch > 1] or record["batches"]
     columns = min(len(batches), 3)
     figure = Figure(figsize=(4.6 * columns, 4.0 * -(-len(batches) // columns)), layout="constrained")
-    panels = figure.subplots(-(-len(batches) // columns), columns, squeeze=False).flat
+    panels = list(figure.subplots(-(-len(batches) // columns), columns, squeeze=False).flat)
     kinds = list(dict.fromkeys(row["kind"] for row in record["rows"]))
     for axes, batch in zip(panels, batches, strict=False):
         for colour, kind in zip(COLOURS, kinds, strict=False):
@@ -33,7 +33,7 @@ def draw(record: Record, path: Path) -> None:
         axes.set_yscale("symlog", linthresh=0.01)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    for axes in list(panels):
+    for axes in panels[len(batches) :]:
         axes.set_visible(False)
     figure.suptitle(record["model"]["name"])
     figure.savefig(path, dpi=DOTS_PER_INCH)

@@ -15,7 +15,7 @@ from rich.progress import track
 
 from loadtest import workload
 from loadtest.ab import orders
-from oea_server.bench.report import made_on, table
+from oea_server.bench.report import made_by, table
 
 ROOT = Path(__file__).parents[1]
 BAR = 0.05
@@ -175,9 +175,7 @@ def markdown(record: dict[str, Any]) -> str:
             "",
             *table(["figure", "Locust", "rounds", "sglang.benchmark.serving", "rounds", "ratio", "agreed"], lines),
             "",
-            f"    {record['command']}",
-            "",
-            made_on(record),
+            *made_by(record),
             "",
         ]
     )

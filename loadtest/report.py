@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.ab import MEASURES
-from oea_server.bench.report import made_on, table
+from oea_server.bench.report import made_by, table
 
 Record = dict[str, Any]
 
@@ -116,7 +116,7 @@ def page(record: Record) -> str:
 
 def provenance(record: Record) -> list[str]:
     """Machine, versions, seed and command."""
-    return [f"    {record['command']}", "", f"{made_on(record)} Seed {record['plan']['seed']}."]
+    return made_by(record, record["plan"]["seed"])
 
 
 def _knobs(arm: Record) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from oea_server.bench.plot import COLOURS, DOTS_PER_INCH
-from oea_server.bench.report import made_on, table
+from oea_server.bench.report import made_by, table
 
 Record = dict[str, Any]
 
@@ -44,9 +44,7 @@ def markdown(record: Record) -> str:
             "",
             "![memory](soak.png)",
             "",
-            f"    {record['command']}",
-            "",
-            made_on(record),
+            *made_by(record),
             "",
         ]
     )

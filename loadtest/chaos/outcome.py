@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from oea_server.bench.report import made_on, table
+from oea_server.bench.report import made_by, table
 
 HELD, BROKE, SKIPPED = "held", "broke", "skipped"
 
@@ -78,9 +78,7 @@ def markdown(record: dict[str, Any]) -> str:
             "",
             *table(HEADER, ([each.replace("|", "\\|").replace("\n", " ") for each in cells(o)] for o in outcomes), 6),
             "",
-            f"    {record['command']}",
-            "",
-            made_on(record),
+            *made_by(record),
             "",
         ]
     )

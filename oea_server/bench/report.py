@@ -246,10 +246,13 @@ def _provenance(record: Record) -> list[str]:
     return [
         "## How it was measured",
         "",
-        f"    {record['command']}",
-        "",
-        f"{made_on(record)} Seed {record['seed']}.",
+        *made_by(record, record["seed"]),
     ]
+
+
+def made_by(record: Record, seed: int | None = None) -> list[str]:
+    """What every page ends with: a record's command, machine and versions, and its seed where that is given."""
+    return [f"    {record['command']}", "", made_on(record) + ("" if seed is None else f" Seed {seed}.")]
 
 
 def made_on(record: Record) -> str:

@@ -11,9 +11,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 SEED = 20251102
 VOCAB = 2048
@@ -96,8 +99,7 @@ def build(directory: Path | None = None, config: Config = CONFIG) -> Path:
     try:
         write_tokenizer(scratch)
         write_weights(scratch, config)
-        (scratch / "config.json").write_text(json.dumps(dict(config), indent=2))
-        (scratch / "generation_config.json").write_text(json.dumps({"eos_token_id": 1, "pad_token_id": 0}))
+        write_config(scratch, config)
         try:
             scratch.rename(directory)
         except OSError:
@@ -108,8 +110,12 @@ def build(directory: Path | None = None, config: Config = CONFIG) -> Path:
     return directory
 
 
-def write_tokenizer(directory: Path) -> None:
-    """A byte-level BPE trained on Python's own reference documentation, which ships with Python."""
+def write_tokenizer(directory: Path, texts: Iterable[str] | None = None) -> Tokenizer:
+    """A byte-level BPE of `VOCAB` tokens as Hugging Face reads it, with the chat template.
+
+    Args:
+        texts: to learn it from; if not given, Python's own reference documentation, which ships with Python.
+    """
     from pydoc_data.topics import topics
 
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -123,7 +129,7 @@ def write_tokenizer(directory: Path) -> None:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator((topics[name] for name in sorted(topics)), trainer)
+    tokenizer.train_from_iterator((topics[name] for name in sorted(topics)) if texts is None else texts, trainer)
     tokenizer.save(str(directory / "tokenizer.json"))
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -134,6 +140,13 @@ def write_tokenizer(directory: Path) -> None:
         "chat_template": CHAT_TEMPLATE,
     }
     (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2))
+    return tokenizer
+
+
+def write_config(directory: Path, config: Config) -> None:
+    """The model's configuration, and when it stops."""
+    (directory / "config.json").write_text(json.dumps(dict(config), indent=2))
+    (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": 1, "pad_token_id": 0}))
 
 
 def write_weights(directory: Path, config: Config = CONFIG) -> None:

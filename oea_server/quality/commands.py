@@ -75,11 +75,14 @@ def evaluate(
     flags = [part for key, value in command.items() for part in (f"--{key}", str(value))]
     line = shlex.join(["python", "-m", "oea_server.quality", "eval", *(["--served"] if served else []), *flags])
 
-    from oea_server.quality import evaluation, served_evaluation
+    from oea_server.quality.evaluation import Wanted
 
-    method = served_evaluation.evaluate if served else evaluation.evaluate
+    if served:  # it imports SGLang
+        from oea_server.quality.served_evaluation import evaluate as method
+    else:
+        from oea_server.quality.evaluation import evaluate as method
     try:
-        method(model, text, evaluation.Wanted(arms, batches, parts, count, size, order, number), line, folder, name)
+        method(model, text, Wanted(arms, batches, parts, count, size, order, number), line, folder, name)
     except (ValueError, RuntimeError, OSError) as error:
         _end(str(error).splitlines()[0])
 

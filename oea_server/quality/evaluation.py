@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import track
 
 from oea_server.bench import record, timing
 from oea_server.demo import shipped
@@ -48,8 +48,44 @@ def evaluate(
     chunk = max(CHUNK, *wanted.batches)
     chunk = chunk if wanted.sequences % chunk == 0 else max(wanted.batches)
     plan = grid.Plan(wanted.arms, wanted.batches, chunk, wanted.ranks)
-    about = {
-        "model": {"name": Path(path).name if model else "the demo model", "sha256": fingerprint(Path(path))},
+    about = described(model, source, found, wanted) | {"chunk": chunk, "ranks": list(wanted.ranks)}
+    folder = folder or record.default_folder(device)
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = folder / f"{name}.jsonl"
+    measured = grid.run(network, found, plan, lines, about)
+    for _ in track(measured, "arms, batch sizes, chunks", total=grid.total(plan, found)):
+        pass
+    complete = {
+        "benchmark": "eval",
+        "command": command,
+        "machine": record.machine(device),
+        "versions": record.versions(),
+        **about,
+        "batches": list(wanted.batches),
+        "rows": grid.rows(grid.read(lines, about), plan, wanted.seed),
+    }
+    kept = folder / f"{name}.json"
+    kept.write_text(json.dumps(complete, indent=1) + "\n")
+    result: dict[str, Any] = json.loads(kept.read_text())  # what is shown is what was kept
+    page = report.markdown(result)
+    (folder / f"{name}.md").write_text(page)
+    if find_spec("matplotlib") is not None:
+        from oea_server.quality import picture
+
+        picture.draw(result, folder / f"{name}.png")
+    lines.unlink()
+    print(page)
+    print(f"kept: {kept}, with its page and picture beside it")
+    return result
+
+
+def described(model: str | None, source: Path, found: text.Sequences, wanted: Wanted) -> dict[str, Any]:
+    """What a record is of, so that others can tell whether theirs is of the same."""
+    return {
+        "model": {
+            "name": Path(model).name if model else "the demo model",
+            "sha256": fingerprint(Path(model) if model else shipped.MODEL),
+        },
         "text": {
             "name": source.name,
             "sha256": found.sha256,
@@ -58,38 +94,7 @@ def evaluate(
             "order": wanted.order,
         },
         "seed": wanted.seed,
-        "chunk": chunk,
-        "ranks": list(wanted.ranks),
     }
-    folder = folder or record.default_folder(device)
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = folder / f"{name}.jsonl"
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        task = progress.add_task("arms, batch sizes, chunks", total=grid.total(plan, found))
-        for done in grid.run(network, found, plan, lines, about):
-            progress.advance(task, done)
-    complete = {
-        "benchmark": "eval",
-        "command": command,
-        "machine": record.machine(device),
-        "versions": record.versions() | {"transformers": _transformers()},
-        **about,
-        "batches": list(wanted.batches),
-        "rows": grid.rows(grid.read(lines, about), plan, wanted.seed),
-    }
-    kept = folder / f"{name}.json"
-    kept.write_text(json.dumps(complete, indent=1) + "\n")
-    result: dict[str, Any] = json.loads(kept.read_text())  # what is shown is what was kept
-    (folder / f"{name}.md").write_text(report.markdown(result))
-    if find_spec("matplotlib") is not None:
-        from oea_server.quality import picture
-
-        picture.draw(result, folder / f"{name}.png")
-    lines.unlink()
-    print(report.markdown(result))
-    print(f"kept: {kept}, with its page and picture beside it")
-    return result
 
 
 def load(path: str, device: torch.device) -> tuple[Any, Any]:
@@ -110,9 +115,3 @@ def fingerprint(path: Path) -> str:
         size = each.stat().st_size
         digest.update(each.read_bytes() if size < 1 << 28 else f"{each.name} {size}".encode())
     return digest.hexdigest()
-
-
-def _transformers() -> str:
-    from importlib.metadata import version
-
-    return version("transformers")

@@ -38,7 +38,7 @@ class OtherRunError(ValueError):
     """The file to resume from is of another model, text or plan."""
 
 
-def run(model: Any, text: Sequences, plan: Plan, kept: Path, about: dict[str, Any]) -> Iterator[int]:
+def run(model: Any, text: Sequences, plan: Plan, kept: Path, about: dict[str, Any]) -> Iterator[None]:
     """Measure what `kept` does not have yet, adding a line to it each; yields after each of `total(plan, text)`.
 
     Args:
@@ -66,7 +66,7 @@ def run(model: Any, text: Sequences, plan: Plan, kept: Path, about: dict[str, An
                         line = {"chunk": chunk, "batch": batch, "arm": arm.label, **measured._asdict()}
                         lines.write(json.dumps(line) + "\n")
                         lines.flush()
-                    yield 1
+                    yield
 
 
 def total(plan: Plan, text: Sequences) -> int:

@@ -17,7 +17,7 @@ TOKENS_AT_ONCE = 4096
 
 
 class Measured(NamedTuple):
-    """Sums and means, by sequence [S] where not said otherwise.
+    """Means, by sequence [S] where not said otherwise.
 
     Args:
         loss: mean cross-entropy, nats per token.
@@ -40,7 +40,7 @@ class Counter:
     """Routes as an arm says, and counts what that reads."""
 
     def __init__(self, arm: Arm, found: Routers, batch: int, ranks: Sequence[int]) -> None:
-        self._choose, self._found, self._batch, self._ranks = arm.chooser(found), found, batch, ranks
+        self._choose, self._found, self._batch = arm.chooser(found), found, batch
         self.unique: list[torch.Tensor] = []
         self.busiest: dict[int, list[torch.Tensor]] = {each: [] for each in ranks}
         self.kept: list[torch.Tensor] = []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 
 from oea_server.quality.arms import Arm, Chooser
@@ -12,14 +10,14 @@ from oea_server.routing import eager
 from oea_server.routing.policy import Policy
 
 
-def padded(label: str, policy: Policy, rows: int, route: Callable[..., eager.Routing] = eager.route) -> Arm:
+def padded(label: str, policy: Policy, rows: int) -> Arm:
     """An arm whose steps carry `rows` more rows, with the logits of other steps' tokens in them."""
 
     def chooser(found: Routers) -> Chooser:
         def choose(logits: torch.Tensor, layer: int) -> eager.Routing:
             real = logits.shape[-2]
             strangers = logits.roll(1, dims=1)[..., :1, :].flip(-1).expand(*logits.shape[:-2], rows, logits.shape[-1])
-            routing = route(
+            routing = eager.route(
                 torch.cat([logits, strangers], dim=-2),
                 policy,
                 k=found.k,

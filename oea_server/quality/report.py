@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from oea_server.bench.report import made_on, table
+from oea_server.bench.report import made_by, table
 
 Record = dict[str, Any]
 
@@ -32,7 +32,7 @@ def markdown(record: Record) -> str:
             ),
             "",
         ]
-    return "\n".join([*lines, f"    {record['command']}", "", made_on(record), ""])
+    return "\n".join([*lines, *made_by(record), ""])
 
 
 def _how(record: Record) -> str:

@@ -59,6 +59,8 @@ def measure(server: Server, ids: torch.Tensor, batch: int, knobs: dict[str, obje
 def _say(url: str, group: torch.Tensor, folder: Path) -> list[float]:
     """All sequences of a group at once; the mean loss of each over what was decoded: its first two tokens are not."""
 
+    processor = forced()
+
     def one(number: int, tokens: Sequence[int]) -> float:
         kept = folder / f"{number}.json"
         body = {
@@ -69,7 +71,7 @@ def _say(url: str, group: torch.Tensor, folder: Path) -> list[float]:
                 "temperature": 0,
                 "custom_params": {"tokens": tokens[1:], "file": str(kept)},
             },
-            "custom_logit_processor": forced(),
+            "custom_logit_processor": processor,
         }
         requests.post(f"{url}/generate", json=body, timeout=TIMEOUT).raise_for_status()
         losses: list[float] = json.loads(kept.read_text())

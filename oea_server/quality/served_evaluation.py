@@ -10,12 +10,12 @@ import torch
 from rich.progress import track
 
 from oea_server.bench import record
-from oea_server.bench.report import made_on, table
+from oea_server.bench.report import made_by, table
 from oea_server.demo import shipped
 from oea_server.demo.server import Server
 from oea_server.quality import served, stats, text
 from oea_server.quality.arms import Arm
-from oea_server.quality.evaluation import Wanted, fingerprint, load
+from oea_server.quality.evaluation import Wanted, described, load
 from oea_server.quality.measure import Judge
 from oea_server.quality.routed import routers
 
@@ -65,9 +65,7 @@ def evaluate(
         "command": command,
         "machine": record.machine(device),
         "versions": record.versions(),
-        "model": {"name": Path(path).name if model else "the demo model", "sha256": fingerprint(Path(path))},
-        "text": {"name": source.name, "sha256": found.sha256, "sequences": wanted.sequences, "length": wanted.length},
-        "seed": wanted.seed,
+        **described(model, source, found, wanted),
         "rows": rows,
     }
     folder = folder or record.default_folder(device)
@@ -91,8 +89,7 @@ def knobs_of(arm: Arm) -> dict[str, object]:
         raise ValueError(f"{arm.label}: the server has no such policy; it serves vanilla, pruned:K0 and oea:K0")
     if policy.k0 is None:
         return {"policy": policy.name}
-    knobs: dict[str, object] = {"policy": policy.name, "k0": str(policy.k0), "p": policy.p, "max_rank": policy.max_rank}
-    return knobs
+    return {"policy": policy.name, "k0": str(policy.k0), "p": policy.p, "max_rank": policy.max_rank}
 
 
 def markdown(record: Record) -> str:
@@ -125,9 +122,7 @@ def markdown(record: Record) -> str:
             "",
             *table(header, lines, 2),
             "",
-            f"    {record['command']}",
-            "",
-            made_on(record),
+            *made_by(record),
             "",
         ]
     )

@@ -70,9 +70,8 @@ def _all() -> Iterator[Document]:
         if path.is_file() and not path.is_symlink() and DOCUMENTS.search(name) and not NOT_TEXT.search(name):
             text = _read(path)
             text = plain_html(text) if name.endswith(".html") or "<html" in text[:500].lower() else text
-            yield Document(
-                f"doc-{path.relative_to(share / 'doc').parts[0]}", f"doc/{path.relative_to(share / 'doc')}", text
-            )
+            inside = path.relative_to(share / "doc")
+            yield Document(f"doc-{inside.parts[0]}", f"doc/{inside}", text)
     for path in sorted((share / "perl").rglob("*")):
         if path.suffix in (".pod", ".pm") and path.is_file() and not path.is_symlink():
             yield Document(f"perl-{path.stem}", f"perl/{path.relative_to(share / 'perl')}", _read(path))

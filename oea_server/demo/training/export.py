@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from oea_server.bench import record
+from oea_server.demo.build import write_config
 from oea_server.demo.training.loop import Recipe
 from oea_server.demo.training.network import Network
 from oea_server.demo.training.tokens import Data
@@ -21,8 +22,7 @@ def export(network: Network, config: Mapping[str, Any], directory: Path) -> None
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in named(network).items()}
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
-    (directory / "config.json").write_text(json.dumps(dict(config), indent=2) + "\n")
-    (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": 1, "pad_token_id": 0}) + "\n")
+    write_config(directory, config)
 
 
 def named(network: Network) -> dict[str, torch.Tensor]:

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer
 
-from oea_server.demo.build import CHAT_TEMPLATE, CONFIG, SPECIAL_TOKENS, VOCAB
+from oea_server.demo.build import write_tokenizer
 from oea_server.demo.training import corpus
 
 END = "<|endoftext|>"
@@ -37,45 +37,16 @@ def prepare(work: Path, model: Path) -> Data:
     kept = work / "tokens.npz"
     if not kept.exists():
         found = list(corpus.documents())
-        tokenizer = learn([each.text for each in found if not corpus.is_held_out(each.package)][::SAMPLE])
-        write(tokenizer, model)
-        work.mkdir(parents=True, exist_ok=True)
+        for folder in (work, model):
+            folder.mkdir(parents=True, exist_ok=True)
+        texts = [each.text for each in found if not corpus.is_held_out(each.package)][::SAMPLE]
+        tokenizer = write_tokenizer(model, texts)
         scratch = work / "tokens.part.npz"
         np.savez(scratch, **_encode(tokenizer, found))
         scratch.rename(kept)
     with np.load(kept) as arrays:
         about = json.loads(str(arrays["about"]))
         return Data(arrays["training"], arrays["held_out"], about["documents"], about["manifest"])
-
-
-def learn(texts: list[str]) -> Tokenizer:
-    """A tokenizer of the demo model's vocabulary."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB,
-        special_tokens=SPECIAL_TOKENS,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer
-
-
-def write(tokenizer: Tokenizer, directory: Path) -> None:
-    """As Hugging Face reads it, with the chat template."""
-    directory.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(directory / "tokenizer.json"))
-    settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "eos_token": "<|im_end|>",
-        "pad_token": END,
-        "model_max_length": CONFIG["max_position_embeddings"],
-        "clean_up_tokenization_spaces": False,
-        "chat_template": CHAT_TEMPLATE,
-    }
-    (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def _encode(tokenizer: Tokenizer, found: list[corpus.Document]) -> dict[str, Any]:

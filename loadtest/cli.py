@@ -79,11 +79,11 @@ def soak(
     """Thousands of good and bad requests on a CPU demo server; fails if anything leaked or was not answered."""
     from loadtest import soak as measurement
     from loadtest import soaked
-    from oea_server.demo.build import build
     from oea_server.demo.server import Server
+    from oea_server.demo.shipped import MODEL
 
     # else SGLang fills most of the machine's memory with slots, and the demo needs few
-    flags = ("--model-path", str(build()), "--max-total-tokens", "65536")
+    flags = ("--model-path", str(MODEL), "--max-total-tokens", "65536")
     with Server(*flags) as server:
         record = measurement.soak(server, measurement.Bounds(requests, seed))
     record |= _provenance(_command("soak", requests=requests, seed=seed))

@@ -6,8 +6,8 @@ import functools
 import random
 import re
 
-TOKENS_PER_WORD = 1.38
-TOKENS_PER_RARE_WORD = 2.8
+TOKENS_PER_WORD = 1.70
+TOKENS_PER_RARE_WORD = 2.87
 """Of the demo model's tokenizer on this text (measured: see the tests); a real one, of more tokens, makes fewer."""
 
 

@@ -11,6 +11,7 @@ from oea_server.bench.commands import app as bench
 from oea_server.config import app as config
 from oea_server.patching.commands import app as patch
 from oea_server.provenance import commit, version
+from oea_server.quality.commands import calibrate, evaluate
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Serve Mixture-of-Experts models faster: SGLang with OEA routing."
@@ -58,6 +59,10 @@ def demo(
     from oea_server.demo.compare import compare
 
     compare(chats, tokens, rounds)
+
+
+app.command("eval")(evaluate)
+app.command()(calibrate)
 
 
 @app.callback(invoke_without_command=True)

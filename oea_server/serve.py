@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import entry_points
 from typing import NamedTuple
 
+from oea_server.demo.shipped import MODEL
 from oea_server.engine import conflicts, model_card
 from oea_server.observe import latency
 from oea_server.settings import Settings, SettingsError, read, split_flags
@@ -62,11 +63,7 @@ def run(launch: Launch) -> None:
 
 def demo_argv(argv: Sequence[str]) -> list[str]:
     """The command line completed to serve the demo model."""
-    from oea_server.demo.build import build, default_directory
-
-    if not (default_directory() / "config.json").exists():
-        print("oea-server: no --model-path; making the demo model (a few seconds, 100 MB)", flush=True)
-    argv = [*argv, "--model-path", str(build())]
+    argv = [*argv, "--model-path", str(MODEL)]
     for flag, value in DEMO_FLAGS.items():
         if not any(argument.split("=")[0] == flag for argument in argv):
             argv += [flag, value]

@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     )
     schedule: str | None = Field(
         None,
-        description="a file of 'python -m oea_server.quality calibrate': what auto means for k0",
+        description="a file of 'oea-server calibrate': what auto means for k0",
     )
     p: float = Field(1.0, gt=0, le=1, description="guarantee only as many of the k0 as reach this router mass")
     k_max: int | None = Field(

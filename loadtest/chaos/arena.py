@@ -13,9 +13,9 @@ import aiohttp
 from loadtest import watch
 from loadtest.chaos.outcome import BROKE, HELD, Outcome, Seen
 from loadtest.client import BROKEN, chat, session
-from oea_server.demo.build import build
 from oea_server.demo.remote import Remote
 from oea_server.demo.server import Server
+from oea_server.demo.shipped import MODEL
 
 KEY, ADMIN_KEY = "key", "admin-key"
 DEADLINE = 30.0
@@ -33,7 +33,7 @@ FLAGS = (
 
 def server(*flags: str, environment: dict[str, str] | None = None) -> Server:
     """A demo server for faults, not yet started."""
-    return Server("--model-path", str(build()), *FLAGS, *flags, environment=environment)
+    return Server("--model-path", str(MODEL), *FLAGS, *flags, environment=environment)
 
 
 def body(prompt: str, tokens: int, **more: Any) -> dict[str, Any]:

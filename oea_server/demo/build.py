@@ -1,6 +1,6 @@
-"""The demo model: Qwen3-MoE's architecture, small, with random weights, made in seconds.
+"""Models in Qwen3-MoE's architecture with random weights, made in seconds, for what needs a shape and no sense.
 
-It routes like a real one (128 experts, top 8) and speaks gibberish. Embedding and router are
+They route like real ones (128 experts, top 8) and speak gibberish. Embedding and router are
 scaled so that router logits spread about as much as a trained router's; nearly equal logits would
 make every choice a tie.
 """
@@ -26,13 +26,13 @@ CONFIG: Mapping[str, Any] = {
     "dtype": "bfloat16",
     "torch_dtype": "bfloat16",
     "vocab_size": VOCAB,
-    "hidden_size": 256,
+    "hidden_size": 192,
     "num_hidden_layers": 4,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "head_dim": 64,
-    "intermediate_size": 512,
-    "moe_intermediate_size": 128,
+    "intermediate_size": 256,
+    "moe_intermediate_size": 32,
     "num_experts": 128,
     "num_experts_per_tok": 8,
     "norm_topk_prob": True,
@@ -44,7 +44,7 @@ CONFIG: Mapping[str, Any] = {
     "initializer_range": 0.02,
     "max_position_embeddings": 4096,
     "rms_norm_eps": 1e-6,
-    "rope_theta": 1000000.0,
+    "rope_theta": 10000.0,
     "rope_scaling": None,
     "sliding_window": None,
     "use_sliding_window": False,
@@ -56,6 +56,7 @@ CONFIG: Mapping[str, Any] = {
     "pad_token_id": 0,
     "use_cache": True,
 }
+"""The demo model's: 22 MB in bfloat16, what a repository can carry."""
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_end|>", "<|im_start|>"]
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
@@ -77,21 +78,21 @@ def qwen3_30b(layers: int) -> Config:
         "head_dim": 128,
         "intermediate_size": 6144,
         "moe_intermediate_size": 768,
+        "rope_theta": 1000000.0,
     }
 
 
-def default_directory(name: str = "demo") -> Path:
-    """Where a model lives unless told otherwise: the user's cache."""
+def default_directory(name: str) -> Path:
+    """Where a model with random weights lives: the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(cache) / "oea-server" / f"{name}-random-{SEED}"
 
 
-def build(directory: Path | None = None, config: Config = CONFIG) -> Path:
-    """Make a model unless it is there already, the demo model if not told otherwise; returns its directory.
+def build(directory: Path, config: Config = CONFIG) -> Path:
+    """Make a model unless it is there already; returns its directory.
 
     Written beside and renamed, so that an interrupted build leaves nothing that looks complete.
     """
-    directory = directory or default_directory()
     if (directory / "config.json").exists():
         return directory
     directory.parent.mkdir(parents=True, exist_ok=True)

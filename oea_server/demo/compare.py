@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from oea_server.demo.build import CONFIG, build
+from oea_server.demo.build import CONFIG
 from oea_server.demo.server import Server
 
 QUESTIONS = ("What is a mixture of experts?", "Why is decoding slow?", "What does a router do?", "Who wakes an expert?")
@@ -37,9 +37,6 @@ def compare(chats: int, tokens: int, rounds: int) -> None:
     measured: dict[str, list[Round]] = {policy: [] for policy in POLICIES}
     answer = ""
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("making the demo model", total=None)
-        build()
-        progress.update(task, completed=1, total=1)
         task = progress.add_task("starting SGLang (30 to 90 s, mostly imports)", total=None)
         with Server() as server:
             answer = chat(server, 0, 24)
@@ -57,7 +54,7 @@ def compare(chats: int, tokens: int, rounds: int) -> None:
     console.print("A decode step is as slow as the experts it reads: any token of the batch can wake one.")
     console.print(
         f"{platform.machine()} CPU, {CONFIG['num_hidden_layers']} layers of {CONFIG['num_experts']} experts, "
-        f"top {CONFIG['num_experts_per_tok']}, random weights: it answers gibberish, such as"
+        f"top {CONFIG['num_experts_per_tok']}, trained on manual pages and Python: it answers such as"
     )
     console.print(f"  {answer!r}", style="dim", markup=False)
 

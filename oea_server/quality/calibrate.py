@@ -38,7 +38,7 @@ def choose(record: Record, budget: float, k: int, lines: Sequence[Line] = ()) ->
     as well, whatever chance said there: k0 never rises with the batch.
 
     Args:
-        record: of `python -m oea_server.quality eval`, with arms `oea:K0`.
+        record: of `oea-server eval`, with arms `oea:K0`.
         budget: nats per token that the upper end of the increase may reach.
         k: the model's experts per token.
 

@@ -1,4 +1,4 @@
-"""`python -m oea_server.quality eval` and `calibrate`: parse, refuse, measure, keep, print."""
+"""`oea-server eval` and `calibrate`: parse, refuse, measure, keep, print."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def evaluate(
     command |= {"ranks": ranks} if ranks else {}
     command |= {"seed": number, "name": name} | ({"model": Path(model).name} if model else {})
     flags = [part for key, value in command.items() for part in (f"--{key}", str(value))]
-    line = shlex.join(["python", "-m", "oea_server.quality", "eval", *(["--served"] if served else []), *flags])
+    line = shlex.join(["oea-server", "eval", *(["--served"] if served else []), *flags])
 
     from oea_server.quality.evaluation import Wanted
 
@@ -88,9 +88,7 @@ def evaluate(
 
 
 def calibrate(
-    record: Annotated[
-        Path, typer.Argument(metavar="EVAL.json", help="of 'python -m oea_server.quality eval', with arms oea:K0")
-    ],
+    record: Annotated[Path, typer.Argument(metavar="EVAL.json", help="of 'oea-server eval', with arms oea:K0")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="what --oea-schedule takes")],
     budget: Annotated[
         str, typer.Option("--budget", metavar="NATS", help="increase in cross-entropy to allow")
@@ -118,7 +116,7 @@ def calibrate(
     except OSError as error:
         _end(f"{error.filename}: {error.strerror}")
     except (KeyError, TypeError, json.JSONDecodeError):
-        _end(f"{record}: is not a record of 'python -m oea_server.quality eval'")
+        _end(f"{record}: is not a record of 'oea-server eval'")
     except ValueError as error:
         _end(str(error))
     print(method.shown(choices))

@@ -1,7 +1,7 @@
 """The gate: a release that costs quality, or reads more experts, does not pass.
 
 It runs the shipped model on its held-out text with the routing that serves, pad rows included, and compares with what
-was measured when the thresholds were set (`gate.json`, made by `python -m oea_server.quality eval --gate --set`).
+was measured when the thresholds were set (`gate.json`, made by `oea-server eval --gate --set`).
 """
 
 from __future__ import annotations
@@ -107,9 +107,7 @@ def read() -> dict[str, Any]:
     """
     kept: dict[str, Any] = json.loads(KEPT.read_text())
     if kept["model_sha256"] != fingerprint(shipped.MODEL):
-        raise ValueError(
-            "gate.json is of another demo model: measure again with 'python -m oea_server.quality eval --gate --set'"
-        )
+        raise ValueError("gate.json is of another demo model: measure again with 'oea-server eval --gate --set'")
     return kept
 
 

@@ -97,7 +97,7 @@ def default_schedule(k: int) -> Schedule:
 
 @lru_cache(maxsize=16)
 def calibrated(path: str, k: int | None) -> Schedule:
-    """The schedule in a file of `oea_server.quality calibrate`; read once: the same as long as a process lives.
+    """The schedule in a file of `oea-server calibrate`; read once: the same as long as a process lives.
 
     Args:
         k: the experts per token of the model that it is for; None if that is not known yet.
@@ -111,7 +111,7 @@ def calibrated(path: str, k: int | None) -> Schedule:
     except OSError as error:
         raise ValueError(f"schedule={path}: {error.strerror}") from None
     except (KeyError, TypeError, json.JSONDecodeError):
-        raise ValueError(f"schedule={path}: not a file of 'python -m oea_server.quality calibrate'") from None
+        raise ValueError(f"schedule={path}: not a file of 'oea-server calibrate'") from None
     except ValueError as error:
         raise ValueError(f"schedule={path}: {error}") from None
     if k is not None and k != top:

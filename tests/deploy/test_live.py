@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import pytest
 import requests
 
-from oea_server.demo.build import build
 from oea_server.demo.server import Server
+from oea_server.demo.shipped import MODEL
 from tests.deploy.names import DASHBOARD, alerts, panel_expressions, rules
 from tests.deploy.scraping import Prometheus, prometheus
 
@@ -57,7 +57,7 @@ def chat(server: Server, stop: threading.Event) -> None:
 
 @pytest.fixture(scope="module", params=list(FLAGS))
 def scraped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
-    model = ("--model-path", str(build()), "--served-model-name", "demo", "--max-total-tokens", "65536")
+    model = ("--model-path", str(MODEL), "--served-model-name", "demo", "--max-total-tokens", "65536")
     with Server(*model, *FLAGS[request.param], "--oea-per-layer-metrics") as server, ExitStack() as stack:
         ours, theirs = (
             stack.enter_context(prometheus(tmp_path_factory.mktemp("prometheus"), server.port, relabel))

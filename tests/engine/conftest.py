@@ -18,8 +18,9 @@ import pytest
 import requests
 import torch
 
-from oea_server.demo.build import CONFIG, build
+from oea_server.demo.build import CONFIG
 from oea_server.demo.server import Server
+from oea_server.demo.shipped import MODEL
 from oea_server.engine import plugin, runtime
 from oea_server.engine.routers import Router
 from oea_server.settings import Settings
@@ -109,7 +110,7 @@ class Servers:
             flags, environment, command = KINDS[kind.removeprefix(PATCHED)]
             if kind.startswith(PATCHED):
                 environment = {**environment, "PYTHONPATH": str(self._patched_sglang())}
-            model = ("--model-path", str(build()), "--served-model-name", "demo")
+            model = ("--model-path", str(MODEL), "--served-model-name", "demo")
             self._server = Server(*model, *COMMON, *flags, environment=environment, command=command)
             self._server.start()
             self._kind = kind

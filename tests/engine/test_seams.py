@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from oea_server.demo.build import CONFIG, build
+from oea_server.demo.build import CONFIG
+from oea_server.demo.shipped import MODEL
 from oea_server.engine import control, http, plugin, runtime
 from oea_server.engine.routers import Router
 from oea_server.engine.step import Step
@@ -359,13 +360,13 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_plain_sglang_with_a_wrong_variable_ends_at_once() -> None:
-    done = run(str(BIN / "sglang"), "serve", "--model-path", str(build()), OEA_P="3")
+    done = run(str(BIN / "sglang"), "serve", "--model-path", str(MODEL), OEA_P="3")
     assert done.returncode == 2
     assert "oea-server: refusing to start: OEA_P=3: input should be less than or equal to 1" in done.stderr
 
 
 def test_plain_sglang_with_a_clashing_option_ends_before_weights_load() -> None:
-    done = run(str(BIN / "sglang"), "serve", "--model-path", str(build()), "--enable-torch-compile")
+    done = run(str(BIN / "sglang"), "serve", "--model-path", str(MODEL), "--enable-torch-compile")
     assert done.returncode == 2
     lines = [line for line in done.stderr.splitlines() if line.startswith("oea-server: refusing to start: ")]
     assert len(lines) == 1
@@ -404,7 +405,7 @@ def test_a_plug_in_that_breaks_is_not_swallowed() -> None:
 
 def test_doctor_says_yes_and_no(tmp_path: Path) -> None:
     command = (sys.executable, "-m", "oea_server", "doctor")
-    good = run(*command, "--model-path", str(build()))
+    good = run(*command, "--model-path", str(MODEL))
     assert good.returncode == 0, good.stdout + good.stderr
     assert "✓ serving would be OEA" in good.stdout
     assert f"{len(plugin.SEAMS)} of {len(plugin.SEAMS)} hold" in good.stdout

@@ -11,8 +11,9 @@ import requests
 import torch
 from safetensors.torch import save_file
 
-from oea_server.demo.build import CONFIG, build
+from oea_server.demo.build import CONFIG
 from oea_server.demo.server import Server
+from oea_server.demo.shipped import MODEL
 from tests.engine.conftest import Servers
 
 
@@ -21,25 +22,26 @@ def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A one-layer Qwen3 with the demo's tokenizer."""
     directory = tmp_path_factory.mktemp("dense")
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(build() / name, directory)
+        shutil.copy(MODEL / name, directory)
     config = {name: value for name, value in CONFIG.items() if "expert" not in name}
     config |= {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "num_hidden_layers": 1}
     (directory / "config.json").write_text(json.dumps(config))
-    shapes = {
-        "model.embed_tokens": (2048, 256),
-        "lm_head": (2048, 256),
-        "model.norm": (256,),
-        "model.layers.0.input_layernorm": (256,),
-        "model.layers.0.post_attention_layernorm": (256,),
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens": (2048, hidden),
+        "lm_head": (2048, hidden),
+        "model.norm": (hidden,),
+        "model.layers.0.input_layernorm": (hidden,),
+        "model.layers.0.post_attention_layernorm": (hidden,),
         "model.layers.0.self_attn.q_norm": (64,),
         "model.layers.0.self_attn.k_norm": (64,),
-        "model.layers.0.self_attn.q_proj": (256, 256),
-        "model.layers.0.self_attn.k_proj": (128, 256),
-        "model.layers.0.self_attn.v_proj": (128, 256),
-        "model.layers.0.self_attn.o_proj": (256, 256),
-        "model.layers.0.mlp.gate_proj": (512, 256),
-        "model.layers.0.mlp.up_proj": (512, 256),
-        "model.layers.0.mlp.down_proj": (256, 512),
+        "model.layers.0.self_attn.q_proj": (256, hidden),
+        "model.layers.0.self_attn.k_proj": (128, hidden),
+        "model.layers.0.self_attn.v_proj": (128, hidden),
+        "model.layers.0.self_attn.o_proj": (hidden, 256),
+        "model.layers.0.mlp.gate_proj": (inner, hidden),
+        "model.layers.0.mlp.up_proj": (inner, hidden),
+        "model.layers.0.mlp.down_proj": (hidden, inner),
     }
     weights = {f"{name}.weight": torch.randn(shape) / shape[-1] ** 0.5 for name, shape in shapes.items()}
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})

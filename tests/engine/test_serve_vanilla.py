@@ -7,7 +7,7 @@ import pytest
 import requests
 import torch
 
-from oea_server.demo.build import build
+from oea_server.demo.shipped import MODEL
 from tests.engine.conftest import PROMPTS, Servers
 
 
@@ -46,7 +46,7 @@ def test_the_logits_are_transformers(servers: Servers) -> None:
     """Log-probabilities of prompt and answer against Hugging Face's Qwen3-MoE on the same checkpoint."""
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(build(), dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32).eval()
     worst = 0.0
     for generation in servers.transcript("vanilla").generations:
         ids = torch.tensor([generation.prompt_ids + generation.ids])

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from loadtest import arrivals, lengths, words, workload
 from loadtest.lengths import LengthError
-from oea_server.demo.build import build
+from oea_server.demo.shipped import MODEL
 
 
 def test_fixed_lengths() -> None:
@@ -46,10 +46,10 @@ def test_a_wrong_length_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("tokens", [8, 32, 128, 1000])
 def test_prompts_have_about_so_many_tokens_of_the_demo_model(tokens: int) -> None:
-    tokenizer = Tokenizer.from_file(str(build() / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
     dice = random.Random(3)
     counts = [len(tokenizer.encode(words.text(dice, tokens)).ids) for _ in range(200)]
-    assert statistics.fmean(counts) == pytest.approx(tokens, rel=0.05)
+    assert statistics.fmean(counts) == pytest.approx(tokens, rel=0.05, abs=1)
 
 
 def test_no_two_prompts_begin_alike() -> None:

@@ -53,7 +53,7 @@ WRONG: list[tuple[list[str], dict[str, object] | None, str]] = [
     (
         ["--oea-schedule", "pyproject.toml"],
         None,
-        "schedule=pyproject.toml: not a file of 'python -m oea_server.quality calibrate'",
+        "schedule=pyproject.toml: not a file of 'oea-server calibrate'",
     ),
     (["--oea-per-layer-metrics=some"], None, "--oea-per-layer-metrics=some: input should be a valid boolean"),
     (["--oea-seed=-1"], None, "--oea-seed=-1: input should be greater than or equal to 0"),

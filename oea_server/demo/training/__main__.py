@@ -9,8 +9,8 @@ import torch
 import typer
 from tokenizers import Tokenizer
 
-from oea_server.demo.build import default_directory
-from oea_server.demo.shipped import SHAPE
+from oea_server.demo.build import CONFIG, default_directory
+from oea_server.demo.shipped import MODEL
 from oea_server.demo.training import export, loop, sample, tokens
 
 
@@ -26,18 +26,21 @@ def main(
     seed: Annotated[int, typer.Option(metavar="N")] = loop.Recipe(0).seed,
 ) -> None:
     """Train the demo model; an interrupted run goes on where it was, and one that is over writes its files again."""
-    work = work or default_directory().parent / "training"
+    work = work or default_directory("training")
     model = out or work / "model"
-    data = tokens.prepare(work, model)
+    data = tokens.prepare(work, MODEL if dense else model)  # nats per token compare within one tokenizer
     recipe = loop.Recipe(steps, dense=dense, seed=seed)
     typer.echo(f"{data.manifest}; {torch.get_num_threads()} threads")
-    network = loop.train(SHAPE, data, recipe, work)
+    network = loop.train(CONFIG, data, recipe, work)
     name = "dense" if dense else "moe"
     story = export.story(recipe, data, work / f"{name}-curve.jsonl")
     typer.echo(f"held-out loss {story['held_out']:.3f} nats per token")
+    if dense:
+        story["moe_held_out"] = export.held_out(MODEL, data, recipe.length)
+        typer.echo(f"the shipped model's, on the same text: {story['moe_held_out']:.3f}")
     export.keep(story, model.parent / f"{name}-training.json")
     if not dense:
-        export.export(network, SHAPE, model)
+        export.export(network, CONFIG, model)
         sample.write(data, Tokenizer.from_file(str(model / "tokenizer.json")), model.parent / "held_out.jsonl")
         typer.echo(f"the model is in {model}, held-out text and the curve beside it")
 

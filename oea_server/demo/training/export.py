@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from oea_server.bench import record
 from oea_server.demo.build import write_config
-from oea_server.demo.training.loop import Recipe
+from oea_server.demo.training.loop import Recipe, windows
 from oea_server.demo.training.network import Network
 from oea_server.demo.training.tokens import Data
 
@@ -58,6 +58,17 @@ def story(recipe: Recipe, data: Data, curve: Path) -> dict[str, Any]:
         "versions": record.versions(),
         "curve": points,
     }
+
+
+@torch.no_grad()
+def held_out(model: Path, data: Data, length: int) -> float:
+    """Held-out loss, nats per token, of an exported model on the windows that a run in training is judged by."""
+    from transformers import AutoModelForCausalLM
+
+    network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    logits = ((network(ids[:, :-1]).logits, ids[:, 1:]) for ids in windows(data.held_out, length))
+    losses = [torch.nn.functional.cross_entropy(each.flatten(0, 1), right.flatten()) for each, right in logits]
+    return torch.stack(losses).mean().item()
 
 
 def keep(found: Mapping[str, Any], path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,22 +110,23 @@ def look(network: Network, tokens: NDArray[np.uint16], length: int) -> dict[str,
     """Held-out cross-entropy, and how evenly experts are used there, of the least even layer: entropy over that of even
     use, and the least used expert's share over an even one."""
     device = next(network.parameters()).device
-    every = max((len(tokens) - 1) // length // LOOK, 1) * length
-    first = list(range(0, len(tokens) - length, every))[:LOOK]
-    windows, total, share = len(first), 0.0, []
-    for at in range(0, windows, 16):
-        starts = first[at : at + 16]
-        ids = torch.from_numpy(np.stack([tokens[s : s + length + 1] for s in starts]).astype(np.int64)).to(device)
-        loss, routed = losses(network, ids)
-        total += loss.item() * len(ids)
-        share.append(routed.share)
-    used = torch.stack(share).mean(dim=0)
-    found = {"held_out": total / windows}
+    looked = [losses(network, ids.to(device)) for ids in windows(tokens, length)]
+    used = torch.stack([routed.share for _, routed in looked]).mean(dim=0)
+    found = {"held_out": sum(loss.item() for loss, _ in looked) / len(looked)}
     if used.shape[1] > 1:
         part = used / used.sum(dim=1, keepdim=True)
         entropy = -(part * part.clamp_min(1e-12).log()).sum(dim=1) / math.log(part.shape[1])
         found |= {"evenness": entropy.min().item(), "least_used": (part.min() * part.shape[1]).item()}
     return found
+
+
+def windows(tokens: NDArray[np.uint16], length: int) -> Iterator[torch.Tensor]:
+    """The `LOOK` windows of held-out text, [16, L + 1] int64 at a time."""
+    every = max((len(tokens) - 1) // length // LOOK, 1) * length
+    first = list(range(0, len(tokens) - length, every))[:LOOK]
+    for at in range(0, len(first), 16):
+        starts = first[at : at + 16]
+        yield torch.from_numpy(np.stack([tokens[s : s + length + 1] for s in starts]).astype(np.int64))
 
 
 def groups(network: Network, decay: float) -> list[dict[str, Any]]:

@@ -33,14 +33,15 @@ class Data(NamedTuple):
 
 
 def prepare(work: Path, model: Path) -> Data:
-    """Gather, learn the tokenizer and encode, once: the result is kept in `work`, the tokenizer in `model`."""
+    """Gather, learn the tokenizer unless `model` has one, and encode, once: the result is kept in `work`."""
     kept = work / "tokens.npz"
     if not kept.exists():
         found = list(corpus.documents())
         for folder in (work, model):
             folder.mkdir(parents=True, exist_ok=True)
         texts = [each.text for each in found if not corpus.is_held_out(each.package)][::SAMPLE]
-        tokenizer = write_tokenizer(model, texts)
+        merges = model / "tokenizer.json"
+        tokenizer = Tokenizer.from_file(str(merges)) if merges.exists() else write_tokenizer(model, texts)
         scratch = work / "tokens.part.npz"
         np.savez(scratch, **_encode(tokenizer, found))
         scratch.rename(kept)

@@ -31,7 +31,7 @@ RECORD = {
     "ranks": [8],
     "batches": [16],
     "rows": ROWS,
-    "command": "python -m oea_server.quality eval",
+    "command": "oea-server eval",
     "machine": {"name": "m", "processor": "p", "cores": 2, "memory_gib": 24},
     "versions": {"python": "3"},
 }

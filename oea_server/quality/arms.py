@@ -53,6 +53,11 @@ class Arm(NamedTuple):
     policy: Policy | None
     chooser: Callable[[Routers], Chooser]
 
+    @property
+    def is_plain_oea(self) -> bool:
+        """Whether it is what others are compared with: OEA with nothing but a k0."""
+        return self.kind == "oea" and "/" not in self.label
+
 
 def parse(text: str) -> Arm:
     """Read one arm.

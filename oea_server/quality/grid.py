@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from oea_server.quality import stats
+import numpy as np
+
+from oea_server.quality import equal, stats
 from oea_server.quality.arms import Arm
 from oea_server.quality.measure import Judge, Measured
 from oea_server.quality.routed import routers
@@ -102,8 +104,15 @@ def rows(have: dict[Key, Measured], plan: Plan, seed: int) -> list[dict[str, Any
     found = []
     for batch in plan.batches:
         joined = {arm.label: _join([have[chunk, batch, arm.label] for chunk in chunks]) for arm in plan.arms}
+        base = joined[BASE]
+        points = {arm.label: _points(joined[arm.label], base) for arm in plan.arms}
+        plain = [points[arm.label] for arm in plan.arms if arm.is_plain_oea]
         for arm in plan.arms:
-            mine, base = joined[arm.label], joined[BASE]
+            mine, at = joined[arm.label], points[arm.label]
+            over = {
+                what: None if arm.is_plain_oea else equal.over(at[what], [each[what] for each in plain], seed)
+                for what in at
+            }
             found.append(
                 {
                     "arm": arm.label,
@@ -116,10 +125,18 @@ def rows(have: dict[Key, Measured], plan: Plan, seed: int) -> list[dict[str, Any
                     "agreement": stats.mean(mine.agreement, seed),
                     "kept": stats.mean(mine.kept, seed),
                     "unique": stats.mean(mine.unique, seed),
+                    "over_oea": over,
                     "busiest": {ranks: stats.mean(values, seed) for ranks, values in mine.busiest.items()},
                 }
             )
     return found
+
+
+def _points(mine: Measured, base: Measured) -> dict[str, equal.Point]:
+    """By what is read: `unique` experts, or the busiest one's of so many ranks."""
+    increase = np.asarray(mine.loss) - np.asarray(base.loss)
+    reads = {"unique": mine.unique} | {str(ranks): values for ranks, values in mine.busiest.items()}
+    return {what: equal.Point(float(np.mean(values)), increase) for what, values in reads.items()}
 
 
 def _join(parts: Sequence[Measured]) -> Measured:

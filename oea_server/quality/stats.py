@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 DRAWS = 2000
 LEVEL = 0.95
@@ -23,20 +24,15 @@ def mean(values: Sequence[float], seed: int = 0) -> Mean:
     """The mean over sequences; the interval by the percentile bootstrap."""
     array = np.asarray(values)
     drawn = np.random.default_rng(seed).integers(0, len(array), (DRAWS, len(array)))
-    means = array[drawn].mean(axis=1)
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Mean(float(array.mean()), float(low), float(high))
+    return interval(float(array.mean()), array[drawn].mean(axis=1))
+
+
+def interval(value: float, draws: NDArray[np.float64]) -> Mean:
+    """A value and the middle 95 % of its draws."""
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Mean(value, float(low), float(high))
 
 
 def paired(values: Sequence[float], base: Sequence[float], seed: int = 0) -> Mean:
     """The mean difference of the same sequences under two arms."""
     return mean(np.asarray(values) - np.asarray(base), seed)  # type: ignore[arg-type]
-
-
-def ratio(values: Sequence[float], base: Sequence[float], seed: int = 0) -> Mean:
-    """A ratio of two means over the same sequences, drawn together."""
-    top, bottom = np.asarray(values), np.asarray(base)
-    drawn = np.random.default_rng(seed).integers(0, len(top), (DRAWS, len(top)))
-    ratios = top[drawn].mean(axis=1) / bottom[drawn].mean(axis=1)
-    low, high = np.quantile(ratios, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Mean(float(top.mean() / bottom.mean()), float(low), float(high))

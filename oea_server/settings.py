@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from oea_server.routing.policy import Policy
 from oea_server.routing.schedule import Schedule, calibrated, default_schedule
 
-LIVE = ("policy", "k0", "p", "k_max", "max_rank", "min_batch", "seed")
+LIVE = ("policy", "k0", "p", "k_max", "max_rank", "min_batch", "pool", "rank_budget", "seed")
 """Knobs that can change while serving."""
 
 ENV_PREFIX = "OEA_"
@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     k0: str = Field(
         "auto",
         description="experts guaranteed per token: a number, or a schedule from batch sizes on "
-        "('1:8,2:6,4:5,8:4,16:3', which is what auto means for top-8 models), and per layer ('1:8,16:3; 0-3=8')",
+        "('1:8,2:5,4:4,16:3', which is what auto means for top-8 models), and per layer ('1:8,16:3; 0-3=8')",
     )
     schedule: str | None = Field(
         None,
@@ -60,6 +60,15 @@ class Settings(BaseSettings):
         description="how far down its own ranking a token looks for experts that are awake; all if not given",
     )
     min_batch: int = Field(2, ge=1, description="steps with fewer tokens run vanilla")
+    pool: Literal["fill", "union", "budget"] = Field(
+        "fill",
+        description="experts that a step reads: union (of what tokens are guaranteed); fill (with expert parallelism, "
+        "each rank's most wanted experts besides, up to as many as the busiest rank reads anyway; else the same as "
+        "union); budget (the most wanted up to rank_budget on each rank; k0 auto is 1 then)",
+    )
+    rank_budget: int | None = Field(
+        None, ge=1, description="experts that a rank may read under pool budget, unless more are guaranteed"
+    )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of the random policy")
     allow_inactive: bool = Field(
         False, description="serve a model none of whose routers can be handled, vanilla, instead of refusing"
@@ -107,10 +116,20 @@ class Settings(BaseSettings):
     def _schedule(self, k: int | None) -> Schedule:
         if self.k0 != "auto":
             return Schedule.of(self.k0)
+        if self.pool == "budget" and self.schedule is None:
+            return Schedule.of(1)  # the budget is what follows the batch
         return default_schedule(k or 1) if self.schedule is None else calibrated(self.schedule, k)
 
     def _oea(self, k: int | None) -> Policy:
-        return Policy.oea(self._schedule(k), self.p, self.k_max, self.max_rank, self.min_batch)
+        return Policy.oea(
+            self._schedule(k),
+            self.p,
+            self.k_max,
+            self.max_rank,
+            self.min_batch,
+            pool=self.pool,
+            rank_budget=self.rank_budget,
+        )
 
     def environment(self) -> dict[str, str]:
         """The settings as OEA_* variables, defaults included."""

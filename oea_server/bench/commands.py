@@ -32,7 +32,12 @@ MOE_POLICIES = ",".join(["vanilla", "random", *(f"pruned:{k0}" for k0 in SWEEP),
 
 Batch = Annotated[str, typer.Option("--batch", metavar="B,…", help=f"tokens per step, 1..{options.MAX_BATCH} each")]
 Policies = Annotated[
-    str, typer.Option("--policies", metavar="P,…", help=f"vanilla, random, pruned:K0, oea:K0, with K0 in 1..{K}")
+    str,
+    typer.Option(
+        "--policies",
+        metavar="P,…",
+        help=f"vanilla, random, pruned:K0, oea:K0, fill:K0 (K0 in 1..{K}), budget:D (D experts per rank)",
+    ),
 ]
 Repeats = Annotated[
     str, typer.Option("--repeats", metavar="R", help=f"measured turns of each variant, {REPEATS[0]}..{REPEATS[1]}")
@@ -94,7 +99,9 @@ def moe(
     preset: Annotated[
         list[str] | None,
         typer.Option(
-            "--preset", metavar="NAME,…", help="qwen3-30b (if not given), qwen3-235b-tp8, qwen3-235b-ep8, demo"
+            "--preset",
+            metavar="NAME,…",
+            help="qwen3-30b (if not given), qwen3-235b-tp8, qwen3-235b-ep8, -ep16, -ep64, demo",
         ),
     ] = None,
     batch: Batch = "1,8,16,32,64",
@@ -119,14 +126,17 @@ def moe(
         presets = [PRESETS[name] for name in options.names("--preset", preset or ["qwen3-30b"], PRESETS)]
         batches = options.numbers("--batch", batch, 1, options.MAX_BATCH)
         number = options.number("--seed", seed, 0, MAX_SEED)
-        chosen = options.policies("--policies", policies, k=K, seed=number)
+        chosen = {
+            each.name: options.policies("--policies", policies, k=K, seed=number, ranks=each.ranks) for each in presets
+        }
         rounds = options.number("--repeats", repeats, *REPEATS)
         kind = options.names("--logits", [logits], LOGITS)[0]
         folder = options.folder("--out", out)
         recorded = _trace(trace, max(batches), {each.num_experts for each in presets})
     kind = "trace" if recorded else kind
     logits_flag = {"trace": recorded.name} if recorded else {"logits": kind}
-    given = {"batch": joined(batches), "policies": joined(chosen), **logits_flag, "repeats": rounds, "seed": number}
+    labels = joined(chosen[presets[0].name])
+    given = {"batch": joined(batches), "policies": labels, **logits_flag, "repeats": rounds, "seed": number}
 
     def run(device: torch.device, reader: Reader) -> None:
         from oea_server.bench import moe as benchmark
@@ -135,7 +145,7 @@ def moe(
             source = recorded or _source(kind, each.published, each.num_experts)
             with refusing():
                 record = benchmark.measure(
-                    each, batches, chosen, source, repeats=rounds, seed=number, reader=reader, device=device
+                    each, batches, chosen[each.name], source, repeats=rounds, seed=number, reader=reader, device=device
                 )
             keep(record, command_line("moe", preset=each.name, **given), device, folder, f"moe-{each.name}", kind)
 

@@ -97,6 +97,9 @@ def measure(
         for batch, mine in turns_by_batch.items()
         for label, turn in mine.items()
     ]
+    for row in rows:
+        line = _line(rows, row["batch"]) if preset.ranks > 1 else None
+        row["busiest_us"] = line.at(row["unique_experts_busiest_rank"]) if line else None
     return {
         "benchmark": "moe",
         "preset": preset.facts(),

@@ -56,12 +56,13 @@ def names(option: str, texts: Sequence[str], known: Collection[str]) -> list[str
     return list(dict.fromkeys(chosen))
 
 
-def policies(option: str, text: str, *, k: int, seed: int) -> dict[str, Policy]:
-    """``vanilla,random,pruned:3,oea:4`` -> label -> policy, in the order given.
+def policies(option: str, text: str, *, k: int, seed: int, ranks: int = 1) -> dict[str, Policy]:
+    """``vanilla,random,pruned:3,oea:4,fill:3,budget:6`` -> label -> policy, in the order given.
 
     Args:
         k: the model's experts per token, the upper bound of k0.
         seed: of the random policy.
+        ranks: expert-parallel ranks, which fill and budget know.
 
     Raises:
         OptionError: a policy is not known, lacks its k0 or has one out of bounds.
@@ -78,8 +79,14 @@ def policies(option: str, text: str, *, k: int, seed: int) -> dict[str, Policy]:
                 raise OptionError(f"{option}={part}: needs a k0 of 1..{k}, as in {name}:3")
             value = number(option, k0, 1, k, part)
             found[f"{name}:{value}"] = Policy.pruned(value) if name == "pruned" else Policy.oea(value)
+        elif name == "fill":
+            value = number(option, k0 or "none", 1, k, part)
+            found[f"fill:{value}"] = Policy.oea(value, pool="fill", ranks=ranks)
+        elif name == "budget":
+            value = number(option, k0 or "none", 1, MAX_EXPERTS, part)
+            found[f"budget:{value}"] = Policy.oea(1, pool="budget", ranks=ranks, rank_budget=value)
         else:
-            raise OptionError(f"{option}={part}: is none of vanilla, random, pruned:K0, oea:K0")
+            raise OptionError(f"{option}={part}: is none of vanilla, random, pruned:K0, oea:K0, fill:K0, budget:D")
     return found
 
 

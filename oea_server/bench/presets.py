@@ -61,6 +61,21 @@ def _number(key: str) -> int:
     return int(str(CONFIG[key]))
 
 
+def _expert_parallel(ranks: int) -> Preset:
+    return Preset(
+        f"qwen3-235b-ep{ranks}",
+        128,
+        8,
+        4096,
+        1536,
+        ranks,
+        QWEN3_235B,
+        False,
+        f"Qwen3-235B-A22B, the first of {ranks} expert-parallel ranks: routing sees all 128 experts, the rank reads "
+        f"its own {128 // ranks}; the paper has no expert parallelism",
+    )
+
+
 PRESETS = {
     preset.name: preset
     for preset in (
@@ -76,18 +91,7 @@ PRESETS = {
             True,
             "Qwen3-235B-A22B, one of 8 tensor-parallel ranks; no all-reduce here, the paper's latency has one",
         ),
-        Preset(
-            "qwen3-235b-ep8",
-            128,
-            8,
-            4096,
-            1536,
-            8,
-            QWEN3_235B,
-            False,
-            "Qwen3-235B-A22B, the first of 8 expert-parallel ranks: routing sees all 128 experts, the rank reads its "
-            "own 16; the paper has no expert parallelism",
-        ),
+        *(_expert_parallel(ranks) for ranks in (8, 16, 64)),
         Preset(
             "demo",
             _number("num_experts"),

@@ -65,13 +65,18 @@ def _moe(record: Record) -> list[str]:
     header = ["policy", "batch", "experts", "layer, µs", "over vanilla", "routing, µs", "routing's share", "floor, µs"]
     if expert_parallel:
         header[3:3] = ["busiest rank", "all ranks"]
+        header.append("busiest, µs")
     lines += table(header, (_moe_row(row, expert_parallel) for row in record["rows"]))
     lines += [
         "",
         "## Latency against experts",
         "",
         f"Least squares over vanilla, random and OEA at one batch size. T is the experts that "
-        f"{'this rank' if expert_parallel else 'the step'} reads.",
+        f"{'this rank' if expert_parallel else 'the step'} reads."
+        + (
+            " Busiest, µs: what it says of as many as the busiest rank reads, for which the layer waits."
+            * expert_parallel
+        ),
         "",
         *table(
             ["batch", "slope, µs per expert", "memory, µs per expert", "intercept, µs", "R²"],
@@ -103,6 +108,7 @@ def _moe_row(row: Record, expert_parallel: bool) -> list[str]:
     ]
     if expert_parallel:
         cells[3:3] = [f"{row['unique_experts_busiest_rank']:.1f}", f"{row['unique_experts_all_ranks']:.1f}"]
+        cells.append(micro(row["busiest_us"]))
     return cells
 
 

@@ -40,6 +40,8 @@ class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
         for name in ("cuda_graph_backend_decode", "cuda_graph_backend_prefill"):
             if getattr(server_args, name, "absent") is None:
                 setattr(server_args, name, "disabled")
+        if getattr(server_args, "enable_eplb", False) and server_args.eplb_rebalance_layers_per_chunk is None:
+            server_args.eplb_rebalance_layers_per_chunk = 1024  # else it times the move by CUDA's clock
         server_args.sleep_on_idle = True  # else an idle server keeps a core busy
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from oea_server.engine import reporting, routers, runtime
+from oea_server.engine import placed, plugin, reporting, routers, runtime
 from oea_server.engine.refuse import refuse
 
 
@@ -25,13 +25,23 @@ def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) ->
     problems = now.adopt(routers.inspect(model), physical - redundant_experts(), device)
     if problems:
         refuse_from_scheduler(*problems)
+    from sglang.srt.runtime_context import get_parallel
+
+    ranks = get_parallel().moe_ep_size
+    if now.routers and ranks > 1:
+        # two of each: what is only counted chooses copies of its own
+        now.where, now.shadow_where = (where(now.num_experts, ranks, device) for _ in range(2))
     if reporting.is_reporting_rank():
         if now.routers:
-            from sglang.srt.runtime_context import get_parallel
-
-            sizes = routers.expert_bytes(model)
-            now.start_counting(physical, get_parallel().moe_ep_size, device, is_placed(), sizes)
+            now.start_counting(physical, ranks, device, is_placed(), routers.expert_bytes(model))
         reporting.start(now)
+
+
+def where(num_experts: int, ranks: int, device: torch.device) -> placed.Where:
+    """Where experts lie, if pools may know: only hooks can tell SGLang which of several copies to read."""
+    if not is_placed():
+        return placed.in_order(num_experts, ranks, device)
+    return placed.nowhere if plugin.patched and redundant_experts() else placed.by_map(num_experts, ranks, device)
 
 
 def redundant_experts() -> int:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import torch
 
+from oea_server.engine.placed import Where, nowhere
 from oea_server.engine.routers import Router
 from oea_server.engine.step import Step, StepClock
 from oea_server.routing.eager import Routing
@@ -48,6 +49,9 @@ class Runtime:
         self.shadow_knobs: Knobs | None = None
         self.real_rows = real_rows
         """SGLang's own count of real rows on a device, which it keeps current. None if it is not patched."""
+        self.where: Where = nowhere
+        """Where the experts of a layer lie, for pools that know the ranks."""
+        self.shadow_where: Where = nowhere
         self.routers: dict[int, Router] = {}
         self.step: Step | None = None
         self.tally: Tally | None = None
@@ -147,8 +151,7 @@ class Runtime:
         """Count what the steps wake (on the one rank that reports)."""
         layers = sorted(self.routers)
         self.tally = tally_on(device, layers, physical_experts, ranks, placed)
-        # what a map would do with experts that were not chosen is not known: shadow counts before it
-        self.shadow_tally = tally_on(device, layers, self.num_experts, 1 if placed else ranks, False)
+        self.shadow_tally = tally_on(device, layers, physical_experts, ranks, False)
         self.clock = StepClock(device)
         self.expert_bytes = expert_bytes or {}
 
@@ -189,15 +192,18 @@ class Runtime:
 
     def route(self, router: Router, logits: torch.Tensor) -> Routing:
         """Choose the experts of this step's layer and count them. logits [rows, N]."""
-        return self._route(router, logits, self.policy if self.knobs is None else self.knobs, self.tally_of_step)
+        policy = self.policy if self.knobs is None else self.knobs
+        return self._route(router, logits, policy, self.tally_of_step, self.where)
 
     def route_shadow(self, router: Router, logits: torch.Tensor) -> None:
         """Count what the shadow policy would choose in this step's layer, if there is one and it counts here."""
         if self.shadow is not None and self.tally_of_step is not None:
             knobs = self.shadow if self.shadow_knobs is None else self.shadow_knobs
-            self._route(router, logits, knobs, self.shadow_tally)
+            self._route(router, logits, knobs, self.shadow_tally, self.shadow_where)
 
-    def _route(self, router: Router, logits: torch.Tensor, policy: Policy | Knobs, tally: Tally | None) -> Routing:
+    def _route(
+        self, router: Router, logits: torch.Tensor, policy: Policy | Knobs, tally: Tally | None, where: Where
+    ) -> Routing:
         chosen = way(logits.device, len(logits), self.num_experts, router.k)
         if chosen.why and len(logits) not in self._eager_rows:
             self._eager_rows.add(len(logits))
@@ -210,6 +216,7 @@ class Runtime:
             num_real=self.num_real(len(logits)),
             layer=router.layer,
             tally=tally,
+            placement=where(router.layer),
         )
 
     @property

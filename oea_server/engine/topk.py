@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from oea_server.engine import runtime
+from oea_server.engine.placed import dispatched
 from oea_server.engine.routers import Router
 from oea_server.engine.runtime import Runtime
 from oea_server.routing.tally import awake_of
@@ -39,6 +40,8 @@ def around_select_experts(
     if choice is not None:
         topk_config = copy.copy(topk_config)
         topk_config.custom_routing_function = choice
+        if (info := kwargs.get("expert_location_dispatch_info")) is not None:
+            kwargs["expert_location_dispatch_info"] = dispatched(info, now.where(router.layer))
     chosen = original(hidden_states, router_logits, topk_config, layer_id=layer_id, **kwargs)
     count(now, router, router_logits, chosen.topk_ids, vanilla=choice is None)
     return chosen

@@ -27,7 +27,7 @@ class Counted:
     step_seconds: float
     bypassed: Counter[str]
     tally: Counts
-    """[layers, 3 (N + 1) + 4], as `oea_server.routing.tally.Tally.data`."""
+    """[layers, 4 (N + 1) + 4], as `oea_server.routing.tally.Tally.data`."""
     shadow: Counts
 
     def since(self, before: Self | None) -> Counted:
@@ -70,15 +70,19 @@ def together(snapshots: Iterable[Snapshot]) -> Counted | None:
 
 def summary(counted: Counted) -> dict[str, Any]:
     """What a span of time was like; means are None where there was nothing."""
-    unique, busiest, vanilla, sums = parts.split(counted.tally)
+    unique, busiest, vanilla, vanilla_busiest, sums = parts.split(counted.tally)
     tokens, assignments, piggybacked, _ = sums.sum(axis=0).tolist()
+    ranks = counted.ranks
     return {
         "steps": counted.steps,
         "tokens_per_step": _ratio(counted.step_tokens, counted.steps),
         "step_ms": _ratio(counted.step_seconds * 1e3, counted.steps),
         "unique_experts": mean(unique),
         "vanilla_unique_experts": mean(vanilla),
-        "busiest_rank": mean(busiest) if counted.ranks > 1 else None,
+        "busiest_rank": mean(busiest) if ranks > 1 else None,
+        "vanilla_busiest_rank": mean(vanilla_busiest) if ranks > 1 else None,
+        "rank_spread": spread(busiest, unique, ranks) if ranks > 1 else None,
+        "vanilla_rank_spread": spread(vanilla_busiest, vanilla, ranks) if ranks > 1 else None,
         "mass_kept": mass_kept(counted.tally),
         "tokens": tokens,
         "assignments": assignments,
@@ -90,7 +94,7 @@ def summary(counted: Counted) -> dict[str, Any]:
 
 def by_layer(counted: Counted) -> list[dict[str, Any]]:
     """`summary` of each MoE layer, without what belongs to steps."""
-    unique, busiest, vanilla, sums = parts.split(counted.tally)
+    unique, busiest, vanilla, vanilla_busiest, sums = parts.split(counted.tally)
     tokens, assignments, piggybacked, _ = sums.T.tolist()
     read, would = (parts.experts(each) * counted.expert_bytes for each in (unique, vanilla))
     columns = {
@@ -98,6 +102,7 @@ def by_layer(counted: Counted) -> list[dict[str, Any]]:
         "unique_experts": means_by_layer(unique),
         "vanilla_unique_experts": means_by_layer(vanilla),
         "busiest_rank": means_by_layer(busiest),  # None on one rank, where it is not counted
+        "vanilla_busiest_rank": means_by_layer(vanilla_busiest),
         "mass_kept": [None if (kept := parts.mass_kept(mine)) is None else round(kept, 4) for mine in sums],
         "tokens": tokens,
         "assignments": assignments,
@@ -110,13 +115,14 @@ def by_layer(counted: Counted) -> list[dict[str, Any]]:
 
 def prediction(counted: Counted) -> dict[str, Any]:
     """What the shadow policy would have done in its steps."""
-    unique, busiest, vanilla, _ = parts.split(counted.shadow)
+    unique, busiest, vanilla, vanilla_busiest, _ = parts.split(counted.shadow)
     would = _bytes(counted, vanilla)
     saved = would - _bytes(counted, unique)
     return {
         "unique_experts": mean(unique),
         "vanilla_unique_experts": mean(vanilla),
         "busiest_rank": mean(busiest) if busiest.any() else None,
+        "vanilla_busiest_rank": mean(vanilla_busiest) if vanilla_busiest.any() else None,
         "mass_kept": mass_kept(counted.shadow),
         "bytes_saved": saved,
         "bytes_saved_share": _ratio(saved, would),
@@ -139,6 +145,11 @@ def means_by_layer(histogram: Counts) -> list[float | None]:
     """Mean of the observations of each layer."""
     pairs = zip(parts.experts(histogram).tolist(), histogram.sum(axis=-1).tolist(), strict=True)
     return [_ratio(total, times) for total, times in pairs]
+
+
+def spread(busiest: Counts, unique: Counts, ranks: int) -> float | None:
+    """What the busiest rank reads over an even share of all that is read: 1 where no rank waits for another."""
+    return _ratio(float(parts.experts(busiest).sum()) * ranks, int(parts.experts(unique).sum()))
 
 
 def mass_kept(tally: Counts) -> float | None:

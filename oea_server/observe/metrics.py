@@ -148,6 +148,7 @@ class Metrics:
             registry=registry,
         )
         self.busiest_rank: Histogram | None = None
+        self.vanilla_busiest_rank: Histogram | None = None
 
     def set_state(self, state: Mapping[str, Any], before: Mapping[str, Any]) -> None:
         """Report the configuration (`oea_server.engine.control.state_of`) that came after `before`."""
@@ -205,6 +206,13 @@ class Metrics:
         self.busiest_rank = Histogram(
             "oea_max_rank_unique_experts",
             "Experts whose weights the busiest expert-parallel rank read "
+            "(experts; one observation per MoE layer and step)",
+            buckets=EXPERTS,
+            registry=self._registry,
+        )
+        self.vanilla_busiest_rank = Histogram(
+            "oea_vanilla_max_rank_unique_experts",
+            "Experts that the busiest rank would have read under the model's own top k "
             "(experts; one observation per MoE layer and step)",
             buckets=EXPERTS,
             registry=self._registry,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from oea_server.routing.tally import MASS_UNIT, SUMS, Tally
+from oea_server.routing.tally import HISTOGRAMS, MASS_UNIT, SUMS, Tally
 
 Counts = npt.NDArray[np.int64]
 
@@ -19,18 +19,19 @@ class Parts(NamedTuple):
     """[..., N + 1]: steps that woke so many experts."""
     busiest: Counts
     vanilla: Counts
+    vanilla_busiest: Counts
     sums: Counts
     """[..., 4]"""
 
 
 def split(counts: Counts) -> Parts:
-    """[..., 3 (N + 1) + 4] in its parts."""
-    unique, busiest, vanilla = np.split(counts[..., : -len(SUMS)], 3, axis=-1)
-    return Parts(unique, busiest, vanilla, counts[..., -len(SUMS) :])
+    """[..., 4 (N + 1) + 4] in its parts."""
+    unique, busiest, vanilla, vanilla_busiest = np.split(counts[..., : -len(SUMS)], HISTOGRAMS, axis=-1)
+    return Parts(unique, busiest, vanilla, vanilla_busiest, counts[..., -len(SUMS) :])
 
 
 def read(tally: Tally) -> Counts:
-    """A copy of all counters, [layers, 3 (N + 1) + 4]; on the current stream, if they are on a GPU."""
+    """A copy of all counters, [layers, 4 (N + 1) + 4]; on the current stream, if they are on a GPU."""
     on_host: Counts = tally.data.numpy().copy() if tally.data.device.type == "cpu" else tally.data.cpu().numpy()
     return on_host
 

@@ -125,8 +125,9 @@ class Reporter(threading.Thread):
             self._report_layers(fresh)
         _add(metrics.unique_experts, fresh.unique)
         _add(metrics.vanilla_unique_experts, fresh.vanilla)
-        if metrics.busiest_rank is not None:
+        if metrics.busiest_rank is not None and metrics.vanilla_busiest_rank is not None:
             _add(metrics.busiest_rank, fresh.busiest)
+            _add(metrics.vanilla_busiest_rank, fresh.vanilla_busiest)
         sums = fresh.sums.sum(axis=0)
         tokens, assignments, piggybacked, mass = sums.tolist()
         metrics.tokens.inc(tokens)

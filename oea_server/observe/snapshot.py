@@ -35,7 +35,7 @@ class Snapshot(NamedTuple):
     step_seconds: float
     bypassed: dict[str, int]
     tally: Counts
-    """[layers, 3 (N + 1) + 4], as `oea_server.routing.tally.Tally.data`."""
+    """[layers, 4 (N + 1) + 4], as `oea_server.routing.tally.Tally.data`."""
     shadow: Counts
     """The same for what the shadow policy would have chosen; its N may be another one (EPLB)."""
 

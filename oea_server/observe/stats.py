@@ -146,6 +146,7 @@ def point(t: float, fresh: Counted, state: dict[str, Any]) -> dict[str, Any]:
         "unique": step["unique_experts"],
         "vanilla": step["vanilla_unique_experts"],
         "busiest": step["busiest_rank"],
+        "vanilla_busiest": step["vanilla_busiest_rank"],
         "mass_kept": step["mass_kept"],
         "shadow_unique": counts.mean(shadow.unique),
         "shadow_busiest": counts.mean(shadow.busiest) if fresh.ranks > 1 else None,

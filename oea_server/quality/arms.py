@@ -22,11 +22,13 @@ Chooser = Callable[[torch.Tensor, int], Routing]
 """Router logits [G, L, B, N] and a layer -> routing of the same leading dimensions."""
 
 SERVED = ("vanilla", "pruned", "oea")
+RANKED = ("fill", "budget")
+"""The server's pools, where neither the votes nor the floors are others."""
 KNOBS: Mapping[str, Mapping[str, Callable[[str], float]]] = {
     "vanilla": {},
     "pruned": {},
     "oea": {"p": float, "k_max": int, "max_rank": int, "mix": float, "weights": str},  # type: ignore[dict-item]
-    "share": {"mix": float},
+    "share": {"mix": float, "k_max": int},
     "vote": {"power": float, "floor": int},
     "lynx": {"floor": int},
     "fill": {"ranks": int, "power": float},
@@ -85,7 +87,8 @@ def parse(text: str) -> Arm:
 
 def _build(text: str, kind: str, number: str, knobs: Mapping[str, float]) -> Arm:
     mixed = {name: knobs[name] for name in ("mix", "weights") if name in knobs}
-    if kind in SERVED and not mixed:
+    served = kind in SERVED or (kind in RANKED and not {"power", "floor"} & set(knobs))
+    if served and not mixed:
         policy = _policy(kind, number, knobs)
         return Arm(text, kind, policy, lambda found: partial(_served, policy, found))
     weigh = rules.between(mixed["mix"]) if "mix" in mixed else rules.as_scored if mixed else rules.chosen
@@ -101,7 +104,7 @@ def _build(text: str, kind: str, number: str, knobs: Mapping[str, float]) -> Arm
     }[kind]()
 
     def chooser(found: Routers) -> Chooser:
-        return lambda logits, layer: rules.route(logits, found.k, floor, pool, weigh)
+        return lambda logits, layer: rules.route(logits, found.k, floor, pool, weigh, int(knobs.get("k_max", found.k)))
 
     return Arm(text, kind, None, chooser)
 
@@ -111,6 +114,11 @@ def _policy(kind: str, number: str, knobs: Mapping[str, float]) -> Policy:
         return Policy.vanilla()
     if kind == "pruned":
         return Policy.pruned(int(number))
+    ranks = int(knobs.get("ranks", 8))
+    if kind == "fill":
+        return Policy.oea(int(number), pool="fill", ranks=ranks)
+    if kind == "budget":
+        return Policy.oea(1, pool="budget", ranks=ranks, rank_budget=int(number))
     k_max, max_rank = (int(knobs[name]) if name in knobs else None for name in ("k_max", "max_rank"))
     return Policy.oea(int(number), p=knobs.get("p", 1.0), k_max=k_max, max_rank=max_rank)
 

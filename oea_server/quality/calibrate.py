@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,6 +62,25 @@ def choose(record: Record, budget: float, k: int, lines: Sequence[Line] = ()) ->
         _, _, high = tried[k0]["increase"]
         found.append(Choice(batch, k0, tried[k0]["increase"][0], high, unique, vanilla, latency))
     return found[::-1]
+
+
+def budget(text: str, record: Record) -> float:
+    """Nats per token: a number of them, or a percentage of vanilla's cross-entropy.
+
+    Raises:
+        ValueError: it is neither, or below 0.
+    """
+    share = text.strip().endswith("%")
+    try:
+        value = float(text.strip().removesuffix("%"))
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < 0:
+        raise ValueError(f"--budget={text}: is not a number of nats, nor a percentage such as 1%, 0 or more")
+    if not share:
+        return value
+    vanilla = next(row["loss"][0] for row in record["rows"] if row["arm"] == "vanilla")
+    return float(vanilla) * value / 100
 
 
 def schedule(choices: Sequence[Choice], k: int) -> Schedule:

@@ -91,8 +91,9 @@ def calibrate(
     record: Annotated[Path, typer.Argument(metavar="EVAL.json", help="of 'oea-server eval', with arms oea:K0")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="what --oea-schedule takes")],
     budget: Annotated[
-        str, typer.Option("--budget", metavar="NATS", help="increase in cross-entropy to allow")
-    ] = "0.02",
+        str,
+        typer.Option("--budget", metavar="NATS", help="increase in cross-entropy to allow; 1% means of vanilla's own"),
+    ] = "1%",
     latency: Annotated[
         str | None, typer.Option("--latency", metavar="FILE", help="a moe-*.json of 'oea-server bench moe'")
     ] = None,
@@ -100,17 +101,14 @@ def calibrate(
 ) -> None:
     """Turn an evaluation into a schedule: at each batch size the smallest k0 within a budget of quality."""
     import json
-    import math
 
     from oea_server.observe import latency as lines
     from oea_server.quality import calibrate as method
 
     try:
         top = options.number("--k", k, 1, options.MAX_EXPERTS)
-        allowed = float(budget)
-        if not math.isfinite(allowed) or allowed < 0:
-            raise ValueError(f"--budget={budget}: is not a number of nats, 0 or more")
         content = json.loads(record.read_text())
+        allowed = method.budget(budget, content)
         choices = method.choose(content, allowed, top, lines.read(latency) if latency else ())
         method.save(out, content, choices, allowed, top)
     except OSError as error:

@@ -55,18 +55,15 @@ Weigh = Callable[[Step, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def route(
-    router_logits: torch.Tensor, k: int, floor: Floor, pool: Pool, weigh: Weigh, reach: int | None = None
+    router_logits: torch.Tensor, k: int, floor: Floor, pool: Pool, weigh: Weigh, k_max: int | None = None
 ) -> eager.Routing:
-    """floor -> pool -> fill by three rules.
-
-    Args:
-        reach: ranks that a token scans for experts of the pool; all if None.
-    """
+    """floor -> pool -> fill by three rules; a token takes up to `k_max` experts, k if None."""
     step = Step.of(router_logits, k)
     num_experts = router_logits.shape[-1]
     chosen_pool = pool(step, eager.pool_of(step.keys, step.best, floor(step)))
-    numbers = Numbers(k, k, reach or num_experts)
-    chosen, used = eager.fill(step.keys, step.best, chosen_pool, numbers, k, None)
+    limit = k_max or k
+    numbers = Numbers(k, limit, num_experts)
+    chosen, used = eager.fill(step.keys, step.best, chosen_pool, numbers, limit, None)
     routing, _ = eager.weigh(chosen, used, chosen_pool, step.scores, False, None)
     own = step.scores.gather(-1, expert_of(step.best)).sum(dim=-1, keepdim=True)
     return routing._replace(weights=weigh(step, routing.weights, own))

@@ -87,6 +87,8 @@ def knobs_of(arm: Arm) -> dict[str, object]:
     policy = arm.policy
     if policy is None:
         raise ValueError(f"{arm.label}: the server has no such policy; it serves vanilla, pruned:K0 and oea:K0")
+    if policy.ranks > 1:
+        raise ValueError(f"{arm.label}: the server that is started here has one rank")
     if policy.k0 is None:
         return {"policy": policy.name}
     return {"policy": policy.name, "k0": str(policy.k0), "p": policy.p, "max_rank": policy.max_rank}

@@ -10,9 +10,11 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from oea_server.routing import widen
 from oea_server.routing.keys import arange, expert_of, random_keys, sort_keys
 from oea_server.routing.knobs import Knobs, knobs_of
-from oea_server.routing.policy import Numbers, Policy
+from oea_server.routing.placement import Placement, contiguous
+from oea_server.routing.policy import POOLS, Numbers, Policy, Room
 from oea_server.routing.tally import Tally
 
 RENORMALIZE_EPSILON = 1e-20
@@ -47,6 +49,7 @@ def route(
     scoring: Scoring = "softmax",
     bias: torch.Tensor | None = None,
     tally: Tally | None = None,
+    placement: Placement | None = None,
 ) -> Routing:
     """Choose experts for one decode step of one MoE layer (arXiv 2511.02237, algorithm 1).
 
@@ -63,6 +66,7 @@ def route(
         bias: [N] float32, added to the scores to choose, never to weigh (DeepSeek-V3's
             e_score_correction_bias).
         tally: where to count the step.
+        placement: where the experts lie; if not given, in equal shares on the policy's ranks.
 
     Returns:
         Routing: weights [B, width] float32, ids [B, width] int32, pool [N] bool, where width is k
@@ -90,12 +94,22 @@ def route(
     best = keys.topk(k, dim=-1).values
     guaranteed = floor(best, scores, numbers, policy.p, scoring, real)
     pool = pool_of(keys, best, guaranteed)
+    place = placement_of(policy, placement, num_experts, device)
+    if place is not None:
+        home = widen.homes(pool, place)
+        if home.dim() == 1:
+            place.home.copy_(home)
+        room = policy.room if isinstance(policy, Policy) else Room(*policy.room.unbind())  # type: ignore[arg-type]
+        if not is_union(room, place.ranks):
+            values = (logits - logits.amax(dim=-1, keepdim=True)).exp() if scoring == "softmax" else scores
+            wanted = widen.votes(best, values.gather(-1, expert_of(best)), numbers, real, num_experts)
+            pool = widen.widen(pool, wanted, home, place, room)
     chosen, used = fill(keys, best, pool, numbers, width_of(policy, k), real)
     routing, mass = weigh(chosen, used, pool, scores, renormalize, real)
     if tally is not None:
         vanilla = expert_of(best if keys is own else own.topk(k, dim=-1).values)
         kept = mass / (scores.gather(-1, vanilla).sum(dim=-1) + RENORMALIZE_EPSILON)
-        tally.add_routed(layer, pool, vanilla, guaranteed, used, kept, num_real)
+        tally.add_routed(layer, pool, vanilla, guaranteed, used, kept, num_real, None if place is None else place.home)
     return routing
 
 
@@ -106,6 +120,20 @@ def check(router_logits: torch.Tensor, policy: Policy | Knobs, k: int) -> None:
         raise ValueError(f"k={k} is outside 1..{num_experts}, the number of experts")
     if isinstance(policy, Policy):
         policy.check(k=k, num_experts=num_experts)
+
+
+def placement_of(
+    policy: Policy | Knobs, placement: Placement | None, num_experts: int, device: torch.device
+) -> Placement | None:
+    """Where the experts lie; None where the answer makes no difference."""
+    if placement is not None or (isinstance(policy, Policy) and is_union(policy.room, policy.ranks)):
+        return placement
+    return contiguous(num_experts, policy.ranks if isinstance(policy, Policy) else 1, device)
+
+
+def is_union(room: Room, ranks: int) -> bool:
+    """Whether a pool is the union of the floors, as far as the host knows."""
+    return isinstance(room.kind, int) and POOLS[room.kind] in (("union", "fill") if ranks == 1 else ("union",))
 
 
 def width_of(policy: Policy | Knobs, k: int) -> int:

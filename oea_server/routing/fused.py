@@ -11,9 +11,10 @@ from __future__ import annotations
 import torch
 import triton
 
-from oea_server.routing.eager import Routing, Scoring, check, width_of
+from oea_server.routing.eager import Routing, Scoring, check, placement_of, width_of
 from oea_server.routing.kernel import route_kernel
 from oea_server.routing.knobs import TABLE_BATCHES, Knobs, knobs_of
+from oea_server.routing.placement import Placement
 from oea_server.routing.policy import Policy
 from oea_server.routing.tally import Tally
 
@@ -49,6 +50,7 @@ def route(
     scoring: Scoring = "softmax",
     bias: torch.Tensor | None = None,
     tally: Tally | None = None,
+    placement: Placement | None = None,
 ) -> Routing:
     """See `oea_server.routing.route`: same arguments, same result.
 
@@ -66,6 +68,7 @@ def route(
     weights = torch.empty(batch, width, dtype=torch.float32, device=device)
     ids = torch.empty(batch, width, dtype=torch.int32, device=device)
     pool = torch.empty(num_experts, dtype=torch.bool, device=device)
+    place = placement_of(policy, placement, num_experts, device)
     counted_row = None if tally is None else tally.data[tally.row[layer]]
     columns = triton.next_power_of_2(num_experts)
     route_kernel[(triton.cdiv(batch, ROWS_PER_PROGRAM) + 1,)](
@@ -78,6 +81,10 @@ def route(
         knobs.numbers[knobs.row[layer]],
         knobs.p,
         knobs.draw,
+        knobs.room,
+        None if place is None else place.physical,
+        1 if place is None else place.physical.stride(0),
+        None if place is None else place.home,
         num_real,
         batch,
         counted_row,
@@ -98,6 +105,10 @@ def route(
         TALLIED=0 if tally is None else tally.num_experts,
         RANKS=1 if tally is None else tally.ranks,
         PLACED=tally is not None and tally.placed,
+        POOL_RANKS=1 if place is None else place.ranks,
+        SLOTS_OF_RANK=num_experts if place is None else place.slots,
+        REPLICAS=1 if place is None else place.physical.shape[1],
+        SPARE=0 if place is None else min(place.spare, num_experts),
         num_warps=4,
     )
     return Routing(weights, ids, pool)

@@ -18,15 +18,20 @@ from numba import carray, njit, types
 from numba.extending import intrinsic
 
 from oea_server.routing import eager
-from oea_server.routing.eager import RENORMALIZE_EPSILON, Routing, Scoring, width_of
+from oea_server.routing.eager import RENORMALIZE_EPSILON, Routing, Scoring, is_union, placement_of, width_of
 from oea_server.routing.knobs import Knobs
-from oea_server.routing.policy import Numbers, Policy
-from oea_server.routing.tally import MASS_UNIT, SUMS, HostTally
+from oea_server.routing.placement import Placement
+from oea_server.routing.policy import POOLS, Numbers, Policy
+from oea_server.routing.tally import HISTOGRAMS, MASS_UNIT, SUMS, HostTally
+from oea_server.routing.widen import VOTE
 
 Array = npt.NDArray[Any]
 
 EPSILON = np.float32(RENORMALIZE_EPSILON)
 SUM_COUNT = len(SUMS)
+VOTE_UNIT = np.float32(VOTE)
+BUDGET = POOLS.index("budget")
+NOWHERE = torch.empty(0, 1, dtype=torch.int32)
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,6 +58,7 @@ def route(
     scoring: Scoring = "softmax",
     bias: torch.Tensor | None = None,
     tally: HostTally | None = None,
+    placement: Placement | None = None,
 ) -> Routing:
     """See `oea_server.routing.route`: same arguments, same result, for tensors on the CPU.
 
@@ -69,6 +75,7 @@ def route(
             scoring=scoring,
             bias=bias,
             tally=tally,
+            placement=placement,
         )
     batch, num_experts = router_logits.shape
     tokens = batch if num_real is None else int(num_real)
@@ -77,6 +84,9 @@ def route(
         router_logits = router_logits.float().contiguous()
     if bias is not None:
         bias = bias.float().contiguous()
+    place = placement_of(policy, placement, num_experts, router_logits.device)
+    kind = 0 if place is None or is_union(policy.room, place.ranks) else policy.room.kind
+    where = NOWHERE if place is None else place.physical
     # addresses and integers: an array or a bool takes numba microseconds longer to unwrap
     weights, ids, pool = _route(
         router_logits.data_ptr(),
@@ -98,6 +108,14 @@ def route(
         0 if tally is None else tally.num_experts,
         1 if tally is None else tally.ranks,
         0 if tally is None else int(tally.placed),
+        kind,
+        policy.room.budget,
+        1 if place is None else place.ranks,
+        num_experts if place is None else place.slots,
+        0 if place is None else where.data_ptr(),
+        where.shape[1],
+        where.itemsize,
+        0 if place is None else place.home.data_ptr(),
     )
     return Routing(torch.from_numpy(weights), torch.from_numpy(ids), torch.from_numpy(pool))
 
@@ -136,6 +154,16 @@ def _read(address: int, rows: int, columns: int, bytes_each: int) -> Array:
 
 
 @compiled
+def _integers(address: int, rows: int, columns: int, bytes_each: int) -> Array:
+    """[rows, columns] int64 from contiguous int32 or int64."""
+    if bytes_each == 4:
+        small: Array = carray(_pointer(address), (rows, columns), np.int32)
+        return small.astype(np.int64)
+    given: Array = carray(_pointer(address), (rows, columns), np.int64)
+    return given.copy()
+
+
+@compiled
 def _route(
     address: int,
     batch: int,
@@ -156,6 +184,14 @@ def _route(
     tallied: int,
     ranks: int,
     placed: int,
+    kind: int,
+    budget: int,
+    pool_ranks: int,
+    slots: int,
+    physical_address: int,
+    replicas: int,
+    physical_bytes: int,
+    home_address: int,
 ) -> tuple[Array, Array, Array]:
     logits = _read(address, real, num_experts, bytes_each)
     bias = _read(bias_address, 1 if bias_address else 0, num_experts, 4)
@@ -177,6 +213,18 @@ def _route(
             pool[best[i, rank]] = True
             guaranteed += 1
             mass += scores[i, best[i, rank]]
+
+    home = everyone
+    if home_address:
+        physical = _integers(physical_address, num_experts, replicas, physical_bytes)
+        home = _homes(pool, physical, pool_ranks, slots)
+        out = carray(_pointer(home_address), num_experts, np.int32)
+        out[:] = home
+    if kind:
+        wanted = np.zeros(num_experts, dtype=np.int64)
+        for i in range(real):
+            _vote(logits[i], scores[i], sigmoid, best[i], min(limit, reach, k), wanted)
+        _widen(pool, wanted, home // slots, pool_ranks, budget if kind == BUDGET else 0)
 
     # Phase 2: each token's best experts of the pool, its own floor first among them.
     awake = np.flatnonzero(pool)
@@ -212,22 +260,23 @@ def _route(
 
     if tallied:
         bins = tallied + 1
-        tally = carray(_pointer(tally_address), 3 * bins + SUM_COUNT, np.int64)
+        tally = carray(_pointer(tally_address), HISTOGRAMS * bins + SUM_COUNT, np.int64)
+        share = tallied // ranks
         if not placed:
             tally[pool.sum()] += once
             if ranks > 1:
-                busiest = 0
-                for share in pool.reshape(ranks, -1):
-                    busiest = max(busiest, share.sum())
-                tally[bins + busiest] += once
+                tally[bins + _busiest(pool, home // share, ranks)] += once
         vanilla = np.zeros(num_experts, dtype=np.bool_)
         for i in range(real):
             vanilla[best[i]] = True
         tally[2 * bins + vanilla.sum()] += once
-        tally[3 * bins] += real * once
-        tally[3 * bins + 1] += taken * once
-        tally[3 * bins + 2] += (taken - guaranteed) * once
-        tally[3 * bins + 3] += kept * once
+        if ranks > 1:
+            tally[3 * bins + _busiest(vanilla, home // share, ranks)] += once
+        sums = tally[HISTOGRAMS * bins :]
+        sums[0] += real * once
+        sums[1] += taken * once
+        sums[2] += (taken - guaranteed) * once
+        sums[3] += kept * once
     return weights, ids, pool
 
 
@@ -250,6 +299,64 @@ def _score(logits: Array, bias: Array, sigmoid: int, scores: Array, order: Array
         # negative floats run backwards; -0.0 is 0.0
         order[expert] = bits[expert] if bits[expert] >= 0 else -(1 << 31) - bits[expert]
     return np.float64(total) + RENORMALIZE_EPSILON if sigmoid else 1.0
+
+
+@compiled
+def _vote(logits: Array, scores: Array, sigmoid: int, best: Array, could: int, wanted: Array) -> None:
+    """One token's votes for those of its own top k that it could take: see `widen.votes`."""
+    values = np.empty(len(best), dtype=np.float32)
+    top = np.float32(0) if sigmoid else logits.max()
+    mass = np.float32(0)
+    for rank in range(len(best)):
+        values[rank] = scores[best[rank]] if sigmoid else np.exp(logits[best[rank]] - top)
+        mass += values[rank]
+    for rank in range(could):
+        share = values[rank] / (mass + EPSILON)
+        square = share * share
+        wanted[best[rank]] += np.int64(square * square * VOTE_UNIT)
+
+
+@compiled
+def _homes(pool: Array, physical: Array, ranks: int, slots: int) -> Array:
+    """Which physical expert each expert is read from: see `widen.homes`."""
+    home = physical[:, 0].copy()
+    if physical.shape[1] == 1:
+        return home
+    load = np.zeros(ranks, dtype=np.int64)
+    for expert in np.flatnonzero(pool):
+        if physical[expert, 1] < 0:
+            load[home[expert] // slots] += 1
+    for in_pool in (True, False):
+        for expert in range(len(pool)):
+            if pool[expert] == in_pool and physical[expert, 1] >= 0:
+                for each in physical[expert]:
+                    if each >= 0 and (load[each // slots], each) < (load[home[expert] // slots], home[expert]):
+                        home[expert] = each
+                load[home[expert] // slots] += 1
+    return home
+
+
+@compiled
+def _widen(pool: Array, wanted: Array, rank_of: Array, ranks: int, budget: int) -> None:
+    """Let each rank take its most wanted experts, up to the busiest one's count or to a budget: see `widen.widen`."""
+    load = np.zeros(ranks, dtype=np.int64)
+    for expert in np.flatnonzero(pool):
+        load[rank_of[expert]] += 1
+    target = budget if budget else load.max()
+    for expert in np.argsort(-wanted, kind="mergesort"):
+        if wanted[expert] > 0 and not pool[expert] and load[rank_of[expert]] < target:
+            pool[expert] = True
+            load[rank_of[expert]] += 1
+
+
+@compiled
+def _busiest(experts: Array, rank_of: Array, ranks: int) -> int:
+    """The most experts of a set on one rank."""
+    load = np.zeros(ranks, dtype=np.int64)
+    for expert in np.flatnonzero(experts):
+        load[rank_of[expert]] += 1
+    most: int = load.max()
+    return most
 
 
 @compiled

@@ -6,12 +6,18 @@ import triton
 import triton.language as tl
 
 from oea_server.routing.keys import ID_BITS, ID_MASK, OFFSET
-from oea_server.routing.tally import MASS_UNIT
+from oea_server.routing.policy import POOLS
+from oea_server.routing.tally import HISTOGRAMS, MASS_UNIT
+from oea_server.routing.widen import VOTE
 
 ID_BITS_ = tl.constexpr(ID_BITS)
 ID_MASK_ = tl.constexpr(ID_MASK)
 OFFSET_ = tl.constexpr(OFFSET)
 MASS_UNIT_ = tl.constexpr(MASS_UNIT)
+HISTOGRAMS_ = tl.constexpr(HISTOGRAMS)
+VOTE_ = tl.constexpr(VOTE)
+UNION = tl.constexpr(POOLS.index("union"))
+BUDGET = tl.constexpr(POOLS.index("budget"))
 
 
 @triton.jit(do_not_specialize=["num_real", "batch", "layer"])
@@ -25,6 +31,10 @@ def route_kernel(
     numbers_ptr,
     p_ptr,
     draw_ptr,
+    room_ptr,
+    physical_ptr,
+    physical_stride,
+    home_ptr,
     num_real,
     batch,
     tally_ptr,
@@ -45,6 +55,10 @@ def route_kernel(
     TALLIED: tl.constexpr,
     RANKS: tl.constexpr,
     PLACED: tl.constexpr,
+    POOL_RANKS: tl.constexpr,
+    SLOTS_OF_RANK: tl.constexpr,
+    REPLICAS: tl.constexpr,
+    SPARE: tl.constexpr,
 ):
     if ALL_REAL:
         real = batch
@@ -57,17 +71,21 @@ def route_kernel(
     p = tl.load(p_ptr)
     at_random, seed = tl.load(draw_ptr), tl.load(draw_ptr + 1)
     expert = tl.arange(0, COLUMNS)
+    kind, budget = tl.load(room_ptr), tl.load(room_ptr + 1)
     me, last = tl.program_id(0), tl.num_programs(0) - 1
 
     # Phase 1: the union of the floors over the real rows.
     pool = tl.zeros([COLUMNS], tl.int32)
     vanilla = tl.zeros([COLUMNS], tl.int32)
+    wanted = tl.zeros([COLUMNS], tl.int64)
     guaranteed = 0
     for start in range(0, real, ROWS):
         row = start + tl.arange(0, ROWS)
-        scores, own, keys = _read(
+        raw, scores, own, keys = _read(
             logits_ptr, stride, bias_ptr, row, real, expert, at_random, seed, layer, N, SIGMOID, ROWS, COLUMNS
         )
+        if kind != UNION:
+            wanted += tl.sum(_votes(keys, raw, tl.minimum(limit, reach), K, ROWS), axis=0)
         least = _floor(keys, scores, floor, p, SIGMOID, ROWS)
         holds = keys >= least[:, None]
         pool |= tl.max(holds.to(tl.int32), axis=0)
@@ -76,7 +94,18 @@ def route_kernel(
             least = _nth_best(own, K, ROWS)
             vanilla |= tl.max((own >= least[:, None]).to(tl.int32), axis=0)
 
+    home = expert
+    if physical_ptr is not None:
+        home = _homes(
+            pool, expert, physical_ptr, physical_stride, N, POOL_RANKS, SLOTS_OF_RANK, REPLICAS, SPARE, COLUMNS
+        )
+    if kind != UNION:
+        target = tl.where(kind == BUDGET, budget, 0)
+        pool = _widen(pool, wanted, expert, home // SLOTS_OF_RANK, target, N, POOL_RANKS, COLUMNS)
+
     if me == last:
+        if home_ptr is not None:
+            tl.store(home_ptr + expert, home.to(tl.int32), mask=expert < N)
         tl.store(pool_ptr + expert, pool != 0, mask=expert < N)
         if TALLIED:
             once = tl.load(counting_ptr)
@@ -84,20 +113,20 @@ def route_kernel(
             if not PLACED:
                 tl.atomic_add(tally_ptr + tl.sum(pool), once)
                 if RANKS > 1:
-                    share: tl.constexpr = N // RANKS
-                    busiest = 0
-                    for rank in tl.static_range(RANKS):
-                        busiest = tl.maximum(busiest, tl.sum(tl.where(expert // share == rank, pool, 0)))
-                    tl.atomic_add(tally_ptr + BINS + busiest, once)
+                    load = _loads(pool, home // (TALLIED // RANKS), RANKS)
+                    tl.atomic_add(tally_ptr + BINS + tl.max(load), once)
             tl.atomic_add(tally_ptr + 2 * BINS + tl.sum(vanilla), once)
-            sums = tally_ptr + 3 * BINS
+            if RANKS > 1:
+                load = _loads(vanilla, home // (TALLIED // RANKS), RANKS)
+                tl.atomic_add(tally_ptr + 3 * BINS + tl.max(load), once)
+            sums = tally_ptr + HISTOGRAMS_ * BINS
             tl.atomic_add(sums, real * once)
             tl.atomic_add(sums + 2, -guaranteed * once)
     else:
         # Phase 2: each token's best experts of the pool, its own floor first among them.
         row = me * OWN_ROWS + tl.arange(0, OWN_ROWS)
         is_real = row < real
-        scores, own, keys = _read(
+        _, scores, own, keys = _read(
             logits_ptr, stride, bias_ptr, row, real, expert, at_random, seed, layer, N, SIGMOID, OWN_ROWS, COLUMNS
         )
         is_open = (keys >= 0) & (pool != 0)[None, :]
@@ -134,7 +163,7 @@ def route_kernel(
             least = _nth_best(own, K, OWN_ROWS)
             whole = tl.sum(tl.where(own >= least[:, None], scores, 0.0), axis=1)
             kept = tl.where(is_real, mass / (whole + 1e-20) * MASS_UNIT_ + 0.5, 0.0).to(tl.int64)
-            sums = tally_ptr + 3 * (TALLIED + 1)
+            sums = tally_ptr + HISTOGRAMS_ * (TALLIED + 1)
             tl.atomic_add(sums + 1, tl.sum(taken) * once)
             tl.atomic_add(sums + 2, tl.sum(taken) * once)
             tl.atomic_add(sums + 3, tl.sum(kept) * once)
@@ -156,16 +185,18 @@ def _read(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Scores, the router's own keys and the keys to choose by, [ROWS, COLUMNS]; keys of -1 outside."""
+    """What the scores are proportional to, scores, the router's own keys and the keys to choose by, [ROWS, COLUMNS];
+    keys of -1 outside."""
     inside = (row < real)[:, None] & (expert < N)[None, :]
     logits = tl.load(logits_ptr + row[:, None] * stride + expert[None, :], mask=inside, other=0.0).to(tl.float32)
     if SIGMOID:
         scores = 1.0 / (1.0 + tl.exp(-logits))
+        raw = scores
     else:
         top = tl.max(tl.where(inside, logits, float("-inf")), axis=1)
         top = tl.where(row < real, top, 0.0)
-        scores = tl.exp(logits - top[:, None])
-        scores = scores / (tl.sum(tl.where(inside, scores, 0.0), axis=1) + tl.where(row < real, 0.0, 1.0))[:, None]
+        raw = tl.exp(logits - top[:, None])
+        scores = raw / (tl.sum(tl.where(inside, raw, 0.0), axis=1) + tl.where(row < real, 0.0, 1.0))[:, None]
     scores = tl.where(inside, scores, 0.0)
     preference = logits
     if bias_ptr is not None:
@@ -184,7 +215,7 @@ def _read(
         x = ((x ^ (x >> 13)) * 0xC2B2AE35) & 0xFFFFFFFF
         x = (x ^ (x >> 16)) & 0x7FFFFFFF
         keys = tl.where(inside, (x << ID_BITS_) + low_bits, -1)
-    return scores, own, keys
+    return raw, scores, own, keys
 
 
 @triton.jit
@@ -204,6 +235,86 @@ def _floor(keys, scores, floor, p, SIGMOID: tl.constexpr, ROWS: tl.constexpr):
     else:
         least = _nth_best(keys, floor, ROWS)
     return least
+
+
+@triton.jit
+def _votes(keys, raw, could_take, K: tl.constexpr, ROWS: tl.constexpr):
+    """Each row's votes for those of its own top k that it could take: see `widen.votes`. [ROWS, COLUMNS] int64."""
+    least = tl.full([ROWS], 1 << 62, tl.int64)
+    could = tl.full([ROWS], 1 << 62, tl.int64)
+    mass = tl.zeros([ROWS], tl.float32)
+    for rank in tl.static_range(K):
+        best = tl.max(tl.where(keys < least[:, None], keys, -1), axis=1)
+        mass += tl.sum(tl.where((keys == best[:, None]) & (keys >= 0), raw, 0.0), axis=1)
+        least = tl.where(best >= 0, best, least)
+        could = tl.where((best >= 0) & (rank < could_take), best, could)
+    share = tl.where(keys >= could[:, None], raw / (mass + 1e-20)[:, None], 0.0)
+    square = share * share
+    return (square * square * VOTE_).to(tl.int64)
+
+
+@triton.jit
+def _loads(experts, rank_of, RANKS: tl.constexpr):
+    """How many of a set are on each rank. [next power of two] int32."""
+    rank = tl.arange(0, triton.next_power_of_2(RANKS))
+    return tl.sum(tl.where(rank[:, None] == rank_of[None, :], experts[None, :], 0), axis=1)
+
+
+@triton.jit
+def _homes(
+    pool,
+    expert,
+    physical_ptr,
+    stride,
+    N: tl.constexpr,
+    RANKS: tl.constexpr,
+    SLOTS: tl.constexpr,
+    REPLICAS: tl.constexpr,
+    SPARE: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """Which physical expert each expert is read from: see `widen.homes`. [COLUMNS] int32."""
+    physical: tl.constexpr = RANKS * SLOTS
+    home = tl.load(physical_ptr + expert * stride, mask=expert < N, other=0).to(tl.int32)
+    if SPARE > 0:
+        second = tl.load(physical_ptr + expert * stride + 1, mask=expert < N, other=-1).to(tl.int32)
+        left = second >= 0
+        load = _loads(tl.where(left, 0, pool), home // SLOTS, RANKS)
+        rank = tl.arange(0, triton.next_power_of_2(RANKS))
+        copy = tl.arange(0, triton.next_power_of_2(REPLICAS))
+        for _ in range(SPARE):
+            turn = tl.min(tl.where(left, tl.where(pool != 0, expert, expert + N), 2 * N))
+            mine = turn % N
+            at = tl.load(physical_ptr + mine * stride + copy, mask=(copy < REPLICAS) & (turn < 2 * N), other=-1)
+            at = at.to(tl.int32)
+            there = tl.sum(tl.where(rank[:, None] == (at // SLOTS)[None, :], load[:, None], 0), axis=0)
+            chosen = tl.min(tl.where(at >= 0, there * physical + at, 1 << 30)) % physical
+            home = tl.where((expert == mine) & (turn < 2 * N), chosen, home)
+            load += tl.where((rank == chosen // SLOTS) & (turn < 2 * N), 1, 0)
+            left = left & (expert != mine)
+    return home
+
+
+@triton.jit
+def _widen(pool, wanted, expert, rank_of, target, N: tl.constexpr, RANKS: tl.constexpr, COLUMNS: tl.constexpr):
+    """The pool and each rank's most wanted experts, up to `target` or, if that is 0, to the busiest rank's count: see
+    `widen.widen`. [COLUMNS] int32."""
+    rank = tl.arange(0, triton.next_power_of_2(RANKS))
+    here = (rank[:, None] == rank_of[None, :]) & (expert < N)[None, :]
+    load = tl.sum(tl.where(here, pool[None, :], 0), axis=1)
+    target = tl.where(target == 0, tl.max(load), target)
+    low_bits = (~expert & ID_MASK_).to(tl.int64)
+    keys = tl.where((wanted > 0) & (pool == 0), (wanted << ID_BITS_) | low_bits, -1)
+    more = 1
+    while more > 0:  # in each round every rank with room takes one
+        best = tl.max(tl.where(here & (load < target)[:, None], keys[None, :], -1), axis=1)
+        takes = here & (keys[None, :] == best[:, None]) & (best >= 0)[:, None]
+        taken = tl.max(takes.to(tl.int32), axis=0)
+        pool |= taken
+        keys = tl.where(taken != 0, -1, keys)
+        load += (best >= 0).to(tl.int32)
+        more = tl.max(taken)
+    return pool
 
 
 @triton.jit

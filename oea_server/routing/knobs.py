@@ -34,6 +34,8 @@ class Knobs:
         self.p = torch.ones(1, dtype=torch.float64, device=device)
         self.draw = torch.zeros(2, dtype=torch.int64, device=device)
         """(1 if experts are drawn at random, the seed)."""
+        self.room = torch.zeros(2, dtype=torch.int32, device=device)
+        """`Policy.room`."""
         self.write(Policy.vanilla())
 
     def write(self, policy: Policy) -> None:
@@ -46,6 +48,7 @@ class Knobs:
             policy.check(k=k, num_experts=self.num_experts)
         self.numbers.copy_(torch.stack([_rows(policy, layer, k, self.num_experts) for layer, k in self._k.items()]))
         self.p.fill_(policy.p)
+        self.room.copy_(torch.tensor(policy.room))
         self.draw.copy_(torch.tensor([policy.name == "random", policy.seed]))
 
     def at(self, layer: int, num_real: int | torch.Tensor) -> Numbers:

@@ -9,6 +9,10 @@ from typing import Literal, NamedTuple
 from oea_server.routing.schedule import Schedule
 
 Name = Literal["vanilla", "random", "pruned", "oea"]
+Pool = Literal["union", "fill", "budget"]
+POOLS: tuple[Pool, ...] = ("union", "fill", "budget")
+"""What a step may load: the union of the floors; and on each expert-parallel rank the most wanted experts beside it, up
+to as many as the busiest rank has, which costs nothing; or up to a budget, floors or not."""
 
 
 class Numbers(NamedTuple):
@@ -21,6 +25,15 @@ class Numbers(NamedTuple):
     """Experts a token holds at most after the fill."""
     reach: int
     """Ranks of its own preference that a token scans for experts of the pool."""
+
+
+class Room(NamedTuple):
+    """How far a pool may be widened, on every rank alike."""
+
+    kind: int
+    """Which of `POOLS`."""
+    budget: int
+    """Experts a rank may hold, of `budget` only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +50,9 @@ class Policy:
     max_rank: int | None = None
     min_batch: int = 1
     seed: int = 0
+    pool: Pool = "union"
+    ranks: int = 1
+    rank_budget: int | None = None
     _hash: int = field(init=False, repr=False, compare=False)
     """Computed once: tables are looked up by policy in every layer of every step."""
 
@@ -64,6 +80,9 @@ class Policy:
         k_max: int | None = None,
         max_rank: int | None = None,
         min_batch: int = 2,
+        pool: Pool = "union",
+        ranks: int = 1,
+        rank_budget: int | None = None,
     ) -> Policy:
         """Opportunistic expert activation.
 
@@ -75,19 +94,30 @@ class Policy:
                 None means all of them.
             min_batch: steps with fewer real tokens run vanilla: with nobody to share with, OEA
                 would be pruning.
+            pool: what the step loads: see `POOLS`. On one rank, `fill` is `union`.
+            ranks: expert-parallel ranks with equal, contiguous shares of the experts; a `Placement` says otherwise.
+            rank_budget: of `budget`: experts per rank, which floors alone may exceed; on one rank a bound on T.
 
         Raises:
             ValueError: a knob is out of bounds; the message names it, its value and the bounds.
         """
-        return cls("oea", Schedule.of(k0), p, k_max, max_rank, min_batch)
+        return cls("oea", Schedule.of(k0), p, k_max, max_rank, min_batch, 0, pool, ranks, rank_budget)
 
     def __post_init__(self) -> None:
         knobs = (self.name, self.k0, self.p, self.k_max, self.max_rank, self.min_batch, self.seed)
-        object.__setattr__(self, "_hash", hash(knobs))
+        object.__setattr__(self, "_hash", hash((*knobs, self.pool, self.ranks, self.rank_budget)))
         if not 0.0 < self.p <= 1.0:
             raise ValueError(f"p={self.p} is outside 0 < p <= 1")
         if self.min_batch < 1:
             raise ValueError(f"min_batch={self.min_batch} is below 1")
+        if self.pool not in POOLS:
+            raise ValueError(f"pool={self.pool} is none of {', '.join(POOLS)}")
+        if self.ranks < 1:
+            raise ValueError(f"ranks={self.ranks} is below 1")
+        if self.pool == "budget" and self.rank_budget is None:
+            raise ValueError("rank_budget=None: pool=budget needs a number of experts per rank")
+        if self.rank_budget is not None and self.rank_budget < 1:
+            raise ValueError(f"rank_budget={self.rank_budget} is below 1")
         if self.k0 is None:
             return
         for name, value in (("k_max", self.k_max), ("max_rank", self.max_rank)):
@@ -113,6 +143,10 @@ class Policy:
             raise ValueError(f"k_max={self.k_max} is above {bound}")
         if self.max_rank is not None and self.max_rank > num_experts:
             raise ValueError(f"max_rank={self.max_rank} is above the model's {num_experts} experts")
+        if self.rank_budget is not None and self.rank_budget > num_experts:
+            raise ValueError(f"rank_budget={self.rank_budget} is above the model's {num_experts} experts")
+        if num_experts % self.ranks:
+            raise ValueError(f"ranks={self.ranks}: {num_experts} experts do not divide over them")
 
     def numbers(self, batch: int, layer: int, *, k: int, num_experts: int) -> Numbers:
         """The policy for a step of `batch` real tokens in `layer`, as three numbers."""
@@ -122,6 +156,11 @@ class Policy:
         if self.name == "pruned":
             return Numbers(k0, k0, num_experts)
         return Numbers(k0, self.k_max or k, self.max_rank or num_experts)
+
+    @property
+    def room(self) -> Room:
+        """How far the pool may be widened."""
+        return Room(POOLS.index(self.pool), self.rank_budget or 0)
 
     def is_vanilla(self, batch: int, layer: int, *, k: int, num_experts: int) -> bool:
         """Whether a step of `batch` real tokens chooses exactly the model's own top k."""

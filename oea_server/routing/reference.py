@@ -3,12 +3,17 @@ against it; it has the same signature and result as `oea_server.routing.route`."
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+
 import torch
 
 from oea_server.routing.eager import RENORMALIZE_EPSILON, Routing, Scoring
 from oea_server.routing.keys import random_keys
+from oea_server.routing.placement import Placement, contiguous
 from oea_server.routing.policy import Policy
 from oea_server.routing.tally import MASS_UNIT, Tally
+from oea_server.routing.widen import VOTE
 
 
 def route(
@@ -22,6 +27,7 @@ def route(
     scoring: Scoring = "softmax",
     bias: torch.Tensor | None = None,
     tally: Tally | None = None,
+    placement: Placement | None = None,
 ) -> Routing:
     """See `oea_server.routing.route`. Runs on the CPU whatever the input's device."""
     batch, num_experts = router_logits.shape
@@ -52,6 +58,17 @@ def route(
         floors.append(guaranteed)
     pool = {expert for guaranteed in floors for expert in guaranteed}
 
+    # On which rank each expert is read, and what the ranks take beside the floors.
+    place = placement or contiguous(num_experts, policy.ranks, logits.device)
+    home = homes(pool, place)
+    place.home.copy_(torch.tensor(home))
+    wanted: dict[int, int] = defaultdict(int)
+    for i in tokens:
+        likes = (logits[i] - logits[i].max()).exp() if scoring == "softmax" else scored[i]
+        for expert, vote in list(votes_of(likes, ranking[i][:k]).items())[: min(limit, reach)]:
+            wanted[expert] += vote
+    pool |= widened(pool, wanted, [each // place.slots for each in home], policy, place.ranks)
+
     # Phase 2: down its own ranking, a token adds experts that are awake anyway.
     width = policy.width(k)
     weights = torch.zeros(batch, width, dtype=torch.float32)
@@ -72,7 +89,7 @@ def route(
 
     if tally is not None:
         vanilla = [ranked[:k] for ranked in rank(own)[: len(tokens)]]
-        count(tally, layer, pool, floors, chosen, vanilla, scores)
+        count(tally, layer, pool, floors, chosen, vanilla, scores, home)
     awake = torch.zeros(num_experts, dtype=torch.bool)
     awake[list(pool)] = True
     return Routing(weights, ids, awake)
@@ -83,6 +100,39 @@ def rank(preference: torch.Tensor) -> list[list[int]]:
     return [sorted(range(len(row)), key=lambda e: (-row[e], e)) for row in preference.tolist()]
 
 
+def votes_of(likes: torch.Tensor, own: list[int]) -> dict[int, int]:
+    """What a token votes for each of its own top k, best first: (weight / their sum)^4, in units of 1 / VOTE."""
+    mass = torch.zeros(())  # float32, best first, as everywhere: another rounding would part what is tied
+    for expert in own:
+        mass = mass + likes[expert]
+    return {expert: int((likes[expert] / (mass + RENORMALIZE_EPSILON)).square().square() * VOTE) for expert in own}
+
+
+def homes(pool: set[int], place: Placement) -> list[int]:
+    """The physical expert that each expert is read from: of several the one on the least loaded rank, the pool's
+    experts before the others, each by id."""
+    copies = [[each for each in row if each >= 0] for row in place.physical.tolist()]
+    home = [each[0] for each in copies]
+    load = Counter(home[expert] // place.slots for expert in pool if len(copies[expert]) == 1)
+    for expert in sorted(range(len(copies)), key=lambda e: (e not in pool, e)):
+        if len(copies[expert]) > 1:
+            home[expert] = min(copies[expert], key=lambda each: (load[each // place.slots], each))
+            load[home[expert] // place.slots] += 1
+    return home
+
+
+def widened(pool: set[int], wanted: Mapping[int, int], rank_of: list[int], policy: Policy, ranks: int) -> set[int]:
+    """What is taken beside the floors, most wanted first."""
+    load = Counter(rank_of[expert] for expert in pool)
+    most = {"union": 0, "fill": max(load.values(), default=0), "budget": policy.rank_budget or 0}[policy.pool]
+    taken: set[int] = set()
+    for expert in sorted(wanted, key=lambda e: (-wanted[e], e)):
+        if wanted[expert] > 0 and expert not in pool and load[rank_of[expert]] < most:
+            taken.add(expert)
+            load[rank_of[expert]] += 1
+    return taken
+
+
 def count(
     tally: Tally,
     layer: int,
@@ -91,6 +141,7 @@ def count(
     chosen: list[list[int]],
     vanilla: list[list[int]],
     scores: list[list[float]],
+    home: list[int],
 ) -> None:
     """What `Tally.add_routed` counts, one token at a time."""
     row, once = tally.row[layer], int(tally.counting)
@@ -98,9 +149,12 @@ def count(
     if not tally.placed:
         tally.unique[row, len(pool)] += once
         if tally.ranks > 1:
-            on_rank = [sum(expert // share == rank for expert in pool) for rank in range(tally.ranks)]
-            tally.busiest[row, max(on_rank)] += once
-    tally.vanilla[row, len({expert for experts in vanilla for expert in experts})] += once
+            tally.busiest[row, max(Counter(home[expert] // share for expert in pool).values(), default=0)] += once
+    awake = {expert for experts in vanilla for expert in experts}
+    tally.vanilla[row, len(awake)] += once
+    if tally.ranks > 1:
+        on_rank = Counter(home[expert] // share for expert in awake)
+        tally.vanilla_busiest[row, max(on_rank.values(), default=0)] += once
     for i, takes in enumerate(chosen):
         kept = sum(scores[i][e] for e in takes) / (sum(scores[i][e] for e in vanilla[i]) + RENORMALIZE_EPSILON)
         each = [1, len(takes), len(takes) - len(floors[i]), int(kept * MASS_UNIT + 0.5)]

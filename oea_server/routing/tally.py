@@ -13,6 +13,7 @@ Array = npt.NDArray[np.bool_]
 MASS_UNIT = 1 << 20
 """Router mass is summed in integers of 1 / MASS_UNIT: exact, and the same in any order."""
 
+HISTOGRAMS = 4
 SUMS = ("tokens", "assignments", "piggybacked", "mass_kept")
 
 
@@ -25,7 +26,7 @@ class Tally:
     Args:
         layers: the layer ids to count.
         num_experts: experts whose weights a rank group holds (replicas included).
-        ranks: expert-parallel ranks, each holding an equal, contiguous share of them.
+        ranks: expert-parallel ranks, each holding an equal, contiguous share of them (of physical experts, under EPLB).
         device: where the routing happens.
         placed: whether a map stands between a router's expert and the one that is loaded (EPLB).
             Routing then cannot know what is loaded; `loaded` says it, from the mapped ids.
@@ -44,13 +45,13 @@ class Tally:
         self.placed = placed
         self.row = {layer: row for row, layer in enumerate(layers)}
         bins = num_experts + 1
-        self.data = torch.zeros(len(layers), 3 * bins + len(SUMS), dtype=torch.int64, device=device)
-        """[layers, 3 (N + 1) + 4]: all of it in one piece, so that one copy reads it."""
-        histograms = self.data[:, : 3 * bins].view(len(layers), 3, bins)
-        self.unique, self.busiest, self.vanilla = histograms.unbind(1)
-        """Three of [layers, N + 1]: steps in which a layer woke exactly so many experts; the same for
-        the rank that woke most; the same for what the model's own top k would have woken."""
-        self.sums = self.data[:, 3 * bins :]
+        self.data = torch.zeros(len(layers), HISTOGRAMS * bins + len(SUMS), dtype=torch.int64, device=device)
+        """[layers, 4 (N + 1) + 4]: all of it in one piece, so that one copy reads it."""
+        histograms = self.data[:, : HISTOGRAMS * bins].view(len(layers), HISTOGRAMS, bins)
+        self.unique, self.busiest, self.vanilla, self.vanilla_busiest = histograms.unbind(1)
+        """Four of [layers, N + 1]: steps in which a layer woke exactly so many experts; the same for
+        the rank that woke most; the same two for what the model's own top k would have woken."""
+        self.sums = self.data[:, HISTOGRAMS * bins :]
         """[layers, 4]: tokens; experts that they took; those of them above the floor, found awake;
         and, token by token, the share of the router mass of its own top k that its experts hold."""
         self.counting = torch.ones((), dtype=torch.int64, device=device)
@@ -66,7 +67,7 @@ class Tally:
         self.add_loaded(layer, awake)
         tokens = _real(ids, num_real).sum()
         taken = tokens * ids.shape[1]
-        self._add(layer, awake, (tokens, taken, torch.zeros_like(taken), tokens * MASS_UNIT))
+        self._add(layer, awake, awake, (tokens, taken, torch.zeros_like(taken), tokens * MASS_UNIT))
 
     def add_routed(
         self,
@@ -77,6 +78,7 @@ class Tally:
         used: torch.Tensor,
         kept: torch.Tensor,
         num_real: int | torch.Tensor | None,
+        home: torch.Tensor | None = None,
     ) -> None:
         """Count a step that a policy routed. No host sync.
 
@@ -86,14 +88,16 @@ class Tally:
             guaranteed: [B, k] bool, its floor; False in pad rows.
             used: [B, width] bool, the slots that it takes; False in pad rows.
             kept: [B] share of its top k's router mass that the experts it takes hold.
+            home: [N], the physical expert that each is read from; as numbered, if not given.
         """
         if not self.placed:
-            self.add_loaded(layer, pool)
+            self.add_loaded(layer, self._at_home(pool, home))
         real = _real(kept, num_real)
         taken = used.sum()
         mass = torch.where(real, kept * MASS_UNIT + 0.5, 0.0).long().sum()
         awake = awake_of(vanilla, len(pool), num_real)
-        self._add(layer, awake, (real.sum(), taken, taken - guaranteed.sum(), mass))
+        sums = (real.sum(), taken, taken - guaranteed.sum(), mass)
+        self._add(layer, awake, self._at_home(awake, home), sums)
 
     def add_loaded(self, layer: int, awake: torch.Tensor) -> None:
         """Count the experts that a step loaded. awake [num_experts] bool."""
@@ -101,9 +105,18 @@ class Tally:
         if self.ranks > 1:
             self._count(self.busiest, layer, awake.view(self.ranks, -1).sum(dim=1).max())
 
-    def _add(self, layer: int, vanilla: torch.Tensor, sums: tuple[torch.Tensor, ...]) -> None:
+    def _add(self, layer: int, vanilla: torch.Tensor, at_home: torch.Tensor, sums: tuple[torch.Tensor, ...]) -> None:
         self._count(self.vanilla, layer, vanilla.sum())
+        if self.ranks > 1:
+            self._count(self.vanilla_busiest, layer, at_home.view(self.ranks, -1).sum(dim=1).max())
         self.sums[self.row[layer]] += torch.stack(sums) * self.counting
+
+    def _at_home(self, experts: torch.Tensor, home: torch.Tensor | None) -> torch.Tensor:
+        """[N] bool -> [num_experts] bool."""
+        if home is None:
+            return experts
+        awake = torch.zeros(self.num_experts, dtype=torch.bool, device=experts.device)
+        return awake.index_copy_(0, home.long(), experts)
 
     def _count(self, histogram: torch.Tensor, layer: int, value: torch.Tensor) -> None:
         histogram[self.row[layer]].index_add_(0, value.view(1), self.counting.view(1))
@@ -115,8 +128,8 @@ class HostTally(Tally):
 
     def __init__(self, layers: Sequence[int], num_experts: int, ranks: int, placed: bool = False) -> None:
         super().__init__(layers, num_experts, ranks, torch.device("cpu"), placed)
-        self._unique, self._busiest, self._vanilla, self._sums = (
-            counters.numpy() for counters in (self.unique, self.busiest, self.vanilla, self.sums)
+        self._unique, self._busiest, self._vanilla, self._vanilla_busiest, self._sums = (
+            counters.numpy() for counters in (self.unique, self.busiest, self.vanilla, self.vanilla_busiest, self.sums)
         )
         self.counting_on_host = self.counting.numpy()
         self.addresses = {layer: self.data[row].data_ptr() for layer, row in self.row.items()}
@@ -127,7 +140,7 @@ class HostTally(Tally):
         awake = np.zeros(self.num_experts + 1, dtype=bool)
         awake[ids.numpy()[:tokens]] = True  # -1 is the last column
         self._load(layer, awake[:-1])
-        self._end(layer, awake[:-1], (tokens, tokens * ids.shape[1], 0, tokens * MASS_UNIT))
+        self._end(layer, awake[:-1], awake[:-1], (tokens, tokens * ids.shape[1], 0, tokens * MASS_UNIT))
 
     def add_routed(
         self,
@@ -138,15 +151,18 @@ class HostTally(Tally):
         used: torch.Tensor,
         kept: torch.Tensor,
         num_real: int | torch.Tensor | None,
+        home: torch.Tensor | None = None,
     ) -> None:
         tokens = len(kept) if num_real is None else int(num_real)
         if not self.placed:
-            self._load(layer, pool.numpy())
+            self._load(layer, self._at_home(pool, home).numpy())
         awake = np.zeros(len(pool), dtype=bool)
         awake[vanilla.numpy()[:tokens]] = True
         taken = int(np.count_nonzero(used.numpy()))
         mass = int((kept.numpy()[:tokens] * MASS_UNIT + 0.5).astype(np.int64).sum())
-        self._end(layer, awake, (tokens, taken, taken - int(np.count_nonzero(guaranteed.numpy())), mass))
+        at_home = self._at_home(torch.from_numpy(awake), home).numpy()
+        sums = (tokens, taken, taken - int(np.count_nonzero(guaranteed.numpy())), mass)
+        self._end(layer, awake, at_home, sums)
 
     def add_loaded(self, layer: int, awake: torch.Tensor) -> None:
         self._load(layer, awake.numpy())
@@ -157,8 +173,11 @@ class HostTally(Tally):
         if self.ranks > 1:
             self._busiest[row, awake.reshape(self.ranks, -1).sum(axis=1).max()] += self.counting_on_host
 
-    def _end(self, layer: int, vanilla: Array, sums: tuple[int, ...]) -> None:
+    def _end(self, layer: int, vanilla: Array, at_home: Array, sums: tuple[int, ...]) -> None:
         row = self.row[layer]
+        if self.ranks > 1:
+            busiest = at_home.reshape(self.ranks, -1).sum(axis=1).max()
+            self._vanilla_busiest[row, busiest] += self.counting_on_host
         self._vanilla[row, np.count_nonzero(vanilla)] += self.counting_on_host
         self._sums[row] += np.multiply(sums, self.counting_on_host)
 

@@ -10,7 +10,17 @@ from typing import Any
 
 POLICIES = ["oea", "vanilla", "shadow", "pruned", "random"]
 DEFAULTS: dict[str, Any] = {
-    **{"policy": "oea", "k0": "auto", "p": 1.0, "k_max": None, "max_rank": None, "min_batch": 2, "seed": 0},
+    **{
+        "policy": "oea",
+        "k0": "auto",
+        "p": 1.0,
+        "k_max": None,
+        "max_rank": None,
+        "min_batch": 2,
+        "pool": "fill",
+        "rank_budget": None,
+        "seed": 0,
+    },
 }
 EMPTY_MEANS = (
     *("batch", "step_ms", "unique", "vanilla", "busiest", "mass_kept"),

@@ -49,6 +49,7 @@ if REPLAY:
 KEY = "secret"
 LINE = Path(__file__).parents[2] / "benchmarks/results/2-core-x86_64/moe-qwen3-30b.json"
 SGLANG = (str(Path(sys.executable).with_name("sglang")), "serve")
+EPLB = ("--enable-eplb", "--ep-num-redundant-experts", "16", "--eplb-rebalance-num-iterations", "40")
 KINDS: dict[str, tuple[tuple[str, ...], dict[str, str], tuple[str, ...]]] = {
     # SGLang without our router: only the CPU platform is loaded
     "plain": (("--enable-metrics",), {"SGLANG_PLUGINS": "oea_cpu"}, SGLANG),
@@ -56,7 +57,8 @@ KINDS: dict[str, tuple[tuple[str, ...], dict[str, str], tuple[str, ...]]] = {
     "oea": ((), {}, ()),
     # plain `sglang serve`, steered by variables alone
     "k3": (("--enable-metrics",), {"OEA_K0": "3", "OEA_MIN_BATCH": "1"}, SGLANG),
-    "k3-ep2": (("--oea-k0", "3", "--oea-min-batch", "1", "--tp", "2", "--ep-size", "2"), {}, ()),
+    "k3-ep2": (("--oea-k0", "3", "--oea-min-batch", "1", "--oea-pool", "union", "--tp", "2", "--ep-size", "2"), {}, ()),
+    "eplb-ep2": (("--tp", "2", "--ep-size", "2", *EPLB), {}, ()),
     "keyed": (("--admin-api-key", KEY, "--oea-per-layer-metrics", "--oea-latency-line", str(LINE)), {}, ()),
     # every rank writes its steps down
     "recorded-ep2": (

@@ -35,7 +35,7 @@ def test_warm_up_and_health_checks_are_not_counted(servers: Servers) -> None:
 
 def test_the_router_says_that_it_is_active(server: Server) -> None:
     assert "oea_router_active 1.0" in requests.get(f"{server.url}/metrics", timeout=30).text
-    assert "OEA: policy oea, k0 1:8,2:6,4:5,8:4,16:3, on 4 of 4 MoE layers" in server.log.read_text()
+    assert "OEA: policy oea, k0 1:8,2:5,4:4,16:3, on 4 of 4 MoE layers" in server.log.read_text()
 
 
 class TestOneRank(OfficialClient):

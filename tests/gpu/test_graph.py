@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 
 POLICIES = [
     Policy.vanilla(),
-    Policy.oea("1:8,2:6,4:5,8:4,16:3"),
+    Policy.oea("1:8,2:5,4:4,16:3"),
     Policy.random(1),
     Policy.pruned(3),
     Policy.oea(3, p=0.5),

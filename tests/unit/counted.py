@@ -12,7 +12,17 @@ from oea_server.routing.tally import HostTally
 
 def state(policy: str = "oea", version: int = 0, **settings: Any) -> dict[str, Any]:
     """As `oea_server.engine.control.state_of`."""
-    knobs = {"policy": policy, "k0": "auto", "p": 1.0, "k_max": None, "max_rank": None, "min_batch": 2, "seed": 0}
+    knobs = {
+        "policy": policy,
+        "k0": "auto",
+        "p": 1.0,
+        "k_max": None,
+        "max_rank": None,
+        "min_batch": 2,
+        "pool": "fill",
+        "rank_budget": None,
+        "seed": 0,
+    }
     active = policy not in ("vanilla", "shadow")
     return {
         "version": version,

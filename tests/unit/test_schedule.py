@@ -40,7 +40,7 @@ def test_the_default_is_vanilla_for_one_token_and_falls_with_the_batch(k: int) -
 
 
 def test_the_default_for_top_8_is_the_documented_one() -> None:
-    assert str(default_schedule(8)) == "1:8,2:6,4:5,8:4,16:3"
+    assert str(default_schedule(8)) == "1:8,2:5,4:4,16:3"
 
 
 @pytest.mark.parametrize(

@@ -40,8 +40,15 @@ def test_every_knob_is_a_flag_with_help() -> None:
 
 
 def test_auto_follows_the_models_top_k() -> None:
-    assert str(read().policy_for(8).k0) == "1:8,2:6,4:5,8:4,16:3"
-    assert str(read().policy_for(4).k0) == "1:4,2:3,4:3,8:2,16:2"
+    assert str(read().policy_for(8).k0) == "1:8,2:5,4:4,16:3"
+    assert str(read().policy_for(4).k0) == "1:4,2:3,4:2,16:2"
+
+
+def test_under_a_budget_auto_guarantees_the_first_choice_only() -> None:
+    policy = Settings(pool="budget", rank_budget=7).policy_for(8)
+    assert (str(policy.k0), policy.pool, policy.rank_budget) == ("1", "budget", 7)
+    assert str(Settings(pool="budget", rank_budget=7, k0="2").policy_for(8).k0) == "2"
+    assert Settings().policy_for(8).pool == "fill"
 
 
 @pytest.mark.parametrize("name", ["OEA_KO", "OEA_POLICYS", "OEA_WHATEVER"])

@@ -49,6 +49,7 @@ export class Charts {
       }),
       this.#plot("chart-busiest", 150, [
         line("read", "read", count, (point) => point.busiest),
+        line("vanilla would", "vanilla", count, (point) => point.vanilla_busiest),
         line("OEA would", "shadow", count, (point) => point.shadow_busiest),
       ], { y: fromZero(perRank, perRank) }),
     ];

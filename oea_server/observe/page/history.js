@@ -2,7 +2,7 @@ const SPAN = 600;
 const WINDOWS = [60, 120, 210, 330, 450, SPAN];
 const RECENT = 60;
 export const GAP = 5; // seconds without a point that a busy server may take; longer, and it was away
-const MEANS = ["batch", "step_ms", "unique", "vanilla", "busiest", "mass_kept", "shadow_unique", "shadow_busiest", "shadow_mass_kept"];
+const MEANS = ["batch", "step_ms", "unique", "vanilla", "busiest", "vanilla_busiest", "mass_kept", "shadow_unique", "shadow_busiest", "shadow_mass_kept"];
 
 /** The points of the last ten minutes, whatever the server and its clock do. */
 export class History {

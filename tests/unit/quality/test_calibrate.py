@@ -10,8 +10,10 @@ import pytest
 
 from oea_server.observe.latency import Line
 from oea_server.quality import calibrate
+from oea_server.routing.schedule import default_schedule
 
 K = 8
+RESULTS = Path(__file__).parents[3] / "benchmarks/results/2-core-x86_64"
 LOSSES: dict[int, tuple[float, ...]] = {
     1: (0.0,) * 7,
     4: (0.4, 0.2, 0.08, 0.03, 0.01, 0.004, 0.001),
@@ -57,6 +59,25 @@ def test_it_says_what_a_layer_gains() -> None:
     line = Line("moe.json", 16, 10.0, 2.0)
     choice = calibrate.choose(record(), 0.015, K, [line])[-1]
     assert choice.latency == pytest.approx((10 + 2 * 24) / (10 + 2 * 48))
+
+
+@pytest.mark.parametrize(("text", "nats"), [("0.02", 0.02), ("0", 0.0), ("1%", 0.025), (" 2.5 % ", 0.0625)])
+def test_a_budget_is_nats_or_a_share_of_vanillas_loss(text: str, nats: float) -> None:
+    assert calibrate.budget(text, {"rows": [{"arm": "vanilla", "loss": [2.5, 2.4, 2.6]}]}) == pytest.approx(nats)
+
+
+@pytest.mark.parametrize("text", ["-1", "nan", "%", "one", "1%%"])
+def test_another_budget_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=f"--budget={text}: is not a number of nats"):
+        calibrate.budget(text, {"rows": []})
+
+
+def test_the_shipped_default_is_what_the_committed_evaluation_gives() -> None:
+    """At 1 % of vanilla's loss, and nothing below 3 of 8, the smallest k0 that the paper measured."""
+    kept = json.loads((RESULTS / "eval.json").read_text())
+    found = calibrate.schedule(calibrate.choose(kept, calibrate.budget("1%", kept), K), K)
+    assert {batch: k0 for batch, k0 in found.default if k0 >= 3} == dict(default_schedule(K).default)
+    assert min(k0 for _, k0 in found.default) < 3  # so that the bound above is one
 
 
 def test_an_evaluation_without_oea_is_refused() -> None:

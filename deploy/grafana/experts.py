@@ -50,7 +50,11 @@ EXPERTS = (
         "none",
         "Experts that the busiest expert-parallel rank reads, beside T over all ranks: a layer is as slow as that "
         "rank. T divided by the number of ranks would be perfect balance. Without --ep-size above 1 only T is shown.",
-        (Query(mean("oea_max_rank_unique_experts"), "{{pod}} busiest rank"), READ),
+        (
+            Query(mean("oea_max_rank_unique_experts"), "{{pod}} busiest rank"),
+            Query(mean("oea_vanilla_max_rank_unique_experts"), "{{pod}} busiest rank under vanilla"),
+            READ,
+        ),
     ),
     Panel(
         "Shadow: what OEA would read",

@@ -2,7 +2,7 @@
 
 vanilla   pruned:3   oea:3   oea:3/max_rank=8   oea:3/k_max=10   oea:8/p=0.7
 share:0.13   vote:24/power=2/floor=1   lynx:24   oea:3/mix=0.5   oea:3/weights=scored
-    fill:3/ranks=8   budget:7/ranks=8
+    fill:3/ranks=8   budget:7/ranks=8   split:3/ranks=8
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ KNOBS: Mapping[str, Mapping[str, Callable[[str], float]]] = {
     "lynx": {"floor": int},
     "fill": {"ranks": int, "power": float},
     "budget": {"ranks": int, "power": float, "floor": int},
+    "split": {"ranks": int},
 }
 
 
@@ -91,6 +92,9 @@ def _build(text: str, kind: str, number: str, knobs: Mapping[str, float]) -> Arm
     if served and not mixed:
         policy = _policy(kind, number, knobs)
         return Arm(text, kind, policy, lambda found: partial(_served, policy, found))
+    if kind == "split":
+        policy, parts = Policy.oea(int(number), min_batch=1), int(knobs.get("ranks", 8))
+        return Arm(text, kind, None, lambda found: partial(_split, policy, parts, found))
     weigh = rules.between(mixed["mix"]) if "mix" in mixed else rules.as_scored if mixed else rules.chosen
     power = knobs.get("power", 2.0 if kind == "vote" else 4.0)
     one = rules.top(int(knobs.get("floor", 1)))
@@ -121,6 +125,12 @@ def _policy(kind: str, number: str, knobs: Mapping[str, float]) -> Policy:
         return Policy.oea(1, pool="budget", ranks=ranks, rank_budget=int(number))
     k_max, max_rank = (int(knobs[name]) if name in knobs else None for name in ("k_max", "max_rank"))
     return Policy.oea(int(number), p=knobs.get("p", 1.0), k_max=k_max, max_rank=max_rank)
+
+
+def _split(policy: Policy, ranks: int, found: Routers, logits: torch.Tensor, layer: int) -> Routing:
+    """Each rank routes its own tokens and knows of no others: DP attention, without a reduction."""
+    each = _served(policy, found, logits.unflatten(-2, (ranks, -1)), layer)
+    return Routing(each.weights.flatten(-3, -2), each.ids.flatten(-3, -2), each.pool.any(dim=-2))
 
 
 def _served(policy: Policy, found: Routers, logits: torch.Tensor, layer: int) -> Routing:

@@ -29,7 +29,7 @@ class Point(NamedTuple):
 
 def over(mine: Point, plain: Sequence[Point], seed: int = 0) -> Mean | None:
     """The ratio of losses at equal reads, plain OEA's between its two nearest k0, in logarithms; the same sequences
-    are drawn again for all three. None outside of what was measured, or where plain OEA loses nothing."""
+    are drawn again for all three. None outside of what was measured, and where plain OEA's loss could be none."""
     drawn = np.random.default_rng(seed).integers(0, len(mine.increase), (DRAWS, len(mine.increase)))
 
     def losses(point: Point) -> NDArray[np.float64]:
@@ -38,7 +38,7 @@ def over(mine: Point, plain: Sequence[Point], seed: int = 0) -> Mean | None:
     for a, b in pairwise(sorted(plain, key=lambda each: each.reads)):
         if a.reads <= mine.reads <= b.reads and a.reads < b.reads:
             low, high = losses(a), losses(b)
-            if min(low[0], high[0]) <= NOTHING:
+            if any(interval(each[0], each[1:]).low <= NOTHING for each in (low, high)):
                 return None
             low, high = (np.log(np.maximum(each, NOTHING)) for each in (low, high))
             part = (mine.reads - a.reads) / (b.reads - a.reads)

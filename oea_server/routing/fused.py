@@ -68,7 +68,8 @@ def route(
     weights = torch.empty(batch, width, dtype=torch.float32, device=device)
     ids = torch.empty(batch, width, dtype=torch.int32, device=device)
     pool = torch.empty(num_experts, dtype=torch.bool, device=device)
-    place = placement_of(policy, placement, num_experts, device)
+    # on one rank the launch needs no map
+    place = placement if isinstance(policy, Knobs) else placement_of(policy, placement, num_experts, device)
     counted_row = None if tally is None else tally.data[tally.row[layer]]
     columns = triton.next_power_of_2(num_experts)
     route_kernel[(triton.cdiv(batch, ROWS_PER_PROGRAM) + 1,)](

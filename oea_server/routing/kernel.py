@@ -17,6 +17,7 @@ MASS_UNIT_ = tl.constexpr(MASS_UNIT)
 HISTOGRAMS_ = tl.constexpr(HISTOGRAMS)
 VOTE_ = tl.constexpr(VOTE)
 UNION = tl.constexpr(POOLS.index("union"))
+FILL = tl.constexpr(POOLS.index("fill"))
 BUDGET = tl.constexpr(POOLS.index("budget"))
 
 
@@ -72,6 +73,8 @@ def route_kernel(
     at_random, seed = tl.load(draw_ptr), tl.load(draw_ptr + 1)
     expert = tl.arange(0, COLUMNS)
     kind, budget = tl.load(room_ptr), tl.load(room_ptr + 1)
+    if POOL_RANKS == 1:
+        kind = tl.where(kind == FILL, UNION, kind)  # no other rank has room
     me, last = tl.program_id(0), tl.num_programs(0) - 1
 
     # Phase 1: the union of the floors over the real rows.
@@ -96,12 +99,10 @@ def route_kernel(
 
     home = expert
     if physical_ptr is not None:
-        home = _homes(
-            pool, expert, physical_ptr, physical_stride, N, POOL_RANKS, SLOTS_OF_RANK, REPLICAS, SPARE, COLUMNS
-        )
+        home = _homes(pool, expert, physical_ptr, physical_stride, N, POOL_RANKS, SLOTS_OF_RANK, REPLICAS, SPARE)
     if kind != UNION:
         target = tl.where(kind == BUDGET, budget, 0)
-        pool = _widen(pool, wanted, expert, home // SLOTS_OF_RANK, target, N, POOL_RANKS, COLUMNS)
+        pool = _widen(pool, wanted, expert, home // SLOTS_OF_RANK, target, N, POOL_RANKS)
 
     if me == last:
         if home_ptr is not None:
@@ -243,7 +244,7 @@ def _votes(keys, raw, could_take, K: tl.constexpr, ROWS: tl.constexpr):
     least = tl.full([ROWS], 1 << 62, tl.int64)
     could = tl.full([ROWS], 1 << 62, tl.int64)
     mass = tl.zeros([ROWS], tl.float32)
-    for rank in tl.static_range(K):
+    for rank in range(K):
         best = tl.max(tl.where(keys < least[:, None], keys, -1), axis=1)
         mass += tl.sum(tl.where((keys == best[:, None]) & (keys >= 0), raw, 0.0), axis=1)
         least = tl.where(best >= 0, best, least)
@@ -271,7 +272,6 @@ def _homes(
     SLOTS: tl.constexpr,
     REPLICAS: tl.constexpr,
     SPARE: tl.constexpr,
-    COLUMNS: tl.constexpr,
 ):
     """Which physical expert each expert is read from: see `widen.homes`. [COLUMNS] int32."""
     physical: tl.constexpr = RANKS * SLOTS
@@ -296,7 +296,7 @@ def _homes(
 
 
 @triton.jit
-def _widen(pool, wanted, expert, rank_of, target, N: tl.constexpr, RANKS: tl.constexpr, COLUMNS: tl.constexpr):
+def _widen(pool, wanted, expert, rank_of, target, N: tl.constexpr, RANKS: tl.constexpr):
     """The pool and each rank's most wanted experts, up to `target` or, if that is 0, to the busiest rank's count: see
     `widen.widen`. [COLUMNS] int32."""
     rank = tl.arange(0, triton.next_power_of_2(RANKS))

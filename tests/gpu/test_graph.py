@@ -9,6 +9,7 @@ import torch
 
 from oea_server.routing import Policy, Routing, eager, fused
 from oea_server.routing.knobs import Knobs
+from oea_server.routing.placement import contiguous
 from oea_server.routing.tally import HostTally, Tally
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and there is none here")
@@ -21,19 +22,23 @@ POLICIES = [
     Policy.oea(3, p=0.5),
     Policy.oea(3, max_rank=16),
     Policy.oea("1:8,16:3; 5=2"),
+    Policy.oea(3, pool="fill"),
+    Policy.oea(1, pool="budget", rank_budget=7),
     Policy.vanilla(),
 ]
 
 
 @pytest.mark.parametrize("router", [eager.route, fused.route], ids=["eager", "fused"])
-def test_replays_follow_the_device(router: Callable[..., Routing]) -> None:
+@pytest.mark.parametrize("ranks", [1, 8])
+def test_replays_follow_the_device(router: Callable[..., Routing], ranks: int) -> None:
     device = torch.device("cuda")
     logits = torch.randn(16, 128, device=device, dtype=torch.bfloat16)
     num_real = torch.tensor(16, device=device, dtype=torch.int32)
-    knobs, tally = Knobs({4: 8, 5: 8}, 128, device), Tally([4, 5], 128, 1, device)
+    knobs, tally = Knobs({4: 8, 5: 8}, 128, device), Tally([4, 5], 128, ranks, device)
+    place, expected_place = contiguous(128, ranks, device), contiguous(128, ranks, torch.device("cpu"))
 
     def call() -> Routing:
-        return router(logits, knobs, k=8, num_real=num_real, layer=5, tally=tally)
+        return router(logits, knobs, k=8, num_real=num_real, layer=5, tally=tally, placement=place)
 
     for _ in range(2):  # kernels and cached tables are made before the capture
         call()
@@ -47,8 +52,8 @@ def test_replays_follow_the_device(router: Callable[..., Routing]) -> None:
             num_real.fill_(batch)
             before = tally.data.clone()
             graph.replay()
-            counted = HostTally([5], 128, 1)
-            expected = eager.route(logits.cpu()[:batch], policy, k=8, layer=5, tally=counted)
+            counted = HostTally([5], 128, ranks)
+            expected = eager.route(logits.cpu()[:batch], policy, k=8, layer=5, tally=counted, placement=expected_place)
             assert torch.equal(routing.ids[:batch].cpu(), expected.ids)
             torch.testing.assert_close(routing.weights[:batch].cpu(), expected.weights, rtol=1e-5, atol=1e-6)
             assert torch.equal(routing.pool.cpu(), expected.pool)

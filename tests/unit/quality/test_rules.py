@@ -96,6 +96,30 @@ def test_a_rank_budget_is_exceeded_by_floors_only(logits: torch.Tensor) -> None:
     assert (found <= held.clamp(min=2)).all()
 
 
+def test_filled_ranks_are_the_servers(logits: torch.Tensor) -> None:
+    for k0 in (1, 2):
+        ours = rules.route(logits, K, rules.top(k0), rules.fill_ranks(4, 4.0), rules.chosen)
+        served = route(logits, Policy.oea(k0, pool="fill", ranks=4), k=K)
+        assert torch.equal(ours.pool, served.pool)
+        assert torch.equal(ours.ids, served.ids)
+
+
+def test_ranks_that_know_only_their_own_tokens(logits: torch.Tensor) -> None:
+    split = parse("split:2/ranks=3").chooser(FOUND)(logits, 0)
+    for rank in range(3):
+        mine = slice(2 * rank, 2 * rank + 2)
+        alone = route(logits[..., mine, :], Policy.oea(2), k=K)
+        assert torch.equal(split.ids[..., mine, :], alone.ids)
+        assert (split.pool | ~alone.pool).all()
+
+
+def test_more_experts_than_k_where_a_share_is_asked_for_them(logits: torch.Tensor) -> None:
+    wide = parse("share:0.2/k_max=6").chooser(FOUND)(logits, 0)
+    assert wide.ids.shape[-1] == 6
+    assert ((wide.weights > 0).sum(dim=-1) <= 6).all()
+    assert ((wide.weights > 0).sum(dim=-1) > K).any()
+
+
 def test_weights_between_two_masses(logits: torch.Tensor) -> None:
     def total(weigh: rules.Weigh) -> torch.Tensor:
         return rules.route(logits, K, rules.top(1), rules.union, weigh).weights.sum(dim=-1)

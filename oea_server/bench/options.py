@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 
 from oea_server.routing.policy import Policy
@@ -74,16 +75,17 @@ def policies(option: str, text: str, *, k: int, seed: int, ranks: int = 1) -> di
             if k0:
                 raise OptionError(f"{option}={part}: {name} takes no k0")
             found[name] = Policy.vanilla() if name == "vanilla" else Policy.random(seed)
-        elif name in ("pruned", "oea"):
+        elif name in ("pruned", "oea", "fill"):
             if not k0:
                 raise OptionError(f"{option}={part}: needs a k0 of 1..{k}, as in {name}:3")
             value = number(option, k0, 1, k, part)
-            found[f"{name}:{value}"] = Policy.pruned(value) if name == "pruned" else Policy.oea(value)
-        elif name == "fill":
-            value = number(option, k0 or "none", 1, k, part)
-            found[f"fill:{value}"] = Policy.oea(value, pool="fill", ranks=ranks)
+            filled = partial(Policy.oea, pool="fill", ranks=ranks)
+            made = {"pruned": Policy.pruned, "oea": Policy.oea, "fill": filled}[name]
+            found[f"{name}:{value}"] = made(value)
         elif name == "budget":
-            value = number(option, k0 or "none", 1, MAX_EXPERTS, part)
+            if not k0:
+                raise OptionError(f"{option}={part}: needs experts per rank, as in budget:6")
+            value = number(option, k0, 1, MAX_EXPERTS, part)
             found[f"budget:{value}"] = Policy.oea(1, pool="budget", ranks=ranks, rank_budget=value)
         else:
             raise OptionError(f"{option}={part}: is none of vanilla, random, pruned:K0, oea:K0, fill:K0, budget:D")

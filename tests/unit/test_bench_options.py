@@ -32,18 +32,30 @@ def test_policies_are_read_by_label() -> None:
         "pruned:3": Policy.pruned(3),
         "oea:4": Policy.oea(4),
     }
+    ranked = options.policies("--policies", "fill:3,budget:6", k=8, seed=0, ranks=16)
+    assert ranked == {
+        "fill:3": Policy.oea(3, pool="fill", ranks=16),
+        "budget:6": Policy.oea(1, pool="budget", ranks=16, rank_budget=6),
+    }
 
 
 WRONG = [
     (
         ["moe", "--preset", "qwen3-70b"],
-        "--preset=qwen3-70b: is none of qwen3-30b, qwen3-235b-tp8, qwen3-235b-ep8, demo",
+        "--preset=qwen3-70b: is none of qwen3-30b, qwen3-235b-tp8, qwen3-235b-ep8, qwen3-235b-ep16, qwen3-235b-ep64, "
+        "demo",
     ),
     (["moe", "--preset", "demo", "--preset", ""], "--preset=: a value is missing"),
     (["moe", "--batch", "0"], "--batch=0: 0 is outside 1..512"),
     (["moe", "--batch", "1,,8"], "--batch=1,,8: a value is missing"),
     (["moe", "--batch", "8,many"], "--batch=8,many: 'many' is not a whole number"),
-    (["moe", "--policies", "vanilla,oae:3"], "--policies=oae:3: is none of vanilla, random, pruned:K0, oea:K0"),
+    (
+        ["moe", "--policies", "vanilla,oae:3"],
+        "--policies=oae:3: is none of vanilla, random, pruned:K0, oea:K0, fill:K0, budget:D",
+    ),
+    (["moe", "--policies", "fill"], "--policies=fill: needs a k0 of 1..8, as in fill:3"),
+    (["moe", "--policies", "budget"], "--policies=budget: needs experts per rank, as in budget:6"),
+    (["moe", "--policies", "budget:0"], "--policies=budget:0: 0 is outside 1..1024"),
     (["moe", "--policies", "oea"], "--policies=oea: needs a k0 of 1..8, as in oea:3"),
     (["moe", "--policies", "oea:9"], "--policies=oea:9: 9 is outside 1..8"),
     (["moe", "--policies", "vanilla:3"], "--policies=vanilla:3: vanilla takes no k0"),

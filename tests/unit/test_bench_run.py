@@ -163,7 +163,7 @@ def test_a_rank_runs_its_own_experts_and_no_others(monkeypatch: pytest.MonkeyPat
     made = moe.measure(
         preset,
         [16],
-        {"vanilla": Policy.vanilla(), "oea:3": Policy.oea(3)},
+        {"vanilla": Policy.vanilla(), "oea:3": Policy.oea(3), "fill:3": Policy.oea(3, pool="fill", ranks=8)},
         Uniform(),
         repeats=5,
         seed=0,
@@ -178,6 +178,10 @@ def test_a_rank_runs_its_own_experts_and_no_others(monkeypatch: pytest.MonkeyPat
         assert 0 < row["unique_experts"] <= row["unique_experts_busiest_rank"] <= 16
         assert row["unique_experts_busiest_rank"] < row["unique_experts_all_ranks"]
         assert min(own) <= row["unique_experts"] <= max(own)
+    plain, filled = (next(row for row in made["rows"] if row["policy"] == each) for each in ("oea:3", "fill:3"))
+    assert filled["unique_experts_busiest_rank"] == plain["unique_experts_busiest_rank"]
+    assert filled["unique_experts_all_ranks"] > plain["unique_experts_all_ranks"]
+    assert filled["busiest_us"] is not None
     assert "busiest rank" in report.markdown(
         {"machine": record.machine(CPU), "versions": record.versions(), "command": "none"} | made
     )

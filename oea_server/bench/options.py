@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -80,8 +80,8 @@ def policies(option: str, text: str, *, k: int, seed: int, ranks: int = 1) -> di
                 raise OptionError(f"{option}={part}: needs a k0 of 1..{k}, as in {name}:3")
             value = number(option, k0, 1, k, part)
             filled = partial(Policy.oea, pool="fill", ranks=ranks)
-            made = {"pruned": Policy.pruned, "oea": Policy.oea, "fill": filled}[name]
-            found[f"{name}:{value}"] = made(value)
+            makers: dict[str, Callable[[int], Policy]] = {"pruned": Policy.pruned, "oea": Policy.oea, "fill": filled}
+            found[f"{name}:{value}"] = makers[name](value)
         elif name == "budget":
             if not k0:
                 raise OptionError(f"{option}={part}: needs experts per rank, as in budget:6")

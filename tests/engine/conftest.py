@@ -54,7 +54,7 @@ KINDS: dict[str, tuple[tuple[str, ...], dict[str, str], tuple[str, ...]]] = {
     # SGLang without our router: only the CPU platform is loaded
     "plain": (("--enable-metrics",), {"SGLANG_PLUGINS": "oea_cpu"}, SGLANG),
     "vanilla": (("--oea-policy", "vanilla"), {}, ()),
-    "oea": ((), {}, ()),
+    "oea": (("--enable-custom-logit-processor",), {}, ()),
     # plain `sglang serve`, steered by variables alone
     "k3": (("--enable-metrics",), {"OEA_K0": "3", "OEA_MIN_BATCH": "1"}, SGLANG),
     "k3-ep2": (("--oea-k0", "3", "--oea-min-batch", "1", "--oea-pool", "union", "--tp", "2", "--ep-size", "2"), {}, ()),

@@ -34,34 +34,9 @@ def under(server: Server, **knobs: object) -> Together:
         server.steer(**KEPT)
 
 
-def test_fill_takes_the_room_beside_the_busiest_rank_and_no_more(servers: Servers) -> None:
-    together = under(servers.get("k3-ep2"), pool="fill")
-    read, guaranteed = together.layers, floors(together, 3)
-    assert busiest(read) == busiest(guaranteed)
-    assert sum(map(len, read)) > sum(map(len, guaranteed))
-    gained = together.gained
-    assert gained["oea_max_rank_unique_experts_sum"] == sum(busiest(read))
-    assert gained["oea_unique_experts_sum"] == sum(map(len, read))
-    assert gained["oea_vanilla_max_rank_unique_experts_sum"] > gained["oea_max_rank_unique_experts_sum"]
-
-
-def test_a_budget_is_exceeded_by_floors_only(servers: Servers) -> None:
-    together = under(servers.get("k3-ep2"), pool="budget", rank_budget=6, k0="1")
-    read, guaranteed = busiest(together.layers), busiest(floors(together, 1))
-    assert all(here <= max(6, there) for here, there in zip(read, guaranteed, strict=True))
-    assert max(read) >= 6
-    assert together.gained["oea_max_rank_unique_experts_sum"] == sum(read)
-
-
-def test_the_page_has_both_ranks_counterfactual(servers: Servers) -> None:
-    total = servers.get("k3-ep2").stats()["total"]
-    assert 1 <= total["busiest_rank"] < total["vanilla_busiest_rank"] <= 64
-    assert 1 <= total["rank_spread"] < 2
-    assert 1 <= total["vanilla_rank_spread"] < 2
-
-
 def test_eplb_moves_experts_under_load_and_nothing_breaks(servers: Servers) -> None:
-    server, plain = servers.get("eplb-ep2"), servers.transcript("plain").generations[0]
+    plain = servers.transcript("plain").generations[0]
+    server = servers.get("eplb-ep2")
 
     def chat(i: int) -> int:
         reply = server.client.chat.completions.create(
@@ -88,3 +63,29 @@ def test_eplb_moves_experts_under_load_and_nothing_breaks(servers: Servers) -> N
     routed = generate(server, PROMPTS[0])
     assert routed.ids == plain.ids
     np.testing.assert_allclose(routed.logprobs, plain.logprobs, atol=2e-3)
+
+
+def test_fill_takes_the_room_beside_the_busiest_rank_and_no_more(servers: Servers) -> None:
+    together = under(servers.get("k3-ep2"), pool="fill")
+    read, guaranteed = together.layers, floors(together, 3)
+    assert busiest(read) == busiest(guaranteed)
+    assert sum(map(len, read)) > sum(map(len, guaranteed))
+    gained = together.gained
+    assert gained["oea_max_rank_unique_experts_sum"] == sum(busiest(read))
+    assert gained["oea_unique_experts_sum"] == sum(map(len, read))
+    assert gained["oea_vanilla_max_rank_unique_experts_sum"] > gained["oea_max_rank_unique_experts_sum"]
+
+
+def test_a_budget_is_exceeded_by_floors_only(servers: Servers) -> None:
+    together = under(servers.get("k3-ep2"), pool="budget", rank_budget=6, k0="1")
+    read, guaranteed = busiest(together.layers), busiest(floors(together, 1))
+    assert all(here <= max(6, there) for here, there in zip(read, guaranteed, strict=True))
+    assert max(read) >= 6
+    assert together.gained["oea_max_rank_unique_experts_sum"] == sum(read)
+
+
+def test_the_page_has_both_ranks_counterfactual(servers: Servers) -> None:
+    total = servers.get("k3-ep2").stats()["total"]
+    assert 1 <= total["busiest_rank"] < total["vanilla_busiest_rank"] <= 64
+    assert 1 <= total["rank_spread"] < 2
+    assert 1 <= total["vanilla_rank_spread"] < 2

@@ -270,7 +270,7 @@ def _route(
         for i in range(real):
             vanilla[best[i]] = True
         tally[2 * bins + vanilla.sum()] += once
-        if ranks > 1:
+        if ranks > 1 and (home_address or not placed):
             tally[3 * bins + _busiest(vanilla, home // share, ranks)] += once
         sums = tally[HISTOGRAMS * bins :]
         sums[0] += real * once

@@ -117,7 +117,7 @@ def route_kernel(
                     load = _loads(pool, home // (TALLIED // RANKS), RANKS)
                     tl.atomic_add(tally_ptr + BINS + tl.max(load), once)
             tl.atomic_add(tally_ptr + 2 * BINS + tl.sum(vanilla), once)
-            if RANKS > 1:
+            if RANKS > 1 and not (PLACED and home_ptr is None):
                 load = _loads(vanilla, home // (TALLIED // RANKS), RANKS)
                 tl.atomic_add(tally_ptr + 3 * BINS + tl.max(load), once)
             sums = tally_ptr + HISTOGRAMS_ * BINS

@@ -89,7 +89,7 @@ def route(
 
     if tally is not None:
         vanilla = [ranked[:k] for ranked in rank(own)[: len(tokens)]]
-        count(tally, layer, pool, floors, chosen, vanilla, scores, home)
+        count(tally, layer, pool, floors, chosen, vanilla, scores, home if placement or not tally.placed else None)
     awake = torch.zeros(num_experts, dtype=torch.bool)
     awake[list(pool)] = True
     return Routing(weights, ids, awake)
@@ -141,18 +141,18 @@ def count(
     chosen: list[list[int]],
     vanilla: list[list[int]],
     scores: list[list[float]],
-    home: list[int],
+    home: list[int] | None,
 ) -> None:
     """What `Tally.add_routed` counts, one token at a time."""
     row, once = tally.row[layer], int(tally.counting)
     share = tally.num_experts // tally.ranks
-    if not tally.placed:
+    if not tally.placed and home is not None:
         tally.unique[row, len(pool)] += once
         if tally.ranks > 1:
             tally.busiest[row, max(Counter(home[expert] // share for expert in pool).values(), default=0)] += once
     awake = {expert for experts in vanilla for expert in experts}
     tally.vanilla[row, len(awake)] += once
-    if tally.ranks > 1:
+    if tally.ranks > 1 and home is not None:
         on_rank = Counter(home[expert] // share for expert in awake)
         tally.vanilla_busiest[row, max(on_rank.values(), default=0)] += once
     for i, takes in enumerate(chosen):

@@ -97,7 +97,7 @@ class Tally:
         mass = torch.where(real, kept * MASS_UNIT + 0.5, 0.0).long().sum()
         awake = awake_of(vanilla, len(pool), num_real)
         sums = (real.sum(), taken, taken - guaranteed.sum(), mass)
-        self._add(layer, awake, self._at_home(awake, home), sums)
+        self._add(layer, awake, self._at_home(awake, home) if self._ranked(home) else None, sums)
 
     def add_loaded(self, layer: int, awake: torch.Tensor) -> None:
         """Count the experts that a step loaded. awake [num_experts] bool."""
@@ -105,9 +105,15 @@ class Tally:
         if self.ranks > 1:
             self._count(self.busiest, layer, awake.view(self.ranks, -1).sum(dim=1).max())
 
-    def _add(self, layer: int, vanilla: torch.Tensor, at_home: torch.Tensor, sums: tuple[torch.Tensor, ...]) -> None:
+    def _ranked(self, home: torch.Tensor | None) -> bool:
+        """Whether it is known on which rank an expert would be read that may not have been chosen."""
+        return self.ranks > 1 and not (self.placed and home is None)
+
+    def _add(
+        self, layer: int, vanilla: torch.Tensor, at_home: torch.Tensor | None, sums: tuple[torch.Tensor, ...]
+    ) -> None:
         self._count(self.vanilla, layer, vanilla.sum())
-        if self.ranks > 1:
+        if at_home is not None and self.ranks > 1:
             self._count(self.vanilla_busiest, layer, at_home.view(self.ranks, -1).sum(dim=1).max())
         self.sums[self.row[layer]] += torch.stack(sums) * self.counting
 
@@ -160,7 +166,7 @@ class HostTally(Tally):
         awake[vanilla.numpy()[:tokens]] = True
         taken = int(np.count_nonzero(used.numpy()))
         mass = int((kept.numpy()[:tokens] * MASS_UNIT + 0.5).astype(np.int64).sum())
-        at_home = self._at_home(torch.from_numpy(awake), home).numpy()
+        at_home = self._at_home(torch.from_numpy(awake), home).numpy() if self._ranked(home) else None
         sums = (tokens, taken, taken - int(np.count_nonzero(guaranteed.numpy())), mass)
         self._end(layer, awake, at_home, sums)
 
@@ -173,9 +179,9 @@ class HostTally(Tally):
         if self.ranks > 1:
             self._busiest[row, awake.reshape(self.ranks, -1).sum(axis=1).max()] += self.counting_on_host
 
-    def _end(self, layer: int, vanilla: Array, at_home: Array, sums: tuple[int, ...]) -> None:
+    def _end(self, layer: int, vanilla: Array, at_home: Array | None, sums: tuple[int, ...]) -> None:
         row = self.row[layer]
-        if self.ranks > 1:
+        if at_home is not None and self.ranks > 1:
             busiest = at_home.reshape(self.ranks, -1).sum(axis=1).max()
             self._vanilla_busiest[row, busiest] += self.counting_on_host
         self._vanilla[row, np.count_nonzero(vanilla)] += self.counting_on_host

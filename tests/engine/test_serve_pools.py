@@ -42,7 +42,7 @@ def test_eplb_moves_experts_under_load_and_nothing_breaks(servers: Servers) -> N
         reply = server.client.chat.completions.create(
             model="demo",
             messages=[{"role": "user", "content": f"{i}: what is a mutex?"}],
-            max_tokens=64,
+            max_tokens=100,
             extra_body={"ignore_eos": True},
         )
         assert reply.usage is not None
@@ -50,7 +50,7 @@ def test_eplb_moves_experts_under_load_and_nothing_breaks(servers: Servers) -> N
 
     before = server.settled_metrics()
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(chat, range(16))) == [64] * 16
+        assert list(pool.map(chat, range(8))) == [100] * 8
     gained = {name: value - before.get(name, 0) for name, value in server.settled_metrics().items()}
     assert server.log.read_text().count("[EPLBManager] rebalance end") >= 4  # two ranks
     # fill: of all that was read the busiest rank read about half, and less than it would have under vanilla

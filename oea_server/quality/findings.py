@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from oea_server.bench.report import table
+from oea_server.quality.report import ratio as shown_ratio
 
 Record = dict[str, Any]
 Row = dict[str, Any]
@@ -111,7 +112,7 @@ def _ratios(claim: str, rules: Record, knob: str, judge: Callable[[Sequence[floa
     told = {arm: ratio for arm, ratio in found.items() if ratio is not None}
     verdicts = {judge(ratio) for ratio in told.values()}
     verdict = verdicts.pop() if len(verdicts) == 1 else NO if NO in verdicts else OPEN
-    text = ", ".join(f"{arm} {ratio[0]:.2f} ({ratio[1]:.2f} to {ratio[2]:.2f})" for arm, ratio in told.items())
+    text = ", ".join(f"{arm} {shown_ratio(ratio)}" for arm, ratio in told.items())
     return Finding(claim, verdict, f"of what OEA loses at that T: {text}")
 
 

@@ -55,13 +55,14 @@ def _line(row: Record, ranks: list[int]) -> list[str]:
         *(f"{row['busiest'][str(each)][0]:.1f}" for each in ranks),
         f"{value:+.4f}",
         f"{low:+.4f} to {high:+.4f}",
-        _ratio(row["over_oea"]["unique"]),
-        *(_ratio(row["over_oea"][str(each)]) for each in ranks),
+        ratio(row["over_oea"]["unique"]),
+        *(ratio(row["over_oea"][str(each)]) for each in ranks),
         f"{row['kl'][0]:.4f}",
         f"{row['agreement'][0]:.1%}",
         f"{row['kept'][0]:.3f}",
     ]
 
 
-def _ratio(value: Sequence[float] | None) -> str:
+def ratio(value: Sequence[float] | None) -> str:
+    """A ratio with its interval."""
     return NONE if value is None else "{:.2f} ({:.2f} to {:.2f})".format(*value)

@@ -8,20 +8,10 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from oea_server.settings import Settings
+
 POLICIES = ["oea", "vanilla", "shadow", "pruned", "random"]
-DEFAULTS: dict[str, Any] = {
-    **{
-        "policy": "oea",
-        "k0": "auto",
-        "p": 1.0,
-        "k_max": None,
-        "max_rank": None,
-        "min_batch": 2,
-        "pool": "fill",
-        "rank_budget": None,
-        "seed": 0,
-    },
-}
+DEFAULTS: dict[str, Any] = Settings.model_construct().live()  # whatever OEA_* says here
 EMPTY_MEANS = (
     *("batch", "step_ms", "unique", "vanilla", "busiest", "mass_kept"),
     *("shadow_unique", "shadow_busiest", "shadow_mass_kept"),

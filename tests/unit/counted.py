@@ -8,21 +8,12 @@ from typing import Any
 
 from oea_server.observe.reporter import Counted
 from oea_server.routing.tally import HostTally
+from oea_server.settings import Settings
 
 
 def state(policy: str = "oea", version: int = 0, **settings: Any) -> dict[str, Any]:
     """As `oea_server.engine.control.state_of`."""
-    knobs = {
-        "policy": policy,
-        "k0": "auto",
-        "p": 1.0,
-        "k_max": None,
-        "max_rank": None,
-        "min_batch": 2,
-        "pool": "fill",
-        "rank_budget": None,
-        "seed": 0,
-    }
+    knobs = {**Settings.model_construct().live(), "policy": policy}  # whatever OEA_* says here
     active = policy not in ("vanilla", "shadow")
     return {
         "version": version,

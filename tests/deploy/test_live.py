@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(
 
 FLAGS = {"tp1": (), "ep2": ("--tp", "2", "--ep-size", "2")}
 CHATS, SECONDS = 6, 40
-ONE_RANK = {"oea_max_rank_unique_experts"}
+RANKS = {"oea_max_rank_unique_experts", "oea_vanilla_max_rank_unique_experts"}
 """What a server without expert parallelism does not have."""
 
 
@@ -39,7 +39,7 @@ class Scraped:
 
     def has(self, expression: str) -> bool:
         """Whether this kind of server has the metrics that an expression reads."""
-        return self.kind == "ep2" or not any(name in expression for name in ONE_RANK)
+        return self.kind == "ep2" or not any(name in expression for name in RANKS)
 
 
 def chat(server: Server, stop: threading.Event) -> None:

@@ -82,10 +82,14 @@ def qwen3_30b(layers: int) -> Config:
     }
 
 
+def cached(name: str) -> Path:
+    """A directory of that name in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "oea-server" / name
+
+
 def default_directory(name: str) -> Path:
-    """Where a model with random weights lives: the user's cache."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(cache) / "oea-server" / f"{name}-random-{SEED}"
+    """Where a model with random weights lives."""
+    return cached(f"{name}-random-{SEED}")
 
 
 def build(directory: Path, config: Config = CONFIG) -> Path:

@@ -9,7 +9,7 @@ import torch
 import typer
 from tokenizers import Tokenizer
 
-from oea_server.demo.build import CONFIG, default_directory
+from oea_server.demo.build import CONFIG, cached
 from oea_server.demo.shipped import MODEL
 from oea_server.demo.training import export, loop, sample, tokens
 
@@ -26,7 +26,7 @@ def main(
     seed: Annotated[int, typer.Option(metavar="N")] = loop.Recipe(0).seed,
 ) -> None:
     """Train the demo model; an interrupted run goes on where it was, and one that is over writes its files again."""
-    work = work or default_directory("training")
+    work = work or cached("training")
     model = out or work / "model"
     data = tokens.prepare(work, MODEL if dense else model)  # nats per token compare within one tokenizer
     recipe = loop.Recipe(steps, dense=dense, seed=seed)

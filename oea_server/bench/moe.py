@@ -97,8 +97,12 @@ def measure(
         for batch, mine in turns_by_batch.items()
         for label, turn in mine.items()
     ]
+    lines = {
+        batch: _line_of_turns(mine) if preset.ranks > 1 else _line_of_rows(rows, batch)
+        for batch, mine in turns_by_batch.items()
+    }
     for row in rows:
-        line = _line(rows, row["batch"]) if preset.ranks > 1 else None
+        line = lines[row["batch"]] if preset.ranks > 1 else None
         row["busiest_us"] = line.at(row["unique_experts_busiest_rank"]) if line else None
     return {
         "benchmark": "moe",
@@ -111,9 +115,9 @@ def measure(
         "bandwidth": bandwidth,
         "memory_us_per_expert": memory_us,
         "rows": rows,
-        "fits": [_fit(rows, batch, memory_us) for batch in batches],
+        "fits": [_fit(batch, line, memory_us) for batch, line in lines.items()],
         "paper": preset.published.facts(),
-        "beside_paper": _beside_paper(rows, preset),
+        "beside_paper": _beside_paper(rows, preset, lines.get(paper.BATCH) if preset.comparable else None),
     }
 
 
@@ -170,28 +174,37 @@ def _row(label: str, batch: int, turn: Turn, vanilla: Turn | None, memory_us: fl
     return row
 
 
-def _fit(rows: list[dict[str, Any]], batch: int, memory_us: float) -> dict[str, Any]:
-    """Latency against T at one batch size, over the policies that give a token k experts; pruned ones
-    compute less, so they lie on a line of their own."""
-    line = _line(rows, batch)
+def _fit(batch: int, line: Line | None, memory_us: float) -> dict[str, Any]:
     facts = {"batch": batch, "memory_us_per_expert": memory_us}
     if line is None:
         return facts | {"slope_us": None, "intercept_us": None, "r2": None}
     return facts | {"slope_us": line.slope, "intercept_us": line.intercept, "r2": line.r2}
 
 
-def _line(rows: list[dict[str, Any]], batch: int) -> Line | None:
-    points = [row for row in rows if row["batch"] == batch and not row["policy"].startswith("pruned")]
+def _line_of_rows(rows: list[dict[str, Any]], batch: int) -> Line | None:
+    """Latency against T at one batch size, a point each policy."""
+    points = [row for row in rows if row["batch"] == batch and _takes_k(row["policy"])]
     return fit([row["unique_experts"] for row in points], [row["latency_us"] for row in points])
 
 
-def _beside_paper(rows: list[dict[str, Any]], preset: Preset) -> list[dict[str, Any]]:
+def _line_of_turns(turns: dict[str, Turn]) -> Line | None:
+    """The same, a point each turn: one of many ranks reads few experts, and in each turn another number of them."""
+    seen = [turn for label, turn in turns.items() if _takes_k(label)]
+    experts = [ranks[0] for turn in seen for ranks in turn.experts]
+    return fit(experts, [seconds * US for turn in seen for seconds in turn.seconds])
+
+
+def _takes_k(label: str) -> bool:
+    """Pruned tokens compute less, so those lie on a line of their own."""
+    return not label.startswith("pruned")
+
+
+def _beside_paper(rows: list[dict[str, Any]], preset: Preset, line: Line | None) -> list[dict[str, Any]]:
     """Our rows at the paper's batch size beside its own, and what our line says at its T.
 
-    The line is one of this device's experts, so it is asked only where the paper measured the layer.
+    The line is one of this device's experts, so there is one only where the paper measured the layer.
     """
     published = preset.published
-    line = _line(rows, paper.BATCH) if preset.comparable else None
     table = []
     for k0 in sorted(published.experts):
         label = "vanilla" if k0 == paper.VANILLA else f"oea:{k0}"

@@ -12,7 +12,7 @@ from oea_server.bench.report import micro
 
 Record = dict[str, Any]
 
-MARKERS = {"vanilla": "s", "random": "^", "pruned": "x", "oea": "o"}
+MARKERS = {"vanilla": "s", "random": "^", "pruned": "x", "oea": "o", "fill": "D", "budget": "P"}
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#222222")
 DOTS_PER_INCH = 130
 

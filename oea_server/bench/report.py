@@ -71,11 +71,12 @@ def _moe(record: Record) -> list[str]:
         "",
         "## Latency against experts",
         "",
-        f"Least squares over vanilla, random and OEA at one batch size. T is the experts that "
-        f"{'this rank' if expert_parallel else 'the step'} reads."
-        + (
-            " Busiest, µs: what it says of as many as the busiest rank reads, for which the layer waits."
-            * expert_parallel
+        (
+            "Least squares at one batch size over single turns (not of pruned policies), T being the experts that "
+            "this rank read in each; R² has their noise in it. Busiest, µs: what it says of as many as the busiest "
+            "rank reads, for which the layer waits."
+            if expert_parallel
+            else "Least squares over vanilla, random and OEA at one batch size. T is the experts that the step reads."
         ),
         "",
         *table(

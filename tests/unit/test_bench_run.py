@@ -11,7 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from oea_server.bench import bandwidth, moe, record, report, routers, timing
+from oea_server.bench import bandwidth, moe, options, record, report, routers, timing
 from oea_server.bench.commands import app
 from oea_server.bench.experts import Layer, make_weights
 from oea_server.bench.fit import fit
@@ -19,7 +19,6 @@ from oea_server.bench.logits import Uniform
 from oea_server.bench.paper import QWEN3_30B
 from oea_server.bench.presets import PRESETS, Preset
 from oea_server.bench.sglang_kernels import torch_router
-from oea_server.routing import Policy
 
 CPU = torch.device("cpu")
 ROW = {"policy", "batch", "unique_experts", "latency_us", "latency_us_quartiles", "floor_us"}
@@ -150,7 +149,7 @@ def test_router_measures_who_is_there_and_says_who_is_not(tmp_path: Path, monkey
     assert (tmp_path / "router-uniform.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_rank_runs_its_own_experts_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rank_runs_its_own_experts_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     preset = PRESETS["qwen3-235b-ep8"]
     assert (preset.local_experts, preset.ranks) == (16, 8)
     seen: list[torch.Tensor] = []
@@ -163,7 +162,7 @@ def test_a_rank_runs_its_own_experts_and_no_others(monkeypatch: pytest.MonkeyPat
     made = moe.measure(
         preset,
         [16],
-        {"vanilla": Policy.vanilla(), "oea:3": Policy.oea(3), "fill:3": Policy.oea(3, pool="fill", ranks=8)},
+        options.policies("--policies", "vanilla,oea:3,fill:3,budget:6", k=8, seed=0, ranks=8),
         Uniform(),
         repeats=5,
         seed=0,
@@ -182,9 +181,10 @@ def test_a_rank_runs_its_own_experts_and_no_others(monkeypatch: pytest.MonkeyPat
     assert filled["unique_experts_busiest_rank"] == plain["unique_experts_busiest_rank"]
     assert filled["unique_experts_all_ranks"] > plain["unique_experts_all_ranks"]
     assert filled["busiest_us"] is not None
-    assert "busiest rank" in report.markdown(
-        {"machine": record.machine(CPU), "versions": record.versions(), "command": "none"} | made
-    )
+    facts = {"machine": record.machine(CPU), "versions": record.versions(), "command": "none"}
+    page, picture = record.save(facts | made, tmp_path, "moe-ep8")[1:]
+    assert "busiest rank" in page.read_text()
+    assert picture.stat().st_size > 1000
 
 
 def test_a_line_is_found_exactly_and_not_where_there_is_none() -> None:

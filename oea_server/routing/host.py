@@ -2,7 +2,7 @@
 
 Between two MoE layers the caches hold nothing of ours, and each torch operator then costs tens of
 microseconds; one small function costs less than its first three. Compiled by numba, which SGLang
-brings, once per machine.
+brings, once per machine. All in one file: numba does not notice when what a function calls has changed in another.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ def route(
     if bias is not None:
         bias = bias.float().contiguous()
     place = placement_of(policy, placement, num_experts, router_logits.device)
-    kind = 0 if place is None or is_union(policy.room, place.ranks) else policy.room.kind
+    room = policy.room
+    kind = 0 if place is None or is_union(room, place.ranks) else room.kind
     where = NOWHERE if place is None else place.physical
     # addresses and integers: an array or a bool takes numba microseconds longer to unwrap
     weights, ids, pool = _route(
@@ -109,7 +110,7 @@ def route(
         1 if tally is None else tally.ranks,
         0 if tally is None else int(tally.placed),
         kind,
-        policy.room.budget,
+        room.budget,
         1 if place is None else place.ranks,
         num_experts if place is None else place.slots,
         0 if place is None else where.data_ptr(),

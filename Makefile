@@ -4,6 +4,9 @@ VENV := .venv
 LOWER := .venv-0.5.17
 BIN := $(VENV)/bin
 
+# containers often set it; every start of a server would then compile SGLang's imports anew, a minute of CPU
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup system demo test lint test-unit test-load test-deploy test-engine test-browser test-lower clean
 
 setup: $(VENV)/.ready

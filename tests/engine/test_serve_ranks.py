@@ -54,7 +54,9 @@ def test_the_counters_are_a_recount_of_many_at_once(servers: Servers, kind: str)
     together = servers.together(kind)
     gained, layers, tokens = together.gained, together.layers, together.tokens
     unique, taken = sum(map(len, layers)), sum(map(len, tokens))
-    size = 3 * 192 * 32 * 4  # an expert, float32 here
+    # an expert, float32 here; SGLang on CPUs pads its width to 32 for each of two ranks, and so it is read
+    width = 64 if kind == "k3-ep2" else 32
+    size = 3 * 192 * width * 4
     assert gained["oea_decode_batch_size_sum"] == TOGETHER * TOGETHER_STEPS
     assert gained["oea_unique_experts_count"] == gained["oea_vanilla_unique_experts_count"] == len(layers)
     assert gained["oea_unique_experts_sum"] == unique

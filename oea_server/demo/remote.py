@@ -15,6 +15,8 @@ class Remote:
 
     def __init__(self, url: str, key: str | None = None) -> None:
         self.url = url
+        self.settle = 1.5
+        """Seconds between two reads of metrics, more than between two reports."""
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.client = OpenAI(base_url=f"{self.url}/v1", api_key=key or "none", max_retries=0, timeout=300)
 
@@ -53,10 +55,10 @@ class Remote:
         }
 
     def settled_metrics(self) -> dict[str, float]:
-        """/metrics once everything so far is in it: reports come once a second, so two equal reads."""
+        """/metrics once everything so far is in it: two equal reads, `settle` apart."""
         before: dict[str, float] = {}
         while True:
-            time.sleep(1.5)
+            time.sleep(self.settle)
             now = self.metrics()
             if now == before:
                 return now

@@ -29,10 +29,15 @@ class Server(Remote):
         flags: after `serve`; a free port is added.
         environment: variables on top of this process's.
         command: what to run instead of `oea-server serve`.
+        key: the admin key that `flags` set.
     """
 
     def __init__(
-        self, *flags: str, environment: Mapping[str, str] | None = None, command: tuple[str, ...] = ()
+        self,
+        *flags: str,
+        environment: Mapping[str, str] | None = None,
+        command: tuple[str, ...] = (),
+        key: str | None = None,
     ) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -41,7 +46,7 @@ class Server(Remote):
         self._command = [*command, *flags, "--host", "127.0.0.1", "--port", str(self.port)]
         self._environment = {**os.environ, **(environment or {})}
         self.log = Path(tempfile.mkstemp(prefix="oea-server-", suffix=".log")[1])
-        super().__init__(f"http://127.0.0.1:{self.port}")
+        super().__init__(f"http://127.0.0.1:{self.port}", key)
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:

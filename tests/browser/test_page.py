@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -14,19 +13,17 @@ from selenium.webdriver.common.keys import Keys
 
 from oea_server.demo.server import Server
 from tests.browser.page import Page
+from tests.servers import KEY, Servers
 
-KEY = "secret"
+pytestmark = pytest.mark.server("oea")
+
 CHATS = 8
 
 
 @pytest.fixture(scope="module")
-def server(driver: object) -> Iterator[Server]:
+def server(driver: object, servers: Servers) -> Server:
     """After the browser: where there is none, no server is started for nothing."""
-    for name in [name for name in os.environ if name.startswith("OEA_")]:
-        del os.environ[name]
-    os.environ.pop("TRITON_INTERPRET", None)  # the unit tests' own
-    with Server("--admin-api-key", KEY, "--random-seed", "1") as started:
-        yield started
+    return servers.get("oea")
 
 
 @pytest.fixture(scope="module")

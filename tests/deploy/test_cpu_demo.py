@@ -30,6 +30,7 @@ ANSWER = 600
 """Tokens of the answer that is under way at the end."""
 
 pytestmark = [
+    pytest.mark.server("own"),
     needs_kubectl,
     pytest.mark.skipif(not ENTRYPOINT.exists(), reason="needs deploy/docker/entrypoint.sh, the image's"),
 ]

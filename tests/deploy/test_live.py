@@ -15,15 +15,14 @@ import pytest
 import requests
 
 from oea_server.demo.server import Server
-from oea_server.demo.shipped import MODEL
 from tests.deploy.names import DASHBOARD, alerts, panel_expressions, rules
 from tests.deploy.scraping import Prometheus, prometheus
+from tests.servers import Servers, on
 
 pytestmark = pytest.mark.skipif(
     shutil.which("prometheus") is None, reason="needs Prometheus: apt-get install prometheus (make system)"
 )
 
-FLAGS = {"tp1": (), "ep2": ("--tp", "2", "--ep-size", "2")}
 CHATS, SECONDS = 6, 40
 RANKS = {"oea_max_rank_unique_experts", "oea_vanilla_max_rank_unique_experts"}
 """What a server without expert parallelism does not have."""
@@ -39,7 +38,7 @@ class Scraped:
 
     def has(self, expression: str) -> bool:
         """Whether this kind of server has the metrics that an expression reads."""
-        return self.kind == "ep2" or not any(name in expression for name in RANKS)
+        return self.kind == "k3-ep2" or not any(name in expression for name in RANKS)
 
 
 def chat(server: Server, stop: threading.Event) -> None:
@@ -55,10 +54,12 @@ def chat(server: Server, stop: threading.Event) -> None:
             pass
 
 
-@pytest.fixture(scope="module", params=list(FLAGS))
-def scraped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
-    model = ("--model-path", str(MODEL), "--served-model-name", "demo", "--max-total-tokens", "65536")
-    with Server(*model, *FLAGS[request.param], "--oea-per-layer-metrics") as server, ExitStack() as stack:
+@pytest.fixture(scope="module", params=[on("oea"), on("k3-ep2")])
+def scraped(
+    request: pytest.FixtureRequest, servers: Servers, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scraped]:
+    server = servers.get(request.param)
+    with ExitStack() as stack:
         ours, theirs = (
             stack.enter_context(prometheus(tmp_path_factory.mktemp("prometheus"), server.port, relabel))
             for relabel in (True, False)

@@ -11,12 +11,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-import requests
 
-from tests.engine.conftest import PATCHED, REPLAY, Servers
 from tests.engine.patched import patched_copy
+from tests.servers import PATCHED, Servers
+from tests.transcript import REPLAY
 
-KINDS = ("vanilla", "k3", "k3-ep2") if REPLAY else ("vanilla", "k3")
+
+def both(kind: str, *more: pytest.MarkDecorator) -> Any:
+    """A kind of server, hooked and patched."""
+    return pytest.param(kind, marks=[pytest.mark.server(kind, PATCHED + kind), *more], id=kind)
+
+
+VANILLA, ONE_RANK, TWO_RANKS = both("vanilla"), both("k3"), both("k3-ep2", pytest.mark.nightly)
+ROUTED = [ONE_RANK, TWO_RANKS] if REPLAY else [ONE_RANK]
+KINDS = [VANILLA, *ROUTED]
 COUNTS = (
     *("oea_unique_experts", "oea_vanilla_unique_experts", "oea_max_rank_unique_experts", "oea_decode_batch_size"),
     *("oea_routed_tokens", "oea_assignments", "oea_piggybacked", "oea_kept_router_mass", "oea_expert_bytes"),
@@ -51,7 +59,7 @@ def test_what_is_counted_is_the_same(servers: Servers, kind: str) -> None:
 
 
 @pytest.mark.skipif(not REPLAY, reason="SGLang 0.5.17 cannot keep routing replays without a GPU")
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "vanilla"])
+@pytest.mark.parametrize("kind", ROUTED)
 def test_prompts_that_decode_together_wake_the_same_experts(servers: Servers, kind: str) -> None:
     hooked, patched = servers.undisturbed(kind), servers.undisturbed(PATCHED + kind)
     assert np.array_equal(hooked.experts, patched.experts)
@@ -59,10 +67,11 @@ def test_prompts_that_decode_together_wake_the_same_experts(servers: Servers, ki
     assert hooked.bypassed == patched.bypassed
 
 
-@pytest.mark.parametrize(("kind", "seams"), [("k3", "hooks"), (PATCHED + "k3", "patched")])
-def test_the_server_says_which_way_it_goes(servers: Servers, kind: str, seams: str) -> None:
-    text = requests.get(f"{servers.get(kind).url}/metrics", timeout=30).text
-    assert re.findall(r"^oea_build_info\{.*seams=\"(\w+)\".*\} 1\.0$", text, re.MULTILINE) == [seams]
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_server_says_which_way_it_goes(servers: Servers, kind: str) -> None:
+    for which, seams in ((kind, "hooks"), (PATCHED + kind, "patched")):
+        text = servers.transcript(which).text
+        assert re.findall(r"^oea_build_info\{.*seams=\"(\w+)\".*\} 1\.0$", text, re.MULTILINE) == [seams]
 
 
 def test_the_seams_hold_in_a_patched_sglang_too(tmp_path: Path) -> None:
@@ -71,7 +80,7 @@ def test_the_seams_hold_in_a_patched_sglang_too(tmp_path: Path) -> None:
     files = [str(folder / name) for name in ("test_seams.py", "test_patched.py")]
     environment = {**os.environ, "PYTHONPATH": str(patched_copy(tmp_path))}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not launch", *files],
         env=environment,
         capture_output=True,
         text=True,

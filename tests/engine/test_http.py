@@ -15,14 +15,17 @@ import requests
 
 from oea_server.demo.remote import Remote
 from oea_server.demo.server import Server
-from tests.engine.conftest import KEY, LAYERS, LINE, PROMPTS, Servers, generate
+from tests.servers import KEY, LAYERS, LINE, Servers
+from tests.transcript import PROMPTS, generate
+
+pytestmark = pytest.mark.server("oea")
 
 KEYED = {"Authorization": f"Bearer {KEY}"}
 
 
 @pytest.fixture
 def server(servers: Servers) -> Server:
-    return servers.get("keyed")
+    return servers.get("oea")
 
 
 @pytest.fixture
@@ -141,11 +144,12 @@ def test_the_command_line_reads_and_changes(server: Server) -> None:
     assert server.config()["settings"] == server.config()["started_with"]
 
 
+@pytest.mark.parametrize("examples", [15, pytest.param(60, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("headers", [{}, KEYED], ids=["no-key", "key"])
-def test_fuzzing_finds_no_failure(server: Server, headers: dict[str, str]) -> None:
+def test_fuzzing_finds_no_failure(server: Server, headers: dict[str, str], examples: int) -> None:
     """Schemathesis, from the server's own description of /oea."""
     before = server.config()
-    flags: list[Any] = ["--include-path-regex", "^/oea", "--max-examples", "60", "--seed", "1", "--no-color"]
+    flags: list[Any] = ["--include-path-regex", "^/oea", "--max-examples", str(examples), "--seed", "1", "--no-color"]
     # FastAPI keeps the methods of one path as routes apart, and names the first one's alone in Allow
     flags += ["--exclude-checks", "allow_header_conformance"]
     for name, value in headers.items():

@@ -14,7 +14,9 @@ from safetensors.torch import save_file
 from oea_server.demo.build import CONFIG
 from oea_server.demo.server import Server
 from oea_server.demo.shipped import MODEL
-from tests.engine.conftest import Servers
+from tests.servers import Servers
+
+pytestmark = pytest.mark.server("own")
 
 
 @pytest.fixture(scope="module")

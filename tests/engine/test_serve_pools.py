@@ -5,10 +5,14 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pytest
 
 from oea_server.demo.server import Server
-from tests.engine.conftest import LAYERS, PROMPTS, K, Servers, generate
 from tests.engine.recount import Together, record_together
+from tests.servers import LAYERS, K, Servers
+from tests.transcript import PROMPTS, generate
+
+on_two_ranks = pytest.mark.server("k3-ep2")
 
 KEPT = {"policy": "oea", "k0": "3", "min_batch": 1, "pool": "union", "rank_budget": None}
 """What the server was started with."""
@@ -34,6 +38,7 @@ def under(server: Server, **knobs: object) -> Together:
         server.steer(**KEPT)
 
 
+@pytest.mark.server("plain", "eplb-ep2")
 def test_eplb_moves_experts_under_load_and_nothing_breaks(servers: Servers) -> None:
     plain = servers.transcript("plain").generations[0]
     server = servers.get("eplb-ep2")
@@ -65,6 +70,7 @@ def test_eplb_moves_experts_under_load_and_nothing_breaks(servers: Servers) -> N
     np.testing.assert_allclose(routed.logprobs, plain.logprobs, atol=2e-3)
 
 
+@on_two_ranks
 def test_fill_takes_the_room_beside_the_busiest_rank_and_no_more(servers: Servers) -> None:
     together = under(servers.get("k3-ep2"), pool="fill")
     read, guaranteed = together.layers, floors(together, 3)
@@ -76,6 +82,7 @@ def test_fill_takes_the_room_beside_the_busiest_rank_and_no_more(servers: Server
     assert gained["oea_vanilla_max_rank_unique_experts_sum"] > gained["oea_max_rank_unique_experts_sum"]
 
 
+@on_two_ranks
 def test_a_budget_is_exceeded_by_floors_only(servers: Servers) -> None:
     together = under(servers.get("k3-ep2"), pool="budget", rank_budget=6, k0="1")
     read, guaranteed = busiest(together.layers), busiest(floors(together, 1))
@@ -84,6 +91,7 @@ def test_a_budget_is_exceeded_by_floors_only(servers: Servers) -> None:
     assert together.gained["oea_max_rank_unique_experts_sum"] == sum(read)
 
 
+@on_two_ranks
 def test_the_page_has_both_ranks_counterfactual(servers: Servers) -> None:
     total = servers.get("k3-ep2").stats()["total"]
     assert 1 <= total["busiest_rank"] < total["vanilla_busiest_rank"] <= 64

@@ -10,9 +10,10 @@ from torch.nn import functional as F
 from oea_server.demo.shipped import HELD_OUT, MODEL
 from oea_server.quality import served, text
 from oea_server.quality.evaluation import load
-from tests.engine.conftest import K, Servers
+from tests.servers import K, Servers
 
 
+@pytest.mark.server("oea")
 def test_a_live_servers_loss_is_the_models_own(servers: Servers) -> None:
     server = servers.get("oea")
     network, tokenizer = load(str(MODEL), torch.device("cpu"))

@@ -7,8 +7,9 @@ import pytest
 
 from oea_server.demo.server import Server
 from tests.engine.client import OfficialClient
-from tests.engine.conftest import LAYERS, NEW_TOKENS, PROMPTS, Generation, Servers, generate
 from tests.engine.recount import TOGETHER, TOGETHER_STEPS
+from tests.servers import LAYERS, Servers, on
+from tests.transcript import NEW_TOKENS, PROMPTS, Generation, generate
 
 DECODED = NEW_TOKENS - 1
 
@@ -23,7 +24,7 @@ def decode_experts(generation: Generation) -> np.ndarray:
     return generation.experts[-DECODED:]
 
 
-@pytest.mark.parametrize("kind", ["k3", "k3-ep2"])
+@pytest.mark.parametrize("kind", [on("k3"), on("k3-ep2")])
 def test_routing_replay_sees_the_policys_choice(servers: Servers, kind: str) -> None:
     """A lone token under k0=3 and min_batch=1 holds exactly 3 experts; its prompt was routed vanilla."""
     for generation in servers.transcript(kind).generations:
@@ -33,7 +34,7 @@ def test_routing_replay_sees_the_policys_choice(servers: Servers, kind: str) -> 
         assert {len(set(row)) for row in prompt.reshape(-1, prompt.shape[-1]).tolist()} == {8}
 
 
-@pytest.mark.parametrize("kind", ["k3", "k3-ep2"])
+@pytest.mark.parametrize("kind", [on("k3"), on("k3-ep2")])
 def test_the_metric_is_an_independent_recount_of_the_replay(servers: Servers, kind: str) -> None:
     transcript = servers.transcript(kind)
     decoded = np.concatenate([decode_experts(generation) for generation in transcript.generations])
@@ -48,7 +49,7 @@ def test_the_metric_is_an_independent_recount_of_the_replay(servers: Servers, ki
         assert "oea_max_rank_unique_experts_sum" not in transcript.after
 
 
-@pytest.mark.parametrize("kind", ["k3", "k3-ep2"])
+@pytest.mark.parametrize("kind", [on("k3"), on("k3-ep2")])
 def test_the_counters_are_a_recount_of_many_at_once(servers: Servers, kind: str) -> None:
     """Seven prompts that decode in step, with health checks in between; recounted by sets."""
     together = servers.together(kind)
@@ -73,6 +74,7 @@ def test_the_counters_are_a_recount_of_many_at_once(servers: Servers, kind: str)
     assert list(together.bypassed) == ["prefill"]
 
 
+@pytest.mark.server("k3", "k3-ep2")
 @pytest.mark.parametrize("prompt", range(len(PROMPTS)))
 def test_two_ranks_agree_with_one(servers: Servers, prompt: int) -> None:
     """Same experts for the same tokens, log-probabilities within float32. Were the two ranks to choose
@@ -84,10 +86,12 @@ def test_two_ranks_agree_with_one(servers: Servers, prompt: int) -> None:
     np.testing.assert_allclose(one.logprobs, two.logprobs, atol=2e-3)
 
 
+@pytest.mark.server("k3-ep2")
 class TestTwoRanks(OfficialClient):
     pass
 
 
+@pytest.mark.server("plain", "k3")
 def test_pruning_a_lone_token_is_not_vanilla(servers: Servers) -> None:
     """The servers above do differ from vanilla, so that agreeing with each other says something."""
     pruned, plain = servers.transcript("k3").generations, servers.transcript("plain").generations
@@ -95,6 +99,7 @@ def test_pruning_a_lone_token_is_not_vanilla(servers: Servers) -> None:
     assert all(a.prompt_logprobs == b.prompt_logprobs for a, b in zip(pruned, plain, strict=True))
 
 
+@pytest.mark.server("plain", "k3-ep2")
 def test_both_ranks_follow_a_change(servers: Servers) -> None:
     """Off and on again: were one rank alone to follow, experts would be missing from the sum or double in it."""
     server, plain = servers.get("k3-ep2"), servers.transcript("plain").generations[0]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import requests
 import torch
 
 from oea_server.demo.shipped import MODEL
-from tests.engine.conftest import PROMPTS, Servers
+from tests.servers import Servers
+from tests.transcript import PROMPTS
+
+with_plain = pytest.mark.server("plain", "vanilla")
 
 
+@with_plain
 @pytest.mark.parametrize("prompt", range(len(PROMPTS)))
 def test_vanilla_is_sglang_token_for_token_and_logprob_for_logprob(servers: Servers, prompt: int) -> None:
     ours = servers.transcript("vanilla").generations[prompt]
@@ -21,27 +24,32 @@ def test_vanilla_is_sglang_token_for_token_and_logprob_for_logprob(servers: Serv
     assert np.array_equal(ours.experts, plain.experts)
 
 
+@pytest.mark.server("plain", "oea")
 def test_a_batch_of_one_is_vanilla_to_the_bit(servers: Servers) -> None:
     for ours, plain in zip(servers.transcript("oea").generations, servers.transcript("plain").generations, strict=True):
         assert ours.ids == plain.ids
         assert ours.logprobs == plain.logprobs
 
 
+@pytest.mark.server("vanilla")
 def test_vanilla_says_that_routing_is_not_ours(servers: Servers) -> None:
-    text = requests.get(f"{servers.get('vanilla').url}/metrics", timeout=30).text
+    text = servers.transcript("vanilla").text
     assert "oea_router_active 0.0" in text
     assert 'oea_router_limits{reason="the policy is vanilla"} 1.0' in text
 
 
+@pytest.mark.server("vanilla")
 def test_vanilla_is_counted_too(servers: Servers) -> None:
     after = servers.transcript("vanilla").after
     assert after["oea_unique_experts_sum"] == 8 * after["oea_unique_experts_count"] > 0
 
 
+@pytest.mark.server("plain")
 def test_without_us_there_are_no_metrics_of_ours(servers: Servers) -> None:
     assert servers.transcript("plain").after == {}
 
 
+@pytest.mark.server("vanilla")
 def test_the_logits_are_transformers(servers: Servers) -> None:
     """Log-probabilities of prompt and answer against Hugging Face's Qwen3-MoE on the same checkpoint."""
     from transformers import AutoModelForCausalLM
@@ -60,6 +68,7 @@ def test_the_logits_are_transformers(servers: Servers) -> None:
     assert worst < 1e-3
 
 
+@with_plain
 def test_sglangs_own_metrics_are_all_there(servers: Servers) -> None:
     """Those of the HTTP process too, such as the time to first token."""
     plain, ours = (servers.transcript(kind).families for kind in ("plain", "vanilla"))

@@ -1,20 +1,22 @@
-"""200 changes while 16 chats stream from two ranks: nothing lost, nothing torn."""
+"""Changes while 16 chats stream from two ranks: nothing lost, nothing torn."""
 
 from __future__ import annotations
 
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from oea_server.demo.server import Server
-from tests.engine.conftest import KINDS, LAYERS, Servers
+from tests.servers import LAYERS, Servers
 
-CHANGES, STREAMS = 200, 16
+pytestmark = pytest.mark.server("k3-ep2")
+
+STREAMS = 16
 
 
 def stream(server: Server, i: int, stop: list[bool]) -> int:
@@ -36,57 +38,66 @@ def stream(server: Server, i: int, stop: list[bool]) -> int:
     return tokens
 
 
-@pytest.fixture(scope="module")
-def recorded(servers: Servers) -> tuple[list[dict[str, Any]], list[list[dict[str, Any]]]]:
-    """The answers to the changes, and every rank's own record of its steps."""
-    server = servers.get("recorded-ep2")
-    folder = Path(KINDS["recorded-ep2"][1]["RECORDER_FOLDER"])
+@dataclass(frozen=True)
+class Recorded:
+    changes: int
+    answers: list[dict[str, Any]]
+    """The server's to each change."""
+    ranks: list[list[dict[str, Any]]]
+    """Every rank's own record of its steps."""
+    gained: dict[str, float]
+    """What the metrics gained."""
+
+
+@pytest.fixture(scope="module", params=[60, pytest.param(200, marks=pytest.mark.nightly)])
+def recorded(request: pytest.FixtureRequest, servers: Servers) -> Recorded:
+    changes: int = request.param
+    server = servers.get("k3-ep2")
+    files = sorted(servers.records.glob("*.jsonl"))
+    before, starts = server.settled_metrics(), [path.stat().st_size for path in files]
     stop: list[bool] = []
     answers = []
     with ThreadPoolExecutor(STREAMS) as pool:
         streams = [pool.submit(stream, server, i, stop) for i in range(STREAMS)]
         try:
-            for i in range(CHANGES):
+            for i in range(changes):
                 server.steer(policy=("oea", "vanilla", "oea", "pruned", "shadow")[i % 5], k0=1 + i % 8)
                 answers.append(server.config())
                 time.sleep(0.05)
         finally:
             stop.append(True)
+            server.steer(**answers[0]["started_with"])
     assert all(each.result() > 0 for each in streams)
-    server.settled_metrics()
-    ranks = [[json.loads(line) for line in path.read_text().splitlines()] for path in sorted(folder.glob("*.jsonl"))]
-    return answers, ranks
+    gained = {name: value - before.get(name, 0) for name, value in server.settled_metrics().items()}
+    lines = [path.read_bytes()[start:].splitlines() for path, start in zip(files, starts, strict=True)]
+    return Recorded(changes, answers, [[json.loads(line) for line in rank] for rank in lines], gained)
 
 
-def test_every_change_was_taken_in_turn(recorded: Any) -> None:
-    answers, _ = recorded
-    versions = [each["version"] for each in answers]
-    assert versions == list(range(versions[0], versions[0] + CHANGES))
-    for i, each in enumerate(answers):
+def test_every_change_was_taken_in_turn(recorded: Recorded) -> None:
+    versions = [each["version"] for each in recorded.answers]
+    assert versions == list(range(versions[0], versions[0] + recorded.changes))
+    for i, each in enumerate(recorded.answers):
         assert each["settings"]["k0"] == str(1 + i % 8)
 
 
-def test_every_step_used_one_configuration_the_same_on_both_ranks(recorded: Any) -> None:
-    _, ranks = recorded
-    assert len(ranks) == 2
-    assert ranks[0] == ranks[1]
-    for step in ranks[0]:
+def test_every_step_used_one_configuration_the_same_on_both_ranks(recorded: Recorded) -> None:
+    one, other = recorded.ranks
+    assert one == other
+    for step in one:
         assert len(step["layers"]) == LAYERS
         assert len({policy for _, policy, _ in step["layers"]}) == 1
 
 
-def test_the_changes_fell_among_the_steps(recorded: Any) -> None:
+def test_the_changes_fell_among_the_steps(recorded: Recorded) -> None:
     """Else the two tests above would say little."""
-    _, ranks = recorded
-    policies = [step["layers"][0][1] for step in ranks[0]]
+    steps = recorded.ranks[0]
+    policies = [step["layers"][0][1] for step in steps]
     changes = sum(before != after for before, after in pairwise(policies))
-    assert changes > CHANGES // 4
+    assert changes > recorded.changes // 4
     assert len(set(policies)) > 10
-    assert max(step["batch"] for step in ranks[0]) == STREAMS
+    assert max(step["batch"] for step in steps) == STREAMS
 
 
-def test_the_metrics_counted_the_steps_that_were_recorded(recorded: Any, servers: Servers) -> None:
-    _, ranks = recorded
-    metrics = servers.get("recorded-ep2").metrics()
-    assert metrics["oea_config_changes_total"] == CHANGES
-    assert metrics["oea_decode_batch_size_sum"] == sum(step["batch"] for step in ranks[0])
+def test_the_metrics_counted_the_steps_that_were_recorded(recorded: Recorded) -> None:
+    assert recorded.gained["oea_config_changes_total"] == recorded.changes + 1  # and back to what it was started with
+    assert recorded.gained["oea_decode_batch_size_sum"] == sum(step["batch"] for step in recorded.ranks[0])

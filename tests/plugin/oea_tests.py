@@ -1,6 +1,7 @@
-"""A plug-in of the tests: every rank writes down each counted decode step, and by what each layer routed it.
+"""A plug-in of the tests' servers: reports come ten times a second, and on request every rank writes its steps down.
 
-On the server's PYTHONPATH together with its .dist-info; one file per process in the folder that RECORDER_FOLDER names.
+On the server's PYTHONPATH together with its .dist-info. With RECORDER_FOLDER set, each counted decode step is a line
+there, one file per process: its batch, and by what each layer routed it.
 """
 
 from __future__ import annotations
@@ -13,12 +14,35 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from oea_server.engine.runtime import Runtime
+INTERVAL = 0.1
+"""Seconds between two reports: a test waits for two that are equal, some sixty times."""
 
 
 def activate() -> None:
-    """Wrap the runtime's own methods, in whichever process loads plug-ins."""
-    path = Path(os.environ["RECORDER_FOLDER"]) / f"{os.getpid()}.jsonl"
+    """Wrap what is ours, in whichever process loads plug-ins."""
+    report_often()
+    if folder := os.environ.get("RECORDER_FOLDER"):
+        record(Path(folder) / f"{os.getpid()}.jsonl")
+
+
+def report_often() -> None:
+    from oea_server.engine import reporting
+
+    start = reporting.start
+
+    def started(now: Any) -> None:
+        # not before: the launcher must not import prometheus_client, and the reporter does
+        from oea_server.observe import reporter
+
+        reporter.INTERVAL = INTERVAL
+        start(now)
+
+    reporting.start = started
+
+
+def record(path: Path) -> None:
+    from oea_server.engine.runtime import Runtime
+
     decoding, is_vanilla, route = Runtime.decoding, Runtime.is_vanilla, Runtime.route
     layers: list[Any] = []
 

@@ -1,0 +1,181 @@
+"""Real SGLang servers, started as a user starts them: one at a time (two cores), and each kind once.
+
+A test that needs one says so: ``@pytest.mark.server("k3")``. `in_order` then sorts the tests by kind, so that
+no kind is started twice; a test of several kinds runs while the last of them is up.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from oea_server.demo.build import CONFIG
+from oea_server.demo.server import Server
+from oea_server.demo.shipped import MODEL
+from tests.engine.patched import patched_copy
+from tests.engine.recount import Together, record_together
+from tests.transcript import REPLAY, Transcript, record
+
+LAYERS = int(str(CONFIG["num_hidden_layers"]))
+K = int(str(CONFIG["num_experts_per_tok"]))
+KEY = "secret"
+LINE = Path(__file__).parents[1] / "benchmarks/results/2-core-x86_64/moe-qwen3-30b.json"
+PLUGIN = Path(__file__).with_name("plugin")
+SETTLE = 0.4
+"""Seconds between two reads of metrics that are reported ten times a second."""
+
+# float32, so that two ways to compute the same thing can be told from two different things
+COMMON = ["--dtype", "float32", "--max-total-tokens", "65536", "--random-seed", "1"]
+if REPLAY:
+    COMMON.append("--enable-return-routed-experts")
+SGLANG = (str(Path(sys.executable).with_name("sglang")), "serve")
+TWO_RANKS = ("--tp", "2", "--ep-size", "2")
+EPLB = ("--enable-eplb", "--ep-num-redundant-experts", "16", "--eplb-rebalance-num-iterations", "40")
+
+
+class Kind(NamedTuple):
+    """How a kind of server is started."""
+
+    flags: tuple[str, ...] = ()
+    environment: dict[str, str] = {}  # noqa: RUF012
+    command: tuple[str, ...] = ()
+    """Instead of `oea-server serve`."""
+    key: str | None = None
+    recorded: bool = False
+    """Whether every rank writes its steps down (tests/plugin)."""
+
+
+KINDS = {
+    # SGLang without our router: only the CPU platform is loaded
+    "plain": Kind(("--enable-metrics",), {"SGLANG_PLUGINS": "oea_cpu"}, SGLANG),
+    "vanilla": Kind(("--oea-policy", "vanilla")),
+    # plain `sglang serve`, steered by variables alone
+    "k3": Kind(("--enable-metrics",), {"OEA_K0": "3", "OEA_MIN_BATCH": "1"}, SGLANG),
+    # two ranks, each of which writes its steps down
+    "k3-ep2": Kind(
+        ("--oea-k0", "3", "--oea-min-batch", "1", "--oea-pool", "union", "--oea-per-layer-metrics", *TWO_RANKS),
+        recorded=True,
+    ),
+    "eplb-ep2": Kind((*TWO_RANKS, *EPLB)),
+    # as a user starts it, with everything that can be asked for besides
+    "oea": Kind(
+        (
+            "--admin-api-key",
+            KEY,
+            "--oea-per-layer-metrics",
+            "--oea-latency-line",
+            str(LINE),
+            "--enable-custom-logit-processor",
+        ),
+        key=KEY,
+    ),
+}
+PATCHED = "patched-"
+"""Before a kind's name: the same on a copy of SGLang with our patches in it."""
+ORDER = (
+    "plain",
+    "vanilla",
+    "k3",
+    "patched-vanilla",
+    "patched-k3",
+    "k3-ep2",
+    "patched-k3-ep2",
+    "eplb-ep2",
+    "oea",
+    "own",
+)
+"""In which order kinds are started. `own` tests start a server that no other test has a use for."""
+UNRECORDED = ("eplb-ep2",)
+"""Kinds of which nobody asks for a transcript."""
+
+
+class Servers:
+    """Starts the kind that is asked for and stops the one before."""
+
+    def __init__(self, patched: Path, records: Path) -> None:
+        self._folder = patched
+        self.records = records
+        """A file per rank of the recorded kinds."""
+        self._kind = ""
+        self._server: Server | None = None
+        self._transcripts: dict[str, Transcript] = {}
+        self._together: dict[str, Together] = {}
+        self._undisturbed: dict[str, Together] = {}
+        self.started: list[str] = []
+        """The kinds in the order of their starts."""
+
+    def get(self, kind: str) -> Server:
+        if kind != self._kind or self._server is None:
+            self.stop()
+            self._server, self._kind = self._start(kind), kind
+            if kind not in self._transcripts and kind not in UNRECORDED:
+                self._transcripts[kind] = record(self._server)
+                if REPLAY and kind.removeprefix(PATCHED).startswith("k3"):
+                    # nothing else in the batches: a health check's row makes shapes that round otherwise
+                    self._undisturbed[kind] = record_together(self._server, LAYERS, K, health_checks=0)
+                if REPLAY and kind.startswith("k3"):
+                    self._together[kind] = record_together(self._server, LAYERS, K)
+        return self._server
+
+    def _start(self, kind: str) -> Server:
+        flags, environment, command, key, recorded = KINDS[kind.removeprefix(PATCHED)]
+        path = [str(PLUGIN)]
+        if kind.startswith(PATCHED):
+            path.append(str(self._patched_sglang()))
+        environment = {**environment, "PYTHONPATH": os.pathsep.join([*path, os.environ.get("PYTHONPATH", "")])}
+        if recorded:
+            environment["RECORDER_FOLDER"] = str(self.records)
+        model = ("--model-path", str(MODEL), "--served-model-name", "demo")
+        server = Server(*model, *COMMON, *flags, environment=environment, command=command, key=key)
+        server.settle = SETTLE
+        self.started.append(kind)
+        server.start()
+        return server
+
+    def _patched_sglang(self) -> Path:
+        return self._folder if (self._folder / "sglang").exists() else patched_copy(self._folder)
+
+    def together(self, kind: str) -> Together:
+        self.transcript(kind)
+        return self._together[kind]
+
+    def undisturbed(self, kind: str) -> Together:
+        """The same without health checks in between."""
+        self.transcript(kind)
+        return self._undisturbed[kind]
+
+    def transcript(self, kind: str) -> Transcript:
+        if kind not in self._transcripts:
+            self.get(kind)
+        return self._transcripts[kind]
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.stop()
+        self._server, self._kind = None, ""
+
+
+def on(kind: str) -> object:
+    """A parameter of a test that runs on a kind of server."""
+    return pytest.param(kind, marks=pytest.mark.server(kind), id=kind)
+
+
+def in_order(items: Iterable[pytest.Item]) -> list[pytest.Item]:
+    """The tests that need no server, then the others by the kind that they need.
+
+    Raises:
+        pytest.UsageError: a test uses a server and does not say which.
+    """
+
+    def place(item: pytest.Item) -> int:
+        kinds = [kind for mark in item.iter_markers("server") for kind in mark.args]
+        if not kinds and "servers" in getattr(item, "fixturenames", ()):
+            raise pytest.UsageError(f"{item.nodeid}: say which kind, as in @pytest.mark.server('oea')")
+        return max((1 + ORDER.index(kind) for kind in kinds), default=0)
+
+    return sorted(items, key=place)

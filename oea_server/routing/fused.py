@@ -16,7 +16,7 @@ from oea_server.routing.kernel import route_kernel
 from oea_server.routing.knobs import TABLE_BATCHES, Knobs, knobs_of
 from oea_server.routing.placement import Placement
 from oea_server.routing.policy import Policy
-from oea_server.routing.tally import Tally
+from oea_server.routing.tally import Tally, uncounted
 
 MAX_BATCH, MAX_EXPERTS, MAX_WIDTH = 128, 512, 16
 """Beyond these the redundant phase 1 would take longer than the launches it saves."""
@@ -70,7 +70,10 @@ def route(
     pool = torch.empty(num_experts, dtype=torch.bool, device=device)
     # on one rank the launch needs no map
     place = placement if isinstance(policy, Knobs) else placement_of(policy, placement, num_experts, device)
-    counted_row = None if tally is None else tally.data[tally.row[layer]]
+    row = 0 if tally is None else tally.row[layer]
+    if tally is None:  # what counts nothing runs the same kernel: under TP all ranks must choose alike
+        physical = num_experts if place is None else place.ranks * place.slots
+        tally = uncounted(physical, 1 if place is None else place.ranks, device)
     columns = triton.next_power_of_2(num_experts)
     route_kernel[(triton.cdiv(batch, ROWS_PER_PROGRAM) + 1,)](
         router_logits,
@@ -88,8 +91,10 @@ def route(
         None if place is None else place.home,
         num_real,
         batch,
-        counted_row,
-        None if tally is None else tally.counting,
+        tally.data[row],
+        tally.counting,
+        tally.num_experts,
+        int(tally.placed),
         layer,
         N=num_experts,
         K=k,
@@ -103,9 +108,7 @@ def route(
         COUNT_ON_DEVICE=isinstance(num_real, torch.Tensor),
         ALL_REAL=num_real is None,
         TABLE=TABLE_BATCHES,
-        TALLIED=0 if tally is None else tally.num_experts,
-        RANKS=1 if tally is None else tally.ranks,
-        PLACED=tally is not None and tally.placed,
+        RANKS=1 if tally.placed and place is None else tally.ranks,
         POOL_RANKS=1 if place is None else place.ranks,
         SLOTS_OF_RANK=num_experts if place is None else place.slots,
         REPLICAS=1 if place is None else place.physical.shape[1],

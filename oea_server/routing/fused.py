@@ -11,12 +11,13 @@ from __future__ import annotations
 import torch
 import triton
 
+from oea_server.routing.device_tally import DeviceTally
 from oea_server.routing.eager import Routing, Scoring, check, placement_of, width_of
 from oea_server.routing.kernel import route_kernel
 from oea_server.routing.knobs import TABLE_BATCHES, Knobs, knobs_of
 from oea_server.routing.placement import Placement
 from oea_server.routing.policy import Policy
-from oea_server.routing.tally import Tally, uncounted
+from oea_server.routing.tally import NO_LAYER, Tally, uncounted
 
 MAX_BATCH, MAX_EXPERTS, MAX_WIDTH = 128, 512, 16
 """Beyond these the redundant phase 1 would take longer than the launches it saves."""
@@ -70,10 +71,10 @@ def route(
     pool = torch.empty(num_experts, dtype=torch.bool, device=device)
     # on one rank the launch needs no map
     place = placement if isinstance(policy, Knobs) else placement_of(policy, placement, num_experts, device)
-    row = 0 if tally is None else tally.row[layer]
+    counted = layer
     if tally is None:  # what counts nothing runs the same kernel: under TP all ranks must choose alike
         physical = num_experts if place is None else place.ranks * place.slots
-        tally = uncounted(physical, 1 if place is None else place.ranks, device)
+        tally, counted = uncounted(physical, 1 if place is None else place.ranks, device), NO_LAYER
     columns = triton.next_power_of_2(num_experts)
     route_kernel[(triton.cdiv(batch, ROWS_PER_PROGRAM) + 1,)](
         router_logits,
@@ -91,7 +92,7 @@ def route(
         None if place is None else place.home,
         num_real,
         batch,
-        tally.data[row],
+        tally.data[tally.row[counted]],
         tally.counting,
         tally.num_experts,
         int(tally.placed),
@@ -116,3 +117,46 @@ def route(
         num_warps=4,
     )
     return Routing(weights, ids, pool)
+
+
+def warm_up(
+    dtype: torch.dtype,
+    knobs: Knobs,
+    *,
+    k: int,
+    num_real: torch.Tensor | None = None,
+    renormalize: bool = True,
+    scoring: Scoring = "softmax",
+    bias: torch.Tensor | None = None,
+    tally: Tally | None = None,
+    placement: Placement | None = None,
+) -> None:
+    """Compile what decode steps launch, which takes seconds where it was not kept, before there is traffic.
+
+    One launch for a step without tokens, of which nothing is counted: it serves all layers, batches and policies, with
+    and without a tally. With one on a GPU, also the launch that counts steps of the model's own top k.
+
+    Args:
+        dtype: of the router's logits.
+        knobs: those that the steps read; the launch is made on their device.
+        num_real: as the steps have it; 0-d int32 on that device, if not given.
+        tally: the one that the steps have; it is not written.
+        The rest: see `oea_server.routing.route`.
+    """
+    device, num_experts = knobs.numbers.device, knobs.num_experts
+    nothing = torch.zeros((), dtype=torch.int32 if num_real is None else num_real.dtype, device=device)
+    like = None if tally is None else uncounted(tally.num_experts, tally.ranks, device, tally.placed)
+    route(
+        torch.zeros(1, num_experts, dtype=dtype, device=device),
+        knobs,
+        k=k,
+        renormalize=renormalize,
+        num_real=nothing,
+        layer=next(iter(knobs.row)),
+        scoring=scoring,
+        bias=bias,
+        tally=like,
+        placement=placement,
+    )
+    if isinstance(tally, DeviceTally):
+        tally.warm_up(k, nothing)

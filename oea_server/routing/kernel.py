@@ -21,9 +21,10 @@ FILL = tl.constexpr(POOLS.index("fill"))
 BUDGET = tl.constexpr(POOLS.index("budget"))
 
 
-# Read one number at a time, so nothing is gained by knowing that they lie at multiples of 16 bytes, which they do in some
-# layers only: it would be one more kernel to compile. What differs between ranks is no constexpr: one kernel for all.
+# Read one number at a time: nothing is gained by knowing that they lie at multiples of 16 bytes,
+# which they do in some layers only, and one more kernel would have to be compiled.
 PER_LAYER = ("numbers_ptr", "p_ptr", "draw_ptr", "room_ptr", "physical_ptr", "home_ptr", "bias_ptr")
+# What differs between ranks is no constexpr: under TP all of them must choose alike, to the bit.
 PER_RANK = ("tally_ptr", "counting_ptr", "tallied", "placed")
 
 
@@ -207,7 +208,7 @@ def _read(
         raw = tl.exp(logits - top[:, None])
         total = tl.sum(tl.where(inside, raw, 0.0), axis=1)
         scores = raw / (total + tl.where(row < real, 0.0, 1.0))[:, None]
-    broken = total != total  # NaN, as any score of it
+    broken = ~(total >= 0.0)  # NaN, as one of the scores is
     inside &= ~broken[:, None]
     scores = tl.where(inside, scores, 0.0)
     preference = logits

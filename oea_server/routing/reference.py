@@ -75,23 +75,17 @@ def route(
     width = policy.width(k)
     weights = torch.zeros(batch, width, dtype=torch.float32)
     ids = torch.full((batch, width), min(pool, default=0), dtype=torch.int32)
-    chosen: list[list[int]] = []
-    for i in tokens:
-        takes = list(floors[i])
+    weights[list(broken), :limit] = math.nan
+    chosen = [filled(floors[i], ranking[i][:reach], pool, limit) for i in tokens]
+    for i, takes in enumerate(chosen):
         if i in broken:
-            weights[i, :limit] = math.nan
-            chosen.append(takes)
             continue
-        for expert in ranking[i][len(takes) : reach]:
-            if len(takes) < limit and expert in pool:
-                takes.append(expert)
         kept = torch.tensor([scores[i][expert] for expert in takes], dtype=torch.float32)
         if renormalize:
             kept = kept / (kept.sum() + RENORMALIZE_EPSILON)
         ids[i] = takes[0]
         ids[i, : len(takes)] = torch.tensor(takes, dtype=torch.int32)
         weights[i, : len(takes)] = kept
-        chosen.append(takes)
 
     if tally is not None:
         ranked = rank(own)
@@ -138,6 +132,15 @@ def widened(pool: set[int], wanted: Mapping[int, int], rank_of: list[int], polic
             taken.add(expert)
             load[rank_of[expert]] += 1
     return taken
+
+
+def filled(floor: list[int], ranked: list[int], pool: set[int], limit: int) -> list[int]:
+    """A floor and the best of the pool beside it; a row without a floor is broken, and takes nothing."""
+    takes = list(floor)
+    for expert in ranked[len(floor) :] if floor else []:
+        if len(takes) < limit and expert in pool:
+            takes.append(expert)
+    return takes
 
 
 def count(

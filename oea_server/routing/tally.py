@@ -17,6 +17,9 @@ MASS_UNIT = 1 << 20
 HISTOGRAMS = 4
 SUMS = ("tokens", "assignments", "piggybacked", "mass_kept")
 
+NO_LAYER = -1
+"""The only layer of a tally that keeps nothing."""
+
 
 class Tally:
     """Histograms and sums per MoE layer, over counted decode steps.
@@ -109,6 +112,10 @@ class Tally:
         if self.ranks > 1:
             self._count(self.busiest, layer, awake.view(self.ranks, -1).sum(dim=1).max())
 
+    def add_loaded_ids(self, layer: int, ids: torch.Tensor, num_real: int | torch.Tensor | None) -> None:
+        """Count the experts that a step loaded, by ids as `add_vanilla` takes them."""
+        self.add_loaded(layer, awake_of(ids, self.num_experts, num_real))
+
     def _ranked(self, home: torch.Tensor | None) -> bool:
         """Whether it is known on which rank an expert would be read that may not have been chosen."""
         return self.ranks > 1 and not (self.placed and home is None)
@@ -199,13 +206,17 @@ def tally_on(device: torch.device, layers: Sequence[int], num_experts: int, rank
     """The tally for a device."""
     if device.type == "cpu":
         return HostTally(layers, num_experts, ranks, placed)
+    if device.type == "cuda":
+        from oea_server.routing.device_tally import DeviceTally
+
+        return DeviceTally(layers, num_experts, ranks, device, placed)
     return Tally(layers, num_experts, ranks, device, placed)
 
 
 @cache
-def uncounted(num_experts: int, ranks: int, device: torch.device) -> Tally:
-    """For steps of which nothing is kept. Never freed: captured graphs write to it."""
-    nothing = Tally([0], num_experts, ranks, device)
+def uncounted(num_experts: int, ranks: int, device: torch.device, placed: bool = False) -> Tally:
+    """For steps of which nothing is kept: one row, of no layer. Never freed, as captured graphs write to it."""
+    nothing = Tally([NO_LAYER], num_experts, ranks, device, placed)
     nothing.counting.zero_()
     return nothing
 

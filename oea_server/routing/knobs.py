@@ -48,8 +48,8 @@ class Knobs:
             policy.check(k=k, num_experts=self.num_experts)
         self.numbers.copy_(torch.stack([_rows(policy, layer, k, self.num_experts) for layer, k in self._k.items()]))
         self.p.fill_(policy.p)
-        self.room.copy_(torch.tensor(policy.room))
-        self.draw.copy_(torch.tensor([policy.name == "random", policy.seed]))
+        self.room.copy_(torch.tensor(policy.room, device="cpu"))
+        self.draw.copy_(torch.tensor([policy.name == "random", policy.seed], device="cpu"))
 
     def at(self, layer: int, num_real: int | torch.Tensor) -> Numbers:
         """The numbers for a step of `num_real` tokens, as 0-d tensors: to compare with, not to read."""

@@ -7,7 +7,7 @@ import torch
 import triton
 
 from oea_server.routing.count_kernel import CHUNK, count_kernel
-from oea_server.routing.tally import NO_LAYER, Tally
+from oea_server.routing.tally import Tally
 
 MAX_EXPERTS = 1024
 """Beyond, a program would hold more counters than it has registers for."""
@@ -31,11 +31,11 @@ class DeviceTally(Tally):
     def warm_up(self, k: int, num_real: torch.Tensor) -> None:
         """Compile what counts steps of k experts a token, on a tally like this one."""
         device = self.data.device
-        other = DeviceTally([NO_LAYER], self.num_experts, self.ranks, device, self.placed)
+        other = DeviceTally([0], self.num_experts, self.ranks, device, self.placed)
         ids = torch.zeros(1, k, dtype=torch.int32, device=device)
-        other.add_vanilla(NO_LAYER, ids, num_real)
+        other.add_vanilla(0, ids, num_real)
         if self.placed:
-            other.add_loaded_ids(NO_LAYER, ids, num_real)
+            other.add_loaded_ids(0, ids, num_real)
 
     def _launch(self, layer: int, ids: torch.Tensor, num_real: int | torch.Tensor | None, *, vanilla: bool) -> None:
         if ids.stride(1) != 1:

@@ -17,7 +17,7 @@ from oea_server.routing.kernel import route_kernel
 from oea_server.routing.knobs import TABLE_BATCHES, Knobs, knobs_of
 from oea_server.routing.placement import Placement
 from oea_server.routing.policy import Policy
-from oea_server.routing.tally import NO_LAYER, Tally, uncounted
+from oea_server.routing.tally import Tally, uncounted
 
 MAX_BATCH, MAX_EXPERTS, MAX_WIDTH = 128, 512, 16
 """Beyond these the redundant phase 1 would take longer than the launches it saves."""
@@ -71,10 +71,10 @@ def route(
     pool = torch.empty(num_experts, dtype=torch.bool, device=device)
     # on one rank the launch needs no map
     place = placement if isinstance(policy, Knobs) else placement_of(policy, placement, num_experts, device)
-    counted = layer
+    row = 0 if tally is None else tally.row[layer]
     if tally is None:  # what counts nothing runs the same kernel: under TP all ranks must choose alike
         physical = num_experts if place is None else place.ranks * place.slots
-        tally, counted = uncounted(physical, 1 if place is None else place.ranks, device), NO_LAYER
+        tally = uncounted(physical, 1 if place is None else place.ranks, device)
     columns = triton.next_power_of_2(num_experts)
     route_kernel[(triton.cdiv(batch, ROWS_PER_PROGRAM) + 1,)](
         router_logits,
@@ -92,7 +92,7 @@ def route(
         None if place is None else place.home,
         num_real,
         batch,
-        tally.data[tally.row[counted]],
+        tally.data[row],
         tally.counting,
         tally.num_experts,
         int(tally.placed),
@@ -133,7 +133,7 @@ def warm_up(
 ) -> None:
     """Compile what decode steps launch, which takes seconds where it was not kept, before there is traffic.
 
-    One launch for a step without tokens, of which nothing is counted: it serves all layers, batches and policies, with
+    One launch for a step without tokens, which is counted nowhere: it serves all layers, batches and policies, with
     and without a tally. With one on a GPU, also the launch that counts steps of the model's own top k.
 
     Args:
@@ -143,16 +143,16 @@ def warm_up(
         tally: the one that the steps have; it is not written.
         The rest: see `oea_server.routing.route`.
     """
-    device, num_experts = knobs.numbers.device, knobs.num_experts
+    device, num_experts, layer = knobs.numbers.device, knobs.num_experts, next(iter(knobs.row))
     nothing = torch.zeros((), dtype=torch.int32 if num_real is None else num_real.dtype, device=device)
-    like = None if tally is None else uncounted(tally.num_experts, tally.ranks, device, tally.placed)
+    like = None if tally is None else Tally([layer], tally.num_experts, tally.ranks, device, tally.placed)
     route(
         torch.zeros(1, num_experts, dtype=dtype, device=device),
         knobs,
         k=k,
         renormalize=renormalize,
         num_real=nothing,
-        layer=next(iter(knobs.row)),
+        layer=layer,
         scoring=scoring,
         bias=bias,
         tally=like,

@@ -17,9 +17,6 @@ MASS_UNIT = 1 << 20
 HISTOGRAMS = 4
 SUMS = ("tokens", "assignments", "piggybacked", "mass_kept")
 
-NO_LAYER = -1
-"""The only layer of a tally that keeps nothing."""
-
 
 class Tally:
     """Histograms and sums per MoE layer, over counted decode steps.
@@ -214,9 +211,9 @@ def tally_on(device: torch.device, layers: Sequence[int], num_experts: int, rank
 
 
 @cache
-def uncounted(num_experts: int, ranks: int, device: torch.device, placed: bool = False) -> Tally:
-    """For steps of which nothing is kept: one row, of no layer. Never freed, as captured graphs write to it."""
-    nothing = Tally([NO_LAYER], num_experts, ranks, device, placed)
+def uncounted(num_experts: int, ranks: int, device: torch.device) -> Tally:
+    """For steps of which nothing is kept: one row for all layers. Never freed, as captured graphs write to it."""
+    nothing = Tally([0], num_experts, ranks, device)
     nothing.counting.zero_()
     return nothing
 

@@ -1,13 +1,12 @@
 """What `fused.route` and a `DeviceTally` compile for a GPU that is not there: Triton's own just-in-time path on CPU
-tensors, so that what it specialises by is the real thing. Nothing runs. `python -m tests.unit.compiled_launches CASE`
-prints one JSON object; Triton must not be in its interpreter."""
+tensors, so that what it specialises by is the real thing. Nothing runs. `python -m tests.unit.compiled_launches` prints
+one JSON object, by case; Triton must not be in its interpreter."""
 
 from __future__ import annotations
 
 import json
 import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -34,14 +33,15 @@ launched: list[str] = []
 
 
 class Compiler(GPUDriver):  # type: ignore[misc]
-    """As much of a driver as a launch asks for."""
+    """As much of a driver as a launch asks for; a device of its own for each compute capability."""
 
     def __init__(self, capability: int) -> None:
         self.capability = capability
         self.utils = self
         self.launcher_cls = lambda source, metadata: lambda *arguments: launched.append(metadata.hash)
         self.get_device_capability = lambda device: divmod(capability, 10)
-        self.get_current_stream = self.get_current_device = lambda *device: 0
+        self.get_current_stream = lambda device: 0
+        self.get_current_device = lambda: capability
         self.load_binary = lambda *arguments: (1, 1, 0, 0, 1024)
         self.get_device_properties = lambda device: {"max_shared_mem": 232_448}
 
@@ -124,7 +124,9 @@ def compiled() -> dict[str, Any]:
     kernels = [
         {"name": each.__name__, **look(built)}
         for each in (route_kernel, count_kernel)
-        for built in each.device_caches[0][0].values()
+        for kernels, *_ in each.device_caches.values()
+        for built in kernels.values()
+        if built.metadata.hash in launched
     ]
     return {"launched": [launched.index(each) for each in launched], "kernels": kernels}
 
@@ -151,7 +153,12 @@ CASES: dict[str, tuple[int, Callable[[], dict[str, Any]]]] = {
     "ampere": (80, lambda: one_rank(torch.float16, 512, 10)),
 }
 
-if __name__ == "__main__":
-    capability, case = CASES[sys.argv[1]]
+
+def compile_case(capability: int, case: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    launched.clear()
     triton.runtime.driver.set_active(Compiler(capability))
-    print(json.dumps(case()))
+    return case()
+
+
+if __name__ == "__main__":
+    print(json.dumps({name: compile_case(*case) for name, case in CASES.items()}))

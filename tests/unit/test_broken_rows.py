@@ -162,7 +162,7 @@ def test_a_step_of_broken_rows_alone(name: str, of: str) -> None:
     assert routing.weights.isnan().any(dim=1).all()
     assert not routing.pool.any()
     assert tally.sums[0].tolist() == [3, 0, 0, 0]
-    assert (tally.unique[0, 0], tally.vanilla[0, 0]) == (1, 1)
+    assert tally.unique[0, 0] == tally.vanilla[0, 0] == 1
 
 
 @every_router
@@ -183,27 +183,23 @@ def test_the_mass_moves_on_after_it(name: str) -> None:
 
 @every_router
 def test_a_bias_that_prefers_the_weightless_keeps_the_mass_in_bounds(name: str) -> None:
-    """A token that may only take others than its own top k, which weigh 1e30 times as much."""
+    """The first token's own top k weigh nothing, and it finds the second one's expert awake, which weighs a lot."""
     given = torch.full((2, N), -70.0)
-    given[:, 8:] = 3.0
-    given[1, 8:] = -80.0
+    given[0, 8:] = 0.0
+    given[1, 9] = 3.0
     bias = torch.zeros(N)
-    bias[:8] = torch.linspace(9, 2, 8)
-    policy = Policy.oea(1, k_max=8)
-    tally = tally_for(name)
-    given[0, 9] = 40.0
-    call(name, given, policy, scoring="sigmoid", bias=on_device(name, bias), tally=tally)
-    random = tally_for(name)
-    call(name, given, Policy.random(1), scoring="sigmoid", bias=on_device(name, bias), tally=random)
-    for each in (tally, random):
-        assert 0 <= int(each.sums[0, 3]) <= int(each.sums[0, 1]) * MASS_UNIT
-    assert int(random.sums[0, 3]) > 0
+    bias[:8] = torch.linspace(0.7, 0.6, 8)
+    for policy in (Policy.oea(1), Policy.random(1)):
+        tally = tally_for(name)
+        routing = call(name, given, policy, scoring="sigmoid", bias=on_device(name, bias), tally=tally)
+        assert routing.weights[0, 1] > 0.9 or policy.name == "random"
+        assert MASS_UNIT < int(tally.sums[0, 3]) <= int(tally.sums[0, 1]) * MASS_UNIT
 
 
 @pytest.mark.parametrize("make", [HostTally, Tally], ids=["host", "device"])
 def test_a_tally_bounds_what_it_is_told(make: Any) -> None:
     tally = make([0], N, 2) if make is HostTally else make([0], N, 2, CPU)
-    kept = torch.tensor([NAN, INF, -INF, 1e30, 0.5, 0.5])
+    kept = torch.tensor([NAN, INF, -1.0, 1e30, 0.5, 0.5])
     used = torch.ones(6, 2, dtype=torch.bool)
     used[0], used[5] = False, False
     vanilla = torch.tensor([[-1, -1], [0, 1], [0, 1], [0, 1], [2, 3], [9, 9]])

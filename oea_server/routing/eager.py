@@ -97,7 +97,9 @@ def route(
         knobs = policy if isinstance(policy, Knobs) else knobs_of(policy, layer, k, num_experts, device)
         numbers = knobs.at(layer, tokens)
     is_token = (arange(batch, device) < tokens)[:, None]
-    real = is_token & ~scores.isnan().any(dim=-1, keepdim=True)  # a broken row counts, and is else a pad row
+    # softmax spreads a NaN over its row, and a sum meets it wherever it is
+    sample = scores[..., :1] if scoring == "softmax" else scores.sum(dim=-1, keepdim=True)
+    real = is_token & ~sample.isnan()  # a broken row is a token, and else a pad row
 
     best = keys.topk(k, dim=-1).values
     guaranteed = floor(best, scores, numbers, policy.p, scoring, real)

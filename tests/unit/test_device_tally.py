@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from oea_server.routing import device_tally
+from oea_server.routing import Policy, device_tally, fused
 from oea_server.routing.device_tally import DeviceTally
+from oea_server.routing.knobs import Knobs
+from oea_server.routing.placement import contiguous
 from oea_server.routing.tally import Tally, tally_on
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -81,9 +83,14 @@ def test_more_experts_than_a_program_holds_are_left_to_torch() -> None:
 
 
 def test_warming_up_counts_nothing() -> None:
-    tally = DeviceTally([0], 16, 2, DEVICE, placed=True)
-    tally.warm_up(4, torch.zeros((), dtype=torch.int32, device=DEVICE))
+    """What it compiles: `test_fused_compiles`."""
+    tally, knobs = DeviceTally([5], 16, 2, DEVICE, placed=True), Knobs({5: 4}, 16, DEVICE)
+    knobs.write(Policy.oea(2))
+    place, numbers = contiguous(16, 2, DEVICE), knobs.numbers.clone()
+    fused.warm_up(torch.bfloat16, knobs, k=4, tally=tally, placement=place)
+    fused.warm_up(torch.float32, knobs, k=4, num_real=torch.tensor(3, device=DEVICE), scoring="sigmoid")
     assert not tally.data.any()
+    assert torch.equal(knobs.numbers, numbers)
 
 
 def test_a_gpu_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:

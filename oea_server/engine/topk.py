@@ -19,7 +19,6 @@ from oea_server.engine import runtime
 from oea_server.engine.placed import dispatched
 from oea_server.engine.routers import Router
 from oea_server.engine.runtime import Runtime
-from oea_server.routing.tally import awake_of
 
 
 def around_select_experts(
@@ -66,7 +65,7 @@ def count(now: Runtime, router: Router, router_logits: torch.Tensor, topk_ids: t
     if tally is not None and vanilla:
         tally.add_vanilla(router.layer, topk_ids, now.num_real(len(router_logits)))
     elif tally is not None and tally.placed:
-        tally.add_loaded(router.layer, awake_of(topk_ids, tally.num_experts, now.num_real(len(router_logits))))
+        tally.add_loaded_ids(router.layer, topk_ids, now.num_real(len(router_logits)))
 
 
 def choose(

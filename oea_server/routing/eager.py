@@ -33,7 +33,7 @@ class Routing(NamedTuple):
     """[B, width] float32; 0 in unused slots and pad rows."""
     ids: torch.Tensor
     """[B, width] int32, best first. Unused slots repeat the token's best expert and pad rows an
-    expert of the pool, both with weight 0: they wake nobody."""
+    expert of the pool, both with weight 0: they wake nobody. So do broken rows, with weight NaN."""
     pool: torch.Tensor
     """[N] bool: the experts this step loads."""
 
@@ -60,7 +60,7 @@ def route(
         k: the model's experts per token.
         renormalize: divide the weights by their sum (Qwen3-MoE's norm_topk_prob).
         num_real: rows that are tokens; the rest pad a CUDA graph. None means all; a 0-d integer
-            tensor on the logits' device keeps the count out of the graph.
+            tensor on the logits' device keeps the count out of the graph. Read as at least 0, at most B.
         layer: selects a per-layer k0 and separates random draws.
         scoring: how logits become scores (Qwen3-MoE: softmax; DeepSeek-V3, GLM-4.5: sigmoid).
         bias: [N] float32, added to the scores to choose, never to weigh (DeepSeek-V3's
@@ -71,6 +71,13 @@ def route(
     Returns:
         Routing: weights [B, width] float32, ids [B, width] int32, pool [N] bool, where width is k
         (or a `Policy`'s k_max if that is more). Ties go to the lowest expert id.
+
+    A broken row, one with a score that is NaN (softmax: any logit NaN or +inf, or all of them
+    -inf; sigmoid: any logit NaN), changes nothing for its neighbours: it has no floor and no vote,
+    and adds nothing to the pool. Like a pad row it names an expert of the pool (0 if that is
+    empty). Its weights are NaN in every slot that a token may use, so that whatever reads the
+    answer still sees it. It is a token of the step, to the schedule and in the tally, which takes
+    no expert and keeps no mass. A single -inf masks an expert and breaks nothing.
 
     Raises:
         ValueError: k or a knob is out of bounds for N experts.
@@ -83,13 +90,16 @@ def route(
     scores = logits.softmax(dim=-1) if scoring == "softmax" else logits.sigmoid()
     own = sort_keys(logits if bias is None else scores + bias)
     keys = own if isinstance(policy, Policy) and policy.name != "random" else drawn(own, router_logits, policy, layer)
-    tokens = batch if num_real is None else num_real
+    tokens = tokens_of(batch, num_real)
     if isinstance(policy, Policy) and isinstance(tokens, int):
         numbers = policy.numbers(tokens, layer, k=k, num_experts=num_experts)
     else:
         knobs = policy if isinstance(policy, Knobs) else knobs_of(policy, layer, k, num_experts, device)
         numbers = knobs.at(layer, tokens)
-    real = None if num_real is None else (arange(batch, device) < num_real)[:, None]
+    is_token = (arange(batch, device) < tokens)[:, None]
+    # softmax spreads a NaN over its row, and a sum meets it wherever it is
+    sample = scores[..., :1] if scoring == "softmax" else scores.sum(dim=-1, keepdim=True)
+    real = is_token & ~sample.isnan()  # a broken row is a token, and else a pad row
 
     best = keys.topk(k, dim=-1).values
     guaranteed = floor(best, scores, numbers, policy.p, scoring, real)
@@ -106,11 +116,23 @@ def route(
             pool = widen.widen(pool, wanted, home, place, room)
     chosen, used = fill(keys, best, pool, numbers, width_of(policy, k), real)
     routing, mass = weigh(chosen, used, pool, scores, renormalize, real)
+    spoilt = is_token & ~real & (arange(used.shape[-1], device) < numbers.limit)
+    routing = routing._replace(weights=routing.weights.masked_fill(spoilt, torch.nan))
     if tally is not None:
         vanilla = expert_of(best if keys is own else own.topk(k, dim=-1).values)
         kept = mass / (scores.gather(-1, vanilla).sum(dim=-1) + RENORMALIZE_EPSILON)
-        tally.add_routed(layer, pool, vanilla, guaranteed, used, kept, num_real, None if place is None else place.home)
+        vanilla = vanilla.where(real, -1)
+        tally.add_routed(layer, pool, vanilla, guaranteed, used, kept, tokens, None if place is None else place.home)
     return routing
+
+
+def tokens_of(batch: int, num_real: int | torch.Tensor | None) -> int | torch.Tensor:
+    """The real rows of a batch: never more than it has, never fewer than none."""
+    if num_real is None:
+        return batch
+    if isinstance(num_real, int):
+        return min(max(num_real, 0), batch)
+    return num_real.clamp(0, batch)
 
 
 def check(router_logits: torch.Tensor, policy: Policy | Knobs, k: int) -> None:

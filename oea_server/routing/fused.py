@@ -11,12 +11,13 @@ from __future__ import annotations
 import torch
 import triton
 
+from oea_server.routing.device_tally import DeviceTally
 from oea_server.routing.eager import Routing, Scoring, check, placement_of, width_of
 from oea_server.routing.kernel import route_kernel
 from oea_server.routing.knobs import TABLE_BATCHES, Knobs, knobs_of
 from oea_server.routing.placement import Placement
 from oea_server.routing.policy import Policy
-from oea_server.routing.tally import Tally
+from oea_server.routing.tally import Tally, uncounted
 
 MAX_BATCH, MAX_EXPERTS, MAX_WIDTH = 128, 512, 16
 """Beyond these the redundant phase 1 would take longer than the launches it saves."""
@@ -70,7 +71,10 @@ def route(
     pool = torch.empty(num_experts, dtype=torch.bool, device=device)
     # on one rank the launch needs no map
     place = placement if isinstance(policy, Knobs) else placement_of(policy, placement, num_experts, device)
-    counted_row = None if tally is None else tally.data[tally.row[layer]]
+    row = 0 if tally is None else tally.row[layer]
+    if tally is None:  # what counts nothing runs the same kernel: under TP all ranks must choose alike
+        physical = num_experts if place is None else place.ranks * place.slots
+        tally = uncounted(physical, 1 if place is None else place.ranks, device)
     columns = triton.next_power_of_2(num_experts)
     route_kernel[(triton.cdiv(batch, ROWS_PER_PROGRAM) + 1,)](
         router_logits,
@@ -88,8 +92,10 @@ def route(
         None if place is None else place.home,
         num_real,
         batch,
-        counted_row,
-        None if tally is None else tally.counting,
+        tally.data[row],
+        tally.counting,
+        tally.num_experts,
+        int(tally.placed),
         layer,
         N=num_experts,
         K=k,
@@ -103,9 +109,7 @@ def route(
         COUNT_ON_DEVICE=isinstance(num_real, torch.Tensor),
         ALL_REAL=num_real is None,
         TABLE=TABLE_BATCHES,
-        TALLIED=0 if tally is None else tally.num_experts,
-        RANKS=1 if tally is None else tally.ranks,
-        PLACED=tally is not None and tally.placed,
+        RANKS=1 if tally.placed and place is None else tally.ranks,
         POOL_RANKS=1 if place is None else place.ranks,
         SLOTS_OF_RANK=num_experts if place is None else place.slots,
         REPLICAS=1 if place is None else place.physical.shape[1],
@@ -113,3 +117,46 @@ def route(
         num_warps=4,
     )
     return Routing(weights, ids, pool)
+
+
+def warm_up(
+    dtype: torch.dtype,
+    knobs: Knobs,
+    *,
+    k: int,
+    num_real: torch.Tensor | None = None,
+    renormalize: bool = True,
+    scoring: Scoring = "softmax",
+    bias: torch.Tensor | None = None,
+    tally: Tally | None = None,
+    placement: Placement | None = None,
+) -> None:
+    """Compile what decode steps launch, which takes seconds where it was not kept, before there is traffic.
+
+    One launch for a step without tokens, which is counted nowhere: it serves all layers, batches and policies, with
+    and without a tally. With one on a GPU, also the launch that counts steps of the model's own top k.
+
+    Args:
+        dtype: of the router's logits.
+        knobs: those that the steps read; the launch is made on their device.
+        num_real: as the steps have it; 0-d int32 on that device, if not given.
+        tally: the one that the steps have; it is not written.
+        The rest: see `oea_server.routing.route`.
+    """
+    device, num_experts, layer = knobs.numbers.device, knobs.num_experts, next(iter(knobs.row))
+    nothing = torch.zeros((), dtype=torch.int32 if num_real is None else num_real.dtype, device=device)
+    like = None if tally is None else Tally([layer], tally.num_experts, tally.ranks, device, tally.placed)
+    route(
+        torch.zeros(1, num_experts, dtype=dtype, device=device),
+        knobs,
+        k=k,
+        renormalize=renormalize,
+        num_real=nothing,
+        layer=layer,
+        scoring=scoring,
+        bias=bias,
+        tally=like,
+        placement=placement,
+    )
+    if isinstance(tally, DeviceTally):
+        tally.warm_up(k, nothing)

@@ -78,7 +78,7 @@ def route(
             placement=placement,
         )
     batch, num_experts = router_logits.shape
-    tokens = batch if num_real is None else int(num_real)
+    tokens = batch if num_real is None else min(max(int(num_real), 0), batch)
     floor, limit, reach = _numbers(policy, tokens, layer, k, num_experts)
     if router_logits.dtype not in (torch.bfloat16, torch.float32) or not router_logits.is_contiguous():
         router_logits = router_logits.float().contiguous()
@@ -199,6 +199,7 @@ def _route(
     scores = np.empty((real, num_experts), dtype=np.float32)
     order = np.empty((real, num_experts), dtype=np.int32)
     best = np.empty((real, k), dtype=np.int32)
+    broken = np.zeros(real, dtype=np.bool_)
     everyone = np.arange(num_experts)
 
     # Phase 1: every token is guaranteed its best experts; together they are the pool.
@@ -206,6 +207,9 @@ def _route(
     guaranteed = 0
     for i in range(real):
         total = _score(logits[i], bias, sigmoid, scores[i], order[i])
+        if np.isnan(total):
+            broken[i] = True
+            continue
         _take(order[i], everyone, best[i])
         mass = 0.0
         for rank in range(floor):
@@ -223,7 +227,7 @@ def _route(
         out[:] = home
     if kind:
         wanted = np.zeros(num_experts, dtype=np.int64)
-        for i in range(real):
+        for i in np.flatnonzero(~broken):
             _vote(logits[i], scores[i], sigmoid, best[i], min(limit, reach, k), wanted)
         _widen(pool, wanted, home // slots, pool_ranks, budget if kind == BUDGET else 0)
 
@@ -235,7 +239,13 @@ def _route(
     near = np.empty(reach, dtype=np.int64)
     taken = 0
     kept = 0
+    # any expert that is awake will do for a row that has no best
+    anyone = np.argmax(pool)
     for i in range(real):
+        if broken[i]:
+            ids[i] = anyone
+            weights[i, :limit] = np.nan
+            continue
         candidates = awake
         if reach < num_experts:
             _take(order[i], everyone, near)
@@ -255,9 +265,9 @@ def _route(
             for expert in best[i]:
                 mass_own += scores[i, expert]
             taken += found
-            kept += int(mass_chosen / (mass_own + EPSILON) * MASS_UNIT + 0.5)
-    # any expert that is awake will do for a pad row, which has no best
-    ids[real:] = np.argmax(pool)
+            share_kept = min(mass_chosen / (mass_own + EPSILON), np.float32(found))
+            kept += int(share_kept * MASS_UNIT + 0.5)
+    ids[real:] = anyone
 
     if tallied:
         bins = tallied + 1
@@ -268,7 +278,7 @@ def _route(
             if ranks > 1:
                 tally[bins + _busiest(pool, home // share, ranks)] += once
         vanilla = np.zeros(num_experts, dtype=np.bool_)
-        for i in range(real):
+        for i in np.flatnonzero(~broken):
             vanilla[best[i]] = True
         tally[2 * bins + vanilla.sum()] += once
         if ranks > 1 and (home_address or not placed):
@@ -283,7 +293,8 @@ def _route(
 
 @compiled
 def _score(logits: Array, bias: Array, sigmoid: int, scores: Array, order: Array) -> float:
-    """One token's scores, and integers that order its experts. Returns what its router mass is a share of."""
+    """One token's scores, and integers that order its experts. Returns what its router mass is a share of: NaN in a
+    broken row, of which the rest means nothing."""
     top = np.float32(0) if sigmoid else logits.max()
     total = np.float32(0)
     for expert in range(len(logits)):
@@ -299,7 +310,7 @@ def _score(logits: Array, bias: Array, sigmoid: int, scores: Array, order: Array
     for expert in range(len(logits)):
         # negative floats run backwards; -0.0 is 0.0
         order[expert] = bits[expert] if bits[expert] >= 0 else -(1 << 31) - bits[expert]
-    return np.float64(total) + RENORMALIZE_EPSILON if sigmoid else 1.0
+    return np.float64(total) + RENORMALIZE_EPSILON if sigmoid or np.isnan(total) else 1.0
 
 
 @compiled

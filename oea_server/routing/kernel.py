@@ -21,7 +21,14 @@ FILL = tl.constexpr(POOLS.index("fill"))
 BUDGET = tl.constexpr(POOLS.index("budget"))
 
 
-@triton.jit(do_not_specialize=["num_real", "batch", "layer"])
+# Read one number at a time: nothing is gained by knowing that they lie at multiples of 16 bytes,
+# which they do in some layers only, and one more kernel would have to be compiled.
+PER_LAYER = ("numbers_ptr", "p_ptr", "draw_ptr", "room_ptr", "physical_ptr", "home_ptr", "bias_ptr")
+# What differs between ranks is no constexpr: under TP all of them must choose alike, to the bit.
+PER_RANK = ("tally_ptr", "counting_ptr", "tallied", "placed")
+
+
+@triton.jit(do_not_specialize=["num_real", "batch", "layer", *PER_LAYER, *PER_RANK])
 def route_kernel(
     logits_ptr,
     stride,
@@ -40,6 +47,8 @@ def route_kernel(
     batch,
     tally_ptr,
     counting_ptr,
+    tallied,
+    placed,
     layer,
     N: tl.constexpr,
     K: tl.constexpr,
@@ -53,9 +62,7 @@ def route_kernel(
     COUNT_ON_DEVICE: tl.constexpr,
     ALL_REAL: tl.constexpr,
     TABLE: tl.constexpr,
-    TALLIED: tl.constexpr,
     RANKS: tl.constexpr,
-    PLACED: tl.constexpr,
     POOL_RANKS: tl.constexpr,
     SLOTS_OF_RANK: tl.constexpr,
     REPLICAS: tl.constexpr,
@@ -67,6 +74,7 @@ def route_kernel(
         real = tl.load(num_real).to(tl.int32)
     else:
         real = num_real
+    real = tl.minimum(tl.maximum(real, 0), batch)
     numbers = numbers_ptr + tl.minimum(real, TABLE) * 3
     floor, limit, reach = tl.load(numbers), tl.load(numbers + 1), tl.load(numbers + 2)
     p = tl.load(p_ptr)
@@ -84,7 +92,7 @@ def route_kernel(
     guaranteed = 0
     for start in range(0, real, ROWS):
         row = start + tl.arange(0, ROWS)
-        raw, scores, own, keys = _read(
+        raw, scores, own, keys, _ = _read(
             logits_ptr, stride, bias_ptr, row, real, expert, at_random, seed, layer, N, SIGMOID, ROWS, COLUMNS
         )
         if kind != UNION:
@@ -92,7 +100,7 @@ def route_kernel(
         least = _floor(keys, scores, floor, p, SIGMOID, ROWS)
         holds = keys >= least[:, None]
         pool |= tl.max(holds.to(tl.int32), axis=0)
-        if TALLIED and me == last:
+        if me == last:
             guaranteed += tl.sum(holds.to(tl.int32))
             least = _nth_best(own, K, ROWS)
             vanilla |= tl.max((own >= least[:, None]).to(tl.int32), axis=0)
@@ -108,26 +116,24 @@ def route_kernel(
         if home_ptr is not None:
             tl.store(home_ptr + expert, home.to(tl.int32), mask=expert < N)
         tl.store(pool_ptr + expert, pool != 0, mask=expert < N)
-        if TALLIED:
-            once = tl.load(counting_ptr)
-            BINS: tl.constexpr = TALLIED + 1
-            if not PLACED:
-                tl.atomic_add(tally_ptr + tl.sum(pool), once)
-                if RANKS > 1:
-                    load = _loads(pool, home // (TALLIED // RANKS), RANKS)
-                    tl.atomic_add(tally_ptr + BINS + tl.max(load), once)
-            tl.atomic_add(tally_ptr + 2 * BINS + tl.sum(vanilla), once)
-            if RANKS > 1 and not (PLACED and home_ptr is None):
-                load = _loads(vanilla, home // (TALLIED // RANKS), RANKS)
-                tl.atomic_add(tally_ptr + 3 * BINS + tl.max(load), once)
-            sums = tally_ptr + HISTOGRAMS_ * BINS
-            tl.atomic_add(sums, real * once)
-            tl.atomic_add(sums + 2, -guaranteed * once)
+        bins = tallied + 1
+        once = tl.load(counting_ptr)
+        loaded = tl.where(placed != 0, 0, once)  # under a map, others count what is loaded
+        tl.atomic_add(tally_ptr + tl.sum(pool), loaded, sem="relaxed")
+        tl.atomic_add(tally_ptr + 2 * bins + tl.sum(vanilla), once, sem="relaxed")
+        if RANKS > 1:
+            rank_of = home // (tallied // RANKS)
+            busiest = tl.max(_loads(pool, rank_of, RANKS))
+            tl.atomic_add(tally_ptr + bins + busiest, loaded, sem="relaxed")
+            busiest = tl.max(_loads(vanilla, rank_of, RANKS))
+            tl.atomic_add(tally_ptr + 3 * bins + busiest, once, sem="relaxed")
+        sums = tally_ptr + HISTOGRAMS_ * bins
+        tl.atomic_add(sums, real * once, sem="relaxed")
+        tl.atomic_add(sums + 2, -guaranteed * once, sem="relaxed")
     else:
         # Phase 2: each token's best experts of the pool, its own floor first among them.
         row = me * OWN_ROWS + tl.arange(0, OWN_ROWS)
-        is_real = row < real
-        _, scores, own, keys = _read(
+        _, scores, own, keys, broken = _read(
             logits_ptr, stride, bias_ptr, row, real, expert, at_random, seed, layer, N, SIGMOID, OWN_ROWS, COLUMNS
         )
         is_open = (keys >= 0) & (pool != 0)[None, :]
@@ -135,9 +141,10 @@ def route_kernel(
             is_open &= keys >= _nth_largest(keys, reach, OWN_ROWS)[:, None]
         open_keys = tl.where(is_open, keys, -1)
 
-        # any expert that is awake will do for a pad row, which has no best
+        # any expert that is awake will do for a row that has no best
+        has_best = (row < real) & ~broken
         first = tl.min(tl.where(pool != 0, expert, COLUMNS), axis=0)
-        spare = tl.where(is_real, N, tl.where(first == COLUMNS, 0, first))
+        spare = tl.where(has_best, N, tl.where(first == COLUMNS, 0, first))
         slot = tl.arange(0, SLOTS)[None, :]
         weights = tl.zeros([OWN_ROWS, SLOTS], tl.float32)
         ids = tl.zeros([OWN_ROWS, SLOTS], tl.int32)
@@ -155,19 +162,20 @@ def route_kernel(
         mass = tl.sum(weights, axis=1)
         if RENORMALIZE:
             weights = weights / (mass + 1e-20)[:, None]
+        weights = tl.where(broken[:, None] & (slot < limit), float("nan"), weights)
         at = row[:, None] * WIDTH + slot
         inside = (row < batch)[:, None] & (slot < WIDTH)
         tl.store(weights_ptr + at, weights, mask=inside)
         tl.store(ids_ptr + at, ids, mask=inside)
-        if TALLIED:
-            once = tl.load(counting_ptr)
-            least = _nth_best(own, K, OWN_ROWS)
-            whole = tl.sum(tl.where(own >= least[:, None], scores, 0.0), axis=1)
-            kept = tl.where(is_real, mass / (whole + 1e-20) * MASS_UNIT_ + 0.5, 0.0).to(tl.int64)
-            sums = tally_ptr + HISTOGRAMS_ * (TALLIED + 1)
-            tl.atomic_add(sums + 1, tl.sum(taken) * once)
-            tl.atomic_add(sums + 2, tl.sum(taken) * once)
-            tl.atomic_add(sums + 3, tl.sum(kept) * once)
+        once = tl.load(counting_ptr)
+        least = _nth_best(own, K, OWN_ROWS)
+        whole = tl.sum(tl.where(own >= least[:, None], scores, 0.0), axis=1)
+        kept = tl.minimum(mass / (whole + 1e-20), taken.to(tl.float32))
+        kept = (kept * MASS_UNIT_ + 0.5).to(tl.int64)
+        sums = tally_ptr + HISTOGRAMS_ * (tallied + 1)
+        tl.atomic_add(sums + 1, tl.sum(taken) * once, sem="relaxed")
+        tl.atomic_add(sums + 2, tl.sum(taken) * once, sem="relaxed")
+        tl.atomic_add(sums + 3, tl.sum(kept) * once, sem="relaxed")
 
 
 @triton.jit
@@ -187,17 +195,21 @@ def _read(
     COLUMNS: tl.constexpr,
 ):
     """What the scores are proportional to, scores, the router's own keys and the keys to choose by, [ROWS, COLUMNS];
-    keys of -1 outside."""
+    keys of -1 outside. And which rows are broken, [ROWS] bool: they are outside."""
     inside = (row < real)[:, None] & (expert < N)[None, :]
     logits = tl.load(logits_ptr + row[:, None] * stride + expert[None, :], mask=inside, other=0.0).to(tl.float32)
     if SIGMOID:
         scores = 1.0 / (1.0 + tl.exp(-logits))
         raw = scores
+        total = tl.sum(tl.where(inside, raw, 0.0), axis=1)
     else:
         top = tl.max(tl.where(inside, logits, float("-inf")), axis=1)
         top = tl.where(row < real, top, 0.0)
         raw = tl.exp(logits - top[:, None])
-        scores = raw / (tl.sum(tl.where(inside, raw, 0.0), axis=1) + tl.where(row < real, 0.0, 1.0))[:, None]
+        total = tl.sum(tl.where(inside, raw, 0.0), axis=1)
+        scores = raw / (total + tl.where(row < real, 0.0, 1.0))[:, None]
+    broken = ~(total >= 0.0)  # NaN, as one of the scores is
+    inside &= ~broken[:, None]
     scores = tl.where(inside, scores, 0.0)
     preference = logits
     if bias_ptr is not None:
@@ -216,7 +228,7 @@ def _read(
         x = ((x ^ (x >> 13)) * 0xC2B2AE35) & 0xFFFFFFFF
         x = (x ^ (x >> 16)) & 0x7FFFFFFF
         keys = tl.where(inside, (x << ID_BITS_) + low_bits, -1)
-    return raw, scores, own, keys
+    return raw, scores, own, keys, broken
 
 
 @triton.jit

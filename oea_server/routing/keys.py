@@ -6,7 +6,7 @@ low ones: equal preferences go to the lowest id, on every device and every rank.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 
@@ -50,12 +50,17 @@ def _mix(x: torch.Tensor) -> torch.Tensor:
     return (x ^ (x >> 16)) & 0x7FFFFFFF
 
 
-@lru_cache(maxsize=256)
 def arange(n: int, device: torch.device) -> torch.Tensor:
-    """0 … n-1 on a device, made once."""
+    """0 … n-1 on a device. Never freed, as a captured graph may read it at every replay; in powers of two, so that all
+    sizes together take little."""
+    return _up_to(1 << max(n - 1, 0).bit_length(), device)[:n]
+
+
+@cache
+def _up_to(n: int, device: torch.device) -> torch.Tensor:
     return torch.arange(n, device=device)
 
 
-@lru_cache(maxsize=64)
+@cache
 def _low_bits(num_experts: int, device: torch.device) -> torch.Tensor:
     return (~torch.arange(num_experts, device=device) & ID_MASK) + OFFSET

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import torch
 
@@ -48,20 +48,20 @@ class Knobs:
             policy.check(k=k, num_experts=self.num_experts)
         self.numbers.copy_(torch.stack([_rows(policy, layer, k, self.num_experts) for layer, k in self._k.items()]))
         self.p.fill_(policy.p)
-        self.room.copy_(torch.tensor(policy.room))
-        self.draw.copy_(torch.tensor([policy.name == "random", policy.seed]))
+        self.room.copy_(torch.tensor(policy.room, device="cpu"))
+        self.draw.copy_(torch.tensor([policy.name == "random", policy.seed], device="cpu"))
 
     def at(self, layer: int, num_real: int | torch.Tensor) -> Numbers:
         """The numbers for a step of `num_real` tokens, as 0-d tensors: to compare with, not to read."""
         table = self.numbers[self.row[layer]]
         if isinstance(num_real, int):
-            return Numbers(*table[min(num_real, TABLE_BATCHES)].unbind())  # type: ignore[arg-type]
-        return Numbers(*table[num_real.clamp(max=TABLE_BATCHES).long()].unbind())  # type: ignore[arg-type]
+            return Numbers(*table[min(max(num_real, 0), TABLE_BATCHES)].unbind())  # type: ignore[arg-type]
+        return Numbers(*table[num_real.clamp(0, TABLE_BATCHES).long()].unbind())  # type: ignore[arg-type]
 
 
-@lru_cache(maxsize=1024)
+@cache
 def knobs_of(policy: Policy, layer: int, k: int, num_experts: int, device: torch.device) -> Knobs:
-    """One policy's knobs for one layer, made once."""
+    """One policy's knobs for one layer, made once and never freed: a captured graph reads them. 12 KiB."""
     knobs = Knobs({layer: k}, num_experts, device)
     knobs.write(policy)
     return knobs
@@ -75,7 +75,6 @@ def _rows(policy: Policy, layer: int, k: int, num_experts: int) -> torch.Tensor:
 @lru_cache(maxsize=1024)
 def _table(policy: Policy, layer: int, k: int, num_experts: int) -> torch.Tensor:
     # layers that share a schedule share this: 94 layers of 1025 batch sizes would take a second
-    batches = range(TABLE_BATCHES + 1)
-    return torch.tensor(
-        [policy.numbers(batch, layer, k=k, num_experts=num_experts) for batch in batches], dtype=torch.int32
-    )
+    rows = [policy.numbers(batch, layer, k=k, num_experts=num_experts) for batch in range(TABLE_BATCHES + 1)]
+    # on the host whatever torch's default device is: SGLang builds models under another one
+    return torch.tensor(rows, dtype=torch.int32, device="cpu")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -30,9 +30,9 @@ class Placement(NamedTuple):
         return self.ranks * self.slots - len(self.physical) if self.physical.shape[1] > 1 else 0
 
 
-@lru_cache(maxsize=256)
+@cache
 def contiguous(num_experts: int, ranks: int, device: torch.device) -> Placement:
-    """Equal, contiguous shares: what SGLang does unless told otherwise.
+    """Equal, contiguous shares: what SGLang does unless told otherwise. Never freed: captured graphs read it.
 
     Raises:
         ValueError: the experts do not divide over the ranks.

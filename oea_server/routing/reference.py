@@ -3,6 +3,7 @@ against it; it has the same signature and result as `oea_server.routing.route`."
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 
@@ -34,7 +35,7 @@ def route(
     if not 1 <= k <= num_experts:
         raise ValueError(f"k={k} is outside 1..{num_experts}, the number of experts")
     policy.check(k=k, num_experts=num_experts)
-    tokens = range(batch if num_real is None else int(num_real))
+    tokens = range(batch if num_real is None else min(max(int(num_real), 0), batch))
 
     logits = router_logits.cpu().float()
     scored = logits.softmax(dim=-1) if scoring == "softmax" else logits.sigmoid()
@@ -42,6 +43,7 @@ def route(
     own = logits if bias is None else scored + bias.cpu()
     preference = own if policy.name != "random" else random_keys(router_logits.cpu(), policy.seed, layer)
     ranking = rank(preference)
+    broken = {i for i in tokens if any(math.isnan(score) for score in scores[i])}
     n, limit, reach = policy.numbers(len(tokens), layer, k=k, num_experts=num_experts)
 
     # Phase 1: every token is guaranteed its best experts; together they are the pool.
@@ -50,7 +52,7 @@ def route(
         guaranteed: list[int] = []
         mass = 0.0
         total = 1.0 if scoring == "softmax" else sum(scores[i])
-        for expert in ranking[i][:n]:
+        for expert in ranking[i][:n] if i not in broken else []:
             if policy.p < 1.0 and mass / (total + RENORMALIZE_EPSILON) >= policy.p:
                 break
             guaranteed.append(expert)
@@ -63,7 +65,7 @@ def route(
     home = homes(pool, place)
     place.home.copy_(torch.tensor(home))
     wanted: dict[int, int] = defaultdict(int)
-    for i in tokens:
+    for i in set(tokens) - broken:
         likes = (logits[i] - logits[i].max()).exp() if scoring == "softmax" else scored[i]
         for expert, vote in list(votes_of(likes, ranking[i][:k]).items())[: min(limit, reach)]:
             wanted[expert] += vote
@@ -73,22 +75,21 @@ def route(
     width = policy.width(k)
     weights = torch.zeros(batch, width, dtype=torch.float32)
     ids = torch.full((batch, width), min(pool, default=0), dtype=torch.int32)
-    chosen: list[list[int]] = []
-    for i in tokens:
-        takes = list(floors[i])
-        for expert in ranking[i][len(takes) : reach]:
-            if len(takes) < limit and expert in pool:
-                takes.append(expert)
+    weights[list(broken), :limit] = math.nan
+    chosen = [filled(floors[i], ranking[i][:reach], pool, limit) for i in tokens]
+    for i, takes in enumerate(chosen):
+        if i in broken:
+            continue
         kept = torch.tensor([scores[i][expert] for expert in takes], dtype=torch.float32)
         if renormalize:
             kept = kept / (kept.sum() + RENORMALIZE_EPSILON)
         ids[i] = takes[0]
         ids[i, : len(takes)] = torch.tensor(takes, dtype=torch.int32)
         weights[i, : len(takes)] = kept
-        chosen.append(takes)
 
     if tally is not None:
-        vanilla = [ranked[:k] for ranked in rank(own)[: len(tokens)]]
+        ranked = rank(own)
+        vanilla = [ranked[i][:k] if i not in broken else [] for i in tokens]
         count(tally, layer, pool, floors, chosen, vanilla, scores, home if placement or not tally.placed else None)
     awake = torch.zeros(num_experts, dtype=torch.bool)
     awake[list(pool)] = True
@@ -133,6 +134,15 @@ def widened(pool: set[int], wanted: Mapping[int, int], rank_of: list[int], polic
     return taken
 
 
+def filled(floor: list[int], ranked: list[int], pool: set[int], limit: int) -> list[int]:
+    """A floor and the best of the pool beside it; a row without a floor is broken, and takes nothing."""
+    takes = list(floor)
+    for expert in ranked[len(floor) :] if floor else []:
+        if len(takes) < limit and expert in pool:
+            takes.append(expert)
+    return takes
+
+
 def count(
     tally: Tally,
     layer: int,
@@ -157,5 +167,6 @@ def count(
         tally.vanilla_busiest[row, max(on_rank.values(), default=0)] += once
     for i, takes in enumerate(chosen):
         kept = sum(scores[i][e] for e in takes) / (sum(scores[i][e] for e in vanilla[i]) + RENORMALIZE_EPSILON)
+        kept = min(kept, len(takes))
         each = [1, len(takes), len(takes) - len(floors[i]), int(kept * MASS_UNIT + 0.5)]
         tally.sums[row] += torch.tensor(each) * once

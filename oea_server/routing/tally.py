@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -84,17 +85,20 @@ class Tally:
 
         Args:
             pool: [N] bool, what the step loads.
-            vanilla: [B, k], each token's own top k.
+            vanilla: [B, k], each token's own top k; -1 in a broken row.
             guaranteed: [B, k] bool, its floor; False in pad rows.
             used: [B, width] bool, the slots that it takes; False in pad rows.
-            kept: [B] share of its top k's router mass that the experts it takes hold.
+            kept: [B] share of its top k's router mass that the experts it takes hold. Counted from 0 (NaN too) to as
+                many as it takes: more only a router can whose bias prefers experts that weigh next to nothing.
             home: [N], the physical expert that each is read from; as numbered, if not given.
         """
         if not self.placed:
             self.add_loaded(layer, self._at_home(pool, home))
         real = _real(kept, num_real)
-        taken = used.sum()
-        mass = torch.where(real, kept * MASS_UNIT + 0.5, 0.0).long().sum()
+        each = used.sum(dim=-1)
+        taken = each.sum()
+        share = torch.where(real & (kept > 0), kept, 0.0)  # and not NaN
+        mass = (torch.minimum(share, each) * MASS_UNIT + 0.5).long().sum()
         awake = awake_of(vanilla, len(pool), num_real)
         sums = (real.sum(), taken, taken - guaranteed.sum(), mass)
         self._add(layer, awake, self._at_home(awake, home) if self._ranked(home) else None, sums)
@@ -104,6 +108,10 @@ class Tally:
         self._count(self.unique, layer, awake.sum())
         if self.ranks > 1:
             self._count(self.busiest, layer, awake.view(self.ranks, -1).sum(dim=1).max())
+
+    def add_loaded_ids(self, layer: int, ids: torch.Tensor, num_real: int | torch.Tensor | None) -> None:
+        """Count the experts that a step loaded, by ids as `add_vanilla` takes them."""
+        self.add_loaded(layer, awake_of(ids, self.num_experts, num_real))
 
     def _ranked(self, home: torch.Tensor | None) -> bool:
         """Whether it is known on which rank an expert would be read that may not have been chosen."""
@@ -142,9 +150,9 @@ class HostTally(Tally):
         """Where each layer's row of `data` lies."""
 
     def add_vanilla(self, layer: int, ids: torch.Tensor, num_real: int | torch.Tensor | None) -> None:
-        tokens = len(ids) if num_real is None else int(num_real)
+        tokens = _tokens(ids, num_real)
         awake = np.zeros(self.num_experts + 1, dtype=bool)
-        awake[ids.numpy()[:tokens]] = True  # -1 is the last column
+        awake[np.maximum(ids.numpy()[:tokens], -1)] = True  # -1 is the last column
         self._load(layer, awake[:-1])
         self._end(layer, awake[:-1], awake[:-1], (tokens, tokens * ids.shape[1], 0, tokens * MASS_UNIT))
 
@@ -159,13 +167,16 @@ class HostTally(Tally):
         num_real: int | torch.Tensor | None,
         home: torch.Tensor | None = None,
     ) -> None:
-        tokens = len(kept) if num_real is None else int(num_real)
+        tokens = _tokens(kept, num_real)
         if not self.placed:
             self._load(layer, self._at_home(pool, home).numpy())
-        awake = np.zeros(len(pool), dtype=bool)
+        awake = np.zeros(len(pool) + 1, dtype=bool)
         awake[vanilla.numpy()[:tokens]] = True
-        taken = int(np.count_nonzero(used.numpy()))
-        mass = int((kept.numpy()[:tokens] * MASS_UNIT + 0.5).astype(np.int64).sum())
+        awake = awake[:-1]
+        each = np.count_nonzero(used.numpy()[:tokens], axis=-1)
+        taken = int(each.sum())
+        share = np.minimum(np.where(kept.numpy()[:tokens] > 0, kept.numpy()[:tokens], 0), each.astype(np.float32))
+        mass = int((share * MASS_UNIT + 0.5).astype(np.int64).sum())
         at_home = self._at_home(torch.from_numpy(awake), home).numpy() if self._ranked(home) else None
         sums = (tokens, taken, taken - int(np.count_nonzero(guaranteed.numpy())), mass)
         self._end(layer, awake, at_home, sums)
@@ -192,7 +203,19 @@ def tally_on(device: torch.device, layers: Sequence[int], num_experts: int, rank
     """The tally for a device."""
     if device.type == "cpu":
         return HostTally(layers, num_experts, ranks, placed)
+    if device.type == "cuda":
+        from oea_server.routing.device_tally import DeviceTally
+
+        return DeviceTally(layers, num_experts, ranks, device, placed)
     return Tally(layers, num_experts, ranks, device, placed)
+
+
+@cache
+def uncounted(num_experts: int, ranks: int, device: torch.device) -> Tally:
+    """For steps of which nothing is kept: one row for all layers. Never freed, as captured graphs write to it."""
+    nothing = Tally([0], num_experts, ranks, device)
+    nothing.counting.zero_()
+    return nothing
 
 
 def awake_of(ids: torch.Tensor, num_experts: int, num_real: int | torch.Tensor | None = None) -> torch.Tensor:
@@ -201,6 +224,10 @@ def awake_of(ids: torch.Tensor, num_experts: int, num_real: int | torch.Tensor |
     where = torch.where(ids < 0, num_experts, ids).long().flatten()  # a last column takes what wakes nobody
     awake = torch.zeros(num_experts + 1, dtype=torch.bool, device=ids.device)
     return awake.index_fill_(0, where, True)[:num_experts]
+
+
+def _tokens(rows: torch.Tensor, num_real: int | torch.Tensor | None) -> int:
+    return len(rows) if num_real is None else min(max(int(num_real), 0), len(rows))
 
 
 def _real(rows: torch.Tensor, num_real: int | torch.Tensor | None) -> torch.Tensor:

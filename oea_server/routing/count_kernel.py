@@ -1,0 +1,63 @@
+"""The kernel of `oea_server.routing.device_tally`: what ids load, counted in one program."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from oea_server.routing.tally import HISTOGRAMS, MASS_UNIT
+
+HISTOGRAMS_ = tl.constexpr(HISTOGRAMS)
+MASS_UNIT_ = tl.constexpr(MASS_UNIT)
+
+CHUNK = 512
+"""Ids that are read at once: four per thread."""
+
+# read one number at a time: see kernel.py
+NUMBERS = ("num_real", "batch", "stride", "tally_ptr", "counting_ptr", "num_experts")
+
+
+@triton.jit(do_not_specialize=NUMBERS)
+def count_kernel(
+    ids_ptr,
+    stride,
+    num_real,
+    batch,
+    tally_ptr,
+    counting_ptr,
+    num_experts,
+    K: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    RANKS: tl.constexpr,
+    BINS_OF_RANKS: tl.constexpr,
+    VANILLA: tl.constexpr,
+    COUNT_ON_DEVICE: tl.constexpr,
+    CHUNK: tl.constexpr,
+):
+    real = tl.load(num_real).to(tl.int32) if COUNT_ON_DEVICE else num_real
+    real = tl.minimum(tl.maximum(real, 0), batch)
+    times = tl.zeros([COLUMNS], tl.int32)
+    for start in range(0, real * K, CHUNK):
+        at = start + tl.arange(0, CHUNK)
+        inside = at < real * K
+        ids = tl.load(ids_ptr + (at // K) * stride + at % K, mask=inside, other=-1).to(tl.int32)
+        times += tl.histogram(ids, COLUMNS, mask=(ids >= 0) & (ids < num_experts))
+    awake = (times > 0).to(tl.int32)
+
+    once = tl.load(counting_ptr)
+    bins = num_experts + 1
+    loaded = tl.sum(awake)
+    tl.atomic_add(tally_ptr + loaded, once, sem="relaxed")
+    if RANKS > 1:
+        rank_of = tl.arange(0, COLUMNS) // (num_experts // RANKS)
+        busiest = tl.max(tl.histogram(rank_of, BINS_OF_RANKS, mask=awake != 0))
+        tl.atomic_add(tally_ptr + bins + busiest, once, sem="relaxed")
+        if VANILLA:
+            tl.atomic_add(tally_ptr + 3 * bins + busiest, once, sem="relaxed")
+    if VANILLA:
+        tl.atomic_add(tally_ptr + 2 * bins + loaded, once, sem="relaxed")
+        sums = tally_ptr + HISTOGRAMS_ * bins
+        tokens = real.to(tl.int64) * once
+        tl.atomic_add(sums, tokens, sem="relaxed")
+        tl.atomic_add(sums + 1, tokens * K, sem="relaxed")
+        tl.atomic_add(sums + 3, tokens * MASS_UNIT_, sem="relaxed")

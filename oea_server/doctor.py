@@ -73,7 +73,7 @@ def look(argv: Sequence[str]) -> Examination:
         with refusals():
             facts += engine_facts()
             server_args = resolved_args(launch)
-    except Refused as refusal:
+    except RefusedError as refusal:
         return Examination(where, facts, refusal.lines)
     from oea_server.engine import conflicts
     from oea_server.engine.launch import judge
@@ -87,7 +87,7 @@ def look(argv: Sequence[str]) -> Examination:
         try:
             with refusals():
                 server_args.check_server_args()
-        except Refused as refusal:
+        except RefusedError as refusal:
             problems += refusal.lines
     served_anyway = launch.settings.policy == "vanilla" or launch.settings.allow_inactive
     if verdict.doubt is not None and not served_anyway and not problems:
@@ -98,7 +98,7 @@ def look(argv: Sequence[str]) -> Examination:
     return Examination(where, facts, problems, inactive)
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """SGLang, or our plug-in in it, ended the process or raised."""
 
     def __init__(self, lines: list[str]) -> None:
@@ -108,10 +108,10 @@ class Refused(Exception):
 
 @contextlib.contextmanager
 def refusals() -> Iterator[None]:
-    """Turn whatever would end `serve` into `Refused`, with what would have been printed.
+    """Turn whatever would end `serve` into `RefusedError`, with what would have been printed.
 
     Raises:
-        Refused
+        RefusedError
     """
     with contextlib.redirect_stderr(io.StringIO()) as said:
         try:
@@ -119,9 +119,9 @@ def refusals() -> Iterator[None]:
         except SystemExit as end:
             lines = said.getvalue().splitlines()
             ours = [line.removeprefix(PREFIX) for line in lines if line.startswith(PREFIX)]
-            raise Refused(ours or [_sglang(lines[-1] if lines else f"exit {end.code}")]) from None
+            raise RefusedError(ours or [_sglang(lines[-1] if lines else f"exit {end.code}")]) from None
         except Exception as error:
-            raise Refused([_sglang(f"{type(error).__name__}: {error}")]) from None
+            raise RefusedError([_sglang(f"{type(error).__name__}: {error}")]) from None
 
 
 def _sglang(said: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from oea_server.engine import families
+from oea_server.engine import architectures
 from oea_server.engine.router_traits import unsupported
 from oea_server.settings import Settings
 
@@ -111,17 +111,17 @@ def of(config: Config) -> ModelCard:
     num_experts = _number(part, NUM_EXPERTS, max)
     k = next((k for each in (part, *parts) if (k := _number(each, TOP_K, min))), 0)
     architecture = architecture_of(config)
-    if not families.blocks_of(architecture, part):
+    if not architectures.blocks_of(architecture, part):
         doubt = f"{architecture or model} is not in the table of SGLang's models"
         return ModelCard(num_experts, k, doubt=doubt)
-    traits = families.traits_of(architecture, part)
+    traits = architectures.traits_of(architecture, part)
     if traits is None:
         return ModelCard(num_experts, k, doubt=f"{architecture} builds one of several routers")
     why = unsupported(traits)
     if why is not None:
         return ModelCard(num_experts, k, f"{model} {why}")
-    doubt = None if k else f"{model} names its top k in a way that is not known here"
-    return ModelCard(num_experts, k, doubt=doubt)
+    unknown = f"{model} names its top k in a way that is not known here"
+    return ModelCard(num_experts, k, doubt=None if k else unknown)
 
 
 def architecture_of(config: Config) -> str:
@@ -129,7 +129,7 @@ def architecture_of(config: Config) -> str:
     named = config.get("architectures")
     if named:
         return str(named[0])
-    kinds = {_spelling(name): name for name in families.ARCHITECTURES}
+    kinds = {_spelling(name): name for name in architectures.ARCHITECTURES}
     return kinds.get(_spelling(str(config.get("model_type", ""))), "")
 
 

@@ -74,7 +74,7 @@ def num_experts(model: torch.nn.Module) -> int:
     fused = [module for module in model.modules() if isinstance(module, FusedMoE)]
     if fused:
         return max(int(module.num_global_routed_experts) for module in fused)
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     return model_card.of(config.to_dict()).num_experts if hasattr(config, "to_dict") else 0
 
 

@@ -80,9 +80,7 @@ class Runtime:
         """Whether a model was taken over; a process serves one."""
         return self._num_real is not None
 
-    def adopt(
-        self, routers: list[Router], num_experts: int, device: torch.device, k_elsewhere: int = 0
-    ) -> list[str]:
+    def adopt(self, routers: list[Router], num_experts: int, device: torch.device, k_elsewhere: int = 0) -> list[str]:
         """Take over a model's routers. Returns why it cannot be served as asked: empty if it can.
 
         Args:

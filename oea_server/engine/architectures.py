@@ -33,7 +33,7 @@ BUILT_BY = {
     "ernie45_moe_vl.Ernie4_5_VLMoeMoE": "Ernie4_5_VLMoeForConditionalGeneration",
     "exaone_moe.ExaoneMoESparseMoEBlock": "ExaoneMoEForCausalLM ExaoneMoeForCausalLM",
     "gemma4_causal.Gemma4MoE": "Gemma4ForCausalLM Gemma4ForConditionalGeneration "
-    "Gemma4UnifiedForConditionalGeneration DiffusionGemmaForBlockDiffusion EmbeddingGemma2Model",
+    "Gemma4UnifiedForConditionalGeneration DiffusionGemmaForBlockDiffusion",
     "glm4_moe.Glm4MoeSparseMoeBlock": "Glm4MoeForCausalLM Glm4vMoeForConditionalGeneration",
     "glm4_moe_lite.Glm4MoeLiteSparseMoeBlock": "Glm4MoeLiteForCausalLM",
     "gpt_oss.GptOssSparseMoeBlock": "GptOssForCausalLM InternVLChatModel",

@@ -1,6 +1,7 @@
-"""Builds tiny models in this process as a scheduler does and prints, as JSON, what our code says of them.
+"""Asks `serve` and `doctor` of models, then builds tiny models as a scheduler does: one import of SGLang for all.
 
-Run: python -m tests.engine.build_models NAME ...  (of tests.engine.tiny)
+Run: python -m tests.engine.build_models, with a JSON list of command lines as its input. Prints, as JSON, what was
+said of each command line (`compare_commands`) and what our code says of each model of `tests.engine.tiny`.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from unittest import mock
 import torch
 
 from oea_server.demo.shipped import MODEL
-from oea_server.engine import model_card, routers
-from tests.engine import tiny
+from oea_server.engine import model_card, routers, runtime
+from tests.engine import compare_commands, tiny
 
 
 def start() -> Any:
@@ -72,18 +73,20 @@ def described(config: tiny.Config, cuda: bool = False) -> dict[str, Any]:
     }
 
 
-def main(names: list[str]) -> None:
+def main() -> None:
+    answers = [[compare_commands.served(argv), *compare_commands.examined(argv)] for argv in json.load(sys.stdin)]
+    runtime.current = None  # what is built is not taken over
     start()
     configs = {**tiny.HANDLED, **tiny.OTHERS, **{name: config for name, (config, _) in tiny.REFUSED.items()}}
     found: dict[str, Any] = {}
-    for name in names or [*configs, "qwen3_next@cuda"]:
+    for name in [*configs, "qwen3_next@cuda"]:
         kind, _, device = name.partition("@")
         try:
             found[name] = described(configs[kind], device == "cuda")
         except Exception as error:
             found[name] = {"error": f"{type(error).__name__}: {error}"}
-    print("\n" + json.dumps(found))
+    print("\n" + json.dumps([answers, found]))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

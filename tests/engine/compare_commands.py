@@ -1,19 +1,12 @@
-"""Runs `serve` up to where SGLang would spawn, and `doctor`, over many models in this one process.
-
-Run: python -m tests.engine.compare_commands, with a JSON list of command lines as its input.
-Prints a JSON list of [what serve said, what doctor said, the model's line of doctor].
-"""
+"""`serve` up to where SGLang would spawn, and `doctor`, in this process: for many models after another."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import os
-import sys
 from collections.abc import Sequence
-from typing import Any
 from unittest import mock
 
 from oea_server import doctor, serve
@@ -64,14 +57,3 @@ def examined(argv: Sequence[str]) -> tuple[bool, list[str], str]:
     logging.disable(logging.NOTSET)
     lines = said.getvalue().splitlines()
     return yes, [line.removeprefix("✗ ") for line in lines if line.startswith("✗ ")], said.getvalue()
-
-
-def main() -> None:
-    found: list[Any] = []
-    for argv in json.load(sys.stdin):
-        found.append([served(argv), *examined(argv)])
-    print("\n" + json.dumps(found))
-
-
-if __name__ == "__main__":
-    main()

@@ -19,17 +19,48 @@ CLEAN = {name: value for name, value in os.environ.items() if not name.startswit
 FAMILIES = {**tiny.HANDLED, **{name: config for name, (config, _) in tiny.REFUSED.items()}}
 
 
-def in_child(module: str, *arguments: str, given: str = "") -> Any:
-    """What a module prints as JSON, last; SGLang is imported once for all models."""
-    command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, input=given, capture_output=True, text=True, env=CLEAN, timeout=600, check=False)
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A directory for each family, without weights."""
+    fields = {name: value for name, value in FAMILIES["qwen3_moe"].items() if "expert" not in name}
+    dense = {**fields, "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}
+    found = {}
+    for name, config in {**FAMILIES, "dense": dense}.items():
+        folder = tmp_path_factory.mktemp(name)
+        (folder / "config.json").write_text(json.dumps(config))
+        for file in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(MODEL / file, folder)
+        found[name] = str(folder)
+    return found
+
+
+@pytest.fixture(scope="module")
+def answers(folders: dict[str, str]) -> Any:
+    """All that is asked of SGLang here, in one process."""
+    commands = [[*flags, "--model-path", folders[name]] for name, flags in cases()]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.engine.build_models"],
+        input=json.dumps(commands),
+        capture_output=True,
+        text=True,
+        env=CLEAN,
+        timeout=600,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.fixture(scope="module")
-def built() -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = in_child("tests.engine.build_models")
+@pytest.fixture
+def asked(answers: Any) -> dict[tuple[str, ...], list[Any]]:
+    """A family and flags -> what serve said, whether doctor said yes, its refusals, its output."""
+    return {(name, *flags): answer for (name, flags), answer in zip(cases(), answers[0], strict=True)}
+
+
+@pytest.fixture
+def built(answers: Any) -> dict[str, dict[str, Any]]:
+    """What our code says of the models that SGLang built."""
+    found: dict[str, dict[str, Any]] = answers[1]
     return found
 
 
@@ -68,26 +99,6 @@ def test_a_shared_expert_appended_after_the_router_is_not_the_routers(built: dic
     assert on_gpu["expert_bytes"] == on_cpu["expert_bytes"]
 
 
-@pytest.fixture(scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], list[Any]]:
-    """A family and flags of ours -> what serve and doctor said."""
-    folders = {name: tmp_path_factory.mktemp(name) for name in FAMILIES}
-    for name, folder in folders.items():
-        (folder / "config.json").write_text(json.dumps(FAMILIES[name]))
-        for file in ("tokenizer.json", "tokenizer_config.json"):
-            shutil.copy(MODEL / file, folder)
-    dense = tmp_path_factory.mktemp("dense")
-    fields = {name: value for name, value in FAMILIES["qwen3_moe"].items() if "expert" not in name}
-    config = {**fields, "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}
-    (dense / "config.json").write_text(json.dumps(config))
-    for file in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(MODEL / file, dense)
-    folders["dense"] = dense
-    commands = {(name, *flags): [*flags, "--model-path", str(folders[name])] for name, flags in cases()}
-    answers = in_child("tests.engine.compare_commands", given=json.dumps(list(commands.values())))
-    return {case: [str(folders[case[0]]), *answer] for case, answer in zip(commands, answers, strict=True)}
-
-
 def cases() -> list[tuple[str, tuple[str, ...]]]:
     found: list[tuple[str, tuple[str, ...]]] = [(name, ()) for name in (*FAMILIES, "dense")]
     for name in ("qwen3_moe", "glm4_moe", "dense"):
@@ -116,10 +127,12 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("case", [(name, *flags) for name, flags in cases()], ids=" ".join)
-def test_doctor_says_what_serve_does(asked: dict[tuple[str, ...], list[Any]], case: tuple[str, ...]) -> None:
-    folder, served, yes, refusals, text = asked[case]
+def test_doctor_says_what_serve_does(
+    asked: dict[tuple[str, ...], list[Any]], folders: dict[str, str], case: tuple[str, ...]
+) -> None:
+    served, yes, refusals, text = asked[case]
     assert yes == (served == []), (served, refusals)
-    assert folder in text
+    assert folders[case[0]] in text
     assert [line.removeprefix("SGLang does not take these arguments: ") for line in refusals] == served
     inactive = "serving would be vanilla, not OEA: "
     if yes:

@@ -74,7 +74,10 @@ def described(config: tiny.Config, cuda: bool = False) -> dict[str, Any]:
 
 
 def main() -> None:
-    answers = [[compare_commands.served(argv), *compare_commands.examined(argv)] for argv in json.load(sys.stdin)]
+    answers = [
+        [compare_commands.served(argv), compare_commands.served(argv, plain=True), *compare_commands.examined(argv)]
+        for argv in json.load(sys.stdin)
+    ]
     runtime.current = None  # what is built is not taken over
     start()
     configs = {**tiny.HANDLED, **tiny.OTHERS, **{name: config for name, (config, _) in tiny.REFUSED.items()}}

@@ -12,21 +12,25 @@ from unittest import mock
 from oea_server import doctor, serve
 from oea_server.engine import runtime
 from oea_server.engine.refuse import PREFIX
-from oea_server.settings import SettingsError, read
+from oea_server.settings import SettingsError, read, split_flags
 
 
 class SpawnedError(Exception):
     """SGLang would start its processes now."""
 
 
-def served(argv: Sequence[str]) -> list[str]:
-    """Why `serve` ends before it spawns anything; [] if it would spawn."""
+def served(argv: Sequence[str], plain: bool = False) -> list[str]:
+    """Why `serve` ends before it spawns anything; [] if it would spawn.
+
+    Args:
+        plain: as `sglang serve` with variables, which nobody checks before SGLang has resolved its arguments.
+    """
     from sglang.srt.plugins import load_plugins
 
     said = io.StringIO()
     spawn = mock.Mock(side_effect=SpawnedError)
     try:
-        launch = serve.check(argv)
+        launch = unchecked(argv) if plain else serve.check(argv)
         with mock.patch.dict(os.environ, launch.settings.environment()), contextlib.ExitStack() as stack:
             stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
             stack.enter_context(contextlib.redirect_stderr(said))
@@ -44,6 +48,11 @@ def served(argv: Sequence[str]) -> list[str]:
     except Exception as error:
         return [f"{type(error).__name__}: {error}"]
     raise AssertionError("serve came back")
+
+
+def unchecked(argv: Sequence[str]) -> serve.Launch:
+    given, rest = split_flags(argv)
+    return serve.Launch(read(given), rest)
 
 
 def examined(argv: Sequence[str]) -> tuple[bool, list[str], str]:

@@ -61,7 +61,9 @@ def noaux(config: Config) -> bool:
 
 
 def is_v4(config: Config) -> bool:
-    return str(config.get("model_type", "")).startswith("deepseek_v4")
+    """DeepSeek-V4's model asks the block of V2 and V3 to choose without groups."""
+    names = (config.get("model_type"), *(config.get("architectures") or ()))
+    return any(str(name).lower().startswith(("deepseekv4", "deepseek_v4")) for name in names)
 
 
 def _int(value: Any) -> int:

@@ -10,7 +10,7 @@ import io
 import logging
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from rich.markup import escape
 
 from oea_server import serve
 from oea_server.demo.shipped import MODEL
+from oea_server.engine.model_card import ModelCard
 from oea_server.engine.refuse import PREFIX
 from oea_server.provenance import commit, version
 from oea_server.settings import Settings, SettingsError
@@ -81,7 +82,9 @@ def look(argv: Sequence[str]) -> Examination:
     view = conflicts.resolved(server_args)
     where = located(view.model_path, view.revision)
     verdict = judge(launch.settings, server_args)
-    facts += model_facts(launch.settings, verdict)
+    if verdict.card is not None:
+        said = {name: fact(launch.settings, view, verdict.card) for name, fact in FACTS.items()}
+        facts += [(name, text) for name, text in said.items() if text is not None]
     problems = list(verdict.problems)
     if not problems:
         try:
@@ -181,17 +184,20 @@ def engine_facts() -> list[Fact]:
     return facts
 
 
-def model_facts(settings: Settings, verdict: Any) -> list[Fact]:
-    """What is known of the model's routers and of the policy on them."""
-    card = verdict.card
-    if card is None:
-        return []
-    facts = []
-    if card.num_experts:
-        facts.append(("routers", f"{card.num_experts} experts, top {card.k or 'unknown'}"))
-    if card.k:
-        facts.append(("policy", _describe(settings, card.k)))
-    return facts
+def routers_fact(settings: Settings, view: Any, card: ModelCard) -> str | None:
+    return f"{card.num_experts} experts, top {card.k or 'unknown'}" if card.num_experts else None
+
+
+def policy_fact(settings: Settings, view: Any, card: ModelCard) -> str | None:
+    return _describe(settings, card.k) if card.k else None
+
+
+FACTS: dict[str, Callable[[Settings, Any, ModelCard], str | None]] = {
+    "routers": routers_fact,
+    "policy": policy_fact,
+}
+"""What is said of a launch that SGLang can resolve, in this order: a name -> a function of the settings, SGLang's
+resolved arguments and the model's card; None says nothing."""
 
 
 def _describe(settings: Settings, k: int) -> str:

@@ -74,6 +74,8 @@ def card_of(server_args: Any) -> model_card.ModelCard | None:
     """
     view = conflicts.resolved(server_args)
     changes = model_card.override(view.json_model_override_args)
+    if view.model_impl == "transformers":  # its modules, whatever the model is
+        changes = {**changes, "architectures": ["TransformersMoEForCausalLM"]}
     config = model_card.local_config(view.model_path) or config_on_hub(view)
     card = None
     if config is not None:

@@ -5,6 +5,7 @@ Seam: `sglang.srt.layers.moe.topk.TopK` and its `TopKConfig`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -36,9 +37,23 @@ def inspect(model: torch.nn.Module) -> list[Router]:
         elif type(module).__name__.endswith("TopK"):
             why = f"{name} is a {type(module).__name__}, which is not supported yet"
             found.append(Router(-1, 0, False, why))
-    if not found and any(isinstance(module, FusedMoE) for module in model.modules()):
+    widths = {
+        int(module.layer_id): int(module.num_global_routed_experts)
+        for module in model.modules()
+        if isinstance(module, FusedMoE)
+    }
+    if not found and widths:
         return [Router(-1, 0, False, f"the model {unsupported(Traits(elsewhere=True))}")]
-    return found
+    return [_as_wide_as_others(router, widths) for router in found]
+
+
+def _as_wide_as_others(router: Router, widths: Mapping[int, int]) -> Router:
+    """The router, refused if its layer has fewer experts than others: all share one tally and one policy."""
+    widest = max(widths.values(), default=0)
+    here = widths.get(router.layer, widest)
+    if router.problem is not None or here == widest:
+        return router
+    return router._replace(problem=f"the model's layers differ: {here} experts here, {widest} elsewhere")
 
 
 def problem_of(config: Any, layer: int) -> str | None:

@@ -54,7 +54,8 @@ def build(config: tiny.Config, cuda: bool = False) -> torch.nn.Module:
         stack.enter_context(mock.patch("torch.cuda.current_device", return_value="cpu"))
         if cuda:
             stack.enter_context(mock.patch("sglang.srt.models.qwen2_moe._is_cuda", True))
-        return _initialize_model(built, LoadConfig())
+        model: torch.nn.Module = _initialize_model(built, LoadConfig())
+        return model
 
 
 def described(config: tiny.Config, cuda: bool = False) -> dict[str, Any]:

@@ -38,13 +38,13 @@ def _read(name: str, path: Path) -> Module:
         elif isinstance(node, ast.Assign):
             bodies |= {target.id: node for target in node.targets if isinstance(target, ast.Name)}
     imports: dict[str, Name] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom):
-            base = f"{PACKAGE}.{name}".rsplit(".", node.level)[0] + "." if node.level else ""
-            source = base + (node.module or "")
-            imports |= {(each.asname or each.name): (_inside(source), each.name) for each in node.names}
-        elif isinstance(node, ast.Import):
-            imports |= {each.asname: (_inside(each.name), "") for each in node.names if each.asname}
+    for inner in ast.walk(tree):
+        if isinstance(inner, ast.ImportFrom):
+            base = f"{PACKAGE}.{name}".rsplit(".", inner.level)[0] + "." if inner.level else ""
+            source = base + (inner.module or "")
+            imports |= {(each.asname or each.name): (_inside(source), each.name) for each in inner.names}
+        elif isinstance(inner, ast.Import):
+            imports |= {each.asname: (_inside(each.name), "") for each in inner.names if each.asname}
     return Module(bodies, {each: _names(body) for each, body in bodies.items()}, imports)
 
 

@@ -35,6 +35,7 @@ NESTED: list[tuple[dict[str, Any], int, int]] = [
     ),
     (config("Qwen3VLMoeForConditionalGeneration", text_config=QWEN), 128, 8),
     (config("InternVLChatModel", llm_config={"architectures": ["Qwen3MoeForCausalLM"], **QWEN}), 128, 8),
+    (config("InternVLChatModel", sound_config={"num_experts": 4, "num_experts_per_tok": 1}, llm_config=QWEN), 128, 8),
     (config("Qwen3MoeForCausalLM", text_config={"hidden_size": 8}, **QWEN), 128, 8),
     (config("Qwen3MoeForCausalLM", text_config={}, **QWEN), 128, 8),
     (config("Qwen3MoeForCausalLM", inner_config={"deeper_config": QWEN}), 128, 8),

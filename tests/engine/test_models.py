@@ -109,6 +109,7 @@ def cases() -> list[tuple[str, tuple[str, ...]]]:
         *found,
         ("gpt_oss", ("--moe-runner-backend", "triton")),
         ("qwen3_moe", ("--enable-torch-compile",)),
+        ("qwen3_moe", ("--model-impl", "transformers")),
         ("qwen3_moe", ("--no-such-flag",)),
         ("qwen3_moe", ("--json-model-override-args", '{"num_experts_per_tok": 2}', "--oea-k0", "3")),
     ]
@@ -120,6 +121,7 @@ EXPECTED = {
     ("qwen3_moe", "--no-such-flag"): "unrecognized arguments: --no-such-flag",
     ("qwen3_moe", "--oea-policy", "vanilla", "--oea-k0", "9"): "above the model's top-k 4",
     ("qwen3_moe", "--json-model-override-args", "[1]"): "--json-model-override-args=[1]: not a JSON object",
+    ("qwen3_moe", "--model-impl", "transformers"): "qwen3_moe chooses its experts outside SGLang's TopK",
     ("gpt_oss",): "--moe-runner-backend triton_kernel",  # what SGLang makes of `auto`
     ("qwen3_next",): "Mamba cache",  # SGLang has no such cache on a CPU
 }

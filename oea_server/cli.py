@@ -40,7 +40,10 @@ def serve(context: typer.Context) -> None:
 
 @app.command(context_settings=PASS_THROUGH)
 def doctor(context: typer.Context) -> None:
-    """Say whether `serve` with the same flags would be OEA, and if not, why not."""
+    """Say whether `serve` with the same flags would serve, and whether that would be OEA; why not, if not.
+
+    Exits with 0 if it would serve, by the policy or vanilla, and with 1 if it would refuse.
+    """
     if {"-h", "--help"} & set(context.args):
         _print_flags("doctor", "takes the flags of serve, and starts nothing")
         return

@@ -1,4 +1,7 @@
-"""`oea-server doctor`: would serving be OEA on this machine, with these flags?"""
+"""`oea-server doctor`: would `serve` serve these flags here, and would that be OEA?
+
+It goes the way that `serve` goes, with the same functions, up to where SGLang would spawn.
+"""
 
 from __future__ import annotations
 
@@ -7,89 +10,208 @@ import io
 import logging
 import os
 import platform
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
 
 from oea_server import serve
+from oea_server.demo.shipped import MODEL
+from oea_server.engine.model_card import ModelCard
+from oea_server.engine.refuse import PREFIX
 from oea_server.provenance import commit, version
 from oea_server.settings import Settings, SettingsError
 
 PACKAGES = ("oea-server", "sglang", "torch", "transformers", "triton")
+Fact = tuple[str, str]
+"""A short name and what was found."""
+
+
+class Examination(NamedTuple):
+    """What doctor found. `problems`: why serve refuses; `inactive`: why it serves vanilla."""
+
+    model: str
+    facts: list[Fact]
+    problems: list[str]
+    inactive: str | None = None
 
 
 def examine(argv: Sequence[str]) -> bool:
-    """Print what was found; whether serving would be OEA."""
+    """Print what was found; whether `serve` would serve."""
     console = Console(highlight=False, soft_wrap=True)
     say = console.print
-    say(
-        "[bold]versions[/]  "
-        + ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-        + f", python {platform.python_version()}, commit {commit()}"
-    )
+    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    say(f"[bold]versions[/]  {packages}, python {platform.python_version()}, commit {commit()}")
+    with console.status("importing SGLang"):
+        found = look(argv)
+    for name, fact in (("model", found.model), *found.facts):
+        say(f"[bold]{name:8}[/]  {escape(fact)}")
+    for problem in found.problems:
+        say(f"[red]✗[/] {escape(problem)}")
+    if found.problems:
+        say("[red]serving would not be OEA: serve refuses this[/]")
+    elif found.inactive is not None:
+        say(f"[yellow]serving would be vanilla, not OEA: {escape(found.inactive)}[/]")
+    else:
+        say("[green]✓ serving would be OEA[/]")
+    return not found.problems
+
+
+def look(argv: Sequence[str]) -> Examination:
+    """Find out what `serve` would do with this command line."""
+    model = serve.model_of(argv) or (MODEL if not serve.names_model(argv) else None)
+    where = located(str(model)) if model else "named in SGLang's --config"
     try:
         launch = serve.check(argv)
     except SettingsError as error:
-        problems = str(error).splitlines()
-    else:
-        with console.status("importing SGLang"):
-            facts, problems = _examine_engine(launch)
-        for name, fact in facts:
-            say(f"[bold]{name:8}[/]  {escape(fact)}")
-        if launch.settings.policy in ("vanilla", "shadow"):
-            problems.append(f"the policy is {launch.settings.policy}")
-    for problem in problems:
-        say(f"[red]✗[/] {escape(problem)}")
-    say("[red]serving would not be OEA[/]" if problems else "[green]✓ serving would be OEA[/]")
-    return not problems
-
-
-def _examine_engine(launch: serve.Launch) -> tuple[list[tuple[str, str]], list[str]]:
-    """Facts (name, text) and problems, from the SGLang that is installed."""
+        return Examination(where, [], str(error).splitlines())
     logging.disable(logging.WARNING)
     os.environ.update(launch.settings.environment())
+    facts: list[Fact] = []
+    try:
+        with refusals():
+            facts += engine_facts()
+            server_args = resolved_args(launch)
+    except RefusedError as refusal:
+        return Examination(where, facts, refusal.lines)
+    from oea_server.engine import conflicts
+    from oea_server.engine.launch import judge
+
+    view = conflicts.resolved(server_args)
+    where = located(view.model_path, view.revision)
+    verdict = judge(launch.settings, server_args)
+    if verdict.card is not None:
+        said = {name: fact(launch.settings, view, verdict.card) for name, fact in FACTS.items()}
+        facts += [(name, text) for name, text in said.items() if text is not None]
+    problems = list(verdict.problems)
+    if not problems:
+        try:
+            with refusals():
+                server_args.check_server_args()
+        except RefusedError as refusal:
+            problems += refusal.lines
+    served_anyway = launch.settings.policy == "vanilla" or launch.settings.allow_inactive
+    if verdict.doubt is not None and not served_anyway and not problems:
+        problems.append(f"{verdict.doubt}: only the routers that SGLang builds can tell")
+    inactive = verdict.inactive
+    if inactive is None and verdict.doubt is not None:
+        inactive = f"perhaps: {verdict.doubt}; the routers that SGLang builds decide"
+    return Examination(where, facts, problems, inactive)
+
+
+class RefusedError(Exception):
+    """SGLang, or our plug-in in it, ended the process or raised."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__(*lines)
+        self.lines = lines
+
+
+@contextlib.contextmanager
+def refusals() -> Iterator[None]:
+    """Turn whatever would end `serve` into `RefusedError`, with what would have been printed.
+
+    Raises:
+        RefusedError
+    """
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        try:
+            yield
+        except SystemExit as end:
+            lines = said.getvalue().splitlines()
+            ours = [line.removeprefix(PREFIX) for line in lines if line.startswith(PREFIX)]
+            raise RefusedError(ours or [_sglang(lines[-1] if lines else f"exit {end.code}")]) from None
+        except Exception as error:
+            raise RefusedError([_sglang(f"{type(error).__name__}: {error}")]) from None
+
+
+def _sglang(said: str) -> str:
+    return "SGLang does not take these arguments: " + " ".join(said.split())
+
+
+def resolved_args(launch: serve.Launch) -> Any:
+    """SGLang's arguments, after its own defaulting."""
+    from sglang.srt.server_args import prepare_server_args
+
+    server_args = prepare_server_args(without_model_type(serve.command(launch)))
+    getattr(server_args, "resolve_once", lambda: None)()
+    return server_args
+
+
+def without_model_type(argv: list[str]) -> list[str]:
+    """A command line without what only `sglang serve` itself reads."""
+    flag = "--model-type"
+    return [
+        argument
+        for i, argument in enumerate(argv)
+        if argument.split("=")[0] != flag and (i == 0 or argv[i - 1] != flag)
+    ]
+
+
+def located(model: str, revision: str | None = None) -> str:
+    """A model's name with its directory: of a path, or of a hub name's files on this machine."""
+    if Path(model).exists():
+        return str(Path(model).absolute())
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        config = try_to_load_from_cache(model, "config.json", revision=revision)
+    except ValueError:  # no hub name
+        config = None
+    if isinstance(config, str):
+        return f"{model}, in {Path(config).parent}"
+    return f"{model}, no directory, and not in the hub's cache on this machine"
+
+
+def engine_facts() -> list[Fact]:
+    """The device and the seams; activates the plug-in."""
     from sglang.srt.platforms import current_platform
     from sglang.srt.plugins import load_plugins
 
-    from oea_server.engine import conflicts, plugin
-    from oea_server.engine.launch import card_of
-    from oea_server.engine.launch import problems as launch_problems
+    from oea_server.engine import plugin
 
     facts = [("device", f"{current_platform.device_name} ({type(current_platform).__name__})")]
-    try:
-        with contextlib.redirect_stderr(io.StringIO()) as refusal:
-            load_plugins()
-    except SystemExit:
-        return facts, refusal.getvalue().splitlines()
-    inside = f", {sum(each.in_patch for each in plugin.SEAMS)} inside the patched SGLang" if plugin.patched else ""
+    load_plugins()
+    within = sum(seam.in_patch for seam in plugin.SEAMS)
+    inside = f", {within} inside the patched SGLang" if plugin.patched else ""
     facts.append(("seams", f"{len(plugin.SEAMS)} of {len(plugin.SEAMS)} hold{inside}"))
     if current_platform.device_type == "cpu":
         from oea_server.engine.cpu_experts import describe
 
         facts.append(("experts", describe()))
-    argv = launch.sglang_argv if serve.model_of(launch.sglang_argv) else serve.demo_argv(launch.sglang_argv)
-    try:
-        from sglang.srt.server_args import prepare_server_args
+    return facts
 
-        server_args = prepare_server_args(argv)
-        getattr(server_args, "resolve_once", lambda: None)()
-    except (Exception, SystemExit) as error:
-        return facts, [f"SGLang does not take these arguments: {error}"]
-    card = card_of(conflicts.resolved(server_args))
-    problems = launch_problems(launch.settings, server_args, card)
-    if card is not None and card.problem is not None:
-        problems.append(f"{card.problem}: it would be served vanilla")
-    if card is not None:
-        facts.append(("model", f"{server_args.model_path}: {card.num_experts} experts, top {card.k}"))
-        facts.append(("policy", _describe(launch.settings, card.k)))
-    return facts, problems
+
+def routers_fact(settings: Settings, view: Any, card: ModelCard) -> str | None:
+    return f"{card.num_experts} experts, top {card.k or 'unknown'}" if card.num_experts else None
+
+
+def policy_fact(settings: Settings, view: Any, card: ModelCard) -> str | None:
+    return _describe(settings, card.k) if card.k else None
+
+
+FACTS: dict[str, Callable[[Settings, Any, ModelCard], str | None]] = {
+    "routers": routers_fact,
+    "policy": policy_fact,
+}
+"""What is said of a launch that SGLang can resolve, in this order: a name -> a function of the settings, SGLang's
+resolved arguments and the model's card; None says nothing."""
 
 
 def _describe(settings: Settings, k: int) -> str:
     policy = settings.shadow_for(k) or settings.policy_for(k)
-    knobs = {"k0": policy.k0, "p": policy.p, "k_max": policy.k_max or k, "max_rank": policy.max_rank or "all"}
-    of: dict[str, dict[str, Any]] = {"oea": knobs, "pruned": {"k0": policy.k0}, "random": {"seed": policy.seed}}
+    knobs = {
+        "k0": policy.k0,
+        "p": policy.p,
+        "k_max": policy.k_max or k,
+        "max_rank": policy.max_rank or "all",
+    }
+    of: dict[str, dict[str, Any]] = {
+        "oea": knobs,
+        "pruned": {"k0": policy.k0},
+        "random": {"seed": policy.seed},
+    }
     shown = of.get(policy.name, {})
     return ", ".join([settings.policy, *(f"{name} {value}" for name, value in shown.items())])

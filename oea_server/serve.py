@@ -35,30 +35,56 @@ def check(argv: Sequence[str]) -> Launch:
     """
     given, rest = split_flags(argv)
     settings = read(given)
-    problems = plugin_problems(os.environ.get("SGLANG_PLUGINS", "")) + latency.problems(settings.latency_line)
+    problems = plugin_problems(os.environ.get("SGLANG_PLUGINS", ""))
+    problems += latency.problems(settings.latency_line)
     if settings.policy != "vanilla":
         problems += conflicts.find_in_flags(rest)
-    if (model := model_of(rest)) is not None:
-        problems += model_card.problems(settings, model_card.read_local(model, override_of(rest)))
+    if _value(rest, "--model-type") == "diffusion":
+        problems.append("--model-type diffusion: diffusion models have no experts to route")
+    if names_model(rest):
+        problems += card_problems(settings, rest)
+    else:
+        problems += card_problems(settings, demo_argv(rest))
     if problems:
         raise SettingsError("\n".join(problems))
     return Launch(settings, rest)
 
 
+def card_problems(settings: Settings, argv: Sequence[str]) -> list[str]:
+    """What the model's config on disk, if there is one, already rules out."""
+    try:
+        card = model_card.read_local(model_of(argv) or "", override_of(argv))
+    except model_card.OverrideError as error:
+        return [str(error)]
+    return model_card.problems(settings, card)
+
+
 def run(launch: Launch) -> None:
     """Serve. Returns when the server ends."""
-    argv = launch.sglang_argv
-    if model_of(argv) is None:
-        argv = demo_argv(argv)
-    if "--enable-metrics" not in argv:
-        argv = [*argv, "--enable-metrics"]
+    argv = command(launch)
     os.environ.update(launch.settings.environment())
     k0 = f", k0 {launch.settings.k0}" if launch.settings.policy in ("oea", "pruned") else ""
-    print(f"oea-server: policy {launch.settings.policy}{k0}; starting SGLang on {model_of(argv)}", flush=True)
+    what = model_of(argv) or f"what {_value(argv, '--config')} names"
+    print(f"oea-server: policy {launch.settings.policy}{k0}; starting SGLang on {what}", flush=True)
     sys.argv = ["sglang", "serve", *argv]
     from sglang.cli.main import main
 
     main()
+
+
+def command(launch: Launch) -> list[str]:
+    """The flags that SGLang is given, all of them by name: the demo model if none is named."""
+    argv = launch.sglang_argv
+    if argv and not argv[0].startswith("-"):
+        argv = ["--model-path", *argv]
+    if not names_model(argv):
+        argv = demo_argv(argv)
+    return argv if "--enable-metrics" in argv else [*argv, "--enable-metrics"]
+
+
+def names_model(argv: Sequence[str]) -> bool:
+    """Whether a command line for SGLang names a model, itself or in a file of SGLang's options."""
+    return model_of(argv) is not None or _value(argv, "--config") is not None
 
 
 def demo_argv(argv: Sequence[str]) -> list[str]:

@@ -1,12 +1,11 @@
-"""Check SGLang's resolved arguments in the launcher, before it spawns anything.
+"""Judge SGLang's resolved arguments in the launcher, before it spawns anything.
 
-Seam: BEFORE `ServerArgs.check_server_args`.
+Seam: BEFORE `ServerArgs.check_server_args`. `oea-server doctor` asks for the same judgement.
 """
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from oea_server.engine import conflicts, model_card, runtime
 from oea_server.engine.refuse import refuse
@@ -14,29 +13,100 @@ from oea_server.observe import latency
 from oea_server.settings import Settings
 
 
+class Verdict(NamedTuple):
+    """What a launch would come to, as far as its arguments and the model's config tell it."""
+
+    problems: list[str]
+    """Why it is refused, a line each; empty if it is served."""
+    inactive: str | None
+    """Why it would be served vanilla, None if by the policy."""
+    card: model_card.ModelCard | None
+    """None if the model's config cannot be read."""
+
+    @property
+    def doubt(self) -> str | None:
+        """What only the routers that SGLang builds can tell."""
+        if self.card is None:
+            return "the model's config cannot be read"
+        return self.card.doubt
+
+
 def before_check_server_args(self: Any, *args: Any, **kwargs: Any) -> None:
     """Refuse a launch whose routing would be inert or break a promise."""
     assert runtime.current is not None
-    if found := problems(runtime.current.settings, self, card_of(conflicts.resolved(self))):
+    if found := judge(runtime.current.settings, self).problems:
         refuse(*found)
 
 
-def problems(settings: Settings, server_args: Any, card: model_card.ModelCard | None) -> list[str]:
-    """Why these arguments cannot be served as the settings ask; [] if they can."""
-    clashes = conflicts.find_in_server_args(server_args) if settings.policy != "vanilla" else []
-    return clashes + model_card.problems(settings, card) + latency.problems(settings.latency_line)
+def judge(settings: Settings, server_args: Any) -> Verdict:
+    """Whether these arguments can be served as the settings ask.
+
+    Args:
+        server_args: SGLang's `ServerArgs`, resolved.
+    """
+    try:
+        card = card_of(server_args)
+    except model_card.OverrideError as error:
+        return Verdict([str(error)], None, None)
+    found = [
+        *(conflicts.find_in_server_args(server_args) if settings.policy != "vanilla" else []),
+        *model_card.problems(settings, card),
+        *latency.problems(settings.latency_line),
+    ]
+    return Verdict(found, inactive(settings, card), card)
+
+
+def inactive(settings: Settings, card: model_card.ModelCard | None) -> str | None:
+    """Why a model that is served would be served vanilla."""
+    if card is not None and card.problem is not None:
+        return card.problem
+    return f"the policy is {settings.policy}" if settings.policy in ("vanilla", "shadow") else None
 
 
 def card_of(server_args: Any) -> model_card.ModelCard | None:
-    """The model's card from SGLang's arguments, fetching the config from the hub if need be."""
-    overrides = server_args.json_model_override_args
-    local = model_card.read_local(server_args.model_path, overrides)
-    if local is not None:
-        return local
+    """The model's card: its config.json, on disk or on the hub, or what SGLang makes of it.
+
+    SGLang's own reading is asked for where the file leaves a doubt: it fills in defaults, and
+    reads formats that have no config.json.
+
+    Raises:
+        OverrideError
+    """
+    view = conflicts.resolved(server_args)
+    changes = model_card.override(view.json_model_override_args)
+    if view.model_impl == "transformers":  # its modules, whatever the model is
+        changes = {**changes, "architectures": ["TransformersMoEForCausalLM"]}
+    config = model_card.local_config(view.model_path) or config_on_hub(view)
+    card = None
+    if config is not None:
+        card = model_card.of(model_card.overridden(config, changes))
+    if card is None or card.doubt is not None:
+        config = config_in_sglang(server_args)
+        return card if config is None else model_card.of(config)
+    return card
+
+
+def config_on_hub(view: Any) -> model_card.Config | None:
+    """A hub name's config; None if it cannot be reached, or the path is a directory's."""
     from transformers import PretrainedConfig
 
     try:
-        config, _ = PretrainedConfig.get_config_dict(server_args.model_path, revision=server_args.revision)
+        config, _ = PretrainedConfig.get_config_dict(view.model_path, revision=view.revision)
     except Exception:
-        return None  # not reachable, or not in this format: SGLang will say so in its own words
-    return model_card.of(config | json.loads(overrides or "{}"))
+        return None  # SGLang will say so in its own words
+    return config or None
+
+
+def config_in_sglang(server_args: Any) -> model_card.Config | None:
+    """The config that SGLang built, overrides included; None if it could not."""
+    try:
+        try:
+            from sglang.srt.arg_groups.model_override_base import model_config_of
+        except ImportError:  # 0.5.17
+            built = server_args.get_model_config()
+        else:
+            built = model_config_of(server_args)
+        config: model_card.Config = built.hf_config.to_dict()
+    except Exception:
+        return None
+    return config

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from oea_server.engine import architectures
+from oea_server.engine.router_traits import unsupported
 from oea_server.settings import Settings
+
+Config = Mapping[str, Any]
 
 
 class ModelCard(NamedTuple):
@@ -15,51 +20,169 @@ class ModelCard(NamedTuple):
 
     num_experts: int = 0
     k: int = 0
+    """Experts per token; the least of them, if layers differ. 0 if the config does not say."""
     problem: str | None = None
+    doubt: str | None = None
+    """What only the built routers can tell; None if the config tells it all."""
 
 
-NUM_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-TOP_K = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts")
+NUM_EXPERTS = (
+    "num_experts",
+    "num_local_experts",
+    "n_routed_experts",
+    "moe_num_experts",
+    "num_routed_experts",
+)
+TOP_K = (
+    "num_experts_per_tok",
+    "num_experts_per_token",
+    "moe_topk",
+    "moe_top_k",
+    "moe_k",
+    "top_k_experts",
+)
+TEXT = ("thinker_config", "llm_config", "language_config", "text_config")
+"""Where SGLang looks for the language model, in its order (`get_hf_text_config`)."""
+OTHER_PARTS = re.compile("vision|visual|audio|talker|code2wav|projector|draft|quantization")
+COUNTS_EXPERTS = re.compile("expert|moe_?(num|top|k$)")
+"""Names by which a config may count experts in a way that is not listed above."""
+
+
+class OverrideError(ValueError):
+    """`--json-model-override-args` is no JSON object: one line."""
 
 
 def read_local(model_path: str, overrides: str | None = None) -> ModelCard | None:
-    """The card of a checkpoint on disk; None if there is no config to read yet (a hub name)."""
-    path = Path(model_path) / "config.json"
-    if not path.is_file():
-        return None
+    """The card of a checkpoint on disk; None if there is no config to read yet (a hub name).
+
+    Raises:
+        OverrideError
+    """
+    changes = override(overrides)
+    config = local_config(model_path)
+    return None if config is None else of(overridden(config, changes))
+
+
+def local_config(model_path: str) -> Config | None:
+    """A checkpoint's config.json; None where there is none or it is broken."""
     try:
-        config = json.loads(path.read_text()) | json.loads(overrides or "{}")
-    except ValueError:
+        config = json.loads((Path(model_path) / "config.json").read_text())
+    except (OSError, ValueError):
         return None  # SGLang has better words for a broken file
-    return of(config)
+    return config if isinstance(config, dict) else None
 
 
-def of(config: Mapping[str, Any]) -> ModelCard:
-    """The card in a config. A first look only: the routers that SGLang builds have the last word."""
-    text = config.get("text_config")
-    if isinstance(text, Mapping):
-        config = text
-    num_experts = next((config[name] for name in NUM_EXPERTS if config.get(name)), 0)
-    k = next((config[name] for name in TOP_K if config.get(name)), 0)
-    model = config.get("model_type", "this model")
-    if not num_experts or num_experts == 1:
-        return ModelCard(problem=f"{model} has no experts to route")
-    if (config.get("n_group") or 1) > 1:
-        return ModelCard(num_experts, k, f"{model} routes by groups of experts, which is not supported yet")
-    scoring = config.get("scoring_func") or config.get("moe_router_activation_func") or "softmax"
-    if scoring != "softmax" or config.get("topk_method") == "noaux_tc":
-        return ModelCard(num_experts, k, f"{model} routes by {scoring} scores and a bias, which is not supported yet")
-    return ModelCard(num_experts, k)
+def override(text: str | None) -> Config:
+    """`--json-model-override-args` as SGLang reads it: what is empty in Python changes nothing.
+
+    Raises:
+        OverrideError: SGLang would end with a traceback.
+    """
+    if text is None:
+        return {}
+    try:
+        changes = json.loads(text)
+    except ValueError as error:
+        raise OverrideError(f"--json-model-override-args={text}: not JSON: {error}") from None
+    if changes and not isinstance(changes, dict):
+        raise OverrideError(f"--json-model-override-args={text}: not a JSON object")
+    return changes or {}
+
+
+def overridden(config: Config, changes: Config) -> Config:
+    """A config with changes in it: the fields of a nested config are changed one by one."""
+    both = {name: (config.get(name), value) for name, value in changes.items()}
+    return {**config} | {
+        name: {**before, **after} if isinstance(before, Mapping) and isinstance(after, Mapping) else after
+        for name, (before, after) in both.items()
+    }
+
+
+def of(config: Config) -> ModelCard:
+    """The card in a config. A first look only: the routers that SGLang builds decide."""
+    model = config.get("model_type") or "this model"
+    parts = list(sections(config))
+    part = next((part for part in parts if _number(part, NUM_EXPERTS, max) > 1), None)
+    if part is None:
+        named = any(name in part for part in parts for name in NUM_EXPERTS)
+        if named or not any(_may_count_experts(part) for part in parts):
+            return ModelCard(problem=f"{model} has no experts to route")
+        return ModelCard(doubt=f"{model} names its experts in a way that is not known here")
+    num_experts = _number(part, NUM_EXPERTS, max)
+    k = next((k for each in (part, *parts) if (k := _number(each, TOP_K, min))), 0)
+    architecture = architecture_of(config)
+    if not architectures.blocks_of(architecture, part):
+        doubt = f"{architecture or model} is not in the table of SGLang's models"
+        return ModelCard(num_experts, k, doubt=doubt)
+    traits = architectures.traits_of(architecture, part)
+    if traits is None:
+        return ModelCard(num_experts, k, doubt=f"{architecture} builds one of several routers")
+    if not config.get("architectures"):  # nothing that SGLang serves: judged as any version builds it
+        traits = traits._replace(knows_layer=True)
+    why = unsupported(traits)
+    if why is not None:
+        return ModelCard(num_experts, k, f"{model} {why}")
+    unknown = f"{model} names its top k in a way that is not known here"
+    return ModelCard(num_experts, k, doubt=None if k else unknown)
+
+
+def architecture_of(config: Config) -> str:
+    """The architecture that SGLang builds; "" if the config names none that is known."""
+    named = config.get("architectures")
+    if named:
+        return str(named[0])
+    kinds = {_spelling(name): name for name in architectures.ARCHITECTURES}
+    return kinds.get(_spelling(str(config.get("model_type", ""))), "")
+
+
+def sections(config: Config) -> Iterator[Config]:
+    """A config and those inside it: the language model's, then what is around it, then others."""
+    chain = [config]
+    while inner := next((part for name in TEXT if _is_part(part := chain[-1].get(name))), None):
+        chain.append(inner)
+    yield from reversed(chain)
+    waiting = [(name, part) for each in chain for name, part in each.items()]
+    for name, part in waiting:
+        if _is_part(part) and not OTHER_PARTS.search(name):
+            if not any(part is each for each in chain):
+                yield part
+            waiting += part.items()
+
+
+def _is_part(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool(value)
+
+
+def _number(config: Config, names: tuple[str, ...], pick: Any) -> int:
+    """The first of the names that has a number or a list of numbers, one per layer; 0 if none."""
+    for name in names:
+        value = config.get(name)
+        values = value if isinstance(value, list | tuple) else [value]
+        numbers = [each for each in values if type(each) is int and each > 0]
+        if numbers:
+            return int(pick(numbers))
+    return 0
+
+
+def _may_count_experts(config: Config) -> bool:
+    return any(COUNTS_EXPERTS.search(name) and _number(config, (name,), max) > 1 for name in config)
+
+
+def _spelling(name: str) -> str:
+    return re.sub("for(causallm|conditionalgeneration)|_", "", name.lower())
 
 
 def problems(settings: Settings, card: ModelCard | None) -> list[str]:
     """What the model's config already rules out; [] where it leaves the question open."""
-    if card is None or settings.policy == "vanilla":
+    if card is None:
         return []
     if card.problem is not None:
-        hint = "; --oea-allow-inactive serves it vanilla"
-        return [] if settings.allow_inactive else [card.problem + hint]
+        served = settings.allow_inactive or settings.policy == "vanilla"
+        return [] if served else [f"{card.problem}; --oea-allow-inactive serves it vanilla"]
+    if card.doubt is not None:
+        return []
     try:
+        # whatever the policy: it can be switched while serving
         settings.check(k=card.k, num_experts=card.num_experts)
     except ValueError as error:
         return [str(error)]

@@ -7,12 +7,21 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from oea_server.engine import placed, plugin, reporting, routers, runtime
 from oea_server.engine.refuse import refuse
+
+
+class Stage(NamedTuple):
+    """What a pipeline stage holds."""
+
+    num_experts: int
+    """Of its widest layer; 0 without MoE layers."""
+    k: int
+    """The least top k of the routers that can be handled; 0 without any."""
 
 
 def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) -> None:
@@ -21,8 +30,11 @@ def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) ->
     device = next(model.parameters()).device
     if now is None or now.adopted or device.type == "meta":  # some loaders build a model twice
         return
-    physical = routers.num_experts(model)
-    problems = now.adopt(routers.inspect(model), physical - redundant_experts(), device)
+    found = routers.inspect(model)
+    stages = in_stages(Stage(routers.num_experts(model), least_k(found)))
+    physical = max(stage.num_experts for stage in stages)
+    k = min((stage.k for stage in stages if stage.k), default=0)
+    problems = now.adopt(found, physical - redundant_experts(), device, k_elsewhere=k)
     if problems:
         refuse_from_scheduler(*problems)
     from sglang.srt.runtime_context import get_parallel
@@ -34,7 +46,27 @@ def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) ->
     if reporting.is_reporting_rank():
         if now.routers:
             now.start_counting(physical, ranks, device, is_placed(), routers.expert_bytes(model))
-        reporting.start(now)
+        counts_steps = next((i for i, stage in enumerate(stages) if stage.k), 0)
+        reporting.start(now, counts_steps)
+
+
+def least_k(found: list[routers.Router]) -> int:
+    """The least top k of the routers that can be handled; 0 if there are none."""
+    return min((router.k for router in found if router.problem is None), default=0)
+
+
+def in_stages(here: Stage) -> list[Stage]:
+    """What every pipeline stage holds, in their order: all must take a change, or none."""
+    if not torch.distributed.is_initialized():
+        return [here]
+    from sglang.srt.runtime_context import get_parallel
+
+    parallel = get_parallel()
+    if parallel.pp_size == 1:
+        return [here]
+    stages: list[Any] = [None] * parallel.pp_size
+    torch.distributed.all_gather_object(stages, here, group=parallel.pp_group.cpu_group)
+    return stages
 
 
 def where(num_experts: int, ranks: int, device: torch.device) -> placed.Where:

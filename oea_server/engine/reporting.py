@@ -22,8 +22,10 @@ def is_reporting_rank() -> bool:
     return bool(get_parallel().tp_rank == 0)
 
 
-def start(now: Runtime) -> None:
+def start(now: Runtime, counts_steps: int = 0) -> None:
     """Report to SGLang's `/metrics` once a second, if the server has metrics at all.
+
+    Steps are the same in all pipeline stages: `counts_steps` is the stage that counts them.
 
     Imports prometheus_client here, not above: imported in the launcher before SGLang has set
     PROMETHEUS_MULTIPROC_DIR, it would keep the launcher's own metrics (TTFT among them) to itself.
@@ -47,5 +49,9 @@ def start(now: Runtime) -> None:
     Reporter(
         metrics,
         Counted(now.tally, now.shadow_tally, now.clock.read, now.bypassed, now.expert_bytes, lambda: state_of(now)),
-        Options(first_stage=get_parallel().pp_rank == 0, per_layer=now.settings.per_layer_metrics, folder=folder()),
+        Options(
+            first_stage=get_parallel().pp_rank == counts_steps,
+            per_layer=now.settings.per_layer_metrics,
+            folder=folder(),
+        ),
     ).start()

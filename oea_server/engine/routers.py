@@ -5,9 +5,13 @@ Seam: `sglang.srt.layers.moe.topk.TopK` and its `TopKConfig`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
+
+from oea_server.engine import model_card
+from oea_server.engine.router_traits import Traits, unsupported
 
 
 class Router(NamedTuple):
@@ -21,6 +25,7 @@ class Router(NamedTuple):
 
 def inspect(model: torch.nn.Module) -> list[Router]:
     """All routers of a model, before its weights load. Empty for a model without experts."""
+    from sglang.srt.layers.moe.fused_moe_triton.layer import FusedMoE
     from sglang.srt.layers.moe.topk import TopK
 
     found = []
@@ -30,32 +35,62 @@ def inspect(model: torch.nn.Module) -> list[Router]:
             layer = -1 if module.layer_id is None else int(module.layer_id)
             found.append(Router(layer, config.top_k, config.renormalize, problem_of(config, layer)))
         elif type(module).__name__.endswith("TopK"):
-            found.append(Router(-1, 0, False, f"{name} is a {type(module).__name__}, which is not supported yet"))
-    return found
+            why = f"{name} is a {type(module).__name__}, which is not supported yet"
+            found.append(Router(-1, 0, False, why))
+    widths = {
+        int(module.layer_id): int(module.num_global_routed_experts)
+        for module in model.modules()
+        if isinstance(module, FusedMoE)
+    }
+    if not found and widths:
+        return [Router(-1, 0, False, f"the model {unsupported(Traits(elsewhere=True))}")]
+    return [_as_wide_as_others(router, widths) for router in found]
+
+
+def _as_wide_as_others(router: Router, widths: Mapping[int, int]) -> Router:
+    """The router, refused if its layer has fewer experts than others: all share one tally and one policy."""
+    widest = max(widths.values(), default=0)
+    here = widths.get(router.layer, widest)
+    if router.problem is not None or here == widest:
+        return router
+    return router._replace(problem=f"the model's layers differ: {here} experts here, {widest} elsewhere")
 
 
 def problem_of(config: Any, layer: int) -> str | None:
     """Why a `TopKConfig` cannot be handled, or None."""
-    shared = getattr(config, "num_shared_topk_slots", None) or getattr(config, "num_fused_shared_experts", 0)
-    output = getattr(config.output_format, "name", "STANDARD")
-    problems = {
-        "grouped routing is not supported yet": config.use_grouped_topk,
-        "a selection bias is not supported yet": config.correction_bias is not None,
-        f"{config.scoring_func} scores are not supported yet": config.scoring_func != "softmax",
-        "the model brings its own routing function": config.custom_routing_function is not None,
-        "shared experts in the routing's last columns are not supported yet": bool(shared),
-        "scaled routing weights are not supported yet": config.apply_routed_scaling_factor_on_output,
-        f"the {output} format never materialises the selection; use --moe-runner-backend triton": output != "STANDARD",
-        "the router does not know its layer": layer < 0,
-    }
-    return next((why for why, is_so in problems.items() if is_so), None)
+    slots = getattr(config, "num_shared_topk_slots", None)
+    shared = slots or getattr(config, "num_fused_shared_experts", 0)
+    biased = config.correction_bias is not None
+    why = unsupported(
+        Traits(
+            groups=(config.num_expert_group or 1) if config.use_grouped_topk else 0,
+            biased=biased,
+            scoring="sigmoid" if config.use_grouped_topk and biased else config.scoring_func,
+            own_function=config.custom_routing_function is not None,
+            shared_columns=bool(shared),
+            scaled=bool(config.apply_routed_scaling_factor_on_output),
+            output=getattr(config.output_format, "name", "STANDARD"),
+            knows_layer=layer >= 0,
+        )
+    )
+    return None if why is None else f"the model {why}"
 
 
 def num_experts(model: torch.nn.Module) -> int:
-    """Experts that a layer's ranks hold together, redundant replicas included."""
+    """Experts that a router chooses from, redundant replicas included.
+
+    A shared expert that the model fuses with them is none of them, whether its column is the
+    router's or appended after `TopK` (Qwen3-Next): SGLang's `num_experts` counts it,
+    `num_global_routed_experts` does not. Models that keep their experts in modules of their own
+    (DeepSeek-MoE, DBRX, XVERSE) are read by their config.
+    """
     from sglang.srt.layers.moe.fused_moe_triton.layer import FusedMoE
 
-    return max((module.num_experts for module in model.modules() if isinstance(module, FusedMoE)), default=0)
+    fused = [module for module in model.modules() if isinstance(module, FusedMoE)]
+    if fused:
+        return max(int(module.num_global_routed_experts) for module in fused)
+    config: Any = getattr(model, "config", None)
+    return model_card.of(config.to_dict()).num_experts if hasattr(config, "to_dict") else 0
 
 
 def expert_bytes(model: torch.nn.Module) -> dict[int, int]:
@@ -65,7 +100,8 @@ def expert_bytes(model: torch.nn.Module) -> dict[int, int]:
     sizes = {}
     for module in model.modules():
         if isinstance(module, FusedMoE):
-            held = [each for each in module.parameters() if each.dim() > 1 and len(each) == module.num_local_experts]
-            here = sum(each.numel() * each.element_size() for each in held) // module.num_local_experts
+            local = module.num_local_experts  # a fused shared expert has the shape of the others
+            held = [each for each in module.parameters() if each.dim() > 1 and len(each) == local]
+            here = sum(each.numel() * each.element_size() for each in held) // local
             sizes[int(module.layer_id)] = here * module.moe_tp_size
     return sizes

@@ -68,6 +68,7 @@ class Runtime:
         self.graphs: str | None = None
         """What the decode graphs were captured with, a key of GRAPHS; None before, or without any."""
         self._unhandled = ""
+        self._k_elsewhere = 0
         self._pending: tuple[Policy, Policy | None] | None = None
         self._bypass: dict[int, str | None] = {}
         self._num_real: torch.Tensor | None = None
@@ -79,14 +80,22 @@ class Runtime:
         """Whether a model was taken over; a process serves one."""
         return self._num_real is not None
 
-    def adopt(self, routers: list[Router], num_experts: int, device: torch.device) -> list[str]:
-        """Take over a model's routers. Returns why it cannot be served as asked: empty if it can."""
+    def adopt(self, routers: list[Router], num_experts: int, device: torch.device, k_elsewhere: int = 0) -> list[str]:
+        """Take over a model's routers. Returns why it cannot be served as asked: empty if it can.
+
+        Args:
+            k_elsewhere: the least top k in the other pipeline stages; 0 without any that has one.
+        """
+        self._k_elsewhere = k_elsewhere
         self.num_experts = num_experts
         self.routers = {router.layer: router for router in routers if router.problem is None}
         self._num_real = self.real_rows(device) if self.real_rows else torch.zeros((), dtype=torch.int32, device=device)
         problems = Counter(router.problem for router in routers if router.problem is not None)
         unhandled = [f"{n} of {len(routers)} MoE layers run vanilla: {problem}" for problem, n in problems.items()]
         self._unhandled = "; ".join(unhandled)
+        if not self.routers and not routers and k_elsewhere:
+            self._unhandled, self.frozen = "this pipeline stage has no MoE layers", None
+            return [problem] if (problem := self.change(self.settings)) else []
         if not self.routers:
             self.reason = self.frozen = self._unhandled or "the model has no experts to route"
             return [] if self.settings.policy == "vanilla" or self.settings.allow_inactive else [self.reason]
@@ -122,8 +131,9 @@ class Runtime:
 
     @property
     def k(self) -> int:
-        """Experts that the model's tokens take; the least of them, if layers differ."""
-        return min((router.k for router in self.routers.values()), default=0)
+        """Experts that the model's tokens take; the least of them, if layers or stages differ."""
+        here = [router.k for router in self.routers.values()]
+        return min([*here, *filter(None, (self._k_elsewhere,))], default=0)
 
     @property
     def policies(self) -> tuple[str, ...]:

@@ -1,0 +1,193 @@
+"""Configs as model families write them: where the experts are named, and how."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oea_server import serve
+from oea_server.engine import architectures, model_card
+from oea_server.engine.model_card import ModelCard
+from oea_server.settings import Settings, SettingsError
+
+QWEN = {"num_experts": 128, "num_experts_per_tok": 8}
+OLD = version("sglang") == "0.5.17"
+
+
+def config(architecture: str, **fields: Any) -> dict[str, Any]:
+    return {"architectures": [architecture], "model_type": "some", **fields}
+
+
+NESTED: list[tuple[dict[str, Any], int, int]] = [
+    # the talker has experts of its own, which the server does not run
+    (
+        config(
+            "Qwen3OmniMoeForConditionalGeneration",
+            talker_config={"text_config": {"num_experts": 64, "num_experts_per_tok": 6}},
+            thinker_config={"text_config": QWEN, "vision_config": {"depth": 27}},
+        ),
+        128,
+        8,
+    ),
+    (config("Qwen3VLMoeForConditionalGeneration", text_config=QWEN), 128, 8),
+    (config("InternVLChatModel", llm_config={"architectures": ["Qwen3MoeForCausalLM"], **QWEN}), 128, 8),
+    (config("InternVLChatModel", sound_config={"num_experts": 4, "num_experts_per_tok": 1}, llm_config=QWEN), 128, 8),
+    (config("Qwen3MoeForCausalLM", text_config={"hidden_size": 8}, **QWEN), 128, 8),
+    (config("Qwen3MoeForCausalLM", text_config={}, **QWEN), 128, 8),
+    (config("Qwen3MoeForCausalLM", inner_config={"deeper_config": QWEN}), 128, 8),
+    (config("Qwen3MoeForCausalLM", vision_config={"num_experts": 4, "num_experts_per_tok": 1}, **QWEN), 128, 8),
+    (config("Qwen3MoeForCausalLM", num_experts_per_tok=8, text_config={"num_experts": 128}), 128, 8),
+    # one number per layer: the least is what all of them have
+    (config("HunYuanMoEV1ForCausalLM", num_experts=64, moe_topk=[8, 8, 4]), 64, 4),
+    (config("HunYuanMoEV1ForCausalLM", num_experts=64, moe_topk=8), 64, 8),
+    (config("HunYuanMoEV1ForCausalLM", num_experts=[64, 64], moe_topk=[0, 8]), 64, 8),
+    (config("Step3VLForConditionalGeneration", text_config={"moe_num_experts": 48, "moe_top_k": 3}), 48, 3),
+    (config("GptOssForCausalLM", num_local_experts=32, num_experts_per_tok=4), 32, 4),
+]
+LAYERLESS: list[tuple[dict[str, Any], int, int]] = [
+    (config("DbrxForCausalLM", ffn_config={"moe_num_experts": 16, "moe_top_k": 4}), 16, 4),
+    (config("XverseMoeForCausalLM", num_experts=64, moe_top_k=6), 64, 6),
+    (
+        config(
+            "DeepseekVL2ForCausalLM",
+            language_config={"n_routed_experts": 64, "num_experts_per_tok": 6, "use_mla": False, "n_group": 1},
+            vision_config={"num_experts": 3},
+        ),
+        64,
+        6,
+    ),
+    (config("MixtralForCausalLM", num_local_experts=8, num_experts_per_tok=2), 8, 2),
+]
+"""Families whose routers do not know their layer in SGLang 0.5.17."""
+
+
+@pytest.mark.parametrize(("config", "experts", "k"), NESTED)
+def test_where_the_experts_are_named(config: dict[str, Any], experts: int, k: int) -> None:
+    assert model_card.of(config) == ModelCard(experts, k)
+
+
+@pytest.mark.parametrize(("config", "experts", "k"), LAYERLESS)
+def test_families_that_tell_their_layer_since(config: dict[str, Any], experts: int, k: int) -> None:
+    why = "some builds a router that does not know its layer" if OLD else None
+    assert model_card.of(config) == ModelCard(experts, k, why)
+
+
+BIASED = "routes by sigmoid scores and a bias, which is not supported yet"
+ROUTERS: list[tuple[dict[str, Any], str]] = [
+    (config("DeepseekV3ForCausalLM", n_routed_experts=256, n_group=8, topk_method="noaux_tc"), "groups of experts"),
+    (config("DeepseekV2ForCausalLM", n_routed_experts=64, n_group=1, topk_method="greedy"), "one group of experts"),
+    (config("DeepseekVL2ForCausalLM", language_config={"n_routed_experts": 72, "topk_method": "noaux_tc"}), BIASED),
+    (config("Glm4MoeForCausalLM", n_routed_experts=128, n_group=1), BIASED),
+    (config("KimiLinearForCausalLM", num_experts=256, num_expert_group=1), BIASED),
+    (config("Step3p5ForCausalLM", moe_num_experts=288, moe_top_k=8), BIASED),
+    (config("NemotronHForCausalLM", n_routed_experts=128, n_group=1), BIASED),
+    (config("BailingMoeV2ForCausalLM", num_experts=256, n_group=8, moe_router_enable_expert_bias=True), "groups"),
+    (config("DeepseekV4ForCausalLM", n_routed_experts=256, scoring_func="sqrtsoftplus"), "sqrtsoftplus scores"),
+    (config("MiniMaxM2ForCausalLM", num_local_experts=256, scoring_func="sigmoid"), "sigmoid scores, which"),
+    (config("LongcatFlashForCausalLM", n_routed_experts=512, moe_topk=12), "softmax scores and a bias"),
+    (config("Llama4ForConditionalGeneration", text_config={"num_local_experts": 16}), "own routing function"),
+    (config("Gemma4ForCausalLM", num_experts=128, top_k_experts=8), "own routing function"),
+    (config("AfmoeForCausalLM", num_experts=128, n_group=1, score_func="sigmoid"), "own routing function"),
+    (config("Cohere2MoeForCausalLM", num_experts=64, expert_selection_fn="sigmoid"), "sigmoid scores, which"),
+    (config("ZayaForCausalLM", num_experts=16), "outside SGLang's TopK"),
+]
+
+
+@pytest.mark.parametrize(("config", "why"), ROUTERS)
+def test_what_cannot_be_handled(config: dict[str, Any], why: str) -> None:
+    assert why in str(model_card.of(config).problem)
+
+
+@pytest.mark.parametrize(
+    ("config", "doubt"),
+    [
+        (config("FutureMoeForCausalLM", **QWEN, n_group=8), "FutureMoeForCausalLM is not in the table"),
+        (config("Qwen3MoeForCausalLM", number_of_experts=128), "names its experts in a way that is not known"),
+        (config("Qwen3MoeForCausalLM", num_experts=128, top_experts=8), "names its top k in a way that is not known"),
+    ],
+)
+def test_what_is_not_known_is_left_to_the_built_routers(config: dict[str, Any], doubt: str) -> None:
+    card = model_card.of(config)
+    assert card.problem is None
+    assert doubt in str(card.doubt)
+    assert model_card.problems(Settings(k0="64"), card) == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"num_experts": 0, "num_experts_per_tok": 8},
+        {"num_experts": None, "moe_intermediate_size": 64},
+        {"num_experts": 1, "moe_topk": 1},
+        {"moe_intermediate_size": 64, "text_config": {"intermediate_size": 8}},
+        {"vision_config": {"num_experts": 64}},
+    ],
+)
+def test_a_model_without_experts(fields: dict[str, Any]) -> None:
+    assert model_card.of(config("Qwen3ForCausalLM", **fields)) == ModelCard(problem="some has no experts to route")
+
+
+def test_knobs_must_fit_under_vanilla_too() -> None:
+    """It can be switched to oea while it serves: a scheduler would refuse it after all ranks have started."""
+    card = model_card.of(config("Qwen3MoeForCausalLM", **QWEN))
+    assert "above the model's top-k 8" in model_card.problems(Settings(policy="vanilla", k0="9"), card)[0]
+    refused = model_card.of(config("Glm4MoeForCausalLM", n_routed_experts=128))
+    assert model_card.problems(Settings(policy="vanilla", k0="9"), refused) == []
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "{}", "0", '""', "false"])
+def test_overrides_that_change_nothing(tmp_path: Path, text: str) -> None:
+    written(tmp_path, config("Qwen3MoeForCausalLM", **QWEN))
+    assert serve.check(["--model-path", str(tmp_path), "--json-model-override-args", text])
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("[1]", "not a JSON object"), ("3", "not a JSON object"), ('"x"', "not a JSON"), ("{", "not JSON")],
+)
+@pytest.mark.parametrize("model", [True, False])
+def test_overrides_that_are_no_object(tmp_path: Path, text: str, why: str, model: bool) -> None:
+    written(tmp_path, config("Qwen3MoeForCausalLM", **QWEN))
+    named = ["--model-path", str(tmp_path)] if model else []
+    with pytest.raises(SettingsError) as refusal:
+        serve.check([*named, f"--json-model-override-args={text}", "--oea-policy", "vanilla"])
+    assert f"--json-model-override-args={text}: {why}" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_an_override_inside_a_nested_config_leaves_the_rest(tmp_path: Path) -> None:
+    written(tmp_path, config("Qwen3VLMoeForConditionalGeneration", text_config=QWEN))
+    override = '{"text_config": {"num_experts_per_tok": 4}}'
+    assert model_card.read_local(str(tmp_path), override) == ModelCard(128, 4)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", "{broken"])
+def test_a_config_that_is_no_object_is_left_to_sglang(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    assert model_card.read_local(str(tmp_path)) is None
+
+
+def test_a_family_is_found_by_its_model_type_where_no_architecture_is_named() -> None:
+    assert model_card.of({"model_type": "glm4_moe", "n_routed_experts": 8}).problem == f"glm4_moe {BIASED}"
+    assert all(architectures.ARCHITECTURES[name] for name in architectures.ARCHITECTURES)
+
+
+def test_the_demo_is_judged_where_no_model_is_named() -> None:
+    with pytest.raises(SettingsError, match="k0=9 guarantees 9 experts, above the model's top-k 8"):
+        serve.check(["--oea-k0", "9"])
+    assert serve.check(["--oea-k0", "9", "--config", "sglang.yaml"])  # it names a model, perhaps another
+
+
+def test_what_sglang_is_given_names_everything() -> None:
+    positional = serve.command(serve.check(["no/such/model", "--tp", "2"]))
+    assert positional == ["--model-path", "no/such/model", "--tp", "2", "--enable-metrics"]
+    assert "--model-path" not in serve.command(serve.check(["--config", "sglang.yaml"]))
+
+
+def written(folder: Path, fields: dict[str, Any]) -> None:
+    (folder / "config.json").write_text(json.dumps(fields))

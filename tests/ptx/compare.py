@@ -20,7 +20,12 @@ ORDERED: dict[str, Callable[..., Array]] = {
     "ge": np.greater_equal,
 }
 """False where a number is none."""
-INTEGER = {**ORDERED, "ne": np.not_equal} | {"lo": np.less, "ls": np.less_equal, "hi": np.greater, "hs": np.greater_equal}
+INTEGER = {**ORDERED, "ne": np.not_equal} | {
+    "lo": np.less,
+    "ls": np.less_equal,
+    "hi": np.greater,
+    "hs": np.greater_equal,
+}
 JOIN = {"and": np.logical_and, "or": np.logical_or, "xor": np.logical_xor}
 
 

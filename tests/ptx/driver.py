@@ -18,8 +18,8 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.driver import GPUDriver
 from triton.runtime.cache import get_cache_manager
 
-from tests.ptx.launch import Compiled, Launch, launch_of
 from tests.ptx.lanes import WARP
+from tests.ptx.launch import Compiled, Launch, launch_of
 from tests.ptx.parse import PtxError, parse
 from tests.ptx.program import Program, program_of
 
@@ -69,7 +69,16 @@ class Driver(GPUDriver):  # type: ignore[misc]
         signature = dict(source.signature)
 
         def launch(
-            x: int, y: int, z: int, stream: int, function: Any, packed: Any, about: Any, enter: Any, leave: Any, *values: Any
+            x: int,
+            y: int,
+            z: int,
+            stream: int,
+            function: Any,
+            packed: Any,
+            about: Any,
+            enter: Any,
+            leave: Any,
+            *values: Any,
         ) -> None:
             made = launch_of(compiled, (x, y, z), signature, values)
             self.launches.append(made)
@@ -116,9 +125,7 @@ def compiled_of(name: str, metadata: Any) -> Compiled:
         raise PtxError(f"{name}: no PTX in Triton's cache")
     ptx = files[".ptx"].read_text()
     threads = metadata.num_warps * WARP
-    return Compiled(
-        name, metadata.hash, ptx, files[".cubin"].read_bytes(), decoded(ptx), threads, int(metadata.shared)
-    )
+    return Compiled(name, metadata.hash, ptx, files[".cubin"].read_bytes(), decoded(ptx), threads, int(metadata.shared))
 
 
 @lru_cache(maxsize=64)

@@ -127,5 +127,3 @@ def funnel_shift(decoder: Decoder, statement: Statement) -> Step:
 
     target, *sources = statement.operands
     return decoder.pure(function, target, "b32", [(source, "b32") for source in sources])
-
-

@@ -14,6 +14,9 @@ from tests.ptx.registers import Grid, views_of
 from tests.ptx.shared_memory import SharedMemory
 from tests.ptx.values import Array
 
+SPLIT = 0.5
+"""Of random turns, how many are for a part of the blocks."""
+
 
 class Machine:
     """One launch.
@@ -23,8 +26,8 @@ class Machine:
         arguments: the bits of each parameter.
         shared_bytes: shared memory of a block, the arrays without a length included.
         seed: None runs the threads that lag behind most first, of all blocks at once. A number lets
-            the warps of all blocks take turns at random: each runs to its next branch, label or
-            barrier. What a barrier should have put in order then comes out another way.
+            warps take turns at random, not the same in every block: each runs to its next branch, label
+            or barrier. What a barrier should have put in order then comes out another way.
     """
 
     def __init__(
@@ -44,17 +47,30 @@ class Machine:
         self.threads = threads
         self.random = None if seed is None else random.Random(seed)
         shared = SharedMemory(blocks, max(shared_bytes, program.kernel.shared_bytes))
-        views = views_of(program, grid, threads, arguments)
-        self.lanes = Lanes(views, np.repeat(np.arange(blocks), threads), global_memory, shared)
+        block, thread = self._places(blocks)
+        views = views_of(program, grid, block, thread, arguments)
+        self.lanes = Lanes(views, block, global_memory, shared)
+        self.of_block = np.lexsort((thread, block)).reshape(blocks, threads)
+        """Where each block's threads are."""
         total = blocks * threads
         self.at = np.zeros(total, np.int64)
         """The run that each thread executes next; `len(runs)` when it has ended."""
         self.waits = np.full(total, -1, np.int64)
         """The barrier that each thread waits at, or -1."""
-        self.opened = False
-        """Whether the last turn has opened a barrier."""
+        self.needs = np.zeros(total, np.int64)
+        """How many threads that barrier waits for; 0 for all."""
         self.executed = 0
         """Instructions, each counted once for all threads that execute it together."""
+
+    def _places(self, blocks: int) -> tuple[Array, Array]:
+        """The block of each thread, and its number there: block after block, or the first warps of all blocks, in
+        some order, then their second ones."""
+        if self.random is None:
+            return np.repeat(np.arange(blocks), self.threads), np.tile(np.arange(self.threads), blocks)
+        order = self.random.sample(range(blocks), blocks)
+        block = np.tile(np.repeat(order, WARP), self.threads // WARP)
+        warp = np.repeat(np.arange(self.threads // WARP), blocks * WARP)
+        return block, warp * WARP + np.arange(len(block)) % WARP
 
     def run(self) -> None:
         """To the end of all threads.
@@ -67,23 +83,20 @@ class Machine:
                 while self._turn(0, len(self.at)):
                     pass
             else:
-                self._shuffled(self.random)
+                while self._random_turn(self.random):
+                    pass
         if (self.waits >= 0).any():
             raise PtxError(f"{int((self.waits >= 0).sum())} threads wait for ever at a barrier")
 
-    def _shuffled(self, draw: random.Random) -> None:
-        ready = list(range(len(self.at) // WARP))
-        while ready:
-            turn = draw.randrange(len(ready))
-            warp = ready[turn]
-            self.opened = False
-            if not self._turn(warp * WARP, warp * WARP + WARP):
-                ready[turn] = ready[-1]
-                ready.pop()
-            if self.opened:
-                of_block = self.threads // WARP
-                first = warp // of_block * of_block
-                ready += [other for other in range(first, first + of_block) if other not in ready]
+    def _random_turn(self, draw: random.Random) -> bool:
+        """A turn for one of the warps of some neighbouring blocks, or of all of them."""
+        blocks, warps = len(self.of_block), self.threads // WARP
+        first, last = sorted(draw.choices(range(blocks + 1), k=2)) if draw.random() < SPLIT else (0, blocks)
+        for warp in draw.sample(range(warps), warps):
+            row = warp * blocks
+            if last > first and self._turn((row + first) * WARP, (row + last) * WARP):
+                return True
+        return first > 0 or last < blocks
 
     def _turn(self, begin: int, end: int) -> bool:
         """Let those of some whole warps' threads that lag behind most execute one run. False if none can."""
@@ -123,22 +136,18 @@ class Machine:
                 next_run[meant] = len(self.program.runs)
             case Barrier():
                 self.waits[own][meant] = end.number
+                self.needs[own][meant] = end.threads or 0
         np.copyto(self.at[own], next_run, where=active)
         if isinstance(end, Barrier | Exit):
-            self._open(own, None if isinstance(end, Exit) else end.threads)
+            self._open(own)
 
-    def _open(self, own: slice, expected: int | None) -> None:
-        """Let the threads go on for which everyone has come."""
-        first, last = own.start // self.threads, -(-own.stop // self.threads)
-        blocks = slice(first * self.threads, last * self.threads)
-        waits = self.waits[blocks].reshape(-1, self.threads)
-        ended = (self.at[blocks] == len(self.program.runs)).reshape(-1, self.threads)
+    def _open(self, own: slice) -> None:
+        """Let the threads go on for which everyone has come, in the blocks of a slice."""
+        threads = self.of_block[np.unique(self.lanes.block[own.start : own.stop : WARP])]
+        waits = self.waits[threads]
+        ended = (self.at[threads] == len(self.program.runs)) & (waits < 0)
         for number in np.unique(waits[waits >= 0]):
             here = waits == number
-            if expected is None:
-                come = (here | (ended & (waits < 0))).all(axis=1)
-            else:
-                come = here.sum(axis=1) >= expected
-            if come.any():
-                self.opened = True
-                waits[here & come[:, None]] = -1
+            needed = np.where(here, self.needs[threads], 0).max(axis=1)
+            come = np.where(needed > 0, here.sum(axis=1) >= needed, (here | ended).all(axis=1))
+            self.waits[threads[here & come[:, None]]] = -1

@@ -14,18 +14,19 @@ GARBAGE = 0xA5
 Grid = tuple[int, int, int]
 
 
-def views_of(program: Program, grid: Grid, threads: int, arguments: list[int]) -> list[Array]:
+def views_of(program: Program, grid: Grid, block: Array, thread: Array, arguments: list[int]) -> list[Array]:
     """The views that a program's steps ask for, by their numbers. Each [blocks * threads].
 
     Args:
-        threads: of a block.
+        block: which block each thread belongs to.
+        thread: its number there.
         arguments: the bits of each parameter.
     """
-    total = threads * grid[0] * grid[1] * grid[2]
-    registers, special = program.kernel.registers, special_registers(grid, threads)
+    total = len(block)
+    registers, special = program.kernel.registers, special_registers(grid, block, thread)
     given = dict(zip((name for name, _ in program.kernel.parameters), arguments, strict=True))
     bases: dict[str, Array] = {}
-    for name, kind, _ in program.slots:
+    for name, _, _ in program.slots:
         if name in bases:
             continue
         if name.startswith(PARAMETER):
@@ -49,11 +50,10 @@ def _view(base: Array, kind: str, element: int) -> Array:
     return base.view(dtype).reshape(len(base), -1)[:, element]
 
 
-def special_registers(grid: Grid, threads: int) -> dict[str, Array]:
+def special_registers(grid: Grid, block: Array, thread: Array) -> dict[str, Array]:
     """%tid, %ctaid and so on, each [blocks * threads] uint32."""
-    blocks = grid[0] * grid[1] * grid[2]
-    thread = np.tile(np.arange(threads, dtype=np.uint32), blocks)
-    block = np.repeat(np.arange(blocks, dtype=np.uint32), threads)
+    threads = len(block) // (grid[0] * grid[1] * grid[2])
+    block, thread = block.astype(np.uint32), thread.astype(np.uint32)
     lane = thread % np.uint32(WARP)
     one = np.uint32(1)
     mask = {"eq": one << lane, "lt": (one << lane) - one}

@@ -65,10 +65,7 @@ def shuffle(decoder: Decoder, statement: Statement) -> Step:
             source = {"down": LANE + by, "bfly": LANE ^ by, "idx": first | (by & ~segment)}[mode]
             valid = source <= last
         source = np.where(valid, source, LANE)
-        if len(source) == 1:
-            taken = values[:, source[0]]
-        else:
-            taken = np.take_along_axis(values, source, axis=1)
+        taken = values[:, source[0]] if len(source) == 1 else np.take_along_axis(values, source, axis=1)
         if lanes.mask is not None:
             active = by_warp(lanes, lanes.mask)
             sources = np.take_along_axis(active, np.broadcast_to(source, active.shape), axis=1)

@@ -127,8 +127,9 @@ class Decoder:
         return lambda lanes: value
 
     def _constant(self, operand: str, kind: str) -> Array:
-        if operand in self.kernel.shared:
-            return np.array([self.kernel.shared[operand]], type_of(kind))
+        for layout in (self.kernel.shared, self.kernel.local):
+            if operand in layout.offsets:
+                return np.array([layout.offsets[operand]], type_of(kind))
         value = literal({"WARP_SZ": "32"}.get(operand, operand), kind)
         if kind == "bf16":
             return widened(value)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tests.ptx.global_memory import GlobalMemory
-from tests.ptx.shared_memory import SharedMemory
+from tests.ptx.scratch import Scratch
 from tests.ptx.values import Array
 
 WARP = 32
@@ -21,10 +21,15 @@ class Lanes:
     over the slice; what it computes for threads outside the mask is thrown away.
     """
 
-    __slots__ = ("begin", "block", "end", "global_memory", "mask", "shared_memory", "slots")
+    __slots__ = ("begin", "block", "end", "global_memory", "local_memory", "mask", "shared_memory", "slots")
 
     def __init__(
-        self, slots: list[Array], block: Array, global_memory: GlobalMemory, shared_memory: SharedMemory
+        self,
+        slots: list[Array],
+        block: Array,
+        global_memory: GlobalMemory,
+        shared_memory: Scratch,
+        local_memory: Scratch,
     ) -> None:
         self.slots = slots
         """Typed views of the registers, [threads]: see `Decoder`."""
@@ -32,6 +37,9 @@ class Lanes:
         """Which of the launch's blocks each thread belongs to, [threads]."""
         self.global_memory = global_memory
         self.shared_memory = shared_memory
+        """Of blocks."""
+        self.local_memory = local_memory
+        """Of threads."""
         self.begin = self.end = 0
         self.mask: Array | None = None
 

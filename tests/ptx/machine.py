@@ -11,7 +11,7 @@ from tests.ptx.lanes import WARP, Lanes
 from tests.ptx.parse import PtxError
 from tests.ptx.program import Barrier, Exit, Jump, Program, Run
 from tests.ptx.registers import Grid, views_of
-from tests.ptx.shared_memory import SharedMemory
+from tests.ptx.scratch import Scratch
 from tests.ptx.values import Array
 
 SPLIT = 0.5
@@ -46,10 +46,11 @@ class Machine:
         self.program = program
         self.threads = threads
         self.random = None if seed is None else random.Random(seed)
-        shared = SharedMemory(blocks, max(shared_bytes, program.kernel.shared_bytes))
+        shared = Scratch("shared", blocks, max(shared_bytes, program.kernel.shared.size))
+        local = Scratch("local", blocks * threads, program.kernel.local.size)
         block, thread = self._places(blocks)
         views = views_of(program, grid, block, thread, arguments)
-        self.lanes = Lanes(views, block, global_memory, shared)
+        self.lanes = Lanes(views, block, global_memory, shared, local)
         self.of_block = np.lexsort((thread, block)).reshape(blocks, threads)
         """Where each block's threads are."""
         total = blocks * threads

@@ -7,6 +7,7 @@ import numpy as np
 from tests.ptx.decode import Decoder, handles, only, parts
 from tests.ptx.lanes import WARP, Lanes, Step
 from tests.ptx.parse import PtxError, Statement
+from tests.ptx.spaces import memory
 from tests.ptx.values import Array
 from tests.ptx.warps import LANE, by_warp
 
@@ -56,12 +57,11 @@ def load_matrix(decoder: Decoder, statement: Statement) -> Step:
 
     def step(lanes: Lanes) -> None:
         _whole_warps(lanes)
-        block = lanes.chosen(lanes.block[lanes.begin : lanes.end])
+        shared, _ = memory(lanes, "shared", address(lanes))
         at, loaded = _addresses(lanes, address(lanes)), []
         for matrix in range(count):
             low, high = (
-                lanes.shared_memory.load(block, where, HALF, 1)[0].astype(np.uint32)
-                for where in _elements(at, matrix, transposed)
+                shared.load(where, HALF, 1)[0].astype(np.uint32) for where in _elements(at, matrix, transposed)
             )
             loaded.append(low | high << np.uint32(16))
         for write, value in zip(writers, loaded, strict=True):
@@ -81,12 +81,12 @@ def store_matrix(decoder: Decoder, statement: Statement) -> Step:
 
     def step(lanes: Lanes) -> None:
         _whole_warps(lanes)
-        block = lanes.chosen(lanes.block[lanes.begin : lanes.end])
+        shared, _ = memory(lanes, "shared", address(lanes))
         at = _addresses(lanes, address(lanes))
         for matrix, read in enumerate(readers):
             value = lanes.chosen(read(lanes))
             low, high = _elements(at, matrix, transposed)
-            lanes.shared_memory.store(block, low, [(value & np.uint32(0xFFFF)).astype(HALF)])
-            lanes.shared_memory.store(block, high, [(value >> np.uint32(16)).astype(HALF)])
+            shared.store(low, [(value & np.uint32(0xFFFF)).astype(HALF)])
+            shared.store(high, [(value >> np.uint32(16)).astype(HALF)])
 
     return step

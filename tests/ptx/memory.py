@@ -10,51 +10,46 @@ import numpy as np
 from tests.ptx.decode import Decoder, handles, only, parts
 from tests.ptx.lanes import Lanes, Step
 from tests.ptx.parse import PtxError, Statement
+from tests.ptx.spaces import SPACES, memory, space_of
 from tests.ptx.values import PAIRS, TYPES, Array, type_of
 
 SCOPES = ("cta", "cluster", "gpu", "sys")
 ORDERS = ("weak", "relaxed", "acquire", "release", "acq_rel", "volatile")
-SHARED = ("shared", "shared::cta")
 CACHES = ("ca", "cg", "cs", "lu", "cv", "wb", "wt", "nc")
 EVICTION = re.compile(r"L1::\w+|L2::(?:64|128|256)B")
 PARAMETER = "param:"
 """What the names of parameters' views begin with."""
 
 
-def _layout(statement: Statement) -> tuple[str, bool, int]:
-    """(type, whether in shared memory, how many values) of a load or a store."""
+def _layout(statement: Statement) -> tuple[str, int]:
+    """(type, how many values) of a load or a store."""
     kind, counts = statement.modifiers[-1], {"v2": 2, "v4": 4, "v8": 8}
     plain = [modifier for modifier in statement.modifiers if not EVICTION.fullmatch(modifier)]
     for modifier in plain:
-        if modifier not in (*SCOPES, *ORDERS, *CACHES, *SHARED, *counts, *TYPES, "global", "param"):
+        if modifier not in (*SCOPES, *ORDERS, *CACHES, *SPACES, *counts, *TYPES, "param"):
             raise PtxError(f"unknown modifier .{modifier}")
     count = next((counts[modifier] for modifier in plain if modifier in counts), 1)
     if kind not in TYPES or kind == "pred":
         raise PtxError(f"unknown type .{kind}")
     bits = 8 * type_of(kind).itemsize
     raw = kind if kind[0] == "s" else f"b{bits}"  # extended by its sign, or as bits
-    return raw, any(modifier in SHARED for modifier in plain), count
+    return raw, count
 
 
 @handles("ld")
 def load(decoder: Decoder, statement: Statement) -> Step:
-    kind, shared, count = _layout(statement)
+    kind, count = _layout(statement)
     target, source = statement.operands
     if "param" in statement.modifiers:
         return _load_parameter(decoder, target, source, kind)
     writers = [decoder.writer(part, kind) for part in parts(target)]
     if len(writers) != count:
         raise PtxError("unknown operands")
-    address, dtype = decoder.address(source), type_of(kind)
+    address, dtype, space = decoder.address(source), type_of(kind), space_of(statement)
 
     def step(lanes: Lanes) -> None:
-        at = lanes.chosen(address(lanes))
-        if shared:
-            block = lanes.chosen(lanes.block[lanes.begin : lanes.end])
-            loaded = lanes.shared_memory.load(block, at, dtype, count)
-        else:
-            loaded = lanes.global_memory.load(at, dtype, count)
-        for write, value in zip(writers, loaded, strict=True):
+        where, at = memory(lanes, space, lanes.chosen(address(lanes)))
+        for write, value in zip(writers, where.load(at, dtype, count), strict=True):
             write(lanes, lanes.spread(value))
 
     return step
@@ -70,20 +65,16 @@ def _load_parameter(decoder: Decoder, target: str, source: str, kind: str) -> St
 
 @handles("st")
 def store(decoder: Decoder, statement: Statement) -> Step:
-    kind, shared, count = _layout(statement)
+    kind, count = _layout(statement)
     target, source = statement.operands
     readers = [decoder.reader(part, kind) for part in parts(source)]
     if len(readers) != count:
         raise PtxError("unknown operands")
-    address = decoder.address(target)
+    address, space = decoder.address(target), space_of(statement)
 
     def step(lanes: Lanes) -> None:
-        at = lanes.chosen(address(lanes))
-        values = [lanes.chosen(read(lanes)) for read in readers]
-        if shared:
-            lanes.shared_memory.store(lanes.chosen(lanes.block[lanes.begin : lanes.end]), at, values)
-        else:
-            lanes.global_memory.store(at, values)
+        where, at = memory(lanes, space, lanes.chosen(address(lanes)))
+        where.store(at, [lanes.chosen(read(lanes)) for read in readers])
 
     return step
 
@@ -104,27 +95,23 @@ ATOMICS: dict[str, Callable[[Array, Array], Array]] = {
 @handles("atom", "red")
 def atomic(decoder: Decoder, statement: Statement) -> Step:
     """One thread after the other. `red` returns nothing."""
-    only(statement, "global", "noftz", *SHARED, *ORDERS, *SCOPES, *ATOMICS, "cas")
-    kind, shared = statement.modifiers[-1], any(modifier in SHARED for modifier in statement.modifiers)
+    only(statement, "noftz", *SPACES, *ORDERS, *SCOPES, *ATOMICS, "cas")
+    kind, space = statement.modifiers[-1], space_of(statement)
     operation = next((m for m in statement.modifiers if m in ATOMICS or m == "cas"), None)
     if operation is None or kind in ("f16", "bf16", *PAIRS):
         raise PtxError("unknown atomic")
     operands = statement.operands if statement.opcode == "atom" else ("_", *statement.operands)
-    target, where, *values = operands
+    target, place, *values = operands
     if len(values) != 1 + (operation == "cas"):
         raise PtxError("unknown operands")
-    write, address, dtype = decoder.writer(target, kind), decoder.address(where), type_of(kind)
+    write, address, dtype = decoder.writer(target, kind), decoder.address(place), type_of(kind)
     readers = [decoder.reader(value, kind) for value in values]
 
     def step(lanes: Lanes) -> None:
-        at = lanes.chosen(address(lanes))
+        where, at = memory(lanes, space, lanes.chosen(address(lanes)))
         given = [lanes.chosen(read(lanes)) for read in readers]
-        if shared:
-            cells = lanes.shared_memory.cells(lanes.chosen(lanes.block[lanes.begin : lanes.end]), at, dtype)
-        else:
-            cells = lanes.global_memory.cells(at, dtype)
         found = np.empty(len(at), dtype)
-        for lane, (array, index) in enumerate(cells):
+        for lane, (array, index) in enumerate(where.cells(at, dtype)):
             found[lane] = old = array[index]
             if operation == "cas":
                 array[index] = given[1][lane] if old == given[0][lane] else old

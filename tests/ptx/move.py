@@ -1,4 +1,4 @@
-"""mov, with vectors in braces; cvta; and what has no effect on one GPU that runs one kernel."""
+"""mov, with vectors in braces; and what has no effect on one GPU that runs one kernel."""
 
 from __future__ import annotations
 
@@ -54,17 +54,6 @@ def _unpack(decoder: Decoder, targets: list[str], source: str, kind: str) -> Ste
             write(lanes, (value >> dtype(at * each)).astype(part))
 
     return step
-
-
-@handles("cvta")
-def convert_address(decoder: Decoder, statement: Statement) -> Step:
-    """Generic addresses are global ones here: a generic access to shared memory is out of bounds."""
-    only(statement, "to", "global")
-    target, source = statement.operands
-    write, read = decoder.writer(target, "u64"), decoder.reader(source, "u64")
-    if "global" not in statement.modifiers:
-        raise PtxError("unknown state space")
-    return lambda lanes: write(lanes, read(lanes))
 
 
 @handles("membar", "fence", "griddepcontrol", "nanosleep", "prefetch")

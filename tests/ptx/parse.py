@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 ENTRY = re.compile(r"\.entry\s+([\w$]+)\s*\((.*?)\)", re.DOTALL)
 PARAMETER = re.compile(r"\.param\s+(?:\.align\s+\d+\s+)?\.(\w+)\b[^,]*?([\w$]+)\s*(?:,|$)")
-SHARED = re.compile(r"\.shared\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s+([\w$]+)\s*(?:\[(\d*)\])?\s*;")
+VARIABLE = re.compile(r"\.(shared|local)\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s+([\w$]+)\s*(?:\[(\d*)\])?\s*;")
 REGISTERS = re.compile(r"\.reg\s+\.(\w+)\s+(.*)", re.DOTALL)
 LABEL = re.compile(r"([\w$]+)\s*:(?!:)")
 GUARD = re.compile(r"@(!?)([%\w$.]+)\s+")
@@ -35,6 +36,15 @@ class Statement:
     """`("%r1", "[%rd1+4]")`; a vector in braces is one operand."""
 
 
+class Layout(NamedTuple):
+    """Variables in shared or local memory."""
+
+    offsets: dict[str, int]
+    """In bytes. An array without a length lies behind all others."""
+    size: int
+    """Bytes of those whose length is known."""
+
+
 @dataclass(slots=True)
 class Kernel:
     """One `.entry` of a PTX module."""
@@ -42,10 +52,8 @@ class Kernel:
     name: str
     parameters: list[tuple[str, str]]
     """(name, type without the dot)."""
-    shared: dict[str, int] = field(default_factory=dict)
-    """Shared variable -> its offset in bytes. An array without a length lies behind all others."""
-    shared_bytes: int = 0
-    """Bytes of the shared variables whose length is known."""
+    shared: Layout = field(default_factory=lambda: Layout({}, 0))
+    local: Layout = field(default_factory=lambda: Layout({}, 0))
     registers: dict[str, str] = field(default_factory=dict)
     """Register -> its declared type."""
     statements: list[Statement] = field(default_factory=list)
@@ -67,23 +75,23 @@ def parse(text: str) -> Kernel:
     kernel = Kernel(entry[1], parameters)
     begin = text.index("{", entry.end())
     end = _Body(kernel, text).read(begin)
-    _lay_out_shared(kernel, text[:begin] + text[begin:end])
+    kernel.shared, kernel.local = (_layout(space, text[:end]) for space in ("shared", "local"))
     return kernel
 
 
-def _lay_out_shared(kernel: Kernel, text: str) -> None:
-    bits = re.compile(r"\d+")
-    unsized = []
-    for alignment, kind, name, length in SHARED.findall(text):
-        size = int(bits.findall(kind)[0]) // 8
-        to = int(alignment or size)
+def _layout(space: str, text: str) -> Layout:
+    offsets, size, unsized = {}, 0, []
+    for where, alignment, kind, name, length in VARIABLE.findall(text):
+        if where != space:
+            continue
+        element = int(kind[1:]) // 8
+        to = int(alignment or element)
         if not length and f"{name}[" in text:
             unsized.append((name, to))
             continue
-        kernel.shared[name] = -(-kernel.shared_bytes // to) * to
-        kernel.shared_bytes = kernel.shared[name] + size * int(length or 1)
-    for name, to in unsized:
-        kernel.shared[name] = -(-kernel.shared_bytes // to) * to
+        offsets[name] = -(-size // to) * to
+        size = offsets[name] + element * int(length or 1)
+    return Layout(offsets | {name: -(-size // to) * to for name, to in unsized}, size)
 
 
 class _Body:

@@ -6,13 +6,13 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tests.ptx import bits, compare, convert, integers, matrices, memory, move, warps
+from tests.ptx import bits, compare, convert, integers, matrices, memory, move, spaces, warps
 from tests.ptx.decode import Decoder
 from tests.ptx.lanes import Reader, Step
 from tests.ptx.parse import Kernel, PtxError, Statement
 from tests.ptx.values import literal
 
-INSTRUCTIONS = (bits, compare, convert, integers, matrices, memory, move, warps)
+INSTRUCTIONS = (bits, compare, convert, integers, matrices, memory, move, spaces, warps)
 """Imported for the opcodes that they announce."""
 
 BRANCHES = ("bra",)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 import triton
@@ -15,14 +13,14 @@ from tests.ptx.parse import PtxError
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def scale(x_ptr: Any, y_ptr: Any, n: Any, factor: Any, BLOCK: tl.constexpr) -> None:  # noqa: N803
+def scale(x_ptr, y_ptr, n, factor, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(x_ptr + at, mask=at < n)
     tl.store(y_ptr + at, x * factor, mask=at < n)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def histogram(x_ptr: Any, out_ptr: Any, BLOCK: tl.constexpr, BINS: tl.constexpr) -> None:  # noqa: N803
+def histogram(x_ptr, out_ptr, BLOCK: tl.constexpr, BINS: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
     counts = tl.histogram(tl.load(x_ptr + tl.arange(0, BLOCK)), BINS)
     bins = tl.arange(0, BINS)
     order = tl.cumsum(counts, axis=0)

@@ -81,13 +81,14 @@ class Driver(GPUDriver):  # type: ignore[misc]
             *values: Any,
         ) -> None:
             made = launch_of(compiled, (x, y, z), signature, values)
-            self.launches.append(made)
+            now = triton.runtime.driver.active  # Triton keeps a kernel's launcher longer than a test its driver
+            now.launches.append(made)
             if enter is not None:
                 enter(about)
-            if self.recorder is None:
-                made.run(self.seed)
+            if now.recorder is None:
+                made.run(now.seed)
             else:
-                self.recorder.append(made)
+                now.recorder.append(made)
             if leave is not None:
                 leave(about)
 

@@ -32,7 +32,7 @@ def extract(x: Array, position: Array, length: Array) -> Array:
     negative = ((x >> highest) & 1 != 0) & (length > 0)
     inside = np.clip(np.minimum(position.astype(np.int64) + length, bits) - position, 0, bits)
     filled = field | np.where(negative, ~_ones(inside.astype(np.uint32), bits), unsigned.dtype.type(0))
-    return filled.view(x.dtype)
+    return np.asarray(filled).view(x.dtype)
 
 
 def insert(field: Array, x: Array, position: Array, length: Array) -> Array:
@@ -41,7 +41,7 @@ def insert(field: Array, x: Array, position: Array, length: Array) -> Array:
     position, length = position & np.uint32(0xFF), length & np.uint32(0xFF)
     start = np.minimum(position, np.uint32(bits - 1)).astype(x.dtype)
     mask = np.where(position < bits, _ones(length, bits) << start, x.dtype.type(0))
-    return (x & ~mask) | ((field << start) & mask)
+    return np.asarray((x & ~mask) | ((field << start) & mask))
 
 
 @handles("bfe")
@@ -107,7 +107,7 @@ def permute_bytes(decoder: Decoder, statement: Statement) -> Step:
 
     def function(low: Array, high: Array, selector: Array) -> Array:
         both = low.astype(np.uint64) | (high.astype(np.uint64) << np.uint64(32))
-        out = np.zeros(both.shape, np.uint64)
+        out: Array = np.zeros(both.shape, np.uint64)
         for at in range(4):
             chosen = (selector >> np.uint32(4 * at)) & np.uint32(0xF)
             byte = (both >> ((chosen & np.uint32(7)) * np.uint32(8)).astype(np.uint64)) & np.uint64(0xFF)

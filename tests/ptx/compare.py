@@ -20,7 +20,9 @@ ORDERED: dict[str, Callable[..., Array]] = {
     "ge": np.greater_equal,
 }
 """False where a number is none."""
-INTEGER = {**ORDERED, "ne": np.not_equal} | {
+INTEGER: dict[str, Callable[..., Array]] = {
+    **ORDERED,
+    "ne": np.not_equal,
     "lo": np.less,
     "ls": np.less_equal,
     "hi": np.greater,

@@ -15,7 +15,7 @@ from tests.ptx.values import Array
 def fused(x: Array, y: Array, z: Array) -> Array:
     """x y + z, rounded once (float64's last bit may differ)."""
     wide = np.float64 if x.dtype == np.float32 else np.longdouble
-    return (x.astype(wide) * y.astype(wide) + z.astype(wide)).astype(x.dtype)
+    return np.asarray(x.astype(wide) * y.astype(wide) + z.astype(wide), x.dtype)
 
 
 def _extreme(pick: Callable[..., Array], zeros: Callable[..., Array]) -> Callable[..., Array]:
@@ -88,11 +88,11 @@ def arithmetic(decoder: Decoder, statement: Statement) -> Step:
 @handles("testp")
 def property_of(decoder: Decoder, statement: Statement) -> Step:
     only(statement, "finite", "infinite", "number", "notanumber")
-    function: Callable[..., Array] = {
+    tests: dict[str, Callable[..., Array]] = {
         "finite": np.isfinite,
         "infinite": np.isinf,
         "number": lambda x: ~np.isnan(x),
         "notanumber": np.isnan,
-    }[statement.modifiers[0]]
+    }
     target, x = statement.operands
-    return decoder.pure(function, target, "pred", [(x, statement.modifiers[-1])])
+    return decoder.pure(tests[statement.modifiers[0]], target, "pred", [(x, statement.modifiers[-1])])

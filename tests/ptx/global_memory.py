@@ -92,7 +92,7 @@ class GlobalMemory:
         if view is None:
             base = self._base(region)
             size = -(-(region.address + region.size - base) // ALIGNMENT) * ALIGNMENT
-            raw = (ctypes.c_uint8 * size).from_address(base)
+            raw: Any = (ctypes.c_uint8 * size).from_address(base)
             view = self._views[region, dtype] = np.frombuffer(raw, np.uint8).view(dtype)
         return view
 

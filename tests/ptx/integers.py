@@ -32,14 +32,14 @@ def high_half(x: Array, y: Array) -> Array:
     bits = 8 * x.dtype.itemsize
     if bits < 64:
         double = np.dtype(f"{x.dtype.kind}{2 * x.dtype.itemsize}")
-        return ((x.astype(double) * y.astype(double)) >> double.type(bits)).astype(x.dtype)
+        return np.asarray((x.astype(double) * y.astype(double)) >> double.type(bits), x.dtype)
     a, b, half, low = x.astype(np.uint64), y.astype(np.uint64), np.uint64(32), np.uint64(0xFFFFFFFF)
     cross = (a >> half) * (b & low) + ((a & low) * (b & low) >> half)
     other = (a & low) * (b >> half) + (cross & low)
     product = (a >> half) * (b >> half) + (cross >> half) + (other >> half)
     if x.dtype.kind == "i":  # a negative factor was read as 2**64 too much
         product = product - np.where(x < 0, b, 0).astype(np.uint64) - np.where(y < 0, a, 0).astype(np.uint64)
-    return product.astype(x.dtype)
+    return np.asarray(product, x.dtype)
 
 
 OPERATIONS: dict[str, Callable[..., Array]] = {

@@ -38,7 +38,8 @@ def views_of(program: Program, grid: Grid, block: Array, thread: Array, argument
             bases[name] = np.zeros(total, bool)
         else:
             size = type_of(registers[name]).itemsize
-            bases[name] = np.full(total * size, GARBAGE, np.uint8).view(RAW[size])
+            garbage: Array = np.full(total * size, GARBAGE, np.uint8)
+            bases[name] = garbage.view(RAW[size])
     return [_view(bases[name], kind, element) for name, kind, element in program.slots]
 
 

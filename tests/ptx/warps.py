@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ def by_warp(lanes: Lanes, values: Array) -> Array:
 
 def ballot(lanes: Lanes, votes: Array) -> Array:
     """[warps, 32] bool -> [warps] uint32."""
-    return (votes * BIT).sum(axis=1, dtype=np.uint32)
+    return np.asarray((votes * BIT).sum(axis=1, dtype=np.uint32))
 
 
 def check_members(lanes: Lanes, members: Reader) -> None:
@@ -77,7 +78,7 @@ def shuffle(decoder: Decoder, statement: Statement) -> Step:
     return step
 
 
-REDUCTIONS: dict[str, tuple[Callable[..., Array], Callable[[np.dtype[np.generic]], int]]] = {
+REDUCTIONS: dict[str, tuple[Callable[..., Array], Callable[[np.dtype[Any]], int]]] = {
     "add": (np.add.reduce, lambda dtype: 0),
     "min": (np.minimum.reduce, lambda dtype: int(np.iinfo(dtype).max)),
     "max": (np.maximum.reduce, lambda dtype: int(np.iinfo(dtype).min)),

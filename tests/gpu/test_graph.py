@@ -37,7 +37,11 @@ ON_GPU_ONLY = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize(
-    "router", [pytest.param(eager.route, marks=ON_GPU_ONLY, id="eager"), pytest.param(fused.route, id="fused")]
+    "router",
+    [
+        pytest.param(eager.route, marks=ON_GPU_ONLY, id="eager"),
+        pytest.param(fused.route, id="fused"),
+    ],
 )
 @pytest.mark.parametrize("ranks", [1, 8])
 def test_replays_follow_the_device(router: Callable[..., Routing], ranks: int, gpu: Device) -> None:
@@ -45,7 +49,10 @@ def test_replays_follow_the_device(router: Callable[..., Routing], ranks: int, g
     logits = torch.randn(16, 128, device=device, dtype=torch.bfloat16)
     num_real = torch.tensor(16, device=device, dtype=torch.int32)
     knobs, tally = Knobs({4: 8, 5: 8}, 128, device), Tally([4, 5], 128, ranks, device)
-    place, expected_place = contiguous(128, ranks, device), contiguous(128, ranks, torch.device("cpu"))
+    place, expected_place = (
+        contiguous(128, ranks, device),
+        contiguous(128, ranks, torch.device("cpu")),
+    )
 
     def call() -> Routing:
         return router(logits, knobs, k=8, num_real=num_real, layer=5, tally=tally, placement=place)

@@ -98,7 +98,12 @@ def count(decoder: Decoder, statement: Statement) -> Step:
     def leading_zeros(value: Array) -> Array:
         return np.uint32(8 * value.dtype.itemsize) - bit_length(value)
 
-    return decoder.pure(np.bitwise_count if statement.opcode == "popc" else leading_zeros, target, "u32", [(x, kind)])
+    return decoder.pure(
+        np.bitwise_count if statement.opcode == "popc" else leading_zeros,
+        target,
+        "u32",
+        [(x, kind)],
+    )
 
 
 @handles("prmt")

@@ -11,7 +11,12 @@ from tests.ptx.lanes import Lanes, Step
 from tests.ptx.parse import PtxError, Statement
 from tests.ptx.values import FLOATS, TYPES, Array
 
-ROUND: dict[str, Callable[..., Array]] = {"rni": np.rint, "rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil}
+ROUND: dict[str, Callable[..., Array]] = {
+    "rni": np.rint,
+    "rzi": np.trunc,
+    "rmi": np.floor,
+    "rpi": np.ceil,
+}
 
 
 def to_integer(value: Array, rounding: str, kind: str, source: str) -> Array:

@@ -126,7 +126,15 @@ def compiled_of(name: str, metadata: Any) -> Compiled:
         raise PtxError(f"{name}: no PTX in Triton's cache")
     ptx = files[".ptx"].read_text()
     threads = metadata.num_warps * WARP
-    return Compiled(name, metadata.hash, ptx, files[".cubin"].read_bytes(), decoded(ptx), threads, int(metadata.shared))
+    return Compiled(
+        name,
+        metadata.hash,
+        ptx,
+        files[".cubin"].read_bytes(),
+        decoded(ptx),
+        threads,
+        int(metadata.shared),
+    )
 
 
 @lru_cache(maxsize=64)

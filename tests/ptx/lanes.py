@@ -21,7 +21,16 @@ class Lanes:
     over the slice; what it computes for threads outside the mask is thrown away.
     """
 
-    __slots__ = ("begin", "block", "end", "global_memory", "local_memory", "mask", "shared_memory", "slots")
+    __slots__ = (
+        "begin",
+        "block",
+        "end",
+        "global_memory",
+        "local_memory",
+        "mask",
+        "shared_memory",
+        "slots",
+    )
 
     def __init__(
         self,

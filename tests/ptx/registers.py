@@ -60,7 +60,12 @@ def special_registers(grid: Grid, block: Array, thread: Array) -> dict[str, Arra
     mask = {"eq": one << lane, "lt": (one << lane) - one}
     mask["le"] = mask["eq"] | mask["lt"]
     mask["gt"], mask["ge"] = ~mask["le"], ~mask["lt"]
-    constants = {"%ntid.x": threads, "%nctaid.x": grid[0], "%nctaid.y": grid[1], "%nctaid.z": grid[2]}
+    constants = {
+        "%ntid.x": threads,
+        "%nctaid.x": grid[0],
+        "%nctaid.y": grid[1],
+        "%nctaid.z": grid[2],
+    }
     constants |= {"%tid.y": 0, "%tid.z": 0, "%ntid.y": 1, "%ntid.z": 1, "%nwarpid": threads // WARP}
     return {
         **{name: np.full(len(thread), value, np.uint32) for name, value in constants.items()},

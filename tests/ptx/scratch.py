@@ -51,13 +51,19 @@ class Pieces(NamedTuple):
 
     def load(self, addresses: Array, dtype: np.dtype[Any], count: int) -> list[Array]:
         """`count` neighbours from each address."""
-        view, index = self.scratch.data.view(dtype), self.scratch.index(self.owner, addresses, dtype, count)
+        view, index = (
+            self.scratch.data.view(dtype),
+            self.scratch.index(self.owner, addresses, dtype, count),
+        )
         return [view[index + i] for i in range(count)]
 
     def store(self, addresses: Array, values: list[Array]) -> None:
         """Neighbours to each address."""
         dtype = values[0].dtype
-        view, index = self.scratch.data.view(dtype), self.scratch.index(self.owner, addresses, dtype, len(values))
+        view, index = (
+            self.scratch.data.view(dtype),
+            self.scratch.index(self.owner, addresses, dtype, len(values)),
+        )
         for i, value in enumerate(values):
             view[index + i] = value
 

@@ -48,8 +48,14 @@ def floats(*values: float, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         ("prmt.b32 {0}, {1}, {2}, 0xBBBB", lambda x, y: x >> 31),
         ("lop3.b32 {0}, {1}, {2}, {1}, 0xC0", torch.bitwise_and),
         ("shf.l.wrap.b32 {0}, {1}, {2}, 8", lambda x, y: (y << 8) | ((x >> 24) & 255)),
-        ("popc.b32 {0}, {1}", lambda x, y: torch.tensor([(int(v) & 0xFFFFFFFF).bit_count() for v in x])),
-        ("clz.b32 {0}, {1}", lambda x, y: torch.tensor([32 - (int(v) & 0xFFFFFFFF).bit_length() for v in x])),
+        (
+            "popc.b32 {0}, {1}",
+            lambda x, y: torch.tensor([(int(v) & 0xFFFFFFFF).bit_count() for v in x]),
+        ),
+        (
+            "clz.b32 {0}, {1}",
+            lambda x, y: torch.tensor([32 - (int(v) & 0xFFFFFFFF).bit_length() for v in x]),
+        ),
         ("set.lt.s32.s32 {0}, {1}, {2}", lambda x, y: -(x < y).int()),
     ],
     ids=lambda value: value.split()[0] if isinstance(value, str) else "",
@@ -74,8 +80,18 @@ def test_the_high_half_of_long_products(sign: str) -> None:
     ("instruction", "result", "given", "expected"),
     [
         # the manual: NaN is 0, but 1 << 63 as a 64-bit integer; the rest is clamped
-        ("cvt.rzi.s32.f32 {0}, {1}", torch.int32, (NAN, INF, -INF, 1.9, -1.9), (0, 2**31 - 1, -(2**31), 1, -1)),
-        ("cvt.rzi.s64.f32 {0}, {1}", torch.int64, (NAN, INF, -INF, -2.5), (-(2**63), 2**63 - 1, -(2**63), -2)),
+        (
+            "cvt.rzi.s32.f32 {0}, {1}",
+            torch.int32,
+            (NAN, INF, -INF, 1.9, -1.9),
+            (0, 2**31 - 1, -(2**31), 1, -1),
+        ),
+        (
+            "cvt.rzi.s64.f32 {0}, {1}",
+            torch.int64,
+            (NAN, INF, -INF, -2.5),
+            (-(2**63), 2**63 - 1, -(2**63), -2),
+        ),
         ("cvt.rni.s32.f32 {0}, {1}", torch.int32, (0.5, 1.5, -2.5), (0, 2, -2)),
         ("cvt.rzi.u32.f32 {0}, {1}", torch.int32, (-1.0, 3.0, NAN), (0, 3, 0)),
         ("max.f32 {0}, {1}, 0f3F800000", torch.float32, (NAN, 2.0, -INF), (1.0, 2.0, 1.0)),
@@ -83,7 +99,12 @@ def test_the_high_half_of_long_products(sign: str) -> None:
         ("max.NaN.f32 {0}, {1}, 0f3F800000", torch.float32, (NAN, 2.0), (NAN, 2.0)),
         ("ex2.approx.f32 {0}, {1}", torch.float32, (-INF, 0.0, 3.0, INF), (0.0, 1.0, 8.0, INF)),
         ("div.full.f32 {0}, 0f3F800000, {1}", torch.float32, (0.0, 4.0, INF), (INF, 0.25, 0.0)),
-        ("fma.rn.f32 {0}, {1}, {1}, 0fBF800000", torch.float32, (1 + 2.0**-12, NAN), (2.0**-11 + 2.0**-24, NAN)),
+        (
+            "fma.rn.f32 {0}, {1}, {1}, 0fBF800000",
+            torch.float32,
+            (1 + 2.0**-12, NAN),
+            (2.0**-11 + 2.0**-24, NAN),
+        ),
         ("add.ftz.f32 {0}, {1}, 0f00000000", torch.float32, (1e-40, 1.0), (0.0, 1.0)),
     ],
     ids=str,
@@ -135,5 +156,6 @@ def test_packing_and_unpacking() -> None:
     x = integers(torch.int64, 6)
     swap = "mov.b64 {{%r10, %r11}}, {1}; mov.b64 {0}, {{%r11, %r10}}"
     assert torch.equal(
-        compute(swap, "d", x, result=torch.int64), x.view(torch.int32).view(N, 2).flip(1).reshape(-1).view(torch.int64)
+        compute(swap, "d", x, result=torch.int64),
+        x.view(torch.int32).view(N, 2).flip(1).reshape(-1).view(torch.int64),
     )

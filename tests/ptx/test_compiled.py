@@ -27,7 +27,10 @@ def test_one_variant_without_fences(driver: Driver, ranks: int, tmp_path: Path) 
     knobs, tally = Knobs(dict.fromkeys(layers, 8), 128, CPU), Tally(layers, 128, ranks, CPU)
     knobs.write(Policy.oea(3))
     for batch in (1, 16):
-        given, count = torch.zeros(batch, 128, dtype=torch.bfloat16), torch.tensor(batch, dtype=torch.int32)
+        given, count = (
+            torch.zeros(batch, 128, dtype=torch.bfloat16),
+            torch.tensor(batch, dtype=torch.int32),
+        )
         place = contiguous(128, ranks, CPU) if ranks > 1 else None
         for layer in layers:
             for counter in (tally, None):

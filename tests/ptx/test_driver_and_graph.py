@@ -96,6 +96,9 @@ def test_a_graph_keeps_what_it_made_and_nothing_else(driver: Driver) -> None:
 
 
 def test_reading_a_value_on_the_host_ends_a_capture(driver: Driver) -> None:
-    with pytest.raises(RuntimeError, match="waits for the device"), fake_capture(driver, FakeGraph()):
+    with (
+        pytest.raises(RuntimeError, match="waits for the device"),
+        fake_capture(driver, FakeGraph()),
+    ):
         int(torch.ones(()))
     assert driver.recorder is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from typing import Any, NamedTuple
 
 import pytest
@@ -11,7 +13,8 @@ from oea_server.routing import Policy, Routing, eager, fused, reference
 from oea_server.routing.knobs import Knobs
 from oea_server.routing.placement import Placement, contiguous
 from oea_server.routing.tally import HostTally, Tally
-from tests.ptx.driver import Driver
+from tests.ptx.driver import Driver, decoded
+from tests.ptx.parse import PtxError
 
 CPU = torch.device("cpu")
 SEEDS = (None, 1, 2)
@@ -76,10 +79,17 @@ def placed(shape: Shape) -> Placement | None:
     order = torch.randperm(held, generator=torch.Generator().manual_seed(1)).tolist()
     physical = torch.full((shape.num_experts, held), -1, dtype=torch.int64)
     for place, expert in zip(
-        order, [*range(shape.num_experts), *[0, 0, 5, 9, 11, 20, 33, 60][: shape.spare]], strict=True
+        order,
+        [*range(shape.num_experts), *[0, 0, 5, 9, 11, 20, 33, 60][: shape.spare]],
+        strict=True,
     ):
         physical[expert, int((physical[expert] >= 0).sum())] = place
-    return Placement(shape.ranks, held // shape.ranks, physical, torch.zeros(shape.num_experts, dtype=torch.int32))
+    return Placement(
+        shape.ranks,
+        held // shape.ranks,
+        physical,
+        torch.zeros(shape.num_experts, dtype=torch.int32),
+    )
 
 
 class Case:
@@ -151,6 +161,32 @@ def test_128_rows_in_any_order(driver: Driver) -> None:
     case = Case(SHAPES["128, 8 ranks"])
     driver.seed = 3
     case.check(logits(case.shape, 128, 4, True), 125, policies(case.shape)["k0=k/2"])
+
+
+def test_without_its_barriers_the_kernel_is_caught(driver: Driver) -> None:
+    """The random order is worth something: warps that do not wait give another answer, or read what is not theirs."""
+    case = Case(SHAPES["128, 8 ranks"])
+    case.knobs.write(policies(case.shape)["k0=k/2"])
+    given, real = logits(case.shape, 19, 1, False), torch.tensor(18, dtype=torch.int32)
+    found = fused.route(given, case.knobs, num_real=real, placement=case.place, **case.kwargs())
+    expected, launch = [part.clone() for part in found], driver.launches[-1]
+    # a branch to the next instruction: warps may take turns there, as at the barrier
+    numbers = itertools.count()
+    torn = re.sub(
+        r"bar\.sync\s+0;",
+        lambda _: "bra $cut{0}; $cut{0}:".format(next(numbers)),
+        launch.compiled.ptx,
+    )
+    assert next(numbers) > 10
+    for ptx, same in ((launch.compiled.ptx, True), (torn, False)):
+        for part in found:
+            part.zero_()
+        compiled = launch.compiled._replace(program=decoded(ptx))
+        try:
+            launch._replace(compiled=compiled).run(seed=1)
+        except PtxError:
+            assert not same
+        assert all(map(torch.equal, found, expected)) == same
 
 
 @pytest.mark.nightly

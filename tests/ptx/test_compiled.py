@@ -1,0 +1,46 @@
+"""What is compiled for the routing: no fences, and one variant for all layers, counting or not."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+import triton
+
+from oea_server.routing import Policy, fused
+from oea_server.routing.knobs import Knobs
+from oea_server.routing.placement import contiguous
+from oea_server.routing.tally import Tally
+from tests.ptx.driver import Driver
+
+CPU = torch.device("cpu")
+DISASSEMBLER = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+
+
+@pytest.mark.parametrize("ranks", [1, 8])
+def test_one_variant_without_fences(driver: Driver, ranks: int, tmp_path: Path) -> None:
+    """Layers' rows of the counters and of the knobs begin at addresses of different alignment."""
+    layers = [0, 3, 4, 5]
+    knobs, tally = Knobs(dict.fromkeys(layers, 8), 128, CPU), Tally(layers, 128, ranks, CPU)
+    knobs.write(Policy.oea(3))
+    for batch in (1, 16):
+        given, count = (
+            torch.zeros(batch, 128, dtype=torch.bfloat16),
+            torch.tensor(batch, dtype=torch.int32),
+        )
+        place = contiguous(128, ranks, CPU) if ranks > 1 else None
+        for layer in layers:
+            for counter in (tally, None):
+                fused.route(given, knobs, k=8, num_real=count, layer=layer, tally=counter, placement=place)
+    kernels = {made.compiled.hash: made.compiled for made in driver.launches if made.compiled.name == "route_kernel"}
+    assert len(kernels) == 1
+    for compiled in kernels.values():
+        assert not re.search(r"\b(membar|fence)\b|acq_rel|acquire|release", compiled.ptx)
+        binary = tmp_path / "kernel.cubin"
+        binary.write_bytes(compiled.cubin)
+        listing = subprocess.run([DISASSEMBLER, "-sass", binary], capture_output=True, text=True, check=True).stdout
+        assert "EXIT" in listing
+        assert "MEMBAR" not in listing

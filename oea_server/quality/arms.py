@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import torch
 
-from oea_server.quality import rules
+from oea_server.quality import rules, serving
 from oea_server.quality.routed import Routers
-from oea_server.routing.eager import Routing, route
+from oea_server.quality.serving import Routed
 from oea_server.routing.policy import Policy
 
-Chooser = Callable[[torch.Tensor, int], Routing]
+Chooser = Callable[[torch.Tensor, int], Routed]
 """Router logits [G, L, B, N] and a layer -> routing of the same leading dimensions."""
 
 SERVED = ("vanilla", "pruned", "oea")
@@ -108,7 +108,12 @@ def _build(text: str, kind: str, number: str, knobs: Mapping[str, float]) -> Arm
     }[kind]()
 
     def chooser(found: Routers) -> Chooser:
-        return lambda logits, layer: rules.route(logits, found.k, floor, pool, weigh, int(knobs.get("k_max", found.k)))
+        k_max = int(knobs.get("k_max", found.k))
+
+        def choose(logits: torch.Tensor, layer: int) -> Routed:
+            return Routed(*rules.route(logits, found.k, floor, pool, weigh, k_max), "rules")
+
+        return choose
 
     return Arm(text, kind, None, chooser)
 
@@ -127,11 +132,11 @@ def _policy(kind: str, number: str, knobs: Mapping[str, float]) -> Policy:
     return Policy.oea(int(number), p=knobs.get("p", 1.0), k_max=k_max, max_rank=max_rank)
 
 
-def _split(policy: Policy, ranks: int, found: Routers, logits: torch.Tensor, layer: int) -> Routing:
+def _split(policy: Policy, ranks: int, found: Routers, logits: torch.Tensor, layer: int) -> Routed:
     """Each rank routes its own tokens and knows of no others: DP attention, without a reduction."""
     each = _served(policy, found, logits.unflatten(-2, (ranks, -1)), layer)
-    return Routing(each.weights.flatten(-3, -2), each.ids.flatten(-3, -2), each.pool.any(dim=-2))
+    return Routed(each.weights.flatten(-3, -2), each.ids.flatten(-3, -2), each.pool.any(dim=-2), each.by)
 
 
-def _served(policy: Policy, found: Routers, logits: torch.Tensor, layer: int) -> Routing:
-    return route(logits, policy, k=found.k, renormalize=found.renormalize, layer=layer)
+def _served(policy: Policy, found: Routers, logits: torch.Tensor, layer: int) -> Routed:
+    return serving.route(logits, policy, found, layer)

@@ -125,7 +125,9 @@ def _gate(reset: bool) -> None:
     from oea_server.quality import gate
 
     print("the gate: the demo model on its held-out text (about a minute)", flush=True)
-    found = gate.summary(gate.measure())
+    measured = gate.measure()
+    found = gate.summary(measured)
+    print(f"routed by: {', '.join(sorted({each.routing for each in measured.values()}))}")
     if reset:
         gate.keep(found)
     try:

@@ -15,6 +15,8 @@ from oea_server.bench import record, timing
 from oea_server.demo import shipped
 from oea_server.quality import grid, report, text
 from oea_server.quality.arms import Arm
+from oea_server.quality.routed import routers
+from oea_server.routing.fastest import way
 
 CHUNK = 64
 """Sequences at once, or the largest batch where that is more."""
@@ -49,6 +51,9 @@ def evaluate(
     chunk = chunk if wanted.sequences % chunk == 0 else max(wanted.batches)
     plan = grid.Plan(wanted.arms, wanted.batches, chunk, wanted.ranks)
     about = described(model, source, found, wanted) | {"chunk": chunk, "ranks": list(wanted.ranks)}
+    shape = routers(network)
+    # a run that goes on elsewhere, or that an older version began, must not mix implementations
+    about["routing"] = {str(batch): way(device, batch, shape.num_experts, shape.k).name for batch in wanted.batches}
     folder = folder or record.default_folder(device)
     folder.mkdir(parents=True, exist_ok=True)
     lines = folder / f"{name}.jsonl"

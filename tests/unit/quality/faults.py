@@ -13,10 +13,11 @@ from oea_server.routing import eager, fused, host, kernel
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 IMPLEMENTATIONS: Mapping[str, Callable[..., eager.Routing]] = {
-    "host": lambda *given, **named: host.route(*given, **named),
-    "fused": lambda *given, **named: fused.route(*given, **named),
-    "eager": lambda *given, **named: eager.route(*given, **named),
+    "host": lambda *given, **named: host.route(*given, **named),  # noqa: PLW0108
+    "fused": lambda *given, **named: fused.route(*given, **named),  # noqa: PLW0108
+    "eager": lambda *given, **named: eager.route(*given, **named),  # noqa: PLW0108
 }
+"""Looked up at each call, so that a fault that is planted later is met."""
 
 
 class Fault(NamedTuple):
@@ -54,7 +55,7 @@ def launch(change: Callable[[dict[str, Any]], None]) -> Plant:
 
     def plant(monkeypatch: pytest.MonkeyPatch) -> None:
         real = fused.route_kernel
-        names = [name for name in inspect.signature(real.fn).parameters]
+        names = list(inspect.signature(real.fn).parameters)
 
         class Broken:
             def __getitem__(self, grid: Any) -> Callable[..., Any]:
@@ -78,7 +79,8 @@ def more(off: int) -> Fault:
     """Each token is guaranteed so many experts more."""
 
     def argument(arguments: dict[str, Any]) -> None:
-        arguments["floor"] += off
+        # vanilla's is k already: beyond it the loop would read past its own top k
+        arguments["floor"] = min(arguments["floor"] + off, arguments["k"])
 
     def in_kernel(real: Callable[..., Any]) -> Callable[..., Any]:
         return lambda keys, scores, floor, *rest, **named: real(keys, scores, floor + off, *rest, **named)

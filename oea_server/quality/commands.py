@@ -51,10 +51,14 @@ def evaluate(
     reset: Annotated[bool, typer.Option("--set", help="with --gate: set them to what is measured now")] = False,
 ) -> None:
     """Cross-entropy against experts read, by the paper's protocol; what was measured is kept, and a rerun goes on."""
+    if reset and not gate:
+        _end("--set: sets the thresholds of the gate, so it needs --gate")
+    if served and ranks:
+        _end("--ranks: a live server's steps are not split into parts; leave it out with --served")
     if gate:
         _gate(reset)
         return
-    from oea_server.quality.arms import ArmError, parse
+    from oea_server.quality.grammar import ArmError, read_all
 
     try:
         batches = options.numbers("--batch", batch, 1, options.MAX_BATCH)
@@ -64,7 +68,7 @@ def evaluate(
         parts = options.numbers("--ranks", ranks, 1, options.MAX_EXPERTS) if ranks else []
         options.names("--order", [order], ("mixed", "document"))
         folder = options.folder("--out", out)
-        arms = [parse(each) for each in dict.fromkeys(["vanilla", *policies.split(";")])]
+        spelled = read_all(policies, batches)
     except (options.OptionError, ArmError) as error:
         _end(str(error))
     if count % max(batches) or any(max(batches) % each for each in batches):
@@ -75,8 +79,10 @@ def evaluate(
     flags = [part for key, value in command.items() for part in (f"--{key}", str(value))]
     line = shlex.join(["oea-server", "eval", *(["--served"] if served else []), *flags])
 
+    from oea_server.quality.arms import of
     from oea_server.quality.evaluation import Wanted
 
+    arms = [of(each) for each in spelled]
     if served:  # it imports SGLang
         from oea_server.quality.served_evaluation import evaluate as method
     else:
@@ -125,7 +131,9 @@ def _gate(reset: bool) -> None:
     from oea_server.quality import gate
 
     print("the gate: the demo model on its held-out text (about a minute)", flush=True)
-    found = gate.summary(gate.measure())
+    measured = gate.measure()
+    found = gate.summary(measured)
+    print(f"routed by: {', '.join(sorted({each.routing for each in measured.values()}))}")
     if reset:
         gate.keep(found)
     try:

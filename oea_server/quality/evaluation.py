@@ -14,7 +14,9 @@ from rich.progress import track
 from oea_server.bench import record, timing
 from oea_server.demo import shipped
 from oea_server.quality import grid, report, text
-from oea_server.quality.arms import Arm
+from oea_server.quality.arms import Arm, check
+from oea_server.quality.routed import Routers, routers
+from oea_server.routing.fastest import way
 
 CHUNK = 64
 """Sequences at once, or the largest batch where that is more."""
@@ -42,6 +44,7 @@ def evaluate(
         OSError: one of them cannot be read.
     """
     path, source = model or str(shipped.MODEL), source or shipped.HELD_OUT
+    fits(wanted, routers_of(path))
     device = timing.pick_device()
     network, tokenizer = load(path, device)
     found = text.load(source, tokenizer, wanted.length, wanted.sequences, wanted.order, wanted.seed)
@@ -49,6 +52,9 @@ def evaluate(
     chunk = chunk if wanted.sequences % chunk == 0 else max(wanted.batches)
     plan = grid.Plan(wanted.arms, wanted.batches, chunk, wanted.ranks)
     about = described(model, source, found, wanted) | {"chunk": chunk, "ranks": list(wanted.ranks)}
+    shape = routers(network)
+    # a run that goes on elsewhere, or that an older version began, must not mix implementations
+    about["routing"] = {str(batch): way(device, batch, shape.num_experts, shape.k).name for batch in wanted.batches}
     folder = folder or record.default_folder(device)
     folder.mkdir(parents=True, exist_ok=True)
     lines = folder / f"{name}.jsonl"
@@ -77,6 +83,32 @@ def evaluate(
     print(page)
     print(f"kept: {kept}, with its page and picture beside it")
     return result
+
+
+def routers_of(path: str) -> Routers:
+    """A checkpoint's routers by its config alone: no weights are read.
+
+    Raises:
+        UnsupportedModelError: it has none of a kind that we know.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return routers(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path)))
+
+
+def fits(wanted: Wanted, found: Routers) -> None:
+    """Check arms and ranks against a model, before anything is measured.
+
+    Raises:
+        ValueError: one asks for more than the model has.
+    """
+    for arm in wanted.arms:
+        for batch in wanted.batches:
+            check(arm, found, batch)
+    for ranks in wanted.ranks:
+        if found.num_experts % ranks:
+            raise ValueError(f"--ranks={ranks}: the model's {found.num_experts} experts do not divide over them")
 
 
 def described(model: str | None, source: Path, found: text.Sequences, wanted: Wanted) -> dict[str, Any]:

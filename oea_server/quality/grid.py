@@ -118,6 +118,7 @@ def rows(have: dict[Key, Measured], plan: Plan, seed: int) -> list[dict[str, Any
                     "arm": arm.label,
                     "kind": arm.kind,
                     "batch": batch,
+                    "routing": mine.routing,
                     "sequences": len(mine.loss),
                     "loss": stats.mean(mine.loss, seed),
                     "increase": stats.paired(mine.loss, base.loss, seed),
@@ -143,7 +144,8 @@ def _join(parts: Sequence[Measured]) -> Measured:
     joined = {
         name: [value for part in parts for value in getattr(part, name)]
         for name in Measured._fields
-        if name != "busiest"
+        if name not in ("busiest", "routing")
     }
     busiest = {ranks: [v for part in parts for v in part.busiest[ranks]] for ranks in parts[0].busiest}
-    return Measured(**joined, busiest=busiest)
+    routing = ", ".join(sorted({part.routing for part in parts}))
+    return Measured(**joined, busiest=busiest, routing=routing)

@@ -26,6 +26,7 @@ class Measured(NamedTuple):
         kept: mean router mass of the chosen experts over that of vanilla's.
         unique: T, unique experts read per layer and step; mean by group of B sequences, [S / B].
         busiest: the most of them on one rank, by number of ranks in which the experts are split equally; as `unique`.
+        routing: what routed: host, fused, eager, or rules (`serving.Routed.by`).
     """
 
     loss: list[float]
@@ -34,6 +35,7 @@ class Measured(NamedTuple):
     kept: list[float]
     unique: list[float]
     busiest: dict[int, list[float]]
+    routing: str
 
 
 class Counter:
@@ -44,17 +46,19 @@ class Counter:
         self.unique: list[torch.Tensor] = []
         self.busiest: dict[int, list[torch.Tensor]] = {each: [] for each in ranks}
         self.kept: list[torch.Tensor] = []
+        self.by: set[str] = set()
 
     def __call__(self, logits: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         steps = to_steps(logits, self._batch)
         routing = self._choose(steps, layer)
+        self.by.add(routing.by)
         ids, used = routing.ids.long(), routing.weights > 0
         read = torch.zeros(*ids.shape[:2], logits.shape[-1] + 1, dtype=torch.bool, device=logits.device)
         read = read.scatter(-1, torch.where(used, ids, logits.shape[-1]).flatten(-2), True)[..., :-1]
         self.unique.append(read.sum(dim=-1).float().mean(dim=1))
         for ranks, kept in self.busiest.items():
             kept.append(read.unflatten(-1, (ranks, -1)).sum(dim=-1).amax(dim=-1).float().mean(dim=1))
-        scores = steps.softmax(dim=-1)
+        scores = steps.float().softmax(dim=-1)
         own = scores.topk(self._found.k, dim=-1).values.sum(dim=-1)
         mass = torch.where(used, scores.gather(-1, ids), 0.0).sum(dim=-1)
         self.kept.append(to_sequences((mass / own)[..., None])[..., 0].mean(dim=1))
@@ -83,6 +87,7 @@ class Judge:
             torch.stack(counter.kept).mean(dim=0).tolist(),
             torch.stack(counter.unique).mean(dim=0).tolist(),
             {each: torch.stack(kept).mean(dim=0).tolist() for each, kept in counter.busiest.items()},
+            ", ".join(sorted(counter.by)),
         )
 
     def _states(self) -> torch.Tensor:

@@ -43,8 +43,17 @@ def _how(record: Record) -> str:
         "token of B sequences; every layer routes it by itself, prefill included. T is the mean number of unique "
         "experts read per layer and step. The increase in cross-entropy is paired with vanilla, intervals are "
         "bootstrapped over sequences. Over OEA: divided by what oea:K0 loses where it reads as many experts, between "
-        f"its two nearest k0, with the interval of that ratio. Seed {record['seed']}."
+        f"its two nearest k0, with the interval of that ratio. {_routing(record)} Seed {record['seed']}."
     )
+
+
+def _routing(record: Record) -> str:
+    """Which implementation routed which arms; records of before it was kept were all eager's."""
+    arms: dict[str, list[str]] = {}
+    for row in record["rows"]:
+        arms.setdefault(row.get("routing", "eager"), []).append(row["arm"])
+    told = [f"{', '.join(dict.fromkeys(names))} by {by}" for by, names in arms.items()]
+    return f"Routed: {'; '.join(told)}."
 
 
 def _line(row: Record, ranks: list[int]) -> list[str]:

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 Choose = Callable[[torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]]
-"""Router logits of a layer [S, L, N] float32 and the layer's number -> weights [S, L, k] and ids [S, L, k]."""
+"""Router logits of a layer [S, L, N], in the model's own dtype as a server has them, and the layer's number
+-> weights [S, L, k] and ids [S, L, k]."""
 
 SOFTMAX_TOP_K = (
     *(
@@ -72,7 +73,7 @@ def routed(found: Routers, sequences: int, choose: Choose) -> Iterator[None]:
     def hook(layer: int) -> Callable[..., Any]:
         def replace(module: nn.Module, args: Any, output: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
             logits = output[0]
-            weights, ids = choose(logits.float().view(sequences, -1, logits.shape[-1]), layer)
+            weights, ids = choose(logits.view(sequences, -1, logits.shape[-1]), layer)
             return logits, weights.flatten(0, 1).to(output[1].dtype), ids.flatten(0, 1).to(output[2].dtype)
 
         return replace

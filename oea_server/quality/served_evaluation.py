@@ -15,7 +15,7 @@ from oea_server.demo import shipped
 from oea_server.demo.server import Server
 from oea_server.quality import served, stats, text
 from oea_server.quality.arms import Arm
-from oea_server.quality.evaluation import Wanted, described, load
+from oea_server.quality.evaluation import Wanted, described, fits, load, routers_of
 from oea_server.quality.measure import Judge
 from oea_server.quality.routed import routers
 
@@ -32,7 +32,12 @@ def evaluate(
         RuntimeError: the server did not start.
     """
     path, source = model or str(shipped.MODEL), source or shipped.HELD_OUT
+    shape = routers_of(path)
+    fits(wanted, shape)
     knobs = {arm.label: knobs_of(arm) for arm in wanted.arms}
+    for arm in wanted.arms:
+        if arm.policy is not None and (arm.policy.k_max or 0) > shape.k:
+            raise ValueError(f"{arm.label}: k_max={arm.policy.k_max} is above {shape.k}, which the server carries")
     device = torch.device("cpu")
     network, tokenizer = load(path, device)
     found = text.load(source, tokenizer, wanted.length, wanted.sequences, wanted.order, wanted.seed)
@@ -91,7 +96,8 @@ def knobs_of(arm: Arm) -> dict[str, object]:
         raise ValueError(f"{arm.label}: the server that is started here has one rank")
     if policy.k0 is None:
         return {"policy": policy.name}
-    return {"policy": policy.name, "k0": str(policy.k0), "p": policy.p, "max_rank": policy.max_rank}
+    live = ("p", "k_max", "max_rank", "min_batch", "pool", "rank_budget")
+    return {"policy": policy.name, "k0": str(policy.k0)} | {name: getattr(policy, name) for name in live}
 
 
 def markdown(record: Record) -> str:

@@ -1,63 +1,97 @@
-"""The gate is open for what ships, and closes on a router that is broken on purpose."""
+"""The gate is open for what ships, and closes on a router that is broken on purpose.
+
+Each fault is planted in the implementation that is judged: the compiled loop by the shipped thresholds; the
+kernel in Triton's interpreter and eager on fewer tokens, by what the same implementation gives without the fault.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
 
 from oea_server.demo import shipped
 from oea_server.quality import gate
-from oea_server.routing import eager
-from oea_server.routing.policy import Numbers
+from oea_server.quality.measure import Judge
+from oea_server.routing import fastest
+from tests.unit.quality.faults import FAULTS, IMPLEMENTATIONS, Fault
+
+Summary = dict[str, dict[str, float]]
+ASSERTED = "oea:3@16"
+ONLY = ("vanilla@16", ASSERTED)
+FEW = {"eager": (16, 24), "fused": (16, 2)}
+"""Sequences, and tokens of each: the interpreter takes a second a step."""
 
 
-def judged() -> list[gate.Check]:
-    return gate.checks(gate.summary(gate.measure()), gate.read())
+@pytest.fixture(scope="module")
+def judge() -> Judge:
+    return gate.judge()
 
 
-def failed(checks: list[gate.Check]) -> set[str]:
+@pytest.fixture(scope="module")
+def small() -> Callable[[str], tuple[Judge, Summary]]:
+    """By implementation: a judge of few tokens, and what is measured without a fault."""
+    found: dict[str, tuple[Judge, Summary]] = {}
+
+    def get(name: str) -> tuple[Judge, Summary]:
+        if name not in found:
+            by = gate.judge(*FEW[name])
+            found[name] = by, gate.summary(gate.measure(ONLY, by))
+        return found[name]
+
+    return get
+
+
+def failed(found: Summary, kept: Summary) -> set[str]:
+    checks = [check for name in found for check in gate.bounds(name, found[name], kept[name])]
     return {check.what.split()[0] for check in checks if not check.passed}
 
 
-def test_it_is_open() -> None:
-    checks = judged()
-    assert not failed(checks)
-    assert len(checks) > 30
+def serve_by(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    way = fastest.Way(name, IMPLEMENTATIONS[name], "")
+    monkeypatch.setattr(fastest, "way", lambda *shape: way)
 
 
-def test_weights_of_the_wrong_experts_close_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = eager.weigh
-
-    def rolled(*args: Any) -> tuple[eager.Routing, torch.Tensor]:
-        routing, mass = real(*args)
-        return routing._replace(weights=routing.weights.flip(-1)), mass
-
-    monkeypatch.setattr(eager, "weigh", rolled)
-    assert {"oea:3@16", "default@4"} <= failed(judged())
+def test_it_is_open(judge: Judge) -> None:
+    measured = gate.measure(by=judge)
+    checks = gate.checks(gate.summary(measured), gate.read())
+    assert not [check for check in checks if not check.passed]
+    assert len(checks) > 35
+    assert {each.routing for each in measured.values()} == {"host"}
 
 
-@pytest.mark.parametrize("off", [-1, 1])
-def test_a_floor_that_is_off_by_one_closes_it(monkeypatch: pytest.MonkeyPatch, off: int) -> None:
-    real = eager.floor
-
-    def shifted(best: torch.Tensor, scores: torch.Tensor, numbers: Numbers, *rest: Any) -> torch.Tensor:
-        return real(best, scores, numbers._replace(floor=numbers.floor + off), *rest)
-
-    monkeypatch.setattr(eager, "floor", shifted)
-    assert {"oea:3@16", "default@16"} <= failed(judged())
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_a_fault_in_the_compiled_loop_closes_it(monkeypatch: pytest.MonkeyPatch, judge: Judge, fault: Fault) -> None:
+    fault.plant["host"](monkeypatch)
+    found = gate.summary(gate.measure(ONLY, judge))
+    assert ASSERTED in failed(found, gate.read()["measured"])
 
 
-def test_pads_in_the_pool_close_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = eager.floor
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("name", FEW)
+def test_a_fault_in_another_implementation_closes_it(
+    monkeypatch: pytest.MonkeyPatch, small: Callable[[str], tuple[Judge, Summary]], name: str, fault: Fault
+) -> None:
+    serve_by(monkeypatch, name)
+    by, kept = small(name)
+    assert not failed(kept, kept)
+    fault.plant[name](monkeypatch)
+    assert failed(gate.summary(gate.measure(ONLY, by)), kept)
 
-    def forgetful(*args: Any) -> torch.Tensor:
-        given: list[Any] = [*args[:-1], None]  # which rows are real
-        return real(*given)
 
-    monkeypatch.setattr(eager, "floor", forgetful)
-    assert {"oea:3@16", "default@4"} <= failed(judged())
+def test_logits_in_bfloat16_are_judged_too(monkeypatch: pytest.MonkeyPatch, judge: Judge) -> None:
+    from oea_server.routing import host
+
+    real = host._route
+
+    def flipped(address: int, batch: int, experts: int, bytes_each: int, *rest: Any) -> Any:
+        weights, ids, pool = real(address, batch, experts, bytes_each, *rest)
+        return weights[:, ::-1].copy() if bytes_each == 2 else weights, ids, pool
+
+    monkeypatch.setattr(host, "_route", flipped)
+    found = gate.summary(gate.measure(("vanilla@16", "default@16", "default/bfloat16@16"), judge))
+    assert failed(found, gate.read()["measured"]) == {"default/bfloat16@16"}
 
 
 def test_another_model_is_not_judged_by_these_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,8 @@ def test_vanilla_is_the_model_itself(model: Any, text: Sequences) -> None:
         logits = model(text.ids[:, :-1]).logits
     loss = F.cross_entropy(logits.flatten(0, 1), text.ids[:, 1:].flatten(), reduction="none").view(SEQUENCES, -1)
     assert measured.loss == pytest.approx(loss.mean(dim=1).tolist(), rel=1e-5)
-    assert measured.kl == pytest.approx([0.0] * SEQUENCES, abs=1e-9)
+    assert measured.kl == pytest.approx([0.0] * SEQUENCES, abs=1e-6)  # the compiled loop's exp rounds otherwise
+    assert measured.routing == "host"
     assert measured.agreement == [1.0] * SEQUENCES
     assert measured.kept == pytest.approx([1.0] * SEQUENCES)
 

@@ -149,7 +149,7 @@ def test_arms_choose(logits: torch.Tensor, text: str) -> None:
         ("oea", "oea: oea needs a number"),
         ("vanilla:3", "vanilla takes no number"),
         ("oea:3/depth=2", "oea has no depth; it has p, k_max"),
-        ("oea:three", "oea:three: invalid literal"),
+        ("oea:three", "oea:three: k0=three is not a whole number"),
         ("oea:3/max_rank=2", "max_rank=2 is below k0=3"),
     ],
 )

@@ -1,0 +1,149 @@
+"""Faults of a router, each planted in every implementation: the compiled loop, the kernel, eager."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+from oea_server.routing import eager, fused, host, kernel
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+IMPLEMENTATIONS: Mapping[str, Callable[..., eager.Routing]] = {
+    "host": lambda *given, **named: host.route(*given, **named),  # noqa: PLW0108
+    "fused": lambda *given, **named: fused.route(*given, **named),  # noqa: PLW0108
+    "eager": lambda *given, **named: eager.route(*given, **named),  # noqa: PLW0108
+}
+"""Looked up at each call, so that a fault that is planted later is met."""
+
+
+class Fault(NamedTuple):
+    """What is wrong, and how to break each implementation that way."""
+
+    name: str
+    plant: Mapping[str, Plant]
+
+
+def loop(change: Callable[[dict[str, Any]], None], after: Callable[..., Any] | None = None) -> Plant:
+    """The compiled loop with changed arguments (by name), or a changed result."""
+
+    def plant(monkeypatch: pytest.MonkeyPatch) -> None:
+        real = host._route
+        signature = inspect.signature(real.py_func)
+
+        def broken(*given: Any) -> Any:
+            arguments = dict(signature.bind(*given).arguments)
+            change(arguments)
+            found = real(*arguments.values())
+            return found if after is None else after(*found)
+
+        monkeypatch.setattr(host, "_route", broken)
+
+    return plant
+
+
+def helper(module: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Plant:
+    """A function of the kernel (interpreted, so Python) or of eager, wrapped."""
+    return lambda monkeypatch: monkeypatch.setattr(module, name, wrap(getattr(module, name)))
+
+
+def launch(change: Callable[[dict[str, Any]], None]) -> Plant:
+    """The kernel launched with changed arguments, by name."""
+
+    def plant(monkeypatch: pytest.MonkeyPatch) -> None:
+        real = fused.route_kernel
+        names = list(inspect.signature(real.fn).parameters)
+
+        class Broken:
+            def __getitem__(self, grid: Any) -> Callable[..., Any]:
+                def run(*given: Any, **named: Any) -> Any:
+                    arguments = dict(zip(names, given, strict=False)) | named
+                    change(arguments)
+                    return real[grid](**arguments)
+
+                return run
+
+        monkeypatch.setattr(fused, "route_kernel", Broken())
+
+    return plant
+
+
+def nothing(arguments: dict[str, Any]) -> None:
+    """No argument is changed."""
+
+
+def more(off: int) -> Fault:
+    """Each token is guaranteed so many experts more."""
+
+    def argument(arguments: dict[str, Any]) -> None:
+        # vanilla's is k already: beyond it the loop would read past its own top k
+        arguments["floor"] = min(arguments["floor"] + off, arguments["k"])
+
+    def in_kernel(real: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda keys, scores, floor, *rest, **named: real(keys, scores, floor + off, *rest, **named)
+
+    def in_eager(real: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda best, scores, numbers, *rest: real(
+            best, scores, numbers._replace(floor=numbers.floor + off), *rest
+        )
+
+    plants = {
+        "host": loop(argument),
+        "fused": helper(kernel, "_floor", in_kernel),
+        "eager": helper(eager, "floor", in_eager),
+    }
+    return Fault(f"floor{off:+d}", plants)
+
+
+def pads() -> Fault:
+    """Pad rows have floors too."""
+
+    def real_in_loop(arguments: dict[str, Any]) -> None:
+        arguments["real"] = arguments["batch"]
+
+    def real_in_launch(arguments: dict[str, Any]) -> None:
+        arguments["num_real"] = arguments["batch"]
+
+    def in_eager(real: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *given: real(*given[:-1], None)
+
+    plants = {
+        "host": loop(real_in_loop),
+        "fused": launch(real_in_launch),
+        "eager": helper(eager, "floor", in_eager),
+    }
+    return Fault("pads in the pool", plants)
+
+
+def swapped() -> Fault:
+    """Weights in the wrong order."""
+
+    def in_loop(weights: Any, ids: Any, pool: Any) -> Any:
+        return weights[:, ::-1].copy(), ids, pool
+
+    def in_launch(real: Callable[..., Any]) -> Callable[..., Any]:
+        def route(*given: Any, **named: Any) -> eager.Routing:
+            routing = real(*given, **named)
+            return routing._replace(weights=routing.weights.flip(-1))
+
+        return route
+
+    def in_eager(real: Callable[..., Any]) -> Callable[..., Any]:
+        def weigh(*given: Any) -> tuple[eager.Routing, torch.Tensor]:
+            routing, mass = real(*given)
+            return routing._replace(weights=routing.weights.flip(-1)), mass
+
+        return weigh
+
+    plants = {
+        "host": loop(nothing, in_loop),
+        "fused": helper(fused, "route", in_launch),
+        "eager": helper(eager, "weigh", in_eager),
+    }
+    return Fault("weights of the wrong experts", plants)
+
+
+FAULTS = (more(-1), more(1), pads(), swapped())

@@ -56,7 +56,9 @@ class Knobs:
         table = self.numbers[self.row[layer]]
         if isinstance(num_real, int):
             return Numbers(*table[min(max(num_real, 0), TABLE_BATCHES)].unbind())  # type: ignore[arg-type]
-        return Numbers(*table[num_real.clamp(0, TABLE_BATCHES).long()].unbind())  # type: ignore[arg-type]
+        # not table[…]: torch reads an index of no dimensions on the host, which no capture survives
+        row = table.index_select(0, num_real.clamp(0, TABLE_BATCHES).long().view(1))[0]
+        return Numbers(*row.unbind())  # type: ignore[arg-type]
 
 
 @cache

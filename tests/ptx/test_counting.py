@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from oea_server.routing.device_tally import DeviceTally
 
+from oea_server.routing.device_tally import DeviceTally
 from oea_server.routing.tally import HostTally
 from tests.ptx.driver import Driver
 

@@ -5,14 +5,17 @@ Seam: AFTER `sglang.srt.model_loader.loader._initialize_model`.
 
 from __future__ import annotations
 
-import os
-import signal
-from typing import Any
+import logging
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import torch
 
-from oea_server.engine import placed, plugin, reporting, routers, runtime
-from oea_server.engine.refuse import refuse
+from oea_server.engine import conflicts, guard, placed, plugin, reporting, routers, runtime
+from oea_server.engine.routers import Router
+from oea_server.engine.runtime import Runtime
+
+logger = logging.getLogger(__name__)
 
 
 def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) -> None:
@@ -22,19 +25,39 @@ def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) ->
     if now is None or now.adopted or device.type == "meta":  # some loaders build a model twice
         return
     physical = routers.num_experts(model)
-    problems = now.adopt(routers.inspect(model), physical - redundant_experts(), device)
-    if problems:
+    from sglang.srt.runtime_context import get_parallel, get_server_args
+
+    found = allowed(now, routers.inspect(model), get_server_args())
+    if problems := now.adopt(found, physical - redundant_experts(), device):
         refuse_from_scheduler(*problems)
-    from sglang.srt.runtime_context import get_parallel
 
     ranks = get_parallel().moe_ep_size
     if now.routers and ranks > 1:
         # two of each: what is only counted chooses copies of its own
         now.where, now.shadow_where = (where(now.num_experts, ranks, device) for _ in range(2))
-    if reporting.is_reporting_rank():
-        if now.routers:
-            now.start_counting(physical, ranks, device, is_placed(), routers.expert_bytes(model))
+    reports = reporting.is_reporting_rank()
+    if now.routers:
+        now.start_counting(physical, ranks, device, is_placed(), routers.expert_bytes(model), reports)
+        now.warm_up()
+    if reports:
         reporting.start(now)
+
+
+def allowed(now: Runtime, found: Sequence[Router], server_args: Any) -> list[Router]:
+    """The routers as SGLang's options leave them to us: the launcher's own check once more, in each scheduler.
+
+    A server that is started vanilla may have options that allow nothing else: it serves, and can be
+    switched to nothing else. Where they hide which rows are tokens, its steps are not counted either.
+    """
+    now.pads = not getattr(conflicts.resolved(server_args), "disable_cuda_graph_padding", False)
+    if names := conflicts.unknown(server_args):
+        logger.warning("OEA: nobody has looked yet at what %s means for the rows of a step", ", ".join(names))
+    clashes = conflicts.find_in_server_args(server_args)
+    if clashes and now.settings.policy != "vanilla":
+        refuse_from_scheduler(*clashes)
+    now.clash = "; ".join(clashes)
+    rows = "; ".join(conflicts.about_rows(server_args))
+    return [each._replace(problem=rows) if rows else each for each in found]
 
 
 def where(num_experts: int, ranks: int, device: torch.device) -> placed.Where:
@@ -59,9 +82,6 @@ def is_placed() -> bool:
     return bool(moe.enable_eplb or redundant_experts() or moe.init_expert_location != "trivial")
 
 
-def refuse_from_scheduler(*problems: str) -> None:
-    """End the whole server from a scheduler process, the way SGLang's own scheduler does."""
-    try:
-        refuse(*problems)
-    finally:
-        os.kill(os.getppid(), signal.SIGQUIT)
+def refuse_from_scheduler(*problems: str) -> NoReturn:
+    """End the whole server from a scheduler process before it serves."""
+    guard.end(*problems, verb="refusing to start")

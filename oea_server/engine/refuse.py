@@ -1,4 +1,4 @@
-"""Stop the launch with one clear line. SGLang's plug-in loader swallows exceptions, not this."""
+"""Stop with one clear line. SGLang's plug-in loader swallows exceptions, not this."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import sys
 from typing import NoReturn
 
 
-def refuse(*problems: str) -> NoReturn:
+def refuse(*problems: str, verb: str = "refusing to start") -> NoReturn:
     """Print each problem on a line of its own and end this process with status 2."""
     for problem in problems:
-        print(f"oea-server: refusing to start: {problem}", file=sys.stderr, flush=True)
+        print(f"oea-server: {verb}: {problem}", file=sys.stderr, flush=True)
     raise SystemExit(2)

@@ -1,72 +1,116 @@
-"""SGLang options under which batch-aware routing would be inert or break a promise."""
+"""Which SGLang options clash with batch-aware routing, asked of a command line or of resolved arguments."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NoReturn
 
+from oea_server.engine import options
+from oea_server.engine.options import Conflict
+from oea_server.engine.options_apart import APART
 
-class Conflict(NamedTuple):
-    option: str
-    """SGLang's field name; its flag is the same with dashes."""
-    clashes: Callable[[Any], bool]
-    why: str
-
-
-NEVER_MATERIALISED = ("triton_kernel", "flashinfer_trtllm", "flashinfer_mxfp4", "experimental_sgl_trtllm")
-"""MoE runners that route inside their own kernel (`TopKOutputFormat` other than STANDARD)."""
-
-CONFLICTS = (
-    Conflict(
-        "enable_deterministic_inference",
-        bool,
-        "promises that a request's tokens do not depend on its batch; batch-aware routing makes them depend on it",
-    ),
-    Conflict("speculative_algorithm", bool, "the verifier would no longer be the target model"),
-    Conflict(
-        "moe_runner_backend",
-        lambda value: value in NEVER_MATERIALISED,
-        "this runner routes inside its own kernel, where a policy would be silently inert; use triton",
-    ),
-    Conflict("enable_torch_compile", bool, "compiled decoding traces the routing once and would bypass the policy"),
-    Conflict("enable_dp_attention", bool, "each rank would route only its own tokens"),
-    Conflict("moe_a2a_backend", lambda value: value not in (None, "none"), "each rank would route only its own tokens"),
-    Conflict("enable_two_batch_overlap", bool, "routes each half of a batch on its own"),
-    Conflict("enable_pdmux", bool, "decodes on several streams, each with a batch of its own"),
-    Conflict("dllm_algorithm", bool, "diffusion models have no decode steps"),
-)
 SIMULATED = ("SGLANG_SIMULATE_UNIFORM_EXPERTS", "SGLANG_SIMULATE_ROUND_ROBIN_EXPERTS")
 
 
 def find(option: Callable[[str], Any]) -> list[str]:
     """One line per conflict, given a way to look up SGLang's options (None where there is none)."""
-    found = [
-        f"{_flag(conflict.option, value)}: {conflict.why}"
-        for conflict in CONFLICTS
-        if conflict.clashes(value := option(conflict.option))
-    ]
+    found = [said(conflict, option(conflict.option)) for conflict in clashing(option)]
     simulated = [name for name in SIMULATED if os.environ.get(name, "").lower() in ("1", "true", "yes", "on")]
     return found + [f"{name}: overrides every routing decision" for name in simulated]
 
 
+def clashing(option: Callable[[str], Any]) -> list[Conflict]:
+    """The conflicts themselves."""
+    return [each for each in options.CONFLICTS if each.clashes(option(each.option))]
+
+
+def said(conflict: Conflict, value: Any) -> str:
+    """The line for a conflict."""
+    return f"{_flag(conflict.option, value)}: {conflict.why}"
+
+
 def find_in_flags(argv: Sequence[str]) -> list[str]:
-    """The same from a command line, before SGLang is imported: early, so not the last word."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    for option, clashes, _ in CONFLICTS:
-        if clashes is bool and option.startswith("enable_"):
-            parser.add_argument(_flag(option), action="store_true")
+    """The same from a command line, before SGLang is imported: early, so not the last word.
+
+    Knows other spellings, and the abbreviations that SGLang's parser takes. What that parser would
+    not take it leaves to SGLang, which has better words.
+    """
+    parser = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    for each in options.CONFLICTS:
+        flags = (_flag(each.option), *each.aliases)
+        if each.clashes is bool and each.option.startswith("enable_") and not each.aliases:
+            parser.add_argument(*flags, dest=each.option, action="store_true")
         else:
-            parser.add_argument(_flag(option), nargs="?")
-    given = vars(parser.parse_known_args(list(argv))[0])
+            parser.add_argument(*flags, dest=each.option, nargs="?", const=True)
+    parser.add_argument("--dp-size", "--data-parallel-size", dest="dp_size", type=int, default=1)
+    try:
+        given = vars(parser.parse_known_args(list(argv))[0])
+    except _NotTakenError:
+        return []
+    if given["dp_size"] <= 1:
+        given.pop("enable_dp_attention", None)  # one rank has nothing to divide: SGLang ignores the flag
     return find(given.get)
+
+
+class _NotTakenError(Exception):
+    """A command line that SGLang would not take either."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise _NotTakenError(message)
 
 
 def find_in_server_args(server_args: Any) -> list[str]:
     """The same from SGLang's resolved arguments: the last word."""
     view = resolved(server_args)
     return find(lambda name: getattr(view, name, None))
+
+
+def about_rows(server_args: Any) -> list[str]:
+    """Those of them under which nobody knows which rows are tokens, so that nothing can be counted."""
+    view = resolved(server_args)
+    found = clashing(lambda name: getattr(view, name, None))
+    return [said(each, getattr(view, each.option)) for each in found if each.rows]
+
+
+def unknown(server_args: Any) -> list[str]:
+    """Options that this SGLang has, that are set, and that no table of ours names: nobody has looked
+    at them, so the guard alone stands between them and wrong answers."""
+    view = resolved(server_args)
+    known = names()
+    return sorted(
+        name for name, default in fields(type(server_args)).items() if name not in known and _set(view, name, default)
+    )
+
+
+def names() -> set[str]:
+    """All options that the tables name."""
+    apart = {name for group in APART.values() for name in group}
+    return apart | set(options.KEPT) | {each.option for each in options.CONFLICTS}
+
+
+def fields(server_args: type) -> dict[str, Any]:
+    """The fields of `ServerArgs` with their defaults: a dataclass up to 0.5.21, then a msgspec.Struct.
+
+    A field without a plain default has `dataclasses.MISSING`.
+    """
+    if dataclasses.is_dataclass(server_args):
+        return {each.name: each.default for each in dataclasses.fields(server_args)}
+    import msgspec
+
+    return {
+        each.name: dataclasses.MISSING if each.default is msgspec.NODEFAULT else each.default
+        for each in msgspec.structs.fields(server_args)
+    }
+
+
+def _set(view: Any, name: str, default: Any) -> bool:
+    value = getattr(view, name, default)
+    return bool(value) if default is dataclasses.MISSING else bool(value != default)
 
 
 def resolved(server_args: Any) -> Any:

@@ -2,7 +2,7 @@
 
 Seams: AROUND `ModelRunner.forward` (every pass, before a graph is replayed or padded) and AROUND
 `DecodeCudaGraphRunner.capture_one_shape` (graph capture calls the model without `ModelRunner.forward`).
-In a patched SGLang both call `engine.patched` instead.
+In a patched SGLang both call `engine.patched`; the first stays, for the guard.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from oea_server.engine import runtime
+from oea_server.engine import guard, plugin, runtime
 from oea_server.engine.runtime import Runtime
 from oea_server.engine.step import Step
 from oea_server.engine.warmup import WARMUP_PREFIX
@@ -25,8 +25,11 @@ def around_forward(original: Callable[..., Any], self: Any, forward_batch: Any, 
     now = runtime.current
     if now is None or self.is_draft_worker:
         return original(self, forward_batch, *args, **kwargs)
-    with running(now, forward_batch.forward_mode, forward_batch.batch_size, forward_batch.rids or ()):
-        return original(self, forward_batch, *args, **kwargs)
+    with guard.watching(now, forward_batch):
+        if plugin.patched:  # it calls `running` from inside
+            return original(self, forward_batch, *args, **kwargs)
+        with running(now, forward_batch.forward_mode, forward_batch.batch_size, forward_batch.rids or ()):
+            return original(self, forward_batch, *args, **kwargs)
 
 
 def around_capture(original: Callable[..., Any], self: Any, size: int, *args: Any, **kwargs: Any) -> Any:

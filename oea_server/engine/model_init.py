@@ -5,14 +5,17 @@ Seam: AFTER `sglang.srt.model_loader.loader._initialize_model`.
 
 from __future__ import annotations
 
-import os
-import signal
-from typing import Any, NamedTuple
+import logging
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 
-from oea_server.engine import placed, plugin, reporting, routers, runtime
-from oea_server.engine.refuse import refuse
+from oea_server.engine import conflicts, guard, placed, plugin, reporting, routers, runtime
+from oea_server.engine.routers import Router
+from oea_server.engine.runtime import Runtime
+
+logger = logging.getLogger(__name__)
 
 
 class Stage(NamedTuple):
@@ -30,27 +33,28 @@ def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) ->
     device = next(model.parameters()).device
     if now is None or now.adopted or device.type == "meta":  # some loaders build a model twice
         return
-    found = routers.inspect(model)
+    from sglang.srt.runtime_context import get_parallel, get_server_args
+
+    found = allowed(now, routers.inspect(model), get_server_args())
     stages = in_stages(Stage(routers.num_experts(model), least_k(found)))
     physical = max(stage.num_experts for stage in stages)
     k = min((stage.k for stage in stages if stage.k), default=0)
-    problems = now.adopt(found, physical - redundant_experts(), device, k_elsewhere=k)
-    if problems:
+    if problems := now.adopt(found, physical - redundant_experts(), device, k_elsewhere=k):
         refuse_from_scheduler(*problems)
-    from sglang.srt.runtime_context import get_parallel
 
     ranks = get_parallel().moe_ep_size
     if now.routers and ranks > 1:
         # two of each: what is only counted chooses copies of its own
         now.where, now.shadow_where = (where(now.num_experts, ranks, device) for _ in range(2))
-    if reporting.is_reporting_rank():
-        if now.routers:
-            now.start_counting(physical, ranks, device, is_placed(), routers.expert_bytes(model))
-        counts_steps = next((i for i, stage in enumerate(stages) if stage.k), 0)
-        reporting.start(now, counts_steps)
+    reports = reporting.is_reporting_rank()
+    if now.routers:
+        now.start_counting(physical, ranks, device, is_placed(), routers.expert_bytes(model), reports)
+        now.warm_up(next(model.parameters()).dtype)
+    if reports:
+        reporting.start(now, next((i for i, stage in enumerate(stages) if stage.k), 0))
 
 
-def least_k(found: list[routers.Router]) -> int:
+def least_k(found: Sequence[Router]) -> int:
     """The least top k of the routers that can be handled; 0 if there are none."""
     return min((router.k for router in found if router.problem is None), default=0)
 
@@ -67,6 +71,23 @@ def in_stages(here: Stage) -> list[Stage]:
     stages: list[Any] = [None] * parallel.pp_size
     torch.distributed.all_gather_object(stages, here, group=parallel.pp_group.cpu_group)
     return stages
+
+
+def allowed(now: Runtime, found: Sequence[Router], server_args: Any) -> list[Router]:
+    """The routers as SGLang's options leave them to us: the launcher's own check once more, in each scheduler.
+
+    A server that is started vanilla may have options that allow nothing else: it serves, and can be
+    switched to nothing else. Where they hide which rows are tokens, its steps are not counted either.
+    """
+    now.pads = not getattr(conflicts.resolved(server_args), "disable_cuda_graph_padding", False)
+    if names := conflicts.unknown(server_args):
+        logger.warning("OEA: nobody has looked yet at what %s means for the rows of a step", ", ".join(names))
+    clashes = conflicts.find_in_server_args(server_args)
+    if clashes and now.settings.policy != "vanilla":
+        refuse_from_scheduler(*clashes)
+    now.clash = "; ".join(clashes)
+    rows = "; ".join(conflicts.about_rows(server_args))
+    return [each._replace(problem=rows) if rows else each for each in found]
 
 
 def where(num_experts: int, ranks: int, device: torch.device) -> placed.Where:
@@ -91,9 +112,6 @@ def is_placed() -> bool:
     return bool(moe.enable_eplb or redundant_experts() or moe.init_expert_location != "trivial")
 
 
-def refuse_from_scheduler(*problems: str) -> None:
-    """End the whole server from a scheduler process, the way SGLang's own scheduler does."""
-    try:
-        refuse(*problems)
-    finally:
-        os.kill(os.getppid(), signal.SIGQUIT)
+def refuse_from_scheduler(*problems: str) -> NoReturn:
+    """End the whole server from a scheduler process before it serves."""
+    guard.end(*problems, verb="refusing to start")

@@ -46,7 +46,6 @@ SEAMS = (
         "sglang.srt.model_executor.model_runner.ModelRunner.forward",
         "AROUND",
         "oea_server.engine.forward_mode:around_forward",
-        in_patch=True,
     ),
     Seam(
         "sglang.srt.model_executor.runner.decode_cuda_graph_runner.DecodeCudaGraphRunner.capture_one_shape",

@@ -1,15 +1,16 @@
-"""Stop the launch with one clear line. SGLang's plug-in loader swallows exceptions, not this."""
+"""Stop with one clear line. SGLang's plug-in loader swallows exceptions, not this."""
 
 from __future__ import annotations
 
 import sys
 from typing import NoReturn
 
-PREFIX = "oea-server: refusing to start: "
+VERB = "refusing to start"
+PREFIX = f"oea-server: {VERB}: "
 
 
-def refuse(*problems: str) -> NoReturn:
+def refuse(*problems: str, verb: str = VERB) -> NoReturn:
     """Print each problem on a line of its own and end this process with status 2."""
     for problem in problems:
-        print(f"{PREFIX}{problem}", file=sys.stderr, flush=True)
+        print(f"oea-server: {verb}: {problem}", file=sys.stderr, flush=True)
     raise SystemExit(2)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 
-from oea_server.engine import plugin
+import torch
+
+from oea_server.engine import captures, plugin
 from oea_server.engine.control import state_of
 from oea_server.engine.runtime import Runtime
 from oea_server.provenance import commit, version
@@ -46,12 +48,16 @@ def start(now: Runtime, counts_steps: int = 0) -> None:
     if now.tally is None or now.shadow_tally is None or now.clock is None:
         metrics.set_router_active(now.active, now.reason)
         return
-    Reporter(
-        metrics,
-        Counted(now.tally, now.shadow_tally, now.clock.read, now.bypassed, now.expert_bytes, lambda: state_of(now)),
-        Options(
-            first_stage=get_parallel().pp_rank == counts_steps,
-            per_layer=now.settings.per_layer_metrics,
-            folder=folder(),
-        ),
-    ).start()
+    if now.device.type == "cuda":
+        captures.watch(torch.cuda.CUDAGraph)
+    counted = Counted(
+        now.tally,
+        now.shadow_tally,
+        now.clock.read,
+        now.bypassed,
+        now.expert_bytes,
+        lambda: state_of(now),
+        captures.ongoing,
+    )
+    first_stage = get_parallel().pp_rank == counts_steps
+    Reporter(metrics, counted, Options(first_stage, now.settings.per_layer_metrics, folder())).start()

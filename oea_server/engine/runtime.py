@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 
+from oea_server.engine import captures, limits
 from oea_server.engine.placed import Where, nowhere
 from oea_server.engine.routers import Router
 from oea_server.engine.step import Step, StepClock
@@ -21,9 +23,9 @@ from oea_server.settings import POLICIES, Settings
 
 logger = logging.getLogger(__name__)
 
-BYPASSES = ("policy", "schedule", "router", "prefill", "mixed", "verify", "other")
-"""Why a forward pass ran the model's own top k: the policy does so at every batch size; at this one; no
-router can be handled; or it was no decode step."""
+BYPASSES = ("policy", "schedule", "rows", "router", "prefill", "mixed", "verify", "other")
+"""Why a forward pass ran the model's own top k: the policy does so at every batch size; at this one; it ran
+more rows than the fused launch takes on a GPU; no router can be handled; or it was no decode step."""
 
 GRAPHS = {
     "vanilla": ("SGLang's own kernels, without our routing", ("vanilla",)),
@@ -65,8 +67,20 @@ class Runtime:
         """Why routing is not ours: in no layer (not active), or in some."""
         self.frozen: str | None = "no model yet"
         """Why the settings cannot change, None if they can."""
+        self.clash = ""
+        """The SGLang options that allow vanilla alone, each with its reason (`engine.conflicts`)."""
         self.graphs: str | None = None
-        """What the decode graphs were captured with, a key of GRAPHS; None before, or without any."""
+        """What the decode graphs were captured with, a key of GRAPHS; None before, or without any. Decided
+        at the first capture: a later one, whatever the policy is by then, must not take ours away."""
+        self.captured: set[int] = set()
+        """The sizes of the decode graphs, in rows."""
+        self.pads = True
+        """Whether a step that no graph fits is padded to the next larger one."""
+        self.device = torch.device("cpu")
+        self.forward_batch: Any = None
+        """SGLang's own batch of the step that runs now, for `engine.guard`."""
+        self.reports = True
+        """Whether this rank counts for all. The others run the same kernels, with the counting off."""
         self._unhandled = ""
         self._k_elsewhere = 0
         self._pending: tuple[Policy, Policy | None] | None = None
@@ -87,7 +101,8 @@ class Runtime:
             k_elsewhere: the least top k in the other pipeline stages; 0 without any that has one.
         """
         self._k_elsewhere = k_elsewhere
-        self.num_experts = num_experts
+        self.num_experts, self.device = num_experts, device
+        routers = [self._bounded(router) for router in routers]
         self.routers = {router.layer: router for router in routers if router.problem is None}
         self._num_real = self.real_rows(device) if self.real_rows else torch.zeros((), dtype=torch.int32, device=device)
         problems = Counter(router.problem for router in routers if router.problem is not None)
@@ -115,6 +130,36 @@ class Runtime:
         logger.info("OEA: policy %s, k0 %s, on %s", self.policy.name, self.policy.k0, handled)
         return []
 
+    def _bounded(self, router: Router) -> Router:
+        """A router that a GPU could only route in many launches has a problem."""
+        if router.problem is None and (why := limits.problem_of(self.device, self.num_experts, router.k)):
+            return router._replace(problem=why)
+        return router
+
+    def warm_up(self, dtype: torch.dtype) -> None:
+        """Compile what the steps of this process will run, before the first of them: on a GPU without
+        graphs the first health check would wait for it.
+
+        Args:
+            dtype: of the router logits.
+        """
+        if self.device.type != "cuda":
+            return
+        from oea_server.routing import fused
+
+        assert self.knobs is not None
+        kinds = {(router.k, router.renormalize): router.layer for router in self.routers.values()}
+        for (k, renormalize), layer in kinds.items():
+            fused.warm_up(
+                dtype,
+                self.knobs,
+                k=k,
+                renormalize=renormalize,
+                num_real=self._num_real,
+                tally=self.tally,
+                placement=self.where(layer),
+            )
+
     def change(self, settings: Settings) -> str | None:
         """Route by `settings` from the next step on. Returns why not; then nothing has changed."""
         if settings.policy not in self.policies:
@@ -140,13 +185,16 @@ class Runtime:
         """The policies that can be switched to now."""
         if self.frozen is not None:
             return ()
-        return POLICIES if self.graphs is None else GRAPHS[self.graphs][1]
+        policies = POLICIES if self.graphs is None else GRAPHS[self.graphs][1]
+        return ("vanilla",) if self.clash else policies
 
     @property
     def fixed(self) -> str | None:
         """Why not all of the policies can be switched to, None if all can."""
-        if self.frozen is not None or self.graphs is None:
-            return self.frozen
+        if self.frozen is not None or self.clash:
+            return self.frozen or self.clash
+        if self.graphs is None:
+            return None
         inside, policies = GRAPHS[self.graphs]
         return f"CUDA graphs were captured with {inside}: only {' and '.join(policies)} can run in them; start anew"
 
@@ -157,12 +205,21 @@ class Runtime:
         device: torch.device,
         placed: bool = False,
         expert_bytes: Mapping[int, int] | None = None,
+        reports: bool = True,
     ) -> None:
-        """Count what the steps wake (on the one rank that reports)."""
+        """Count what the steps wake.
+
+        Args:
+            reports: False on ranks that another one speaks for. On a GPU they have the same tally, off:
+                all ranks must run the same compiled kernel, or they might choose differently.
+        """
+        self.reports = reports
+        if not reports and device.type == "cpu":
+            return
         layers = sorted(self.routers)
         self.tally = tally_on(device, layers, physical_experts, ranks, placed)
         self.shadow_tally = tally_on(device, layers, physical_experts, ranks, False)
-        self.clock = StepClock(device)
+        self.clock = StepClock(device) if reports else None
         self.expert_bytes = expert_bytes or {}
 
     @contextmanager
@@ -170,13 +227,16 @@ class Runtime:
         """The layers that run inside this block belong to `step`."""
         self._take_effect()
         self._tell_device(step)
+        if step.capturing:
+            self._capture(step.batch)
         if step.counted and (why := self.bypass(step.batch)):
             self.bypassed[why] += 1
         self.step = step
         clock = self.clock if step.counted else None
         start = clock.now() if clock else None
         try:
-            yield
+            with captures.ongoing if step.capturing else nullcontext():
+                yield
         finally:
             self.step = None
         if clock:
@@ -185,20 +245,46 @@ class Runtime:
     def is_vanilla(self, router: Router) -> bool:
         """Whether SGLang's own top k runs in this layer, in this step and in the graph captured now."""
         assert self.step is not None
+        if self.beyond(self.step.batch, router.k):
+            return True
         if self.step.capturing:
             # A graph with our launch in it follows the knobs, a graph without it is SGLang's to the bit.
-            self.graphs = self.settings.policy if self.settings.policy in GRAPHS else "ours"
             return self.graphs != "ours"
         return self.policy.is_vanilla(self.step.batch, router.layer, k=router.k, num_experts=self.num_experts)
+
+    def beyond(self, batch: int, k: int) -> str:
+        """Which bound of the fused launch a step of `batch` tokens is above on a GPU, empty if none."""
+        return limits.beyond(self.device, self.rows_of(batch), self.num_experts, k)
+
+    def rows_of(self, batch: int) -> int:
+        """The rows that a step of `batch` tokens runs: those of the graph that it replays, if there is one."""
+        sizes = (size for size in self.captured if size >= batch)
+        return min(sizes, default=batch) if self.pads else batch
+
+    def _capture(self, size: int) -> None:
+        if self.graphs is None:
+            self.graphs = self.settings.policy if self.settings.policy in GRAPHS else "ours"
+        if size not in self.captured:
+            self.captured.add(size)
+            self._bypass = {}
+            if why := self.beyond(size, self.k):
+                logger.info("OEA: the CUDA graph of %d rows holds SGLang's own top k: %s", size, why)
 
     def bypass(self, batch: int) -> str | None:
         """Why a decode step of `batch` tokens is routed by the model's own top k in all layers, None if it isn't."""
         if batch not in self._bypass:
-            routers, experts = self.routers.values(), self.num_experts
-            vanilla = all(self.policy.is_vanilla(batch, each.layer, k=each.k, num_experts=experts) for each in routers)
-            why = "router" if not routers else "policy" if self.policy.name == "vanilla" else "schedule"
-            self._bypass[batch] = why if vanilla else None
+            self._bypass[batch] = self._why_bypassed(batch)
         return self._bypass[batch]
+
+    def _why_bypassed(self, batch: int) -> str | None:
+        routers, experts = self.routers.values(), self.num_experts
+        if not routers:
+            return "router"
+        if self.policy.name == "vanilla":
+            return "policy"
+        if all(self.policy.is_vanilla(batch, each.layer, k=each.k, num_experts=experts) for each in routers):
+            return "schedule"
+        return "rows" if all(self.beyond(batch, each.k) for each in routers) else None
 
     def route(self, router: Router, logits: torch.Tensor) -> Routing:
         """Choose the experts of this step's layer and count them. logits [rows, N]."""
@@ -231,9 +317,12 @@ class Runtime:
 
     @property
     def tally_of_step(self) -> Tally | None:
-        """Where this step counts; in a graph the device decides, at each replay."""
+        """Where this step counts. On a GPU always there, and the device decides, so that one kernel does for
+        all steps, graphs and ranks; but not above its rows."""
         assert self.step is not None
-        return self.tally if self.step.counted or self.step.capturing else None
+        if self.knobs is None:
+            return self.tally if self.step.counted else None
+        return None if self.beyond(self.step.batch, self.k) else self.tally
 
     def num_real(self, rows: int) -> int | torch.Tensor | None:
         """How many of `rows` are tokens: None for all; on the device where the knobs are."""
@@ -261,9 +350,9 @@ class Runtime:
         if self.real_rows is None:
             self._num_real.fill_(step.batch)
         if self.tally is not None:
-            self.tally.counting.fill_(int(step.counted))
+            self.tally.counting.fill_(int(step.counted and self.reports))
         if self.shadow_tally is not None:
-            self.shadow_tally.counting.fill_(int(step.counted and self.shadow is not None))
+            self.shadow_tally.counting.fill_(int(step.counted and self.reports and self.shadow is not None))
         self._held = (step.batch, step.counted)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from oea_server.engine import runtime
+from oea_server.engine import guard, runtime
 from oea_server.engine.placed import dispatched
 from oea_server.engine.routers import Router
 from oea_server.engine.runtime import Runtime
@@ -60,6 +60,7 @@ def function_of(now: Runtime, router: Router) -> Callable[..., tuple[torch.Tenso
 
 def count(now: Runtime, router: Router, router_logits: torch.Tensor, topk_ids: torch.Tensor, *, vanilla: bool) -> None:
     """Count what was chosen where `choose` did not, and what shadow would choose."""
+    guard.check(now, len(router_logits))
     now.route_shadow(router, router_logits)
     tally = now.tally_of_step
     if tally is not None and vanilla:
@@ -77,5 +78,6 @@ def choose(
     renormalize: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The step's routing with the signature of a `TopKConfig.custom_routing_function`."""
+    guard.check(now, len(gating_output))
     routing = now.route(router, gating_output)
     return routing.weights, routing.ids

@@ -103,7 +103,8 @@ class Metrics:
         self.bypassed = Counter(
             "oea_bypassed_steps",
             "Forward passes that the model's own top k routed. policy: it is vanilla or shadow; schedule: too few "
-            "tokens for OEA; router: none can be handled; prefill, mixed, verify, other: no decode step",
+            "tokens for OEA; rows: more than the fused launch takes on a GPU; router: none can be handled; prefill, "
+            "mixed, verify, other: no decode step",
             ["reason"],
             registry=registry,
         )

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +39,8 @@ class Counted(NamedTuple):
     """Bytes of one expert's weights, by layer."""
     read_state: Callable[[], dict[str, Any]]
     """`oea_server.engine.control.state_of`."""
+    capturing: AbstractContextManager[Any] = nullcontext()
+    """Entered before a device is touched: `oea_server.engine.captures.ongoing` waits for a graph's capture."""
 
 
 class Options(NamedTuple):
@@ -77,6 +80,9 @@ class Reporter(threading.Thread):
             metrics.add_layers()
 
     def run(self) -> None:
+        if self._stream is not None:
+            # else torch would make up for the missing current device with GPU 0, and a context there
+            torch.cuda.set_device(self._stream.device)
         while True:
             try:
                 self.report()
@@ -85,13 +91,14 @@ class Reporter(threading.Thread):
             time.sleep(INTERVAL)
 
     def report(self) -> None:
-        """Report once. Touches no device while nothing was counted."""
+        """Report once. Touches no device while nothing was counted, nor while a graph is captured."""
         changed = self._report_state()
-        steps = self._counted.read_steps()
-        if steps:
-            self._report_steps(steps)
-            with torch.cuda.stream(self._stream):  # does nothing without one
-                self._report_experts()
+        with self._counted.capturing:
+            steps = self._counted.read_steps()
+            if steps:
+                self._report_steps(steps)
+                with torch.cuda.stream(self._stream):  # does nothing without one
+                    self._report_experts()
         if (bypassed := Counter(self._counted.bypassed)) != self._bypassed_before and self._options.first_stage:
             for reason, times in (bypassed - self._bypassed_before).items():
                 self._metrics.bypassed.labels(reason=reason).inc(times)

@@ -1,0 +1,84 @@
+"""Ends the process where the rows that a router sees are not the decode step's.
+
+Two looks, because in a replayed CUDA graph no layer runs Python: at each step's `ForwardBatch`
+before anything runs, and at the logits of each layer that does run Python. What no table of
+`engine.options` foresees is ended here, before a token of it is answered.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from oea_server.engine.refuse import refuse
+from oea_server.engine.runtime import Runtime
+
+
+@contextmanager
+def watching(now: Runtime, forward_batch: Any) -> Iterator[None]:
+    """Entered around `ModelRunner.forward`, before a step is padded or a graph replayed."""
+    if now.routers and forward_batch.forward_mode.is_decode():
+        if problem := problem_of(forward_batch):
+            end(problem)
+        now.forward_batch = forward_batch
+    try:
+        yield
+    finally:
+        now.forward_batch = None
+
+
+def problem_of(forward_batch: Any) -> str | None:
+    """Why a decode step is not one row per request of this rank, in order; None if it is.
+
+    Reads `batch_size`, `input_ids` or `input_embeds`, and `global_num_tokens_cpu`: the tokens of each
+    rank whose rows SGLang gathers into one batch for the experts, None where it does not. One entry
+    means that this rank's rows alone are padded (`--moe-dense-tp-size`), behind its tokens.
+    """
+    requests = int(forward_batch.batch_size)
+    rows = rows_of(forward_batch)
+    if rows is not None and rows != requests:
+        return f"a decode step of {requests} requests has {rows} rows, where each request has one"
+    counts = getattr(forward_batch, "global_num_tokens_cpu", None)
+    if counts is not None and [int(count) for count in counts] != [requests]:
+        return (
+            f"a decode step of {requests} requests is part of a batch of {sum(counts)} rows, those of other ranks "
+            f"({', '.join(str(int(count)) for count in counts)}), where a router must see its own step's"
+        )
+    return None
+
+
+def rows_of(forward_batch: Any) -> int | None:
+    """The rows that a batch has now, padding included; None if it says nothing of them."""
+    for name in ("input_embeds", "input_ids"):
+        if (tokens := getattr(forward_batch, name, None)) is not None:
+            return len(tokens)
+    return None
+
+
+def check(now: Runtime, rows: int) -> None:
+    """End the process if a layer of the step that runs now got another number of rows than it may.
+
+    While a graph is captured these are the graph's. Otherwise the step's own; or what SGLang itself
+    has padded its batch to by now, behind them; or the size of the graph that it replays (only under
+    `--debug-cuda-graph` do layers run Python then).
+    """
+    step = now.step
+    if step is None or rows == step.batch:
+        return
+    if not step.capturing and rows == now.rows_of(step.batch):
+        return
+    if not step.capturing and now.forward_batch is not None and rows == rows_of(now.forward_batch):
+        return
+    what = "the capture of a graph of" if step.capturing else "a decode step of"
+    end(f"a router got {rows} rows in {what} {step.batch}: nobody knows which of them are tokens")
+
+
+def end(*problems: str, verb: str = "ending") -> NoReturn:
+    """End the whole server from a scheduler process, the way SGLang's own scheduler does."""
+    try:
+        refuse(*problems, verb=verb)
+    finally:
+        os.kill(os.getppid(), signal.SIGQUIT)

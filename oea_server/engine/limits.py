@@ -1,0 +1,33 @@
+"""What the fused launch takes on a GPU, and what happens beyond it: SGLang's own top k, never many launches."""
+
+from __future__ import annotations
+
+import torch
+
+from oea_server.routing.fastest import way
+
+
+def problem_of(device: torch.device, num_experts: int, k: int) -> str | None:
+    """Why a router of `num_experts` experts, `k` per token, cannot be routed in one launch on a GPU."""
+    return beyond(device, 1, num_experts, k) or None
+
+
+def beyond(device: torch.device, rows: int, num_experts: int, k: int) -> str:
+    """Which bound of the fused launch `rows` rows of logits are above, empty where there is none.
+
+    The CPU has no bound: its compiled loop takes all.
+    """
+    return way(device, rows, num_experts, k).why if device.type == "cuda" else ""
+
+
+def fact(device_type: str) -> str | None:
+    """What an operator has to know of them, in a sentence; None where nothing is bounded."""
+    if device_type != "cuda":
+        return None
+    from oea_server.routing import fused
+
+    return (
+        f"on a GPU, steps that run more than {fused.MAX_BATCH} rows (padding of CUDA graphs included) take the "
+        f"model's own top k, in SGLang's own kernel: oea_bypassed_steps_total{{reason=\"rows\"}}; routers of more "
+        f"than {fused.MAX_EXPERTS} experts or {fused.MAX_WIDTH} experts per token run vanilla"
+    )

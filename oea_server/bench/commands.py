@@ -174,6 +174,10 @@ def serve(
         depth = options.number("--layers", layers, 1, 48)
         batches = options.numbers("--batch", batch, 1, options.MAX_BATCH)
         chosen = options.policies("--policies", policies, k=K, seed=0)
+        for label, policy in chosen.items():
+            # the server is told policy and k0 alone: under this label it would run plain OEA
+            if policy.pool != "union":
+                raise options.OptionError(f"--policies={label}: bench serve switches vanilla, random, pruned and oea")
         rounds = options.number("--repeats", repeats, *REPEATS)
         length = options.number("--tokens", tokens, 8, 1024)
         folder = options.folder("--out", out)

@@ -70,9 +70,10 @@ def policies(option: str, text: str, *, k: int, seed: int, ranks: int = 1) -> di
     """
     found: dict[str, Policy] = {}
     for part in _parts(option, text):
-        name, _, k0 = part.partition(":")
+        name, colon, k0 = part.partition(":")
+        before = len(found)
         if name in ("vanilla", "random"):
-            if k0:
+            if colon:
                 raise OptionError(f"{option}={part}: {name} takes no k0")
             found[name] = Policy.vanilla() if name == "vanilla" else Policy.random(seed)
         elif name in ("pruned", "oea", "fill"):
@@ -89,6 +90,8 @@ def policies(option: str, text: str, *, k: int, seed: int, ranks: int = 1) -> di
             found[f"budget:{value}"] = Policy.oea(1, pool="budget", ranks=ranks, rank_budget=value)
         else:
             raise OptionError(f"{option}={part}: is none of vanilla, random, pruned:K0, oea:K0, fill:K0, budget:D")
+        if len(found) == before:
+            raise OptionError(f"{option}={text}: {part} is given twice")
     return found
 
 

@@ -59,6 +59,12 @@ WRONG = [
     (["moe", "--policies", "oea"], "--policies=oea: needs a k0 of 1..8, as in oea:3"),
     (["moe", "--policies", "oea:9"], "--policies=oea:9: 9 is outside 1..8"),
     (["moe", "--policies", "vanilla:3"], "--policies=vanilla:3: vanilla takes no k0"),
+    (
+        ["serve", "--policies", "vanilla,fill:3"],
+        "--policies=fill:3: bench serve switches vanilla, random, pruned and oea",
+    ),
+    (["moe", "--policies", "vanilla:"], "--policies=vanilla:: vanilla takes no k0"),
+    (["moe", "--policies", "oea:3,oea:03"], "--policies=oea:3,oea:03: oea:03 is given twice"),
     (["moe", "--logits", "real"], "--logits=real: is none of correlated, uniform"),
     (["moe", "--repeats", "2"], "--repeats=2: 2 is outside 3..1000"),
     (["moe", "--seed", "-1"], "--seed=-1: -1 is outside 0..2147483647"),

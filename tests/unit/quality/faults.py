@@ -31,7 +31,7 @@ def loop(change: Callable[[dict[str, Any]], None], after: Callable[..., Any] | N
     """The compiled loop with changed arguments (by name), or a changed result."""
 
     def plant(monkeypatch: pytest.MonkeyPatch) -> None:
-        real = host._route
+        real: Any = host._route
         signature = inspect.signature(real.py_func)
 
         def broken(*given: Any) -> Any:
@@ -54,7 +54,7 @@ def launch(change: Callable[[dict[str, Any]], None]) -> Plant:
     """The kernel launched with changed arguments, by name."""
 
     def plant(monkeypatch: pytest.MonkeyPatch) -> None:
-        real = fused.route_kernel
+        real: Any = kernel.route_kernel
         names = list(inspect.signature(real.fn).parameters)
 
         class Broken:
@@ -126,7 +126,7 @@ def swapped() -> Fault:
 
     def in_launch(real: Callable[..., Any]) -> Callable[..., Any]:
         def route(*given: Any, **named: Any) -> eager.Routing:
-            routing = real(*given, **named)
+            routing: eager.Routing = real(*given, **named)
             return routing._replace(weights=routing.weights.flip(-1))
 
         return route

@@ -192,9 +192,16 @@ def policy_fact(settings: Settings, view: Any, card: ModelCard) -> str | None:
     return _describe(settings, card.k) if card.k else None
 
 
+def large_batches_fact(settings: Settings, view: Any, card: ModelCard) -> str | None:
+    from oea_server.engine import limits
+
+    return limits.fact(str(getattr(view, "device", "")))
+
+
 FACTS: dict[str, Callable[[Settings, Any, ModelCard], str | None]] = {
     "routers": routers_fact,
     "policy": policy_fact,
+    "batches": large_batches_fact,
 }
 """What is said of a launch that SGLang can resolve, in this order: a name -> a function of the settings, SGLang's
 resolved arguments and the model's card; None says nothing."""

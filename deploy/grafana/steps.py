@@ -27,8 +27,8 @@ STEPS = (
         "Bypassed steps by reason",
         "ops",
         "Forward passes per second that ran the model's own top k. prefill and mixed are by design; schedule: the "
-        "step had too few tokens; policy: vanilla or shadow; router: the model's routers cannot be handled (see "
-        "OEARouterInactive).",
+        "step had too few tokens; rows: more rows than the launch on a GPU takes; policy: vanilla or shadow; router: "
+        "the model's routers cannot be handled (see OEARouterInactive).",
         (
             Query(
                 f"sum by (namespace, pod, reason) ({rate('oea_bypassed_steps_total')})",

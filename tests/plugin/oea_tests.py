@@ -30,12 +30,12 @@ def report_often() -> None:
 
     start = reporting.start
 
-    def started(now: Any) -> None:
+    def started(*of: Any) -> None:
         # not before: the launcher must not import prometheus_client, and the reporter does
         from oea_server.observe import reporter
 
         reporter.INTERVAL = INTERVAL
-        start(now)
+        start(*of)
 
     reporting.start = started
 

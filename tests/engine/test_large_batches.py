@@ -116,7 +116,9 @@ def test_every_step_of_a_gpu_counts_by_the_devices_word(now: runtime.Runtime) ->
 def test_a_rank_that_does_not_report_counts_nothing_in_the_same_kernel(
     now: runtime.Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime, "tally_on", lambda device, *rest: DeviceTally(*rest[:3], CPU, *rest[3:]))
+    monkeypatch.setattr(
+        runtime, "tally_on", lambda device, layers, n, ranks, placed: DeviceTally(layers, n, ranks, CPU, placed)
+    )
     now.start_counting(16, 1, CUDA, reports=False)
     assert now.clock is None
     with now.decoding(Step(8, counted=True)):

@@ -37,7 +37,7 @@ def report_often() -> None:
         reporter.INTERVAL = INTERVAL
         start(*of)
 
-    reporting.start = started
+    reporting.start = started  # type: ignore[assignment]
 
 
 def record(path: Path) -> None:

@@ -33,14 +33,13 @@ def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) ->
     device = next(model.parameters()).device
     if now is None or now.adopted or device.type == "meta":  # some loaders build a model twice
         return
-    from sglang.srt.runtime_context import get_parallel, get_server_args
-
-    found = allowed(now, routers.inspect(model), get_server_args())
+    found = allowed(now, routers.inspect(model))
     stages = in_stages(Stage(routers.num_experts(model), least_k(found)))
     physical = max(stage.num_experts for stage in stages)
     k = min((stage.k for stage in stages if stage.k), default=0)
     if problems := now.adopt(found, physical - redundant_experts(), device, k_elsewhere=k):
         refuse_from_scheduler(*problems)
+    from sglang.srt.runtime_context import get_parallel
 
     ranks = get_parallel().moe_ep_size
     if now.routers and ranks > 1:
@@ -73,12 +72,17 @@ def in_stages(here: Stage) -> list[Stage]:
     return stages
 
 
-def allowed(now: Runtime, found: Sequence[Router], server_args: Any) -> list[Router]:
+def allowed(now: Runtime, found: list[Router]) -> list[Router]:
     """The routers as SGLang's options leave them to us: the launcher's own check once more, in each scheduler.
 
     A server that is started vanilla may have options that allow nothing else: it serves, and can be
     switched to nothing else. Where they hide which rows are tokens, its steps are not counted either.
     """
+    if not found:
+        return found
+    from sglang.srt.runtime_context import get_server_args
+
+    server_args = get_server_args()
     now.pads = not getattr(conflicts.resolved(server_args), "disable_cuda_graph_padding", False)
     if names := conflicts.unknown(server_args):
         logger.warning("OEA: nobody has looked yet at what %s means for the rows of a step", ", ".join(names))

@@ -75,7 +75,7 @@ def test_the_server_says_which_way_it_goes(servers: Servers, kind: str) -> None:
 
 
 def test_the_seams_hold_in_a_patched_sglang_too(tmp_path: Path) -> None:
-    """`test_seams` but for its launches, the guard, and what only a patched SGLang has, in a process that imports the copy."""
+    """`test_seams` without launches, the guard, and what only a patched SGLang has, in a process that imports it."""
     folder = Path(__file__).parent
     files = [str(folder / name) for name in ("test_seams.py", "test_guard.py", "test_patched.py")]
     environment = {**os.environ, "PYTHONPATH": str(patched_copy(tmp_path))}

@@ -36,7 +36,8 @@ def find_in_flags(argv: Sequence[str]) -> list[str]:
     """The same from a command line, before SGLang is imported: early, so not the last word.
 
     Knows other spellings, and the abbreviations that SGLang's parser takes. What that parser would
-    not take it leaves to SGLang, which has better words.
+    not take it leaves to SGLang, which has better words. DP attention is refused on one rank too,
+    where SGLang ignores the flag: whoever asks for it wants more ranks.
     """
     parser = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     for each in options.CONFLICTS:
@@ -45,13 +46,10 @@ def find_in_flags(argv: Sequence[str]) -> list[str]:
             parser.add_argument(*flags, dest=each.option, action="store_true")
         else:
             parser.add_argument(*flags, dest=each.option, nargs="?", const=True)
-    parser.add_argument("--dp-size", "--data-parallel-size", dest="dp_size", type=int, default=1)
     try:
         given = vars(parser.parse_known_args(list(argv))[0])
     except _NotTakenError:
         return []
-    if given["dp_size"] <= 1:
-        given.pop("enable_dp_attention", None)  # one rank has nothing to divide: SGLang ignores the flag
     return find(given.get)
 
 

@@ -190,14 +190,15 @@ def test_without_its_barriers_the_kernel_is_caught(driver: Driver) -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", (None, 0, 1, 2, 3))
 @pytest.mark.parametrize("name", SHAPES)
-def test_every_policy_in_any_order_up_to_128_rows(driver: Driver, name: str, seed: int | None) -> None:
+def test_every_policy_up_to_128_rows(driver: Driver, name: str, seed: int | None) -> None:
     case = Case(SHAPES[name])
     driver.seed = seed
     for number, policy in enumerate(policies(case.shape).values()):
-        large = ((64, 61), (128, 128)) if seed is None or number % 4 == 1 else ()
-        for batch, real in (*BATCHES, *large):
+        if seed is not None and number % 4 != seed:
+            continue  # in random order a step of 128 rows takes seconds
+        for batch, real in (*BATCHES, (64, 61), (128, 128)):
             case.check(logits(case.shape, batch, number, number % 2 == 0), real, policy)
 
 

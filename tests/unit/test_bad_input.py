@@ -75,7 +75,7 @@ WRONG: list[tuple[list[str], dict[str, object] | None, str]] = [
     (["--moe-runner-backend", "triton_kernel"], None, "--moe-runner-backend triton_kernel: this runner routes inside"),
     (["--moe-runner-backend=flashinfer_trtllm"], None, "--moe-runner-backend flashinfer_trtllm: this runner routes"),
     (["--enable-torch-compile"], None, "--enable-torch-compile: compiled decoding"),
-    (["--dp", "2", "--enable-dp-attention"], None, "--enable-dp-attention: a router sees the rows of all ranks"),
+    (["--enable-dp-attention"], None, "--enable-dp-attention: a router sees the rows of all ranks"),
     (["--moe-a2a-backend", "deepep"], None, "--moe-a2a-backend deepep: each rank"),
     (["--enable-two-batch-overlap"], None, "--enable-two-batch-overlap: routes each half"),
 ]
@@ -96,7 +96,7 @@ def test_refused_with_one_clear_line(
 
 def test_several_problems_are_all_named() -> None:
     with pytest.raises(SettingsError) as refusal:
-        serve.check(["--enable-torch-compile", "--dp-size=2", "--enable-dp-attention"])
+        serve.check(["--enable-torch-compile", "--enable-dp-attention"])
     assert len(str(refusal.value).splitlines()) == 2
 
 

@@ -29,7 +29,8 @@ def clashing(option: Callable[[str], Any]) -> list[Conflict]:
 
 def said(conflict: Conflict, value: Any) -> str:
     """The line for a conflict."""
-    return f"{_flag(conflict.option, value)}: {conflict.why}"
+    flag = conflict.flag if value is True else f"{conflict.flag} {value}"
+    return f"{flag}: {conflict.why}"
 
 
 def find_in_flags(argv: Sequence[str]) -> list[str]:
@@ -41,7 +42,7 @@ def find_in_flags(argv: Sequence[str]) -> list[str]:
     """
     parser = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     for each in options.CONFLICTS:
-        flags = (_flag(each.option), *each.aliases)
+        flags = (each.flag, *each.aliases)
         if each.clashes is bool and each.option.startswith("enable_") and not each.aliases:
             parser.add_argument(*flags, dest=each.option, action="store_true")
         else:
@@ -118,8 +119,3 @@ def resolved(server_args: Any) -> Any:
     except ImportError:
         return server_args
     return resolving_view(server_args)
-
-
-def _flag(option: str, value: Any = True) -> str:
-    flag = "--" + option.replace("_", "-")
-    return flag if value is True else f"{flag} {value}"

@@ -78,8 +78,8 @@ def allowed(now: Runtime, found: list[Router]) -> list[Router]:
     A server that is started vanilla may have options that allow nothing else: it serves, and can be
     switched to nothing else. Where they hide which rows are tokens, its steps are not counted either.
     """
-    if not found:
-        return found
+    if not found and not torch.distributed.is_initialized():
+        return found  # nothing to route, and no other stage that has
     from sglang.srt.runtime_context import get_server_args
 
     server_args = get_server_args()

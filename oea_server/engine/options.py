@@ -18,13 +18,19 @@ class Conflict(NamedTuple):
     """An option that is refused, when it has a value that clashes."""
 
     option: str
-    """SGLang's field of `ServerArgs`; its flag is the same with dashes."""
+    """SGLang's field of `ServerArgs`."""
     clashes: Callable[[Any], bool]
     why: str
     rows: bool = False
     """Whether rows are the matter: then not even vanilla's steps can be counted."""
     aliases: tuple[str, ...] = ()
     """Other flags that set the same field."""
+    named: str = ""
+    """The flag, where it is not the field's name with dashes."""
+
+    @property
+    def flag(self) -> str:
+        return self.named or "--" + self.option.replace("_", "-")
 
 
 def _above_one(value: Any) -> bool:
@@ -87,7 +93,7 @@ CONFLICTS: tuple[Conflict, ...] = (
         "elastic_ep_backend", _given, "ranks that join while the server runs bring rows of their own to a step", True
     ),
     Conflict(
-        "ep_join_mode", _given, "joins other ranks' steps with rows of its own", True, ("--elastic-ep-join-mode",)
+        "ep_join_mode", _given, "joins other ranks' steps with rows of its own", True, named="--elastic-ep-join-mode"
     ),
     Conflict("enable_two_batch_overlap", bool, "routes each half of a batch on its own", True),
     Conflict("enable_pdmux", bool, "decodes on several streams, each with a batch of its own", True),

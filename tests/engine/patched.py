@@ -20,7 +20,9 @@ def patched_copy(folder: Path) -> Path:
     assert spec is not None
     assert spec.submodule_search_locations
     package = Path(next(iter(spec.submodule_search_locations)))
-    shutil.copytree(package, folder / "sglang", copy_function=link, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        package, folder / "sglang", copy_function=link
+    )  # what is compiled too: Python tells by date and size
     look(version("sglang"), folder).apply()
     return folder
 

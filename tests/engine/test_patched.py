@@ -99,6 +99,8 @@ def test_what_a_graph_captures_reads_sglangs_count(plugged: None) -> None:
     now.knobs = Knobs({5: 4}, 16, torch.device("cpu"))
     now.change(now.settings)
     logits = torch.randn(8, 16)
+    now.forward_batch = batch("DECODE", 5)  # which SGLang has padded to 8 rows
+    now.forward_batch.input_ids = torch.zeros(8)
     try:
         runtime.current = now
         with routed_pass(batch("DECODE", 5, ["a"]), False):

@@ -190,7 +190,7 @@ def test_without_its_barriers_the_kernel_is_caught(driver: Driver) -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("seed", (None, 0, 1, 2, 3))
+@pytest.mark.parametrize("seed", [None, 0, 1, 2, 3])
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_policy_up_to_128_rows(driver: Driver, name: str, seed: int | None) -> None:
     case = Case(SHAPES[name])

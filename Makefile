@@ -86,13 +86,14 @@ test-servers: setup
 # the oldest SGLang that is supported, in an environment of its own: where we touch it, and vanilla to the bit
 LOWER_UNIT := tests/unit/test_plugin.py tests/unit/test_routing_reference.py tests/unit/test_fused_compiles.py
 LOWER_UNIT += $(wildcard tests/unit/test_cpu_*.py)
+LOWER_ENGINE := $(patsubst %,tests/engine/test_%.py,seams guard options conformance)
 LOWER_SERVED := tests/engine/test_conformance.py tests/engine/test_serve_vanilla.py
 LOWER_LESS := -k "not batch_of_one"
 LOWER_NIGHTLY := tests/unit tests/engine/test_http.py tests/engine/test_serve_oea.py
 LOWER_MORE :=
 
 test-lower: $(LOWER)/.ready
-	@$(PAIR) $(LOWER)/bin/pytest $(FLAGS) -n 2 -m "not server and ($(ONLY))" tests/engine/test_seams.py tests/engine/test_conformance.py $(LOWER_UNIT) $(LOWER_MORE) --ignore tests/unit/quality
+	@$(PAIR) $(LOWER)/bin/pytest $(FLAGS) -n 2 -m "not server and ($(ONLY))" $(LOWER_ENGINE) $(LOWER_UNIT) $(LOWER_MORE) --ignore tests/unit/quality
 	@$(LOWER)/bin/pytest $(FLAGS) -m "server and ($(ONLY))" $(LOWER_SERVED) $(LOWER_MORE) $(LOWER_LESS)
 
 $(LOWER)/.ready: pyproject.toml constraints-0.5.17.txt

@@ -1,0 +1,43 @@
+"""DP attention gathers the rows of all ranks for the experts: where no table refuses it, the guard ends it."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from oea_server.demo.server import Server
+from oea_server.demo.shipped import MODEL
+from tests.servers import COMMON, SGLANG, Servers
+
+SHIMS = Path(__file__).parents[1] / "dp_attention"
+
+
+@pytest.mark.server("own")
+def test_what_slips_through_the_table_is_ended_before_it_answers(servers: Servers) -> None:
+    """Unguarded it comes up, says "router active", and answers garbage. Its first decode step is its warm-up's."""
+    servers.stop()
+    server = Server(
+        *("--model-path", str(MODEL), "--served-model-name", "demo", *COMMON),
+        *("--tp", "2", "--dp", "2", "--enable-dp-attention"),
+        environment={
+            "OEA_K0": "7",
+            "OEA_MIN_BATCH": "1",
+            "PYTHONPATH": os.pathsep.join([str(SHIMS), os.environ.get("PYTHONPATH", "")]),
+        },
+        command=SGLANG,
+    )
+    try:
+        with pytest.raises(RuntimeError, match="did not start"):
+            server.start()
+    finally:
+        server.stop()
+    log = server.log.read_text(errors="replace")
+    assert "router active" in log, server.tail()  # the table let it through
+    said = re.findall(r"^oea-server: (.*)$", log, re.MULTILINE)
+    assert set(said) == {
+        "ending: a decode step of 1 requests is part of a batch of 1 rows, those of other ranks (1, 0), "
+        "where a router must see its own step's"
+    }

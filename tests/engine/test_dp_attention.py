@@ -36,8 +36,7 @@ def test_what_slips_through_the_table_is_ended_before_it_answers(servers: Server
         server.stop()
     log = server.log.read_text(errors="replace")
     assert "router active" in log, server.tail()  # the table let it through
-    said = re.findall(r"^oea-server: (.*)$", log, re.MULTILINE)
-    assert set(said) == {
-        "ending: a decode step of 1 requests is part of a batch of 1 rows, those of other ranks (1, 0), "
-        "where a router must see its own step's"
-    }
+    said = set(re.findall(r"^oea-server: (.*)$", log, re.MULTILINE))
+    assert said
+    whose = r"ending: a decode step of 1 requests is part of a batch of [12] rows, those of other ranks \((1, 1|1, 0|0, 1)\)"
+    assert all(re.match(whose, line) for line in said), said

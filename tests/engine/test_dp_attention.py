@@ -38,5 +38,7 @@ def test_what_slips_through_the_table_is_ended_before_it_answers(servers: Server
     assert "router active" in log, server.tail()  # the table let it through
     said = set(re.findall(r"^oea-server: (.*)$", log, re.MULTILINE))
     assert said
-    whose = r"ending: a decode step of 1 requests is part of a batch of [12] rows, those of other ranks \(([01], [01])\)"
+    whose = (
+        r"ending: a decode step of 1 requests is part of a batch of [12] rows, those of other ranks \(([01], [01])\)"
+    )
     assert all(re.match(whose, line) for line in said), said

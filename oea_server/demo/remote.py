@@ -13,11 +13,12 @@ from prometheus_client.parser import text_string_to_metric_families
 class Remote:
     """An oea-server at a URL such as ``http://127.0.0.1:30000``."""
 
+    settle = 1.5
+    """Seconds between two reads of metrics, more than between two reports."""
+
     def __init__(self, url: str, key: str | None = None) -> None:
         self.url = url
-        self.settle = 1.5
-        """Seconds between two reads of metrics, more than between two reports."""
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.client = OpenAI(base_url=f"{self.url}/v1", api_key=key or "none", max_retries=0, timeout=300)
 
     def steer(self, **knobs: object) -> None:
@@ -26,7 +27,7 @@ class Remote:
         Raises:
             RuntimeError: the server refused; with its reason.
         """
-        reply = requests.put(f"{self.url}/oea/config", json=knobs, headers=self._headers, timeout=60)
+        reply = requests.put(f"{self.url}/oea/config", json=knobs, headers=self.headers, timeout=60)
         if not reply.ok:
             raise RuntimeError(f"the server refused {knobs}: {reply.text}")
 
@@ -39,7 +40,7 @@ class Remote:
         return self._get("/oea/stats")
 
     def _get(self, path: str) -> dict[str, Any]:
-        reply = requests.get(f"{self.url}{path}", headers=self._headers, timeout=60)
+        reply = requests.get(f"{self.url}{path}", headers=self.headers, timeout=60)
         reply.raise_for_status()
         answer: dict[str, Any] = reply.json()
         return answer

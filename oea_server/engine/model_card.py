@@ -143,7 +143,7 @@ def sections(config: Config) -> Iterator[Config]:
     yield from reversed(chain)
     waiting = [(name, part) for each in chain for name, part in each.items()]
     for name, part in waiting:
-        if _is_part(part) and not OTHER_PARTS.search(name):
+        if _is_part(part) and not OTHER_PARTS.search(str(name)):
             if not any(part is each for each in chain):
                 yield part
             waiting += part.items()
@@ -165,7 +165,8 @@ def _number(config: Config, names: tuple[str, ...], pick: Any) -> int:
 
 
 def _may_count_experts(config: Config) -> bool:
-    return any(COUNTS_EXPERTS.search(name) and _number(config, (name,), max) > 1 for name in config)
+    names = [str(name) for name in config]  # those of a built config's id2label are numbers
+    return any(COUNTS_EXPERTS.search(name) and _number(config, (name,), max) > 1 for name in names)
 
 
 def _spelling(name: str) -> str:

@@ -21,9 +21,11 @@ CHATS = 8
 
 
 @pytest.fixture(scope="module")
-def server(driver: object, servers: Servers) -> Server:
-    """After the browser: where there is none, no server is started for nothing."""
-    return servers.get("oea")
+def server(driver: object, servers: Servers) -> Iterator[Server]:
+    """After the browser: where there is none, no server is started for nothing. Left as it was started."""
+    started = servers.get("oea")
+    yield started
+    change(started, config(started)["started_with"])
 
 
 @pytest.fixture(scope="module")

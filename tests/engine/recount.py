@@ -42,7 +42,7 @@ def record_together(server: Server, layers: int, k: int, health_checks: int = 3)
     One prefill, too: other shapes round otherwise, and near ties of experts fall otherwise then.
     """
     for _ in range(20):
-        requests.post(f"{server.url}/flush_cache", timeout=60).raise_for_status()
+        requests.post(f"{server.url}/flush_cache", headers=server.headers, timeout=60).raise_for_status()
         before, bypassed = server.settled_metrics(), server.stats()["bypassed"]
         with ThreadPoolExecutor(1) as pool:
             health = [

@@ -9,12 +9,16 @@ import pytest
 from typer.testing import CliRunner
 
 from oea_server.cli import app
-from tests.servers import LAYERS, Servers
+from oea_server.demo.remote import Remote
+from tests.servers import LAYERS, SETTLE, Servers
 
 
 @pytest.mark.server("k3")
-def test_a_running_server_is_measured_and_left_as_it_was(servers: Servers, tmp_path: Path) -> None:
+def test_a_running_server_is_measured_and_left_as_it_was(
+    servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server = servers.get("k3")
+    monkeypatch.setattr(Remote, "settle", SETTLE)
     before = server.config()["settings"]
     flags = ["--batch", "2,4", "--policies", "vanilla,oea:2", "--tokens", "12", "--repeats", "3"]
     done = CliRunner().invoke(app, ["bench", "serve", "--url", server.url, *flags, "--out", str(tmp_path)])

@@ -132,6 +132,13 @@ def test_a_model_without_experts(fields: dict[str, Any]) -> None:
     assert model_card.of(config("Qwen3ForCausalLM", **fields)) == ModelCard(problem="some has no experts to route")
 
 
+@pytest.mark.parametrize("fields", [{}, QWEN])
+def test_names_that_are_numbers_are_no_obstacle(fields: dict[str, Any]) -> None:
+    """A config that SGLang has built has some: id2label."""
+    card = model_card.of(config("Qwen3ForCausalLM", id2label={0: "a", 1: {2: {"depth": 3}}}, **fields))
+    assert card.num_experts == (128 if fields else 0)
+
+
 def test_knobs_must_fit_under_vanilla_too() -> None:
     """It can be switched to oea while it serves: a scheduler would refuse it after all ranks have started."""
     card = model_card.of(config("Qwen3MoeForCausalLM", **QWEN))

@@ -113,7 +113,8 @@ def test_off_is_one_click_and_shows(live: Page, server: Server) -> None:
 def test_shadow_shows_what_oea_would_read(live: Page, server: Server) -> None:
     change(server, {"policy": "shadow"})
     live.until(lambda: live.text("headline").startswith("Serving vanilla. With these knobs OEA would"), "a prediction")
-    assert "less to read" in live.text("headline")
+    # its first steps may be of two or three chats, which share nothing
+    live.until(lambda: "less to read" in live.text("headline"), "less to read")
 
 
 def test_a_wrong_key_is_refused_and_said(live: Page, server: Server) -> None:

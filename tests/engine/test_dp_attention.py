@@ -22,6 +22,8 @@ def test_what_slips_through_the_table_is_ended_before_it_answers(servers: Server
     server = Server(
         *("--model-path", str(MODEL), "--served-model-name", "demo", *COMMON),
         *("--tp", "2", "--dp", "2", "--enable-dp-attention"),
+        # SGLang counts its ports from here; from the server's own, others may be in the way
+        *("--dist-init-addr", f"127.0.0.1:{20_000 + os.getpid() % 8_000}"),
         environment={
             "OEA_K0": "7",
             "OEA_MIN_BATCH": "1",

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import entry_points
 from typing import NamedTuple
 
+from oea_server.access import keys
 from oea_server.demo.shipped import MODEL
 from oea_server.engine import conflicts, model_card
 from oea_server.observe import latency
@@ -36,7 +37,7 @@ def check(argv: Sequence[str]) -> Launch:
     given, rest = split_flags(argv)
     settings = read(given)
     problems = plugin_problems(os.environ.get("SGLANG_PLUGINS", ""))
-    problems += latency.problems(settings.latency_line)
+    problems += latency.problems(settings.latency_line) + key_problems(settings)
     if settings.policy != "vanilla":
         problems += conflicts.find_in_flags(rest)
     if _value(rest, "--model-type") == "diffusion":
@@ -48,6 +49,18 @@ def check(argv: Sequence[str]) -> Launch:
     if problems:
         raise SettingsError("\n".join(problems))
     return Launch(settings, rest)
+
+
+def key_problems(settings: Settings) -> list[str]:
+    """What is wrong with the keys that are not on the command line."""
+    environ = {**os.environ, **settings.environment()}
+    problems = []
+    for read_key in (keys.admin, keys.api):
+        try:
+            read_key(environ)
+        except ValueError as error:
+            problems.append(str(error))
+    return problems
 
 
 def card_problems(settings: Settings, argv: Sequence[str]) -> list[str]:

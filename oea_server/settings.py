@@ -8,12 +8,14 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from oea_server.access import keys
 from oea_server.routing.policy import Policy
 from oea_server.routing.schedule import Schedule, calibrated, default_schedule
 
@@ -23,8 +25,10 @@ LIVE = ("policy", "k0", "p", "k_max", "max_rank", "min_batch", "pool", "rank_bud
 ENV_PREFIX = "OEA_"
 FLAG_PREFIX = "--oea-"
 LIVE_PREFIX = "oea_"
-CLIENT_VARIABLES = ("OEA_URL", "OEA_KEY")
-"""Where `oea-server config` finds a server and its admin key; no knobs."""
+OTHER_VARIABLES = ("OEA_URL", "OEA_KEY", *keys.VARIABLES)
+"""Where `oea-server config` finds a server, and where keys are; no knobs."""
+SERVICE_LINK = re.compile(r"OEA_\w+_(SERVICE_(HOST|PORT\w*)|PORT(_\d+_(TCP|UDP|SCTP)\w*)?)")
+"""Variables that Kubernetes writes for every Service in a namespace, such as one named oea-server."""
 
 
 class SettingsError(ValueError):
@@ -78,6 +82,12 @@ class Settings(BaseSettings):
     )
     latency_line: str | None = Field(
         None, description="a moe-*.json of 'oea-server bench moe' on this hardware: /oea/stats then predicts latency"
+    )
+    admin_key_file: str | None = Field(
+        None, description="a file with the key that changes what serves; OEA_ADMIN_KEY holds the key itself"
+    )
+    api_key_file: str | None = Field(
+        None, description="a file with the key to be served; OEA_API_KEY holds the key itself"
     )
 
     @model_validator(mode="after")
@@ -222,8 +232,13 @@ def _line(problem: Any, source_of: Callable[[str], str]) -> str:
 def _refuse_unknown_variables() -> None:
     known = [ENV_PREFIX + name.upper() for name in Settings.model_fields]
     for name in os.environ:
-        if name.startswith(ENV_PREFIX) and name.upper() not in known and name not in CLIENT_VARIABLES:
+        if name.startswith(ENV_PREFIX) and name.upper() not in known and not known_otherwise(name):
             raise SettingsError(_unknown(name, known))
+
+
+def known_otherwise(name: str) -> bool:
+    """Whether an OEA_* variable is somebody else's, and no knob."""
+    return name in OTHER_VARIABLES or SERVICE_LINK.fullmatch(name) is not None
 
 
 def _unknown(name: str, known: list[str]) -> str:

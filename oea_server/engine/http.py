@@ -1,8 +1,7 @@
 """Our routes on SGLang's HTTP server.
 
-Seams: BEFORE `sglang.srt.entrypoints.http_server._setup_and_run_http_server`, when the app exists and
-does not serve yet; AROUND `sglang.srt.utils.auth.decide_request_auth`, for the page, which a browser
-must be able to load before anybody can type a key into it.
+Seam: BEFORE `sglang.srt.entrypoints.http_server._setup_and_run_http_server`, when the app exists and
+does not serve yet.
 """
 
 from __future__ import annotations
@@ -12,7 +11,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from oea_server.engine import runtime
+from oea_server.access import keys
+from oea_server.access.keys import Keys
+from oea_server.engine import locks, runtime
 from oea_server.engine.refuse import refuse
 from oea_server.settings import LIVE_PREFIX
 
@@ -20,21 +21,37 @@ STARTED = time.time()
 """Before any scheduler is: what they write is later."""
 
 APP_PATH = "SGLANG_HTTP_SERVER_APP_PATH"
-"""SGLang's variable for the app that several HTTP workers import, each in a process of its own."""
+"""SGLang's variable for the app that several HTTP workers import, each in a process of its own; not in 0.5.17."""
+APP = "oea_server.engine.http_app:app"
 
 
 def before_setup_and_run_http_server(server_args: Any, *args: Any, **kwargs: Any) -> None:
-    """Add the routes, here or, where workers import the app, to what they import."""
+    """Add the routes and the door, here or, where workers import the app, to what they import."""
     from sglang.srt.entrypoints import http_server
 
+    has = Keys(server_args.api_key, server_args.admin_api_key)
     if server_args.tokenizer_worker_num > 1:
-        os.environ.setdefault(APP_PATH, "oea_server.engine.http_app:app")
+        hand_to_workers(http_server, server_args, has)
         return
-    add_routes(http_server)
+    add_routes(http_server, has)
 
 
-def add_routes(http_server: Any) -> None:
-    """Add the routes to `sglang.srt.entrypoints.http_server`'s app."""
+def hand_to_workers(http_server: Any, server_args: Any, has: Keys) -> None:
+    """Have workers import our app, and find the keys, which SGLang does not take with several workers."""
+    named = os.environ.setdefault(APP_PATH, APP)
+    if named != APP:
+        refuse(f"{APP_PATH}={named}: an app without oea-server's routes and locks; unset it")
+    if not hasattr(http_server.envs, APP_PATH):
+        run = http_server.uvicorn.run
+        http_server.uvicorn.run = lambda app, **options: run(APP, **options)
+    for name in keys.VARIABLES:
+        os.environ.pop(name, None)
+    os.environ |= {name: key for name, key in zip((keys.API, keys.ADMIN), has, strict=True) if key}
+    locks.write_api_key(server_args, None)
+
+
+def add_routes(http_server: Any, has: Keys) -> None:
+    """Add the routes to `sglang.srt.entrypoints.http_server`'s app, and put the door before all of it."""
     from sglang.srt.utils import auth
 
     from oea_server.observe import latency, routes, snapshot
@@ -46,21 +63,7 @@ def add_routes(http_server: Any) -> None:
     stats.start()
     admin = auth.AuthLevel.ADMIN_OPTIONAL
     routes.add(http_server.app, Schedulers(http_server), stats, auth.auth_level(admin))
-    # SGLang looks marks up by the route; one that it does not find is no protection, and says nothing
-    change = {"type": "http", "method": "PUT", "path": routes.CONFIG, "root_path": "", "headers": []}
-    if auth._get_auth_level_from_app_and_scope(http_server.app, change) != admin:
-        refuse(f"SGLang would let PUT {routes.CONFIG} through without the admin key")
-
-
-def around_decide_request_auth(original: Any, *, method: str, path: str, **kwargs: Any) -> Any:
-    """Let anybody load the page; what it shows then needs the key, as before."""
-    from sglang.srt.utils.auth import AuthDecision
-
-    from oea_server.observe.routes import PAGE
-
-    if method == "GET" and path == PAGE:
-        return AuthDecision(allowed=True)
-    return original(method=method, path=path, **kwargs)
+    locks.put_door(http_server, has)
 
 
 class Schedulers:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from oea_server.engine import conflicts, model_card, runtime
+from oea_server.engine import conflicts, locks, model_card, runtime
 from oea_server.engine.refuse import refuse
 from oea_server.observe import latency
 from oea_server.settings import Settings
@@ -34,6 +34,7 @@ class Verdict(NamedTuple):
 def before_check_server_args(self: Any, *args: Any, **kwargs: Any) -> None:
     """Refuse a launch whose routing would be inert or break a promise."""
     assert runtime.current is not None
+    locks.learn(self)
     if found := judge(runtime.current.settings, self).problems:
         refuse(*found)
 
@@ -52,6 +53,7 @@ def judge(settings: Settings, server_args: Any) -> Verdict:
         *(conflicts.find_in_server_args(server_args) if settings.policy != "vanilla" else []),
         *model_card.problems(settings, card),
         *latency.problems(settings.latency_line),
+        *locks.problems(conflicts.resolved(server_args)),
     ]
     return Verdict(found, inactive(settings, card), card)
 

@@ -77,7 +77,19 @@ SEAMS = (
     Seam(
         "sglang.srt.utils.auth.decide_request_auth",
         "AROUND",
-        "oea_server.engine.http:around_decide_request_auth",
+        "oea_server.engine.locks:around_decide_request_auth",
+        in_launcher=True,
+    ),
+    Seam(
+        "sglang.srt.server_args.ServerArgs.from_cli_args",
+        "BEFORE",
+        "oea_server.engine.locks:before_from_cli_args",
+        in_launcher=True,
+    ),
+    Seam(
+        "uvicorn.middleware.proxy_headers.ProxyHeadersMiddleware.__call__",
+        "BEFORE",
+        "oea_server.engine.locks:before_proxy_headers",
         in_launcher=True,
     ),
 )
@@ -91,6 +103,9 @@ CALLERS = {
     "sglang.srt.model_executor.runner.decode_cuda_graph_runner": "routed_capture",
 }
 """Where its functions are called."""
+
+in_http_worker = False
+"""Whether this process is one of several that serve HTTP (`oea_server.engine.http_app`)."""
 
 active = False
 """Whether the seams hold in this process."""
@@ -117,7 +132,7 @@ def is_launcher() -> bool:
     """Whether this process serves HTTP: SGLang spawns all others."""
     import multiprocessing
 
-    return multiprocessing.parent_process() is None
+    return in_http_worker or multiprocessing.parent_process() is None
 
 
 def install() -> None:

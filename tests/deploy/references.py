@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import takewhile
 
-from oea_server.settings import CLIENT_VARIABLES, Settings
+from oea_server.settings import OTHER_VARIABLES, Settings
 from tests.deploy.manifests import LWS_VARIABLES, Object, Pod, of_kind, pods
 
 OUTSIDE_SECRETS = {"huggingface-token", "oea-admin-key"}
@@ -86,7 +86,7 @@ def volumes(found: list[Object]) -> Problems:
 
 
 def variables(found: list[Object]) -> Problems:
-    knobs = {f"OEA_{name.upper()}" for name in Settings.model_fields} | set(CLIENT_VARIABLES)
+    knobs = {f"OEA_{name.upper()}" for name in Settings.model_fields} | set(OTHER_VARIABLES)
     for pod in pods(found):
         names = set()
         for variable in pod.container.get("env", ()):

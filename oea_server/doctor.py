@@ -198,10 +198,25 @@ def large_batches_fact(settings: Settings, view: Any, card: ModelCard) -> str | 
     return limits.fact(str(getattr(view, "device", "")))
 
 
+def keys_fact(settings: Settings, view: Any, card: ModelCard) -> str | None:
+    control = "an admin key" if view.admin_api_key else "the API key" if view.api_key else "no key, and this machine"
+    served = "the API key" if view.api_key else "no key"
+    return f"{control} changes what serves; {served} is served; starlette {version('starlette')} keeps keys"
+
+
+def network_fact(settings: Settings, view: Any, card: ModelCard) -> str | None:
+    return (
+        f"HTTP on {view.host}:{view.port}; whatever --host says, PyTorch's store listens on every interface, "
+        "on a port of its own, and asks for no key: close it to others"
+    )
+
+
 FACTS: dict[str, Callable[[Settings, Any, ModelCard], str | None]] = {
     "routers": routers_fact,
     "policy": policy_fact,
     "batches": large_batches_fact,
+    "keys": keys_fact,
+    "network": network_fact,
 }
 """What is said of a launch that SGLang can resolve, in this order: a name -> a function of the settings, SGLang's
 resolved arguments and the model's card; None says nothing."""

@@ -25,7 +25,7 @@ LIVE = ("policy", "k0", "p", "k_max", "max_rank", "min_batch", "pool", "rank_bud
 ENV_PREFIX = "OEA_"
 FLAG_PREFIX = "--oea-"
 LIVE_PREFIX = "oea_"
-OTHER_VARIABLES = ("OEA_URL", "OEA_KEY", *keys.VARIABLES)
+OTHER_VARIABLES = ("OEA_URL", *keys.VARIABLES)
 """Where `oea-server config` finds a server, and where keys are; no knobs."""
 SERVICE_LINK = re.compile(r"OEA_\w+_(SERVICE_(HOST|PORT\w*)|PORT(_\d+_(TCP|UDP|SCTP)\w*)?)")
 """Variables that Kubernetes writes for every Service in a namespace, such as one named oea-server."""

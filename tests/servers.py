@@ -6,6 +6,7 @@ no kind is started twice; a test of several kinds runs while the last of them is
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterable
@@ -23,7 +24,7 @@ from tests.transcript import REPLAY, Transcript, record
 
 LAYERS = int(str(CONFIG["num_hidden_layers"]))
 K = int(str(CONFIG["num_experts_per_tok"]))
-KEY = "secret"
+KEY = "nobody-elses"
 LINE = Path(__file__).parents[1] / "benchmarks/results/2-core-x86_64/moe-qwen3-30b.json"
 PLUGIN = Path(__file__).with_name("plugin")
 SETTLE = 0.4
@@ -65,13 +66,12 @@ KINDS = {
     # as a user starts it, with everything that can be asked for besides
     "oea": Kind(
         (
-            "--admin-api-key",
-            KEY,
             "--oea-per-layer-metrics",
             "--oea-latency-line",
             str(LINE),
             "--enable-custom-logit-processor",
         ),
+        {"OEA_ADMIN_KEY": KEY},
         key=KEY,
     ),
 }
@@ -158,6 +158,17 @@ class Servers:
         if self._server is not None:
             self._server.stop()
         self._server, self._kind = None, ""
+
+
+def command_lines(server: Server) -> list[str]:
+    """What the process list shows of every process of a server."""
+    assert server.process is not None
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            if os.getsid(int(process.name)) == server.process.pid:
+                found.append(process.joinpath("cmdline").read_text(errors="replace"))
+    return found
 
 
 def on(kind: str) -> object:

@@ -41,6 +41,9 @@ class Door:
         if origin.odd_host(scope):
             await answers.refuse(scope, send, 400, "Host: not a name or an address with a port")
             return
+        if scope["type"] == "websocket" and self.keys.api and not bears(scope, self.keys.api):
+            await answers.refuse(scope, send, 401, "Unauthorized")  # SGLang asks for keys in HTTP alone
+            return
         route = self.route(scope)
         if route is not None and (refusal := self.refusal(scope, writes(route))):
             await answers.refuse(scope, send, *refusal)
@@ -57,7 +60,7 @@ class Door:
 
     def refusal(self, scope: Scope, write: bool) -> tuple[int, str] | None:
         """The status and the line that refuse a request to a route of control, None if it may pass."""
-        if write and (site := origin.foreign(scope)):
+        if write and (site := origin.foreign(scope)) is not None:
             return 403, f"a page of another origin asked ({site[:100]!a}): nothing changed"
         if self.keys.control is not None:
             return None if bears(scope, self.keys.control) else (401, "Unauthorized")

@@ -13,9 +13,11 @@ ADMIN = "OEA_ADMIN_KEY"
 """To change what serves (SGLang's `--admin-api-key`)."""
 API = "OEA_API_KEY"
 """To be served (SGLang's `--api-key`); without an admin key, to change what serves too."""
+CLIENT = "OEA_KEY"
+"""What `oea-server config` sends; a server beside it that is told no admin key asks for this one."""
 FILE = "_FILE"
-"""After either name: the variable that names a file with the key in it."""
-VARIABLES = (ADMIN, ADMIN + FILE, API, API + FILE)
+"""After one of the first two names: the variable that names a file with the key in it."""
+VARIABLES = (ADMIN, ADMIN + FILE, API, API + FILE, CLIENT)
 
 
 class Keys(NamedTuple):
@@ -41,7 +43,7 @@ def admin(environ: Mapping[str, str]) -> str | None:
     Raises:
         ValueError: one line: the variable, and what is wrong with what it names.
     """
-    return _named(environ, ADMIN)
+    return _named(environ, ADMIN) or _named(environ, CLIENT)
 
 
 def api(environ: Mapping[str, str]) -> str | None:

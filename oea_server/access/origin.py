@@ -43,13 +43,13 @@ def foreign(scope: Scope) -> str | None:
 
 
 def _same(origin: str, hosts: Sequence[str]) -> bool:
+    """Whether an origin is the host that was asked; "null", an origin without a name, never is."""
     try:
         there = urlsplit(origin)
-        ports = {"http": 80, "https": 443}
-        theirs = (there.hostname, there.port or ports.get(there.scheme))
-        ours = [urlsplit(f"{there.scheme}://{host}") for host in hosts]
-        return [(each.hostname, each.port or ports.get(there.scheme)) for each in ours] == [theirs]
-    except ValueError:
+        default = {"http": 80, "https": 443}[there.scheme]
+        ours = [urlsplit(f"//{host}") for host in hosts]
+        return [(each.hostname, each.port or default) for each in ours] == [(there.hostname, there.port or default)]
+    except (KeyError, ValueError):
         return False
 
 

@@ -50,6 +50,15 @@ def hand_to_workers(http_server: Any, server_args: Any, has: Keys) -> None:
     locks.write_api_key(server_args, None)
 
 
+def add_routes_and_locks(http_server: Any, has: Keys) -> None:
+    """The same in one of several HTTP workers, where SGLang adds no locks itself."""
+    from sglang.srt.utils.auth import add_api_key_middleware
+
+    add_routes(http_server, has)
+    if has.given:
+        add_api_key_middleware(http_server.app, api_key=has.api, admin_api_key=has.admin)
+
+
 def add_routes(http_server: Any, has: Keys) -> None:
     """Add the routes to `sglang.srt.entrypoints.http_server`'s app, and put the door before all of it."""
     from sglang.srt.utils import auth

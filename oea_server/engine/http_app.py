@@ -11,7 +11,6 @@ from typing import Any
 
 from sglang.srt.entrypoints import http_server
 from sglang.srt.plugins import load_plugins
-from sglang.srt.utils.auth import add_api_key_middleware
 
 from oea_server.access import keys
 from oea_server.access.keys import Keys
@@ -35,6 +34,4 @@ async def init_multi_tokenizer() -> Any:
 
 http_server.init_multi_tokenizer = init_multi_tokenizer
 app = http_server.app
-if has.given:
-    add_api_key_middleware(app, api_key=has.api, admin_api_key=has.admin)
-http.add_routes(http_server, has)
+http.add_routes_and_locks(http_server, has)

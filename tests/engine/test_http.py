@@ -15,11 +15,13 @@ import requests
 
 from oea_server.demo.remote import Remote
 from oea_server.demo.server import Server
-from tests.servers import KEY, LAYERS, LINE, Servers
+from tests.servers import KEY, LAYERS, LINE, Servers, command_lines
 from tests.transcript import PROMPTS, generate
 
 pytestmark = pytest.mark.server("oea")
 
+FREE = ("/open_session", "/close_session")
+"""What changes nothing but a chat of one's own."""
 KEYED = {"Authorization": f"Bearer {KEY}"}
 
 
@@ -48,6 +50,38 @@ def test_no_change_without_the_key(server: Server, headers: dict[str, str]) -> N
     reply = requests.put(f"{server.url}/oea/config", json={"policy": "vanilla"}, headers=headers, timeout=30)
     assert (reply.status_code, reply.json()) == (401, {"error": "Unauthorized"})
     assert server.config() == before
+
+
+def test_nobody_reads_the_key(server: Server) -> None:
+    """Anybody asks every route, the log is read, and the process list of every process of the server."""
+    described = requests.get(f"{server.url}/openapi.json", timeout=30).json()
+    paths = [path for path, methods in described["paths"].items() if "get" in methods]
+    assert {"/server_info", "/get_server_info", "/oea/config"} <= set(paths)
+    changing = [path for path in paths if "post" in described["paths"][path]]
+    for path in paths:
+        reply = requests.get(f"{server.url}{path}", timeout=60)
+        assert KEY not in reply.text + str(reply.headers), path
+        if path in changing and path not in FREE:
+            assert reply.status_code == 401, path
+    info = requests.get(f"{server.url}/server_info", headers=KEYED, timeout=60)
+    assert info.json()["admin_api_key"] == info.json()["internal_states"][0]["admin_api_key"] == "***"
+    assert KEY not in info.text + server.log.read_text(errors="replace")
+    listed = command_lines(server)
+    assert len(listed) > 2
+    assert not any(KEY in each for each in listed)
+
+
+def test_no_page_of_another_origin_and_no_odd_host_changes_anything(server: Server) -> None:
+    before = server.config()
+    for more, status in (({"Origin": "http://evil.example"}, 403), ({"Sec-Fetch-Site": "cross-site"}, 403)):
+        reply = requests.put(f"{server.url}/oea/config", json={"k0": 1}, headers={**KEYED, **more}, timeout=30)
+        assert reply.status_code == status
+        assert requests.get(f"{server.url}/flush_cache", headers={**KEYED, **more}, timeout=30).status_code == status
+    odd = requests.put(f"{server.url}/oea/config", json={"k0": 1}, headers={**KEYED, "Host": "x/health?"}, timeout=30)
+    assert odd.status_code == 400
+    assert server.config() == before
+    page = {**KEYED, "Origin": server.url, "Sec-Fetch-Site": "same-origin"}
+    assert requests.put(f"{server.url}/oea/config", json={"policy": "oea"}, headers=page, timeout=30).ok
 
 
 def test_one_call_turns_it_off_and_one_on_again(server: Server, admin: Remote) -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from oea_server.demo.shipped import MODEL
-from oea_server.engine import control, http, plugin, runtime
+from oea_server.engine import control, plugin, runtime
 from oea_server.engine.routers import Router
 from oea_server.engine.step import Step
 from oea_server.routing import Policy, host
@@ -221,24 +221,8 @@ def test_steps_that_vanilla_routes_are_told_apart(now: runtime.Runtime) -> None:
     assert now.bypassed["policy"] == 1
 
 
-def test_the_route_that_changes_knobs_is_marked_for_sglangs_auth(now: runtime.Runtime) -> None:
-    from fastapi import FastAPI
-    from sglang.srt.utils.auth import AuthLevel, _get_auth_level_from_app_and_scope, decide_request_auth
-
-    def level(app: FastAPI, method: str) -> AuthLevel:
-        scope = {"type": "http", "method": method, "path": "/oea/config", "root_path": "", "headers": []}
-        return _get_auth_level_from_app_and_scope(app, scope)
-
-    app = FastAPI()
-    http.add_routes(SimpleNamespace(app=app))
-    assert level(app, "PUT") == AuthLevel.ADMIN_OPTIONAL
-    assert level(app, "GET") == AuthLevel.NORMAL
-
-    unmarked = FastAPI()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sglang.srt.utils.auth.auth_level", lambda level: lambda endpoint: endpoint)
-        with pytest.raises(SystemExit):
-            http.add_routes(SimpleNamespace(app=unmarked))
+def test_the_page_needs_no_key_and_its_data_does(now: runtime.Runtime) -> None:
+    from sglang.srt.utils.auth import AuthLevel, decide_request_auth
 
     keys = {"authorization_header": None, "api_key": "key", "admin_api_key": "secret"}
     for method, path, allowed in (

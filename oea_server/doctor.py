@@ -135,8 +135,11 @@ def resolved_args(launch: serve.Launch) -> Any:
     """SGLang's arguments, after its own defaulting."""
     from sglang.srt.server_args import prepare_server_args
 
+    from oea_server.engine import locks
+
     server_args = prepare_server_args(without_model_type(serve.command(launch)))
     getattr(server_args, "resolve_once", lambda: None)()
+    locks.take(server_args)
     return server_args
 
 

@@ -47,7 +47,7 @@ def hand_to_workers(http_server: Any, server_args: Any, has: Keys) -> None:
     for name in keys.VARIABLES:
         os.environ.pop(name, None)
     os.environ |= {name: key for name, key in zip((keys.API, keys.ADMIN), has, strict=True) if key}
-    locks.write_api_key(server_args, None)
+    locks.write(server_args, {"api_key": None})
 
 
 def add_routes_and_locks(http_server: Any, has: Keys) -> None:

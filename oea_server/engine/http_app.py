@@ -26,7 +26,7 @@ async def init_multi_tokenizer() -> Any:
     """SGLang's, which wants no API key, and then the key: the worker's own warm-up sends it."""
     server_args = await init()
     if has.api:
-        locks.write_api_key(server_args, has.api)
+        locks.write(server_args, {"api_key": has.api})
         if publish := getattr(http_server, "publish", None):  # not in 0.5.17, which reads the arguments
             publish(server_args, role="tokenizer")
     return server_args

@@ -32,8 +32,12 @@ class Verdict(NamedTuple):
 
 
 def before_check_server_args(self: Any, *args: Any, **kwargs: Any) -> None:
-    """Refuse a launch whose routing would be inert or break a promise."""
+    """Take the keys that are not on the command line; refuse a launch that would be inert or break a promise."""
     assert runtime.current is not None
+    try:
+        locks.take(self)
+    except ValueError as error:
+        refuse(str(error))
     locks.learn(self)
     if found := judge(runtime.current.settings, self).problems:
         refuse(*found)

@@ -1,7 +1,6 @@
 """SGLang's keys, and the door before its HTTP app.
 
-Seams: BEFORE `ServerArgs.from_cli_args`, where keys from variables and files join those of the command
-line; AROUND `sglang.srt.utils.auth.decide_request_auth`, for the page, which a browser must be able to
+Seams: AROUND `sglang.srt.utils.auth.decide_request_auth`, for the page, which a browser must be able to
 load before anybody can type a key into it, and for probes under a root path; BEFORE
 `uvicorn.middleware.proxy_headers.ProxyHeadersMiddleware.__call__`, which overwrites the peer.
 """
@@ -9,7 +8,6 @@ load before anybody can type a key into it, and for probes under a root path; BE
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import signal
 import sys
@@ -21,6 +19,7 @@ from typing import Any
 from oea_server.access import keys, mask, origin, selftest
 from oea_server.access.door import Door
 from oea_server.access.keys import Keys
+from oea_server.engine import plugin
 from oea_server.engine.refuse import refuse
 
 logger = logging.getLogger(__name__)
@@ -28,7 +27,7 @@ logger = logging.getLogger(__name__)
 UNMARKED = ("/server_info", "/get_server_info", "/set_trace_level", "/load_lora_adapter_from_tensors")
 """Routes that SGLang forgot to mark as an admin's, some of them up to a release."""
 
-NO_DOOR = ("smg_grpc_mode", "grpc_mode", "encoder_only")
+NO_DOOR = ("smg_grpc_mode", "grpc_mode", "grpc_port", "encoder_only")
 """Options with which SGLang serves by another way than its HTTP app."""
 RUST = "SGLANG_RUST_SERVER"
 
@@ -39,18 +38,26 @@ below = ""
 """The app's root path (`--fastapi-root-path`), once the app starts."""
 
 
-def before_from_cli_args(cls: type, args: Any) -> None:
-    """Take the keys that the environment names, where the command line names none."""
-    try:
-        args.admin_api_key = given(args.admin_api_key, keys.admin(os.environ))
-        args.api_key = given(args.api_key, keys.api(os.environ))
-    except ValueError as error:
-        refuse(str(error))
+def take(server_args: Any) -> None:
+    """Add the keys that the environment names to SGLang's arguments, where these name none.
+
+    Raises:
+        ValueError: one line: the variable, and what is wrong with what it names.
+    """
+    named = {"admin_api_key": keys.admin(os.environ), "api_key": keys.api(os.environ)}
+    write(server_args, {name: key for name, key in named.items() if key and getattr(server_args, name) is None})
 
 
-def given(flag: str | None, named: str | None) -> str | None:
-    """A flag's key, else one named elsewhere."""
-    return named if flag is None else flag
+def write(server_args: Any, fields: dict[str, str | None]) -> None:
+    """Set fields of arguments that SGLang has sealed, and in what it is to publish of them."""
+    import msgspec
+
+    record = msgspec.Struct if isinstance(server_args, msgspec.Struct) else object  # a dataclass up to 0.5.21
+    for name, value in fields.items():
+        record.__setattr__(server_args, name, value)
+    decided = getattr(server_args, "_resolved_overrides", None)  # the last one counts
+    if isinstance(decided, list) and fields:
+        decided.append(("oea-server", fields))
 
 
 def problems(view: Any) -> list[str]:
@@ -120,20 +127,9 @@ async def ask(http_server: Any, door: Door) -> None:
     below = http_server.get_global_state().tokenizer_manager.server_args.fastapi_root_path
     if (problem := await selftest.problem(door, below)) is None:
         return
-    if multiprocessing.parent_process() is not None:  # an HTTP worker: SGLang's launcher would start it anew
+    if plugin.in_http_worker:  # SGLang's launcher would start it anew
         os.kill(os.getppid(), signal.SIGQUIT)
     refuse(problem)
-
-
-def write_api_key(server_args: Any, key: str | None) -> None:
-    """Set the API key of arguments that SGLang has sealed, and in what it would publish of them."""
-    import msgspec
-
-    record = msgspec.Struct if isinstance(server_args, msgspec.Struct) else object  # a dataclass up to 0.5.21
-    record.__setattr__(server_args, "api_key", key)
-    decided = getattr(server_args, "_resolved_overrides", None)  # the last one counts
-    if isinstance(decided, list):
-        decided.append(("oea-server", {"api_key": key}))
 
 
 def around_decide_request_auth(original: Any, *, path: str, authorization_header: str | None, **kwargs: Any) -> Any:

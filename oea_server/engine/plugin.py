@@ -81,12 +81,6 @@ SEAMS = (
         in_launcher=True,
     ),
     Seam(
-        "sglang.srt.server_args.ServerArgs.from_cli_args",
-        "BEFORE",
-        "oea_server.engine.locks:before_from_cli_args",
-        in_launcher=True,
-    ),
-    Seam(
         "uvicorn.middleware.proxy_headers.ProxyHeadersMiddleware.__call__",
         "BEFORE",
         "oea_server.engine.locks:before_proxy_headers",
@@ -106,6 +100,9 @@ CALLERS = {
 
 in_http_worker = False
 """Whether this process is one of several that serve HTTP (`oea_server.engine.http_app`)."""
+
+CHILDREN = "sglang.srt.managers."
+"""Where the functions are that SGLang spawns: schedulers, detokenizers, the controller of replicas."""
 
 active = False
 """Whether the seams hold in this process."""
@@ -129,10 +126,15 @@ def needs_seams() -> bool:
 
 
 def is_launcher() -> bool:
-    """Whether this process serves HTTP: SGLang spawns all others."""
+    """Whether this process may serve HTTP: SGLang's managers run in processes of their own.
+
+    Whether a process has a parent tells nothing: trainers and supervisors start SGLang in children.
+    """
     import multiprocessing
 
-    return in_http_worker or multiprocessing.parent_process() is None
+    target = getattr(multiprocessing.current_process(), "_target", None)
+    target = getattr(target, "func", target)  # a partial's
+    return not str(getattr(target, "__module__", None)).startswith(CHILDREN)
 
 
 def install() -> None:

@@ -30,6 +30,9 @@ class Manager:
         arguments = {"api_key": self.server_args.api_key, "admin_api_key": self.server_args.admin_api_key}
         return [{"oea": {**control.state_of(runtime.current), "refused": ""}, **arguments}]
 
+    def resolved_config_dict(self, values: dict[str, Any]) -> dict[str, Any]:
+        return values  # 0.5.17's
+
     async def set_internal_state(self, asked: Any) -> list[bool]:
         self.reached.append("set_internal_state")
         return [True]

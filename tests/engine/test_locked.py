@@ -5,13 +5,17 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import pickle
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from oea_server.access import keys
 from oea_server.access.keys import Keys
-from oea_server.engine import http, locks, runtime
+from oea_server.demo.shipped import MODEL
+from oea_server.engine import conflicts, http, locks, runtime
 from tests.engine.locked_app import App, listening
 
 ADMIN, API = "the-admin's", "a-customer's"
@@ -200,22 +204,45 @@ def test_an_app_of_somebody_elses_is_refused_to_workers(monkeypatch: pytest.Monk
         http.hand_to_workers(object(), object(), Keys(admin=ADMIN))
 
 
-def test_keys_come_from_files_and_variables_where_flags_name_none(
-    plugged: None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("flags", "admin"), [([], ADMIN), (["--admin-api-key", "flag's"], "flag's")])
+def test_keys_come_from_variables_where_flags_name_none(
+    now: runtime.Runtime, flags: list[str], admin: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sglang.srt.server_args import prepare_server_args
 
     monkeypatch.setenv(keys.ADMIN, ADMIN)
     monkeypatch.setenv(keys.API, API)
-    given = prepare_server_args(["--model-path", "x"])
-    assert (given.api_key, given.admin_api_key) == (API, ADMIN)
-    given = prepare_server_args(["--model-path", "x", "--admin-api-key", "flag's"])
-    assert (given.api_key, given.admin_api_key) == (API, "flag's")
+    given = prepare_server_args(["--model-path", str(MODEL), *flags])
+    getattr(given, "resolve_once", lambda: None)()
+    locks.take(given)
+    copied = pickle.loads(pickle.dumps(given))  # as another process gets it
+    for each in (given, copied, conflicts.resolved(given)):
+        assert (each.api_key, each.admin_api_key) == (API, admin)
+
+
+@pytest.mark.parametrize(
+    ("environment", "view", "said"),
+    [
+        ({}, {"api_key": ""}, "--api-key: an empty key locks nothing"),
+        ({}, {"admin_api_key": "\xe9"}, "--admin-api-key: a key is printable ASCII"),
+        ({}, {"api_key": "k", "smg_grpc_mode": True}, "--smg-grpc-mode: SGLang asks for no key there"),
+        ({}, {"api_key": "k", "grpc_port": 5}, "--grpc-port: SGLang asks for no key there"),
+        ({"SGLANG_RUST_SERVER": "1"}, {"admin_api_key": "k"}, "SGLANG_RUST_SERVER: SGLang asks for no key there"),
+        ({"SGLANG_RUST_SERVER": "1"}, {}, None),
+        ({}, {"smg_grpc_mode": True}, None),
+        ({}, {"api_key": "k", "admin_api_key": "k"}, None),
+    ],
+)
+def test_a_launch_that_could_not_keep_its_keys_is_refused(
+    environment: dict[str, str], view: dict[str, Any], said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    problems = locks.problems(SimpleNamespace(**{"api_key": None, "admin_api_key": None, **view}))
+    assert [each.startswith(str(said)) for each in problems] == ([] if said is None else [True])
 
 
 def test_no_record_of_a_log_holds_a_key(caplog: pytest.LogCaptureFixture) -> None:
-    from types import SimpleNamespace
-
     make = logging.getLogRecordFactory()
     try:
         locks.learn(SimpleNamespace(api_key="K", admin_api_key="a'\"longer one"))

@@ -171,3 +171,29 @@ def test_a_model_that_cannot_be_routed_ends_the_whole_server(
         model_init.after_initialize_model(torch.nn.Linear(2, 2))
     assert killed == [signal.SIGQUIT]
     assert "refusing to start: the model has no experts to route" in capsys.readouterr().err
+
+
+def _scheduler() -> None: ...
+
+
+_scheduler.__module__ = "sglang.srt.managers.scheduler"
+
+
+@pytest.mark.parametrize(
+    ("target", "serves"),
+    [
+        (None, True),
+        (target, True),  # a trainer's child
+        (functools.partial(target, 1), True),
+        (_scheduler, False),
+        (functools.partial(_scheduler), False),
+    ],
+)
+def test_who_serves_http_is_not_told_by_having_a_parent(
+    target: Any, serves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import multiprocessing
+
+    monkeypatch.setattr(multiprocessing, "current_process", lambda: SimpleNamespace(_target=target))
+    monkeypatch.setattr(multiprocessing, "parent_process", SimpleNamespace)
+    assert plugin.is_launcher() == serves

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from oea_server import serve
+from oea_server.command_line import model_of
 from oea_server.demo.shipped import MODEL
 from oea_server.engine.model_card import ModelCard
 from oea_server.engine.refuse import PREFIX
@@ -61,9 +62,9 @@ def examine(argv: Sequence[str]) -> bool:
 
 def look(argv: Sequence[str]) -> Examination:
     """Find out what `serve` would do with this command line."""
-    model = serve.model_of(argv) or (MODEL if not serve.names_model(argv) else None)
-    where = located(str(model)) if model else "named in SGLang's --config"
+    where = "unknown"
     try:
+        where = located(model_of(argv) or str(MODEL))
         launch = serve.check(argv)
     except SettingsError as error:
         return Examination(where, [], str(error).splitlines())

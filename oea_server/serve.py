@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from importlib.metadata import entry_points
 from typing import NamedTuple
 
 from oea_server.access import keys
+from oea_server.command_line import completed, merged, model_of, override_of, value
 from oea_server.demo.shipped import MODEL
 from oea_server.engine import conflicts, model_card
 from oea_server.observe import latency
@@ -38,14 +38,12 @@ def check(argv: Sequence[str]) -> Launch:
     settings = read(given)
     problems = plugin_problems(os.environ.get("SGLANG_PLUGINS", ""))
     problems += latency.problems(settings.latency_line) + key_problems(settings)
+    whole = merged(rest)
     if settings.policy != "vanilla":
-        problems += conflicts.find_in_flags(rest)
-    if _value(rest, "--model-type") == "diffusion":
+        problems += conflicts.find_in_flags(whole)
+    if value(whole, "--model-type") == "diffusion":
         problems.append("--model-type diffusion: diffusion models have no experts to route")
-    if names_model(rest):
-        problems += card_problems(settings, rest)
-    else:
-        problems += card_problems(settings, demo_argv(rest))
+    problems += card_problems(settings, whole if model_of(whole) else demo_argv(whole))
     if problems:
         raise SettingsError("\n".join(problems))
     return Launch(settings, rest)
@@ -77,8 +75,7 @@ def run(launch: Launch) -> None:
     argv = command(launch)
     os.environ.update(launch.settings.environment())
     k0 = f", k0 {launch.settings.k0}" if launch.settings.policy in ("oea", "pruned") else ""
-    what = model_of(argv) or f"what {_value(argv, '--config')} names"
-    print(f"oea-server: policy {launch.settings.policy}{k0}; starting SGLang on {what}", flush=True)
+    print(f"oea-server: policy {launch.settings.policy}{k0}; starting SGLang on {model_of(argv)}", flush=True)
     sys.argv = ["sglang", "serve", *argv]
     from sglang.cli.main import main
 
@@ -87,38 +84,19 @@ def run(launch: Launch) -> None:
 
 def command(launch: Launch) -> list[str]:
     """The flags that SGLang is given, all of them by name: the demo model if none is named."""
-    argv = launch.sglang_argv
-    if argv and not argv[0].startswith("-"):
-        argv = ["--model-path", *argv]
-    if not names_model(argv):
+    argv = completed(launch.sglang_argv)
+    if model_of(argv) is None:
         argv = demo_argv(argv)
     return argv if "--enable-metrics" in argv else [*argv, "--enable-metrics"]
-
-
-def names_model(argv: Sequence[str]) -> bool:
-    """Whether a command line for SGLang names a model, itself or in a file of SGLang's options."""
-    return model_of(argv) is not None or _value(argv, "--config") is not None
 
 
 def demo_argv(argv: Sequence[str]) -> list[str]:
     """The command line completed to serve the demo model."""
     argv = [*argv, "--model-path", str(MODEL)]
-    for flag, value in DEMO_FLAGS.items():
-        if not any(argument.split("=")[0] == flag for argument in argv):
-            argv += [flag, value]
+    for flag, default in DEMO_FLAGS.items():
+        if value(merged(argv), flag) is None:
+            argv += [flag, default]
     return argv
-
-
-def model_of(argv: Sequence[str]) -> str | None:
-    """The model that a command line for SGLang names: a flag, or the first word."""
-    if argv and not argv[0].startswith("-"):
-        return argv[0]
-    return _value(argv, "--model-path", "--model")
-
-
-def override_of(argv: Sequence[str]) -> str | None:
-    """The config override of a command line for SGLang, JSON."""
-    return _value(argv, "--json-model-override-args")
 
 
 def plugin_problems(allowed: str) -> list[str]:
@@ -131,10 +109,3 @@ def plugin_problems(allowed: str) -> list[str]:
         if names and name not in names:
             problems.append(f"SGLANG_PLUGINS={allowed}: leaves out {name}, so SGLang would serve without us")
     return problems
-
-
-def _value(argv: Sequence[str], *flags: str) -> str | None:
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument(*flags, dest="value", nargs="?")
-    value: str | None = parser.parse_known_args(list(argv))[0].value
-    return value

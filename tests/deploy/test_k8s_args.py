@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deploy.k8s.sizing import LAYOUTS, Layout
-from oea_server import serve
+from oea_server import command_line, serve
 from oea_server.settings import SettingsError
 from tests.deploy.manifests import (
     LWS_VARIABLES,
@@ -52,7 +52,7 @@ def test_our_launcher_and_sglang_take_them(overlay: str, sglang: argparse.Argume
     for pod in servers(objects(overlay)):
         launch = serve.check(arguments(pod.container))
         assert launch.settings.policy == "oea"
-        model = [] if serve.model_of(launch.sglang_argv) else ["--model-path=demo"]
+        model = [] if command_line.model_of(launch.sglang_argv) else ["--model-path=demo"]
         args = parsed(sglang, [*launch.sglang_argv, *model])
         declared = [port["containerPort"] for port in pod.container.get("ports", ()) if port["name"] == "http"]
         assert declared in ([args.port], [])

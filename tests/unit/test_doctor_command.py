@@ -37,7 +37,8 @@ def test_a_router_that_cannot_be_handled_is_refused_by_both_in_one_line(tmp_path
     [
         (["--oea-k0", "99"], str(MODEL)),
         (["no/such-model", "--oea-k0", "99"], "no/such-model, no directory, and not in the hub's cache"),
-        (["--oea-nonsense", "--config", "sglang.yaml"], "named in SGLang's --config"),
+        (["--oea-nonsense", "--model=no/such-model"], "no/such-model, no directory"),
+        (["--oea-nonsense", "--config", "no-such.yaml"], "unknown"),
     ],
 )
 def test_refusals_name_the_model_that_was_judged(flags: list[str], where: str) -> None:

@@ -45,7 +45,7 @@ class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
         server_args.sleep_on_idle = True  # else an idle server keeps a core busy
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        bind_cores(server_args.tp_size)
+        bind_cores(ranks_here(server_args))
 
     def get_default_attention_backend(self) -> str:
         return "torch_native"
@@ -67,14 +67,25 @@ class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
         allocate_unpinned()
 
 
+def ranks_here(server_args: Any) -> int:
+    """How many schedulers run on this machine: stages, replicas and tensor-parallel ranks; its share of several nodes'."""
+    replicas = 1 if getattr(server_args, "enable_dp_attention", False) else server_args.dp_size
+    return max(1, server_args.tp_size * server_args.pp_size * replicas // server_args.nnodes)
+
+
 def bind_cores(ranks: int) -> None:
-    """Give each rank its own share of the cores, as SGLang asks for more ranks than NUMA nodes."""
+    """Give each rank its own share of the cores, as SGLang asks for more ranks than NUMA nodes.
+
+    Where there are fewer cores than ranks, some share one.
+    """
     cores = sorted(os.sched_getaffinity(0))
-    if ranks < 2 or len(cores) < ranks or "SGLANG_CPU_OMP_THREADS_BIND" in os.environ:
+    if ranks < 2 or "SGLANG_CPU_OMP_THREADS_BIND" in os.environ:
         return
-    share = len(cores) // ranks
-    bound = (cores[rank * share : (rank + 1) * share] for rank in range(ranks))
-    os.environ["SGLANG_CPU_OMP_THREADS_BIND"] = "|".join(",".join(map(str, each)) for each in bound)
+    share = max(1, len(cores) // ranks)
+    starts = [rank * share % len(cores) for rank in range(ranks)]
+    os.environ["SGLANG_CPU_OMP_THREADS_BIND"] = "|".join(
+        ",".join(map(str, cores[start : start + share])) for start in starts
+    )
 
 
 def allocate_unpinned() -> None:

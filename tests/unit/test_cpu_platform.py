@@ -23,6 +23,48 @@ def test_variables_are_set_unless_the_user_did(monkeypatch: pytest.MonkeyPatch) 
     from oea_server.engine.cpu_platform import ENVIRONMENT, OeaCpuPlatform
 
     monkeypatch.setattr(os, "environ", {"LRU_CACHE_CAPACITY": "7"})
-    OeaCpuPlatform.apply_server_args_defaults(Mock(), SimpleNamespace(tp_size=1))
+    OeaCpuPlatform.apply_server_args_defaults(Mock(), SimpleNamespace(tp_size=1, pp_size=1, dp_size=1, nnodes=1))
     assert os.environ == {**WANTED, "LRU_CACHE_CAPACITY": "7"}
     assert ENVIRONMENT == WANTED
+
+
+@pytest.mark.parametrize(
+    ("tp", "pp", "dp", "attention", "nodes", "ranks"),
+    [
+        (1, 1, 1, False, 1, 1),
+        (2, 1, 1, False, 1, 2),
+        (1, 2, 1, False, 1, 2),
+        (1, 1, 2, False, 1, 2),
+        (2, 2, 2, False, 1, 8),
+        (2, 1, 2, True, 1, 2),  # the replicas share the ranks
+        (2, 1, 1, False, 2, 1),
+        (4, 2, 1, False, 2, 4),
+    ],
+)
+def test_every_rank_of_this_machine_is_counted(
+    tp: int, pp: int, dp: int, attention: bool, nodes: int, ranks: int
+) -> None:
+    from oea_server.engine.cpu_platform import ranks_here
+
+    args = SimpleNamespace(tp_size=tp, pp_size=pp, dp_size=dp, enable_dp_attention=attention, nnodes=nodes)
+    assert ranks_here(args) == ranks
+
+
+@pytest.mark.parametrize(
+    ("cores", "ranks", "bound"),
+    [
+        ({0, 1, 2, 3}, 1, None),
+        ({0, 1, 2, 3}, 2, "0,1|2,3"),
+        ({0, 1, 2, 3, 4}, 2, "0,1|2,3"),
+        ({4, 6}, 2, "4|6"),
+        ({4, 6}, 3, "4|6|4"),
+        ({4}, 2, "4|4"),
+    ],
+)
+def test_every_rank_has_cores(cores: set[int], ranks: int, bound: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from oea_server.engine.cpu_platform import bind_cores
+
+    monkeypatch.setattr(os, "environ", {})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores)
+    bind_cores(ranks)
+    assert os.environ.get("SGLANG_CPU_OMP_THREADS_BIND") == bound

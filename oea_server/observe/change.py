@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
+import jiter
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
+from oea_server.oneline import oneline
 from oea_server.routing.schedule import MAX_K0
 from oea_server.settings import LIVE, Settings
 
@@ -44,16 +47,40 @@ Change = create_model("OeaConfigChange", __base__=_Strict, **FIELDS)
 """Any of the knobs; those that are left out stay as they are."""
 
 
+MOST = 5
+"""Problems that a refusal names."""
+
+LONGEST = 500
+"""Characters of all that it names; then it only counts. The first is always said whole."""
+
+SHOWN = 60
+"""Characters of a name or a value."""
+
+
 def parse(body: bytes) -> dict[str, Any]:
     """The knobs that a request asks to change.
 
     Raises:
-        ValueError: one line per problem: the knob, its value and the bounds.
+        ValueError: one line: the first problems, each with the knob, its value and the bounds, and how many more.
     """
     try:
-        asked = Change.model_validate_json(body).model_dump(exclude_unset=True)
+        given = jiter.from_json(body, allow_inf_nan=False, catch_duplicate_keys=True)
+    except ValueError as error:
+        raise ValueError(f"the body is not a JSON object: {oneline(str(error))}") from None
+    if not isinstance(given, dict):
+        raise ValueError("the body is not a JSON object")
+    unknown = [name for name in given if name not in LIVE]
+    found: list[str] = []
+    asked: dict[str, Any] = {}
+    try:
+        asked = Change.model_validate({name: given[name] for name in LIVE if name in given}).model_dump(
+            exclude_unset=True
+        )
     except ValidationError as error:
-        raise ValueError("; ".join(dict.fromkeys(_line(problem) for problem in error.errors()))) from None
+        found = list(dict.fromkeys(_line(problem) for problem in error.errors(include_url=False)))
+    if found or unknown:
+        # no line is made for those that are only counted: there can be thousands
+        raise ValueError(_first([*found, *_unknown(unknown[:MOST])], len(found) + len(unknown)))
     if not asked:
         raise ValueError(f"nothing to change; there are {', '.join(LIVE)}")
     if "k0" in asked:
@@ -61,13 +88,26 @@ def parse(body: bytes) -> dict[str, Any]:
     return asked
 
 
+def _first(lines: Sequence[str], problems: int) -> str:
+    """As many lines as a refusal has place for, in one, and how many are left out."""
+    said = list(lines[:1])
+    for line in lines[1:MOST]:
+        if len("; ".join([*said, line])) > LONGEST:
+            break
+        said.append(line)
+    if problems > len(said):
+        said.append(f"and {problems - len(said)} more")
+    return "; ".join(said)
+
+
+def _unknown(names: Sequence[str]) -> list[str]:
+    lines = [f"{oneline(name, SHOWN)}: no such knob" for name in names]
+    return [f"{line}; there are {', '.join(LIVE)}" if i == 0 else line for i, line in enumerate(lines)]
+
+
 def _line(problem: Any) -> str:
     said = f"{problem['msg'][0].lower()}{problem['msg'][1:]}"
-    if not problem["loc"]:
-        return f"the body is not a JSON object: {said}"
     name = str(problem["loc"][0])
     if name == "k0":
         said = f"neither a number of 1..{MAX_K0} nor a schedule such as auto, 1:8,2:6,16:3 or 1:8,16:3; 0-3=8"
-    if problem["type"] == "extra_forbidden":
-        return f"{name[:100]}: no such knob; there are {', '.join(LIVE)}"
-    return f"{name}={str(problem['input'])[:100]}: {said}"
+    return f"{name}={oneline(str(problem['input']), SHOWN)}: {said}"

@@ -11,10 +11,12 @@ from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.requests import ClientDisconnect
 
 from oea_server import settings
-from oea_server.observe import change, page
+from oea_server.observe import body, change, page, peer
 from oea_server.observe.stats import Stats
+from oea_server.oneline import oneline
 from oea_server.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
@@ -22,6 +24,16 @@ logger = logging.getLogger(__name__)
 PAGE = "/oea"
 CONFIG = "/oea/config"
 TAGS: list[str | Enum] = ["oea"]
+
+LONGEST = 600
+"""Characters of what a refusal or a line of the log says: a value can have thousands."""
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
+"""Of answers in JSON: true for a moment, and for nobody's page but ours."""
 
 
 class Schedulers(Protocol):
@@ -49,6 +61,7 @@ SINCE_REFUSED: dict[int | str, dict[str, Any]] = {**DOCUMENTED, 422: refusal("`s
 REFUSALS: dict[int | str, dict[str, Any]] = {
     **DOCUMENTED,
     409: refusal("knobs that clash with the model, with each other or with captured CUDA graphs; nothing changed"),
+    413: refusal(f"a body above {body.LARGEST} bytes; nothing changed"),
     422: refusal("not a change of knobs; nothing changed"),
 }
 CHANGE_BODY = {
@@ -67,7 +80,7 @@ def add(app: FastAPI, schedulers: Schedulers, stats: Stats, admin: Callable[[End
     @app.get(PAGE, tags=TAGS, response_class=HTMLResponse)
     async def live_page() -> HTMLResponse:
         """The live page."""
-        return HTMLResponse(page.html(), headers={"Cache-Control": "no-cache"})
+        return HTMLResponse(page.html(), headers=page.headers())
 
     @app.get("/oea/stats", tags=TAGS, responses=SINCE_REFUSED, openapi_extra={"parameters": [SINCE]})
     async def read_stats(request: Request) -> JSONResponse:
@@ -78,24 +91,28 @@ def add(app: FastAPI, schedulers: Schedulers, stats: Stats, admin: Callable[[End
         except ValueError:
             since = -1.0
         if not 0 <= since < math.inf:
-            return JSONResponse({"error": f"since={given[:100]}: not a time in unix seconds"}, status_code=422)
+            return answer({"error": f"since={oneline(given, 100)}: not a time in unix seconds"}, 422)
         state = stats.state or (await schedulers.states())[0]
-        return JSONResponse(stats.body(shown(state), since))
+        return answer(stats.body(shown(state), since))
 
     @app.get(CONFIG, tags=TAGS, responses=DOCUMENTED)
     async def read_config() -> JSONResponse:
         """The knobs in effect, those the server started with, and what can be changed."""
-        return JSONResponse(shown((await schedulers.states())[0]))
+        return answer(shown((await schedulers.states())[0]))
 
     @app.put(CONFIG, tags=TAGS, responses=REFUSALS, openapi_extra=CHANGE_BODY)
     @admin
     async def change_config(request: Request) -> JSONResponse:
         """Change any of the knobs, on all ranks at once, between two steps. Lasts until the server restarts."""
-        client = request.client.host if request.client else "somebody"
+        client = peer.name(request.scope)
         try:
-            asked = change.parse(await request.body())
+            asked = change.parse(await body.read(request))  # not in turn: a body may come slowly, or never
+        except body.TooLargeError as error:
+            return refuse(client, 413, str(error))
         except ValueError as error:
             return refuse(client, 422, str(error))
+        except ClientDisconnect:
+            return refuse(client, 422, "the client left before the end of the body")
         async with turn:
             before = (await schedulers.states())[0]
             if problem := clash(before, asked):
@@ -110,8 +127,8 @@ def add(app: FastAPI, schedulers: Schedulers, stats: Stats, admin: Callable[[End
             after = (await schedulers.states())[0]
         changes = difference(before["settings"], after["settings"])
         said = [f"{name} {old} -> {new}" for name, (old, new) in changes.items()]
-        logger.info("OEA: %s changed %s", client, ", ".join(said) or "nothing")
-        return JSONResponse({**shown(after), "changes": changes})
+        logger.info("OEA: %s changed %s", client, oneline(", ".join(said) or "nothing", LONGEST))
+        return answer({**shown(after), "changes": changes})
 
 
 def clash(state: Mapping[str, Any], asked: Mapping[str, Any]) -> str | None:
@@ -131,8 +148,14 @@ def clash(state: Mapping[str, Any], asked: Mapping[str, Any]) -> str | None:
 
 def refuse(client: str, status: int, problem: str) -> JSONResponse:
     """One clear line, to the client and to the log."""
+    problem = oneline(problem, LONGEST)
     logger.warning("OEA: refused %s's change: %s", client, problem)
-    return JSONResponse({"error": problem}, status_code=status)
+    return answer({"error": problem}, status)
+
+
+def answer(content: Mapping[str, Any], status: int = 200) -> JSONResponse:
+    """An answer in JSON."""
+    return JSONResponse(content, status, HEADERS)
 
 
 def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[Any]]:

@@ -3,49 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from oea_server import settings
-from oea_server.observe import change, routes
-from oea_server.observe.stats import Stats
+from oea_server.observe import change
 from oea_server.routing import Schedule
 from tests.unit.counted import state
-
-
-class Replicas:
-    """Data-parallel replicas that take what fits, or refuse."""
-
-    def __init__(self, count: int = 1, refusing: int | None = None) -> None:
-        self.now = [{**state(), "refused": ""} for _ in range(count)]
-        self.refusing = refusing
-
-    async def states(self) -> list[dict[str, Any]]:
-        return self.now
-
-    async def change(self, knobs: Mapping[str, Any]) -> list[bool]:
-        for i, each in enumerate(self.now):
-            if i == self.refusing:
-                each["refused"] = "not me"
-            else:
-                self.now[i] = {**each, "settings": {**each["settings"], **knobs}, "version": each["version"] + 1}
-        return [i != self.refusing for i in range(len(self.now))]
+from tests.unit.replicas import Replicas, app_of
 
 
 def client_of(replicas: Replicas) -> TestClient:
-    app = FastAPI()
-    routes.add(app, replicas, Stats(None, 0.0), lambda endpoint: endpoint)
-    return TestClient(app)
+    return TestClient(app_of(replicas))
 
 
 def test_reading() -> None:
     client = client_of(Replicas())
     page = client.get("/oea")
     assert page.headers["content-type"].startswith("text/html")
+    assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
+    assert page.headers["x-frame-options"] == "DENY"
     assert client.get("/oea/config").json() == state()
     assert "--enable-metrics" in client.get("/oea/stats").json()["missing"]
     for since in ("-1", "nan", "inf", "x", "1e999"):
@@ -54,6 +32,15 @@ def test_reading() -> None:
             422,
             {"error": f"since={since}: not a time in unix seconds"},
         )
+
+
+@pytest.mark.parametrize(("path", "status"), [("config", 200), ("stats", 200), ("stats?since=x", 422)])
+def test_answers_are_json_for_our_own_page_and_not_kept(path: str, status: int) -> None:
+    reply = client_of(Replicas()).get(f"/oea/{path}")
+    assert reply.status_code == status
+    assert reply.headers["x-content-type-options"] == "nosniff"
+    assert reply.headers["cache-control"] == "no-store"
+    assert reply.headers["cross-origin-resource-policy"] == "same-origin"
 
 
 def test_a_change_says_what_changed(caplog: pytest.LogCaptureFixture) -> None:
@@ -72,6 +59,12 @@ BAD: list[tuple[str, int, str]] = [
     ("[]", 422, "the body is not a JSON object"),
     ("", 422, "the body is not a JSON object"),
     ("{}", 422, "nothing to change; there are policy, k0"),
+    ('{"k0": 3, "k0": 4}', 422, 'the body is not a JSON object: Detected duplicate key "k0"'),
+    ("[" * 16000, 422, "the body is not a JSON object: recursion limit exceeded"),
+    ('{"k0": ' + "[" * 16000, 422, "the body is not a JSON object: recursion limit exceeded"),
+    ('{"p": NaN}', 422, "the body is not a JSON object"),
+    ('{"p": 1e999}', 422, "p=inf: input should be less than or equal to 1"),
+    ('{"k_max": 1' + "0" * 4000 + "}", 409, "k_max=1000"),
     ('{"kO": 3}', 422, "kO: no such knob; there are policy, k0"),
     ('{"policy": "off"}', 422, "policy=off: input should be 'oea', 'vanilla', 'shadow'"),
     ('{"k0": "1:8,2"}', 422, "k0=1:8,2: neither a number of 1..64 nor a schedule"),
@@ -139,4 +132,4 @@ def test_the_description_has_every_knob_and_its_bounds() -> None:
     assert list(schema["properties"]) == list(settings.LIVE)
     assert schema["additionalProperties"] is False
     assert schema["properties"]["p"]["maximum"] == 1
-    assert {"200", "401", "409", "422"} <= set(described["responses"])
+    assert {"200", "401", "409", "413", "422"} <= set(described["responses"])

@@ -1,7 +1,8 @@
 """The live page: one HTML document, made of the small files of this folder.
 
-Nothing is fetched from elsewhere, and the document's own Content-Security-Policy holds it to that:
-its scripts and styles are named by their hashes, and it may talk to the server it came from only.
+Nothing is fetched from elsewhere, and the Content-Security-Policy that it is sent with holds it to that:
+its scripts and styles are named by their hashes, and it may talk to the server it came from only. It is a
+header because what stands in the document cannot forbid frames, in which one click would turn OEA off.
 """
 
 from __future__ import annotations
@@ -25,17 +26,38 @@ SCRIPTS = (
 @cache
 def html() -> str:
     """The page."""
-    style = "\n".join(_read(name) for name in STYLES)
-    library = f"/*!\n{_read('vendor/uPlot-LICENSE')}*/\n{_read('vendor/uPlot.iife.min.js')}"
-    script = '(() => {\n"use strict";\n' + "\n".join(_script(name) for name in SCRIPTS) + "})();\n"
-    parts = {
-        "policy": f"default-src 'none'; connect-src 'self'; img-src data:; style-src {_hash(style)}; "
-        f"script-src {_hash(library)} {_hash(script)}; base-uri 'none'; form-action 'none'",
-        "style": style,
-        "library": library,
-        "script": script,
-    }
+    parts = _parts()
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _read("page.html"))
+
+
+@cache
+def headers() -> dict[str, str]:
+    """The headers that the page is sent with."""
+    parts = _parts()
+    policy = (
+        *("default-src 'none'", "connect-src 'self'", "img-src data:", f"style-src {_hash(parts['style'])}"),
+        f"script-src {_hash(parts['library'])} {_hash(parts['script'])}",
+        *("base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"),
+    )
+    return {
+        "Cache-Control": "no-cache",
+        "Content-Security-Policy": "; ".join(policy),
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+    }
+
+
+@cache
+def _parts() -> dict[str, str]:
+    """What the document's scripts and styles are made of, by its placeholders."""
+    return {
+        "style": "\n".join(_read(name) for name in STYLES),
+        "library": f"/*!\n{_read('vendor/uPlot-LICENSE')}*/\n{_read('vendor/uPlot.iife.min.js')}",
+        "script": '(() => {\n"use strict";\n' + "\n".join(_script(name) for name in SCRIPTS) + "})();\n",
+    }
 
 
 def _script(name: str) -> str:

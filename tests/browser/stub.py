@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from oea_server.observe.page import html
+from oea_server.observe import page
 from tests.browser.world import World
 
 
@@ -26,6 +27,7 @@ class Stub:
         self.admin_key = admin_key
         self.refuse: tuple[int, str] | None = None
         self.broken: tuple[int, str] | None = None
+        self.headers = page.headers()
         self.requests: list[tuple[str, str, str]] = []  # method, path with query, Authorization
         self.changes: list[Any] = []
         self.port = 0
@@ -65,7 +67,7 @@ class Stub:
         authorization = request.headers.get("Authorization", "")
         self.requests.append((method, request.path, authorization))
         if url.path == "/oea":
-            return send(request, 200, html(), "text/html; charset=utf-8")
+            return send(request, 200, page.html(), "text/html; charset=utf-8", self.headers)
         status, content = self._answer(method, url.path, url.query, authorization, request)
         return send(request, status, json.dumps(content))
 
@@ -89,9 +91,17 @@ class Stub:
         return 404, {"error": "Not Found"}
 
 
-def send(request: BaseHTTPRequestHandler, status: int, text: str, kind: str = "application/json") -> None:
+def send(
+    request: BaseHTTPRequestHandler,
+    status: int,
+    text: str,
+    kind: str = "application/json",
+    headers: Mapping[str, str] | None = None,
+) -> None:
     body = text.encode()
     request.send_response(status)
+    for name, value in (headers or {}).items():
+        request.send_header(name, value)
     request.send_header("Content-Type", kind)
     request.send_header("Content-Length", str(len(body)))
     request.end_headers()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from selenium.webdriver.common.keys import Keys
 
 from tests.browser.page import Page
@@ -29,11 +30,14 @@ def test_a_restart_is_survived_and_said(page: Page, serve: Serve) -> None:
     assert page.text("version") == "version 0"
 
 
-def test_no_statistics_is_said_in_the_servers_words(page: Page, serve: Serve) -> None:
+@pytest.mark.parametrize(
+    "broken", [(503, "no scheduler has written any statistics"), (403, "without a key only this machine may read")]
+)
+def test_no_statistics_is_said_in_the_servers_words(page: Page, serve: Serve, broken: tuple[int, str]) -> None:
     stub = serve(World())
-    stub.broken = (503, "no scheduler has written any statistics")
+    stub.broken = broken
     page.until(lambda: page.state == "lost", "that there are none")
-    assert "503: no scheduler has written any statistics" in page.text("trouble")
+    assert f"{broken[0]}: {broken[1]}" in page.text("trouble")
     stub.broken = None
     page.until(lambda: page.state == "live", "that there are some again")
 

@@ -43,7 +43,7 @@ def test_only_what_was_edited_is_sent_and_numbers_are_numbers(page: Page, serve:
     assert page.text("knobs-answer") == "Nothing was edited."
 
 
-@pytest.mark.parametrize("status", [409, 422])
+@pytest.mark.parametrize("status", [403, 409, 413, 422])
 def test_a_refusal_stands_beside_the_form_word_by_word(page: Page, serve: Serve, status: int) -> None:
     stub = serve(World())
     stub.refuse = (status, "min_batch=two:  a whole number, please")

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import re
 
-from oea_server.observe.page import FOLDER, SCRIPTS, STYLES, html
+from oea_server.observe.page import FOLDER, SCRIPTS, STYLES, headers, html
 
 
 def test_all_of_it_is_inside() -> None:
@@ -29,13 +29,19 @@ def test_no_module_uses_one_that_stands_after_it() -> None:
 
 
 def test_its_policy_names_what_it_contains_and_nothing_else() -> None:
-    policy = re.findall(r'Content-Security-Policy" content="([^"]*)"', html())[0]
+    policy = headers()["Content-Security-Policy"]
     parts = re.findall(r"<(?:script|style)>(.*?)</(?:script|style)>", html(), re.DOTALL)
     hashes = [base64.b64encode(hashlib.sha256(part.encode()).digest()).decode() for part in parts]
     assert len(hashes) == 3
     assert re.findall(r"'sha256-([^']*)'", policy) == hashes
     assert "unsafe" not in policy
     assert policy.startswith("default-src 'none'; connect-src 'self';")
+    assert "frame-ancestors 'none'" in policy.split("; ")
+
+
+def test_what_a_header_says_no_meta_says_again() -> None:
+    assert not re.findall(r"<meta http-equiv|Content-Security-Policy", html())
+    assert all(value.isascii() and "\n" not in value for value in headers().values())
 
 
 def test_uplot_is_unchanged_and_bears_its_licence() -> None:

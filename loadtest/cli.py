@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -39,13 +40,15 @@ def ab(
     requests: Annotated[int, typer.Option(min=2, max=100_000, help="per block")] = 16,
     tenant: Annotated[str, typer.Option(help="prompt, output and turns as in the locustfile")] = "ab",
     seed: Seed = 0,
-    key: Annotated[str | None, typer.Option(envvar="OEA_KEY", help="of the running server")] = None,
+    key: Annotated[str | None, typer.Option(help="of the running server; rather --key-file, or OEA_KEY")] = None,
+    key_file: Annotated[Path | None, typer.Option(metavar="FILE", help="a file with that key")] = None,
     out: Out = None,
 ) -> None:
     """Two configurations of one server by turns: paired differences with intervals; HTML, JSON, CSV, Markdown."""
     from loadtest import ab as measurement
     from loadtest import report, workload
     from oea_server.bench.served import own_server
+    from oea_server.client import key as keys
     from oea_server.demo.remote import Remote
 
     with refusing():
@@ -58,7 +61,8 @@ def ab(
     name = "ab-null" if null else "ab"
     with refusing():
         if url is not None:
-            record = measurement.measure(Remote(url.rstrip("/"), key), plan, key)
+            found_key = keys.find(key, key_file, os.environ)
+            record = measurement.measure(Remote(url.rstrip("/"), found_key), plan, found_key)
             model: dict[str, Any] = {"name": "a running server's model"}
         else:
             with own_server(layers, chats) as (server, found):

@@ -50,7 +50,7 @@ async def chat(
         aiohttp.ClientError, TimeoutError: the connection broke, or the answer took too long.
     """
     stream = Stream(time.perf_counter(), int(body.get("max_tokens", 0)))
-    async with http.post(url + PATH, json=body) as reply:
+    async with http.post(url + PATH, json=body, allow_redirects=False) as reply:
         if reply.status != 200:
             raise RefusedError(reply.status, await reply.text())
         texts = 0

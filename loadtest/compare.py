@@ -10,12 +10,12 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import requests
 from rich.progress import track
 
 from loadtest import workload
 from loadtest.ab import orders
 from oea_server.bench.report import made_by, table
+from oea_server.client.ask import ask
 
 ROOT = Path(__file__).parents[1]
 BAR = 0.05
@@ -77,7 +77,7 @@ def compare(url: str, plan: Plan) -> dict[str, Any]:
     for number, names in enumerate(track(order, description="rounds")):
         found = {}
         for name in names:
-            requests.post(f"{url}/flush_cache", timeout=60).raise_for_status()  # both ask the same
+            ask("POST", f"{url}/flush_cache").raise_for_status()  # both ask the same
             found[name] = runs[name](url, plan, plan.seed + number)
         if number:
             rounds.append(found)

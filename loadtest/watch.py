@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import psutil  # type: ignore[import-untyped]
-import requests
+
+from oea_server.client.ask import ask
 
 MIB = 1 << 20
 TITLES = {"sglang::scheduler": "scheduler", "sglang::detokenizer": "detokenizer"}
@@ -122,7 +123,9 @@ LOAD = ("num_running_reqs", "num_waiting_reqs", "num_used_tokens")
 
 def load(url: str, key: str | None = None) -> dict[str, int]:
     """What the scheduler says that it is busy with."""
-    loads: list[Mapping[str, Any]] = _get(f"{url}/v1/loads", key).json()["loads"]
+    reply = ask("GET", f"{url}/v1/loads", key, timeout=30)
+    reply.raise_for_status()
+    loads: list[Mapping[str, Any]] = reply.json()["loads"]
     return {name: sum(int(each.get(name, 0)) for each in loads) for name in LOAD}
 
 
@@ -131,7 +134,7 @@ def held(url: str, pid: int, key: str | None = None, admin_key: str | None = Non
     deadline = time.monotonic() + PATIENCE
     while any(load(url, key).values()) and time.monotonic() < deadline:
         time.sleep(0.5)
-    requests.post(f"{url}/flush_cache", headers=_bearer(admin_key or key), timeout=30)
+    ask("POST", f"{url}/flush_cache", admin_key or key, timeout=30)
     time.sleep(6.0)  # connections that nobody uses are closed after 5
     found = processes(pid)
     return Held(
@@ -154,13 +157,3 @@ def leaks(before: Held, after: Held) -> list[str]:
         if later.get(role, 0) > earlier[role] + allowance
     ]
     return found + [f"{name} {number}" for name, number in after.load.items() if number]
-
-
-def _bearer(key: str | None) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"} if key else {}
-
-
-def _get(url: str, key: str | None) -> requests.Response:
-    reply = requests.get(url, headers=_bearer(key), timeout=30)
-    reply.raise_for_status()
-    return reply

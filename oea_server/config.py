@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
+from oea_server.client import key as keys
+from oea_server.oneline import oneline
+
 app = typer.Typer(no_args_is_help=True, help="Read and change the knobs of a running server.")
 
 Url = Annotated[str, typer.Option(envvar="OEA_URL", help="the server")]
-Key = Annotated[str | None, typer.Option(envvar="OEA_KEY", help="its admin key (or API key), if it has one")]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        help="its admin key (or API key), if it has one; the process list shows it, so rather --key-file, or OEA_KEY, "
+        "or what the server itself reads: OEA_ADMIN_KEY, OEA_ADMIN_KEY_FILE, OEA_API_KEY, OEA_API_KEY_FILE"
+    ),
+]
+KeyFile = Annotated[Path | None, typer.Option(metavar="FILE", help="a file with that key")]
 LOCAL = "http://127.0.0.1:30000"
+LONGEST = 1000
+"""Characters of a line that says what is wrong: some of them are the server's, whichever that is."""
 
 
 @app.command("get")
@@ -19,9 +33,10 @@ def get_(
     knob: Annotated[str | None, typer.Argument(help="one knob; all of them, and what runs, if left out")] = None,
     url: Url = LOCAL,
     key: Key = None,
+    key_file: KeyFile = None,
 ) -> None:
     """Print the knobs in effect as JSON, or one of them."""
-    config = _ask("GET", url, key)
+    config = _ask("GET", url, key, key_file)
     if knob is None:
         print(json.dumps(config, indent=2))
     elif knob in config["settings"]:
@@ -35,6 +50,7 @@ def set_(
     changes: Annotated[list[str], typer.Argument(metavar="KNOB=VALUE...", help="policy=vanilla, k0=1:8,16:3, ...")],
     url: Url = LOCAL,
     key: Key = None,
+    key_file: KeyFile = None,
 ) -> None:
     """Change knobs, all of them or none; they last until the server restarts. "none" unsets."""
     asked = {}
@@ -43,31 +59,39 @@ def set_(
         if not given:
             _end(f"{change}: not KNOB=VALUE")
         asked[name.strip().replace("-", "_")] = parsed(value.strip())
-    after = _ask("PUT", url, key, asked)
+    after = _ask("PUT", url, key, key_file, asked)
     for name, (old, new) in after["changes"].items():
-        print(f"{name}: {_text(old)} -> {_text(new)}")
+        print(oneline(f"{name}: {_text(old)} -> {_text(new)}", LONGEST))
     state = "routing is OEA's" if after["active"] else f"routing is the model's own: {after['reason']}"
     print(f"version {after['version']}; {state}")
 
 
-def _ask(method: str, url: str, key: str | None, body: dict[str, Any] | None = None) -> dict[str, Any]:
+def _ask(
+    method: str, url: str, key: str | None, key_file: Path | None, body: dict[str, Any] | None = None
+) -> dict[str, Any]:
     import requests
 
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    from oea_server.client.ask import ask
+
     try:
-        reply = requests.request(method, f"{url.rstrip('/')}/oea/config", json=body, headers=headers, timeout=60)
+        found = keys.find(key, key_file, os.environ)
+        reply = ask(method, f"{url.rstrip('/')}/oea/config", found, json=body)
     except requests.RequestException as error:
         _end(f"{url}: {error.__class__.__name__}; is the server up? (--url or OEA_URL names it)")
+    except (ValueError, OSError) as error:
+        _end(str(error))
     try:
-        answer: dict[str, Any] = reply.json()
+        answer: Any = reply.json()
     except ValueError:
         answer = {"error": reply.text[:200]}
     if reply.status_code == requests.codes.unauthorized:
-        _end(f"{url}: the server wants a key (its admin key to change knobs): --key, or OEA_KEY")
+        _end(f"{url}: the server wants a key (its admin key to change knobs): --key-file, --key, or OEA_KEY")
     if reply.status_code == requests.codes.not_found:
         _end(f"{url}: no oea-server answers there")
     if not reply.ok:
-        _end(str(answer.get("error", answer)))
+        _end(str(answer["error"] if isinstance(answer, dict) and "error" in answer else answer))
+    if not isinstance(answer, dict) or "settings" not in answer:
+        _end(f"{url}: no oea-server answers there")
     return answer
 
 
@@ -88,5 +112,5 @@ def _text(value: Any) -> str:
 
 
 def _end(problem: str) -> NoReturn:
-    typer.echo(f"oea-server: {problem}", err=True)
+    typer.echo(f"oea-server: {oneline(problem, LONGEST)}", err=True)
     raise typer.Exit(2)

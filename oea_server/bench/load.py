@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from openai import AsyncOpenAI
 
+from oea_server.client import chat
+
 _number = itertools.count()
 
 
@@ -25,13 +27,13 @@ class Load(NamedTuple):
     tokens_per_second: float
 
 
-def play(url: str, chats: int, tokens: int) -> Load:
+def play(url: str, chats: int, tokens: int, key: str | None = None) -> Load:
     """Play one round against a server. No two prompts are alike, so that none is cached."""
-    return asyncio.run(_play(url, chats, tokens))
+    return asyncio.run(_play(url, chats, tokens, key))
 
 
-async def _play(url: str, chats: int, tokens: int) -> Load:
-    async with AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=600) as client:
+async def _play(url: str, chats: int, tokens: int, key: str | None) -> Load:
+    async with chat.concurrent(url, key, timeout=600) as client:
         start = time.perf_counter()
         arrivals = await asyncio.gather(*(_chat(client, tokens) for _ in range(chats)))
         seconds = time.perf_counter() - start

@@ -90,7 +90,7 @@ def measure(
 def _round(server: Remote, policy: Policy, batch: int, tokens: int, rounds: Rounds) -> None:
     server.steer(policy=policy.name, **({} if policy.k0 is None else {"k0": str(policy.k0)}))
     before = server.settled_metrics()
-    rounds.loads.append(play(server.url, batch, tokens))
+    rounds.loads.append(play(server.url, batch, tokens, server.key))
     after = server.settled_metrics()
     gained = {name: after[name] - before.get(name, 0.0) for name in after}
     rounds.experts.append(gained["oea_unique_experts_sum"] / gained["oea_unique_experts_count"])

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import requests
 
 from oea_server.bench.options import OptionError
+from oea_server.client import key
+from oea_server.client.ask import ask
 from oea_server.demo.build import build, default_directory, qwen3_30b
 from oea_server.demo.remote import Remote
 from oea_server.demo.server import Server
@@ -51,10 +53,13 @@ def attach(url: str) -> tuple[Remote, Model]:
     Raises:
         OptionError: nothing answers there, it is not ours, or its model's config cannot be read.
     """
-    server = Remote(url.rstrip("/"), os.environ.get("OEA_KEY"))
+    try:
+        server = Remote(url.rstrip("/"), key.find(None, None, os.environ))
+    except ValueError as error:
+        raise OptionError(f"--url={error}") from None
     try:
         server.config()
-        info = requests.get(f"{server.url}/model_info", timeout=30).json()
+        info = ask("GET", f"{server.url}/model_info", server.key, timeout=30).json()
     except (requests.RequestException, KeyError, ValueError) as error:
         raise OptionError(f"--url={url}: no oea-server answers there: {type(error).__name__}") from None
     from transformers import PretrainedConfig

@@ -5,21 +5,26 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import requests
-from openai import OpenAI
 from prometheus_client.parser import text_string_to_metric_families
+
+from oea_server.client import chat
+from oea_server.client.ask import ask
 
 
 class Remote:
-    """An oea-server at a URL such as ``http://127.0.0.1:30000``."""
+    """An oea-server at a URL such as ``http://127.0.0.1:30000``.
+
+    Raises:
+        ValueError: it is no such URL, or a proxy on the way could read the key.
+    """
 
     settle = 1.5
     """Seconds between two reads of metrics, more than between two reports."""
 
     def __init__(self, url: str, key: str | None = None) -> None:
         self.url = url
-        self.headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self.client = OpenAI(base_url=f"{self.url}/v1", api_key=key or "none", max_retries=0, timeout=300)
+        self.key = key
+        self.client = chat.client(url, key, timeout=300)
 
     def steer(self, **knobs: object) -> None:
         """Change knobs of the running server, from its next step on.
@@ -27,7 +32,7 @@ class Remote:
         Raises:
             RuntimeError: the server refused; with its reason.
         """
-        reply = requests.put(f"{self.url}/oea/config", json=knobs, headers=self.headers, timeout=60)
+        reply = ask("PUT", f"{self.url}/oea/config", self.key, json=knobs)
         if not reply.ok:
             raise RuntimeError(f"the server refused {knobs}: {reply.text}")
 
@@ -40,14 +45,14 @@ class Remote:
         return self._get("/oea/stats")
 
     def _get(self, path: str) -> dict[str, Any]:
-        reply = requests.get(f"{self.url}{path}", headers=self.headers, timeout=60)
+        reply = ask("GET", f"{self.url}{path}", self.key)
         reply.raise_for_status()
         answer: dict[str, Any] = reply.json()
         return answer
 
     def metrics(self) -> dict[str, float]:
         """/metrics: the value of each `oea_*` sample without labels, by name."""
-        text = requests.get(f"{self.url}/metrics", timeout=30).text
+        text = ask("GET", f"{self.url}/metrics", timeout=30).text
         return {
             sample.name: sample.value
             for family in text_string_to_metric_families(text)

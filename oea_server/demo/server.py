@@ -16,6 +16,7 @@ from typing import Self
 
 import requests
 
+from oea_server.client.ask import ask
 from oea_server.demo.remote import Remote
 
 START_TIMEOUT = 600.0
@@ -100,6 +101,6 @@ class Server(Remote):
 
     def _is_up(self) -> bool:
         try:
-            return requests.get(f"{self.url}/health", timeout=25).status_code == 200
+            return ask("GET", f"{self.url}/health", timeout=25).status_code == 200
         except requests.RequestException:
             return False

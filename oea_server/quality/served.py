@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-import requests
 import torch
 
+from oea_server.client.ask import ask
 from oea_server.demo.server import Server
 from oea_server.engine.forced import forced
 
@@ -73,7 +73,7 @@ def _say(url: str, group: torch.Tensor, folder: Path) -> list[float]:
             },
             "custom_logit_processor": processor,
         }
-        requests.post(f"{url}/generate", json=body, timeout=TIMEOUT).raise_for_status()
+        ask("POST", f"{url}/generate", json=body, timeout=TIMEOUT).raise_for_status()
         losses: list[float] = json.loads(kept.read_text())
         kept.unlink()
         return sum(losses[1:]) / len(losses[1:])  # the first is prefill's

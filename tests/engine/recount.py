@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import requests
 
+from oea_server.client.ask import ask
 from oea_server.demo.server import Server
 
 TOGETHER, TOGETHER_STEPS = 7, 23
@@ -42,7 +43,7 @@ def record_together(server: Server, layers: int, k: int, health_checks: int = 3)
     One prefill, too: other shapes round otherwise, and near ties of experts fall otherwise then.
     """
     for _ in range(20):
-        requests.post(f"{server.url}/flush_cache", headers=server.headers, timeout=60).raise_for_status()
+        ask("POST", f"{server.url}/flush_cache", server.key).raise_for_status()
         before, bypassed = server.settled_metrics(), server.stats()["bypassed"]
         with ThreadPoolExecutor(1) as pool:
             health = [

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from oea_server.observe import change
 from oea_server.observe.body import LARGEST
+from oea_server.oneline import oneline
 from oea_server.settings import LIVE
 from tests.unit.asgi import Reply, put
 from tests.unit.hidden import hidden
@@ -100,7 +101,7 @@ def test_many_problems_are_counted_and_few_are_said() -> None:
 
 
 def test_problems_of_knobs_and_unknown_ones_share_the_place() -> None:
-    wrong = dict.fromkeys(LIVE, ["long " * 100])
+    wrong = {name: ["long " * 100] for name in LIVE}
     reply = send(json.dumps({**wrong, **dict.fromkeys("abc", 0)}).encode())
     said, left = reply.error.rsplit("; and ", 1)
     assert len(said) <= change.LONGEST
@@ -111,11 +112,10 @@ def test_problems_of_knobs_and_unknown_ones_share_the_place() -> None:
 
 def test_lines_are_made_for_what_is_said_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    original = change.oneline
 
-    def counted(*args: object) -> str:
-        made.append(args)
-        return original(*args)  # type: ignore[arg-type]
+    def counted(text: str, longest: int) -> str:
+        made.append(text)
+        return oneline(text, longest)
 
     monkeypatch.setattr(change, "oneline", counted)
     with pytest.raises(ValueError, match="and 1995 more"):
@@ -126,7 +126,9 @@ def test_lines_are_made_for_what_is_said_alone(monkeypatch: pytest.MonkeyPatch) 
 REPLICAS = Replicas()
 APP = app_of(REPLICAS)
 LONG = "x" * (LARGEST - 20)
-TEXT = st.text(st.characters() | st.sampled_from("\n\r\x1b\x85\u2028\u2029\u202e\u2066\ud800\x00\U000e0001"), max_size=40)
+TEXT = st.text(
+    st.characters() | st.sampled_from("\n\r\x1b\x85\u2028\u2029\u202e\u2066\ud800\x00\U000e0001"), max_size=40
+)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
     lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner),

@@ -68,7 +68,7 @@ def test_no_client_writes_a_line_of_the_log(raw: str, where: str, caplog: pytest
         "claim": '{"k0": 4}',
     }[where].encode()
     client = (f"x{raw}{FORGED}" if where == "claim" else "10.0.0.7", 1)
-    reply = asyncio.run(put(app_of(Replicas()), body, client=client, **{peer.PEER: ("127.0.0.1", 9)}))
+    reply = asyncio.run(put(app_of(Replicas()), body, scope={"client": client, peer.PEER: ("127.0.0.1", 9)}))
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("oea_server")]
     assert len(lines) == 1
     assert lines[0].startswith(("OEA: refused 127.0.0.1 (claims ", "OEA: 127.0.0.1 (claims "))

@@ -104,10 +104,20 @@ def test_problems_of_knobs_and_unknown_ones_share_the_place() -> None:
     wrong = {name: ["long " * 100] for name in LIVE}
     reply = send(json.dumps({**wrong, **dict.fromkeys("abc", 0)}).encode())
     said, left = reply.error.rsplit("; and ", 1)
-    assert len(said) <= change.LONGEST
+    assert len(said) <= 500
     shown = sum(f"{name}=" in said for name in LIVE)
     assert 2 <= shown <= change.MOST
     assert left == f"{len(LIVE) + 3 - shown} more"
+
+
+def test_a_long_schedule_is_taken_whole_and_logged_in_part(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    schedule = ",".join(f"{batch}:3" for batch in range(1, 600))
+    reply = send(json.dumps({"k0": schedule}).encode())
+    assert json.loads(reply.body)["changes"] == {"k0": ["auto", schedule]}
+    line = next(record.getMessage() for record in caplog.records if record.name.startswith("oea_server"))
+    assert line.startswith("OEA: 10.0.0.7 changed k0 auto -> 1:3,2:3,")
+    assert len(line) < 700
 
 
 def test_lines_are_made_for_what_is_said_alone(monkeypatch: pytest.MonkeyPatch) -> None:

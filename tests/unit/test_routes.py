@@ -32,6 +32,9 @@ def test_reading() -> None:
             422,
             {"error": f"since={since}: not a time in unix seconds"},
         )
+    long = client.get("/oea/stats", params={"since": "\n\x1b\u2028" + "9x" * 9000})
+    assert long.json()["error"].startswith("since=\\n\\x1b\\u20289x9x")
+    assert len(long.json()["error"]) < 150
 
 
 @pytest.mark.parametrize(("path", "status"), [("config", 200), ("stats", 200), ("stats?since=x", 422)])

@@ -6,10 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from oea_server.access.origin import PEER
 from oea_server.oneline import oneline
-
-PEER = "oea.peer"
-"""In the scope: the (host, port) of the socket, from before uvicorn believed X-Forwarded-For."""
 
 ADDRESS = re.compile(r"[0-9A-Za-z.:%_-]{1,64}")
 LONGEST = 64

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oea_server.access.origin import PEER
 from oea_server.observe import peer
 from oea_server.oneline import oneline
 from tests.unit.asgi import put
@@ -68,7 +69,7 @@ def test_no_client_writes_a_line_of_the_log(raw: str, where: str, caplog: pytest
         "claim": '{"k0": 4}',
     }[where].encode()
     client = (f"x{raw}{FORGED}" if where == "claim" else "10.0.0.7", 1)
-    reply = asyncio.run(put(app_of(Replicas()), body, scope={"client": client, peer.PEER: ("127.0.0.1", 9)}))
+    reply = asyncio.run(put(app_of(Replicas()), body, scope={"client": client, PEER: ("127.0.0.1", 9)}))
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("oea_server")]
     assert len(lines) == 1
     assert lines[0].startswith(("OEA: refused 127.0.0.1 (claims ", "OEA: 127.0.0.1 (claims "))
@@ -92,14 +93,14 @@ def test_what_a_scheduler_refuses_is_one_line_too() -> None:
     ("scope", "name"),
     [
         ({"client": ("10.0.0.7", 1)}, "10.0.0.7"),
-        ({"client": ("10.0.0.7", 1), peer.PEER: ("10.0.0.7", 1)}, "10.0.0.7"),
-        ({"client": ("203.0.113.99", 0), peer.PEER: ("10.0.0.7", 1)}, "10.0.0.7 (claims 203.0.113.99)"),
-        ({"client": ("2001:db8::1", 0), peer.PEER: ("::1", 1)}, "::1 (claims 2001:db8::1)"),
+        ({"client": ("10.0.0.7", 1), PEER: ("10.0.0.7", 1)}, "10.0.0.7"),
+        ({"client": ("203.0.113.99", 0), PEER: ("10.0.0.7", 1)}, "10.0.0.7 (claims 203.0.113.99)"),
+        ({"client": ("2001:db8::1", 0), PEER: ("::1", 1)}, "::1 (claims 2001:db8::1)"),
         ({"client": ("fe80::1%eth0", 0)}, "fe80::1%eth0"),
         ({"client": None}, "somebody"),
         ({}, "somebody"),
-        ({"client": ("10.0.0.9", 0), peer.PEER: None}, "somebody (claims 10.0.0.9)"),
-        ({"client": ("x) changed p 1 -> 2", 0), peer.PEER: ("::1", 1)}, "::1 (claims 'x) changed p 1 -> 2')"),
+        ({"client": ("10.0.0.9", 0), PEER: None}, "somebody (claims 10.0.0.9)"),
+        ({"client": ("x) changed p 1 -> 2", 0), PEER: ("::1", 1)}, "::1 (claims 'x) changed p 1 -> 2')"),
         ({"client": ("\u2028'", 0)}, '"\\u2028\'"'),
     ],
 )
@@ -108,4 +109,4 @@ def test_the_socket_is_named_before_what_a_header_claims(scope: dict[str, Any], 
 
 
 def test_a_claim_may_be_long() -> None:
-    assert len(peer.name({"client": ("x" * 60_000, 0), peer.PEER: ("10.0.0.7", 1)})) < 90
+    assert len(peer.name({"client": ("x" * 60_000, 0), PEER: ("10.0.0.7", 1)})) < 90

@@ -55,16 +55,14 @@ def attach(url: str) -> tuple[Remote, Model]:
     """
     try:
         server = Remote(url.rstrip("/"), key.find(None, None, os.environ))
-    except ValueError as error:
-        raise OptionError(f"--url={error}") from None
-    try:
         server.config()
-        info = ask("GET", f"{server.url}/model_info", server.key, timeout=30).json()
-    except (requests.RequestException, KeyError, ValueError) as error:
+        path = str(ask("GET", f"{server.url}/model_info", server.key, timeout=30).json()["model_path"])
+    except (requests.RequestException, KeyError) as error:
         raise OptionError(f"--url={url}: no oea-server answers there: {type(error).__name__}") from None
+    except ValueError as error:  # of the key, or of the way
+        raise OptionError(str(error)) from None
     from transformers import PretrainedConfig
 
-    path = str(info["model_path"])
     try:
         config, _ = PretrainedConfig.get_config_dict(path)
         return server, model_of(Path(path).name, config)

@@ -12,6 +12,8 @@ import requests
 from typer.testing import CliRunner
 
 from oea_server.bench import load
+from oea_server.bench.options import OptionError
+from oea_server.bench.served import attach
 from oea_server.client import way
 from oea_server.client.ask import ask
 from oea_server.config import app
@@ -116,6 +118,19 @@ def test_an_unencrypted_key_passes_no_proxy(proxy: Heard) -> None:
     assert refused("get", "--url", url, "--key", KEY).strip() == f"oea-server: {line}"
     with pytest.raises(ValueError, match="could read the key"):
         Remote(url, KEY)
+    assert proxy.requests == []
+
+
+def test_what_is_to_be_measured_is_reached_the_same_way(
+    proxy: Heard, server: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OEA_KEY", KEY)
+    with pytest.raises(OptionError, match=r"^http://oea.internal:30000: the proxy 127.0.0.1 could read the key"):
+        attach("http://oea.internal:30000/")
+    with pytest.raises(OptionError, match="no oea-server answers there: KeyError"):  # it names no model
+        attach(server.url)
+    assert [each.target for each in server.requests] == ["/oea/config", "/model_info"]
+    assert server.keys == {f"Bearer {KEY}"}
     assert proxy.requests == []
 
 

@@ -68,9 +68,10 @@ class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
 
 
 def ranks_here(server_args: Any) -> int:
-    """How many schedulers run on this machine: stages, replicas and tensor-parallel ranks; its share of several nodes'."""
+    """How many schedulers run on this machine: its share of stages, replicas and tensor-parallel ranks."""
     replicas = 1 if getattr(server_args, "enable_dp_attention", False) else server_args.dp_size
-    return max(1, server_args.tp_size * server_args.pp_size * replicas // server_args.nnodes)
+    ranks: int = server_args.tp_size * server_args.pp_size * replicas
+    return max(1, ranks // int(server_args.nnodes))
 
 
 def bind_cores(ranks: int) -> None:

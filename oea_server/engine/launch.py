@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from oea_server.engine import conflicts, locks, model_card, runtime
+from oea_server.engine import conflicts, locks, model_card, proxies, runtime
 from oea_server.engine.refuse import refuse
 from oea_server.observe import latency
 from oea_server.settings import Settings
@@ -39,6 +39,7 @@ def before_check_server_args(self: Any, *args: Any, **kwargs: Any) -> None:
     except ValueError as error:
         refuse(str(error))
     locks.learn(self)
+    proxies.spare(self)
     if found := judge(runtime.current.settings, self).problems:
         refuse(*found)
 

@@ -81,6 +81,12 @@ SEAMS = (
         in_launcher=True,
     ),
     Seam(
+        "sglang.srt.managers.tokenizer_manager.TokenizerManager._validate_one_request",
+        "BEFORE",
+        "oea_server.engine.request_bounds:before_validate_one_request",
+        in_launcher=True,
+    ),
+    Seam(
         "uvicorn.middleware.proxy_headers.ProxyHeadersMiddleware.__call__",
         "BEFORE",
         "oea_server.engine.locks:before_proxy_headers",

@@ -45,6 +45,9 @@ def start(now: Runtime, counts_steps: int = 0) -> None:
     metrics = Metrics()
     seams = "patched" if plugin.patched else "hooks"
     metrics.build_info.labels(version("oea-server"), commit(), version("sglang"), seams).set(1)
+    if now.frozen is not None and not now.routers:
+        metrics.set_state(state_of(now), {})  # said once: nothing will change it
+        return
     if now.tally is None or now.shadow_tally is None or now.clock is None:
         metrics.set_router_active(now.active, now.reason)
         return

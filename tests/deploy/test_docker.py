@@ -186,18 +186,6 @@ class TestEntrypoint:
         assert set(known.split(" | ")) == set(getattr(group, "commands", {}))
 
 
-@pytest.mark.parametrize(
-    ("command", "port"),
-    [
-        ([], 30000),
-        (["tini", "--", "oea-entrypoint", "--port", "81", "--x", ""], 81),
-        (["tini", "--", "oea-entrypoint", "serve", "--port=82"], 82),
-    ],
-)
-def test_the_healthcheck_asks_the_port_of_the_server(command: list[str], port: int) -> None:
-    assert health.url(command) == f"http://127.0.0.1:{port}"
-
-
 class TestLastRun:
     @pytest.fixture
     def report(self) -> str:

@@ -50,8 +50,8 @@ def missing(before: dict[str, str]) -> set[str]:
         SystemExit: one is there in a version that does not do.
     """
     there = installed()
-    absent = set()
-    open_, seen = [(OURS, "")], set()
+    absent: set[str] = set()
+    open_, seen = [(OURS, "")], set[tuple[str, str]]()
     while open_:
         name, extra = open_.pop()
         seen.add((name, extra))

@@ -102,7 +102,7 @@ def variables(found: list[Object]) -> Problems:
             if name.startswith("OEA_") and name not in knobs:
                 yield f"{pod.name}: {name} is no knob of the server, nor a file with a key"
         if pod.spec.get("enableServiceLinks", True):
-            yield f"{pod.name}: enableServiceLinks would inject OEA_SERVER_* variables, which the server refuses"
+            yield f"{pod.name}: enableServiceLinks would inject OEA_SERVER_* variables among the knobs"
         if pod.owner["kind"] == "LeaderWorkerSet":
             names |= set(LWS_VARIABLES)
         for used in re.findall(r"\$\((\w+)\)", " ".join(pod.container["args"])):

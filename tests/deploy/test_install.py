@@ -57,7 +57,7 @@ class Image:
     def has(self, name: str, version: str, *requires: str) -> None:
         """A package of the base."""
         path = self.wheel(name, version, *requires)
-        command = [self.root / "bin/python", "-m", "pip", "install", "--quiet", "--no-deps", path]
+        command = [str(self.root / "bin/python"), "-m", "pip", "install", "--quiet", "--no-deps", str(path)]
         subprocess.run(command, check=True, env=self.environment)
         path.unlink()
 
@@ -73,11 +73,11 @@ class Image:
     def install(self, *requires: str) -> subprocess.CompletedProcess[str]:
         """Our wheel, with these requirements."""
         wheel = self.wheel("oea-server", "0.1.0", *requires, folder="dist")
-        command = [self.root / "bin/python", INSTALL, "--pins", self.pins, wheel]
+        command = [str(self.root / "bin/python"), str(INSTALL), "--pins", str(self.pins), str(wheel)]
         return subprocess.run(command, capture_output=True, text=True, check=False, env=self.environment)
 
     def installed(self) -> dict[str, str]:
-        command = [self.root / "bin/python", "-m", "pip", "list", "--format", "freeze"]
+        command = [str(self.root / "bin/python"), "-m", "pip", "list", "--format", "freeze"]
         lines = subprocess.run(command, capture_output=True, text=True, check=True, env=self.environment).stdout
         return dict(line.split("==") for line in lines.split())
 
@@ -167,7 +167,7 @@ def test_what_the_lock_has_for_others_alone_is_named(image: Image) -> None:
 
 
 def test_an_image_without_sglang_is_none(image: Image) -> None:
-    command = [image.root / "bin/python", "-m", "pip", "uninstall", "--quiet", "--yes", "sglang"]
+    command = [str(image.root / "bin/python"), "-m", "pip", "uninstall", "--quiet", "--yes", "sglang"]
     subprocess.run(command, check=True, env=os.environ | image.environment)
     done = image.install()
     assert (done.returncode, done.stderr) == (1, "no SGLang in this image\n")

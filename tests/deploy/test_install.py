@@ -13,6 +13,8 @@ from pathlib import Path
 import packaging
 import pytest
 
+from tests.deploy.pins import required
+
 INSTALL = Path(__file__).parents[2] / "deploy/docker/install.py"
 PATCH = "#!/bin/sh\necho patched\n"
 """In place of our own program."""
@@ -171,3 +173,10 @@ def test_an_image_without_sglang_is_none(image: Image) -> None:
     subprocess.run(command, check=True, env=os.environ | image.environment)
     done = image.install()
     assert (done.returncode, done.stderr) == (1, "no SGLang in this image\n")
+
+
+def test_our_own_requirements_refuse_it() -> None:
+    """CVE-2026-48710: before 1.0.1 a Host header opens what a key locks."""
+    (starlette,) = (each for each in required() if each.name == "starlette")
+    accepted = [version for version in ("0.50.0", "1.0.0", "1.0.1", "1.10.0") if starlette.specifier.contains(version)]
+    assert accepted == ["1.0.1", "1.10.0"]

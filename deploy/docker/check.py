@@ -265,7 +265,7 @@ def check_key(container: Container, key: str, say: Callable[[str], None]) -> Non
     expect(done.returncode == 0, f"config set in the container: {done.stdout}{done.stderr}")
     expect(json.loads(ask("GET", "/oea/config")[1])["settings"]["policy"] == "oea", "config set in vain")
     say("docker exec NAME oea-server config set policy=...: needs no key said")
-    processes = docker("top", container.id, "-eo", "args").stdout
+    processes = docker("top", container.id, "-eo", "pid,args").stdout
     shown = {"docker inspect": docker("inspect", container.id).stdout, "the log": container.log(), "ps": processes}
     places = [place for place, text in shown.items() if key in text]
     expect(not places, f"the key is in {places}")

@@ -3,9 +3,8 @@
 #   docker build -t oea-server:0.1.0 --build-arg GIT_COMMIT="$(git rev-parse HEAD)" .
 #   docker build -t oea-server:0.1.0-cpu --build-arg GIT_COMMIT="$(git rev-parse HEAD)" --target cpu .
 #
-# A tag can be moved, a digest cannot. The digest behind the base's tag, and a build that is pinned to it:
-#   docker buildx imagetools inspect lmsysorg/sglang:v0.5.23 --format '{{.Manifest.Digest}}'
-#   docker build --build-arg BASE_IMAGE=lmsysorg/sglang@sha256:... .
+# A tag can be moved, a digest cannot: deploy/docker/digests.sh writes the digests of both bases behind their tags.
+# They are not there yet: no registry was at hand.
 #
 # No heredocs, cache mounts or "# syntax=" line: the builder from before BuildKit builds this as well. That one
 # makes the CPU stages on its way to the GPU's; BuildKit leaves them out.
@@ -19,14 +18,16 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends 'tini=0.19.0-*' \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE constraints.txt ./
 COPY patches patches
 COPY oea_server oea_server
 ARG GIT_COMMIT=unknown
-# `oea-server --version` and the metric oea_build_info read COMMIT.
+# `oea-server --version` and the metric oea_build_info read COMMIT. The wheel is built by the setuptools that is locked.
 RUN printf '%s\n' "${GIT_COMMIT}" > oea_server/COMMIT \
  && python3 -m venv /opt/build \
- && /opt/build/bin/pip wheel --no-cache-dir --no-deps --wheel-dir /dist .
+ && sed -n '/^setuptools==/,/[^\\]$/p' constraints.txt > /opt/build/pins.txt \
+ && /opt/build/bin/pip install --no-cache-dir --require-hashes --requirement /opt/build/pins.txt \
+ && /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /dist .
 
 
 # SGLang with the CPU build of torch.
@@ -34,27 +35,24 @@ FROM ${CPU_BASE_IMAGE} AS cpu-sglang
 RUN apt-get update \
  && apt-get install -y --no-install-recommends 'binutils=2.*' \
  && rm -rf /var/lib/apt/lists/*
-ARG SGLANG_VERSION=0.5.23
-# PyPI's torch for x86-64 is the CUDA build; PyTorch's own index has the other. The three belong together.
+# PyPI's torch for x86-64 is the CUDA build; PyTorch's own index has the other, by versions and not yet by hashes: it was
+# not at hand.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ARG TORCH_VERSION=2.14.1
 ARG TORCHVISION_VERSION=0.29.2
-# Fast experts (x86-64 with AVX-512 and bf16). Made for one minor version of torch.
-ARG ZENTORCH_VERSION=2.14.0.1
-COPY constraints.txt deploy/docker/cpu-excludes.txt /pins/
-# uv, because pip cannot leave out what a package requires.
+# Fast experts (x86-64 with AVX-512 and bf16), made for one minor version of torch: another than the lock's, for check.sh.
+ARG ZENTORCH_VERSION=
+COPY constraints.txt deploy/docker/requirements-cpu.txt /pins/
 RUN python3 -m venv /opt/uv \
- && /opt/uv/bin/pip install --no-cache-dir --constraint /pins/constraints.txt uv \
+ && sed -n '/^uv==/,/[^\\]$/p' /pins/constraints.txt > /pins/uv.txt \
+ && /opt/uv/bin/pip install --no-cache-dir --require-hashes --requirement /pins/uv.txt \
  && python3 -m venv /opt/venv
 ENV VIRTUAL_ENV=/opt/venv UV_NO_CACHE=1
-# dill: SGLang imports it, and has it by way of datasets alone, which is left out.
-RUN /opt/uv/bin/uv pip install --no-deps --index-url "${TORCH_INDEX}" \
+# No dependencies but those that the lock names, and nothing built here: what builds would come without a hash.
+RUN /opt/uv/bin/uv pip install --no-deps --no-build --index-url "${TORCH_INDEX}" \
       "torch==${TORCH_VERSION}" "torchvision==${TORCHVISION_VERSION}" \
- && grep -vE '^(torch|torchvision|zentorch)==' /pins/constraints.txt > /pins/others.txt \
- && printf '%s\n' "torch==${TORCH_VERSION}" > /pins/overrides.txt \
- && /opt/uv/bin/uv pip install --constraint /pins/others.txt --overrides /pins/overrides.txt \
-      --excludes /pins/cpu-excludes.txt "sglang==${SGLANG_VERSION}" dill \
- && if [ "$(uname -m)" = x86_64 ]; then /opt/uv/bin/uv pip install --no-deps "zentorch==${ZENTORCH_VERSION}"; fi
+ && /opt/uv/bin/uv pip install --no-deps --no-build --require-hashes --requirement /pins/requirements-cpu.txt \
+ && if [ -n "${ZENTORCH_VERSION}" ]; then /opt/uv/bin/uv pip install --no-deps "zentorch==${ZENTORCH_VERSION}"; fi
 # A GB that nothing reads here: Triton is imported but compiles nothing without a GPU (its debug symbols are 300 MB,
 # NVIDIA's assembler and device libraries 370), and nobody builds or tests torch.
 # Bytecode, because the root file system is read-only later: each process would compile all it imports in memory, and
@@ -79,7 +77,7 @@ COPY --from=cpu-sglang /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 COPY --from=build /dist /dist
 COPY constraints.txt deploy/docker/install.py /dist/
-RUN python3 /dist/install.py --constraint /dist/constraints.txt /dist/*.whl
+RUN python3 /dist/install.py --pins /dist/constraints.txt /dist/*.whl
 COPY deploy/docker/entrypoint.sh /usr/local/bin/oea-entrypoint
 COPY deploy/docker/health.py /usr/local/bin/oea-health
 # Everything that SGLang and its libraries write goes below /cache; HOME is for those that cannot be told.
@@ -123,8 +121,8 @@ RUN groupadd --gid 10001 oea \
  && install -d -o 10001 -g 10001 /cache
 COPY --from=build /usr/bin/tini-static /usr/local/bin/tini
 COPY --from=build /dist /dist
-COPY deploy/docker/install.py /dist/
-RUN python3 /dist/install.py /dist/*.whl
+COPY constraints.txt deploy/docker/install.py /dist/
+RUN python3 /dist/install.py --pins /dist/constraints.txt /dist/*.whl
 COPY deploy/docker/entrypoint.sh /usr/local/bin/oea-entrypoint
 COPY deploy/docker/health.py /usr/local/bin/oea-health
 ENV HOME=/cache \

@@ -14,7 +14,17 @@ PAIR := OMP_NUM_THREADS=1
 FLAGS := --durations=25 --durations-min=1
 PYTEST = $(BIN)/pytest $(FLAGS)
 
-.PHONY: setup system demo check test test-nightly clean
+# An environment with what a lock names, by hash; what must be built is built by what the lock names.
+define install
+@test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
+@sed -n '/^uv==/,/[^\\]$$/p' $(2) > $(1)/uv.txt
+@$(1)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(1)/uv.txt
+@$(1)/bin/uv pip install --quiet --python $(1)/bin/python --require-hashes --build-constraints $(2) --requirement $(2)
+endef
+# ours, on top
+editable = @$(1)/bin/uv pip install --quiet --python $(1)/bin/python --no-deps --build-constraints $(2) --editable .
+
+.PHONY: setup system demo check test test-nightly pins sbom audit clean
 .PHONY: lint test-unit test-kernel test-load test-deploy test-engine test-browser test-servers test-lower
 
 setup: $(VENV)/.ready
@@ -22,9 +32,8 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "oea-server needs Python 3.11 or later; try: make PYTHON=python3.11 ...")'
 	@echo "==> installing SGLang and its libraries into $(VENV): 10 GB on disk, a minute or several"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[cpu,dev,load]'
+	$(call install,$(VENV),constraints.txt)
+	$(call editable,$(VENV),constraints.txt)
 	@touch $@
 
 # what the tests use that is no Python package; without it they say so and skip
@@ -64,7 +73,7 @@ test-kernel: setup
 test-load: setup
 	@$(PAIR) $(PYTEST) -n 2 -m "$(ONLY)" tests/loadtest
 
-test-deploy: setup .venv-checkov/.ready
+test-deploy: setup .venv-checkov/.ready .venv-audit/.ready
 	@$(PAIR) $(PYTEST) -n 2 -m "not server and ($(ONLY))" tests/deploy
 
 test-engine: setup
@@ -77,10 +86,9 @@ test-browser: setup
 test-servers: setup
 	@$(PYTEST) -m "server and ($(ONLY))" tests/deploy/test_live.py tests/browser tests/engine tests/deploy/test_cpu_demo.py
 
-# apart, because it pins what SGLang does not
-.venv-checkov/.ready: Makefile
-	@test -x .venv-checkov/bin/python || $(PYTHON) -m venv .venv-checkov
-	@$(BIN)/uv pip install --quiet --python .venv-checkov/bin/python checkov==3.3.30
+# apart, because they pin what SGLang does not
+.venv-%/.ready: constraints-%.txt
+	$(call install,.venv-$*,$<)
 	@touch $@
 
 # the oldest SGLang that is supported, in an environment of its own: where we touch it, and vanilla to the bit
@@ -98,10 +106,35 @@ test-lower: $(LOWER)/.ready
 
 $(LOWER)/.ready: pyproject.toml constraints-0.5.17.txt
 	@echo "==> installing SGLang 0.5.17 into $(LOWER), for the tests"
-	@test -x $(LOWER)/bin/python || $(PYTHON) -m venv $(LOWER)
-	@$(LOWER)/bin/python -m pip install --quiet --disable-pip-version-check uv
-	@$(LOWER)/bin/uv pip install --quiet --python $(LOWER)/bin/python --constraint constraints-0.5.17.txt --editable '.[cpu,dev]'
+	$(call install,$(LOWER),constraints-0.5.17.txt)
+	$(call editable,$(LOWER),constraints-0.5.17.txt)
 	@touch $@
 
+# The locks anew: for Linux, x86-64 and arm64, Python 3.11 and 3.12. What is locked stays where it still fits;
+# UPGRADE=--upgrade takes the newest of all, UPGRADE='--upgrade-package NAME' of one.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate
+COMPILE += --custom-compile-command "make pins" $(UPGRADE) - --output-file
+SEED := pip setuptools uv
+# What torch's CPU build requires, which comes from another index; and dill, which SGLang imports, and has by way of
+# datasets alone.
+CPU_NEEDS := filelock fsspec jinja2 networkx setuptools sympy typing-extensions dill
+
+pins: setup
+	@printf '%s\n' $(SEED) | $(COMPILE) constraints.txt --all-extras pyproject.toml
+	@printf '%s\n' $(SEED) sglang==0.5.17 | $(COMPILE) constraints-0.5.17.txt --all-extras pyproject.toml
+	@printf '%s\n' $(SEED) checkov==3.3.30 | $(COMPILE) constraints-checkov.txt
+	@printf '%s\n' $(SEED) cyclonedx-bom pip-audit | $(COMPILE) constraints-audit.txt
+	@printf '%s\n' $(CPU_NEEDS) | $(COMPILE) deploy/docker/requirements-cpu.txt --constraints constraints.txt \
+		--excludes deploy/docker/cpu-excludes.txt --extra cpu pyproject.toml
+	@printf '%s\n' sglang-router==0.3.2 | $(COMPILE) deploy/k8s/components/router/requirements.txt
+
+# what is installed, as CycloneDX; of an image: deploy/docker/sbom.sh IMAGE
+sbom: setup .venv-audit/.ready
+	@.venv-audit/bin/cyclonedx-py environment --pyproject pyproject.toml $(BIN)/python --output-file sbom.json
+
+# known vulnerabilities of what is locked, from PyPI's advisories
+audit: .venv-audit/.ready
+	@.venv-audit/bin/pip-audit --strict --disable-pip --require-hashes --requirement constraints.txt
+
 clean:
-	rm -rf $(VENV) $(LOWER) .venv-checkov build *.egg-info
+	rm -rf $(VENV) $(LOWER) .venv-checkov .venv-audit build *.egg-info

@@ -14,11 +14,13 @@ import http.client
 import json
 import os
 import platform
+import secrets
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,10 +32,10 @@ REPORT = HERE / "check.txt"
 SOURCES = (
     "Dockerfile",
     ".dockerignore",
-    "deploy/docker/cpu-excludes.txt",
     "deploy/docker/entrypoint.sh",
     "deploy/docker/health.py",
     "deploy/docker/install.py",
+    "deploy/docker/requirements-cpu.txt",
 )
 HARDENED = ("--read-only", "--tmpfs", "/tmp:exec", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
 DOCUMENTED = (*HARDENED, "--shm-size", "1g", "--network", "host")
@@ -56,6 +58,8 @@ CUDA = """
 import glob
 print(*(path for path in glob.glob("/opt/**/*.so*", recursive=True) if "libcu" in path or "libnv" in path))
 """
+STARLETTE = "import importlib.metadata; print(importlib.metadata.version('starlette'))"
+"""Before 1.0.1, a Host header makes SGLang take any path for one that needs no key."""
 
 
 class BrokenPromiseError(Exception):
@@ -82,9 +86,9 @@ def expect(truth: bool, what: str) -> None:
         raise BrokenPromiseError(what)
 
 
-def ask(method: str, path: str, body: object = None, timeout: float = 60) -> tuple[int, str]:
+def ask(method: str, path: str, body: object = None, timeout: float = 60, key: str = "") -> tuple[int, str]:
     connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=timeout)
-    headers = {"Content-Type": "application/json"}
+    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
     connection.request(method, path, None if body is None else json.dumps(body), headers)
     answer = connection.getresponse()
     return answer.status, answer.read().decode()
@@ -101,9 +105,10 @@ def health() -> int:
 class Container:
     """A server that runs as documented."""
 
-    def __init__(self, image: str, volume: str, *arguments: str) -> None:
+    def __init__(self, options: Sequence[str], image: str, volume: str, *arguments: str) -> None:
         expect(health() == 0, f"port {PORT} of this machine is taken")
-        self.id = docker("run", "-d", *DOCUMENTED, "-v", f"{volume}:/cache", image, *arguments).stdout.strip()
+        run = ("run", "-d", *DOCUMENTED, *options, "-v", f"{volume}:/cache", image, *arguments)
+        self.id = docker(*run).stdout.strip()
 
     def inspect(self, what: str) -> str:
         return docker("inspect", "--format", f"{{{{{what}}}}}", self.id).stdout.strip()
@@ -135,8 +140,8 @@ class Container:
 
 
 @contextmanager
-def serving(image: str, volume: str, *arguments: str) -> Iterator[Container]:
-    container = Container(image, volume, *arguments)
+def serving(image: str, volume: str, *arguments: str, options: Sequence[str] = ()) -> Iterator[Container]:
+    container = Container(options, image, volume, *arguments)
     try:
         yield container
     finally:
@@ -152,6 +157,9 @@ def check_commands(image: str, say: Callable[[str], None]) -> None:
         found = docker(*run, "python3", "-c", CUDA).stdout.split()
         expect(not found, f"CUDA libraries: {found}")
         say("no CUDA library in it")
+    starlette = docker(*run, "python3", "-c", STARLETTE).stdout.strip()
+    expect(tuple(map(int, starlette.split("."))) >= (1, 0, 1), f"starlette {starlette}: CVE-2026-48710")
+    say(f"starlette {starlette}: a Host header opens nothing")
     say(docker(*run, "id").stdout.strip())
     done = docker(*run, "oea-server", "patch", "check", check=False)
     expect(done.returncode == 0, f"patch check: {done.stdout}{done.stderr}")
@@ -237,8 +245,34 @@ def check_drain(container: Container, say: Callable[[str], None]) -> None:
     expect(code == 0, f"exit status {code} after a drain")
 
 
+@contextmanager
+def key_file() -> Iterator[tuple[str, tuple[str, ...]]]:
+    """A key as compose has it, and the options with which a container finds it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, key = Path(folder) / "admin-key", secrets.token_hex()
+        path.write_text(key)
+        path.chmod(0o444)
+        yield key, ("-v", f"{path}:/run/secrets/admin-key:ro", "-e", "OEA_ADMIN_KEY_FILE=/run/secrets/admin-key")
+
+
+def check_key(container: Container, key: str, say: Callable[[str], None]) -> None:
+    say(f"again, with arguments and a file with an admin key: /health is 200 after {container.wait_ready():.0f} s")
+    change = {"policy": "vanilla"}
+    statuses = [ask("PUT", "/oea/config", change, key=each)[0] for each in ("", "another", key)]
+    expect(statuses == [401, 401, 200], f"PUT /oea/config without, with another, with the key: {statuses}")
+    say("PUT /oea/config: 401 without the key, 401 with another, 200 with it")
+    done = container.run("oea-server", "config", "set", "policy=oea", check=False)
+    expect(done.returncode == 0, f"config set in the container: {done.stdout}{done.stderr}")
+    expect(json.loads(ask("GET", "/oea/config")[1])["settings"]["policy"] == "oea", "config set in vain")
+    say("docker exec NAME oea-server config set policy=...: needs no key said")
+    processes = docker("top", container.id, "-eo", "pid,args").stdout
+    shown = {"docker inspect": docker("inspect", container.id).stdout, "the log": container.log(), "ps": processes}
+    places = [place for place, text in shown.items() if key in text]
+    expect(not places, f"the key is in {places}")
+    say("the key is neither in docker inspect, nor the log, nor a command line")
+
+
 def check_crash(container: Container, say: Callable[[str], None]) -> None:
-    say(f"again, with arguments: /health is 200 after {container.wait_ready():.0f} s")
     start = time.monotonic()
     killed = container.run("python3", "-c", KILL_SCHEDULER)
     expect(killed.stdout.split() == ["killed"], f"no scheduler found: {killed}")
@@ -254,7 +288,9 @@ def check_image(image: str, say: Callable[[str], None]) -> None:
         with serving(image, volume) as container:
             check_serving(container, say)
             check_drain(container, say)
-        with serving(image, volume, "--oea-k0=4", "--max-running-requests", "8") as container:
+        arguments = ("--oea-k0=4", "--max-running-requests", "8")
+        with key_file() as (key, options), serving(image, volume, *arguments, options=options) as container:
+            check_key(container, key, say)
             check_crash(container, say)
     finally:
         docker("volume", "rm", "--force", volume)

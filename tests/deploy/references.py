@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import takewhile
 
+from oea_server.access import keys
 from oea_server.settings import OTHER_VARIABLES, Settings
 from tests.deploy.manifests import LWS_VARIABLES, Object, Pod, of_kind, pods
 
@@ -14,10 +15,13 @@ OUTSIDE_SECRETS = {"huggingface-token", "oea-admin-key"}
 OUTSIDE_PEERS = (
     {"oea-client": "true"},
     {"kubernetes.io/metadata.name": "monitoring"},
+    {"app.kubernetes.io/name": "prometheus"},
     {"kubernetes.io/metadata.name": "kube-system"},
     {"k8s-app": "kube-dns"},
 )
 """Labels of pods and namespaces that are not ours."""
+KEYS_THEMSELVES = {"OEA_KEY", keys.ADMIN, keys.API}
+"""Variables that hold a key, which would show in the pod's spec: manifests name a file."""
 
 Problems = Iterator[str]
 Check = Callable[[list[Object]], Problems]
@@ -86,7 +90,7 @@ def volumes(found: list[Object]) -> Problems:
 
 
 def variables(found: list[Object]) -> Problems:
-    knobs = {f"OEA_{name.upper()}" for name in Settings.model_fields} | set(OTHER_VARIABLES)
+    knobs = {f"OEA_{name.upper()}" for name in Settings.model_fields} | set(OTHER_VARIABLES) - KEYS_THEMSELVES
     for pod in pods(found):
         names = set()
         for variable in pod.container.get("env", ()):
@@ -96,9 +100,9 @@ def variables(found: list[Object]) -> Problems:
                 yield f"{pod.name}: no one makes the Secret {secret}"
         for name in names:
             if name.startswith("OEA_") and name not in knobs:
-                yield f"{pod.name}: {name} is no knob, and the server would refuse to start"
+                yield f"{pod.name}: {name} is no knob of the server, nor a file with a key"
         if pod.spec.get("enableServiceLinks", True):
-            yield f"{pod.name}: enableServiceLinks would inject OEA_SERVER_* variables, which the server refuses"
+            yield f"{pod.name}: enableServiceLinks would inject OEA_SERVER_* variables among the knobs"
         if pod.owner["kind"] == "LeaderWorkerSet":
             names |= set(LWS_VARIABLES)
         for used in re.findall(r"\$\((\w+)\)", " ".join(pod.container["args"])):

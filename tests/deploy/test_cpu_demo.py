@@ -1,4 +1,4 @@
-"""The cpu-demo overlay's container, run as written: its arguments, its variables, its probes, its end."""
+"""The cpu-demo overlay's container, run as written: its arguments, its variables, its key, its probes, its end."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ OVERLAY = "cpu-demo"
 ENTRYPOINT = DEPLOY / "docker/entrypoint.sh"
 FOREIGN = ("OEA_", "SGLANG_", "HF_", "XDG_", "PROMETHEUS_", "TRITON_", "TORCHINDUCTOR_", "FLASHINFER_")
 """Variables of this process that a container would not have."""
+KEY = "of-the-secret"
 ANSWER = 600
 """Tokens of the answer that is under way at the end."""
 
@@ -39,8 +40,10 @@ pytestmark = [
 class Kubelet:
     """What it does to one container, without Kubernetes."""
 
-    def __init__(self, container: Object, process: subprocess.Popen[bytes], log: Path) -> None:
-        self.container, self.process, self._log = container, process, log
+    def __init__(
+        self, container: Object, environment: dict[str, str], process: subprocess.Popen[bytes], log: Path
+    ) -> None:
+        self.container, self.environment, self.process, self._log = container, environment, process, log
         (port,) = (port["containerPort"] for port in container["ports"] if port["name"] == "http")
         self.url = f"http://127.0.0.1:{port}"
 
@@ -101,6 +104,7 @@ def kubelet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubelet]:
     environment |= {"HOME": str(cache), "XDG_CACHE_HOME": str(cache / "xdg"), "HF_HOME": str(cache / "huggingface")}
     environment |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     environment |= container_env(OVERLAY)
+    environment["OEA_ADMIN_KEY_FILE"] = str(mounted_key(container, environment["OEA_ADMIN_KEY_FILE"], cache))
     log = cache / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -113,12 +117,20 @@ def kubelet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubelet]:
             cwd=cache,
         )
     try:
-        yield Kubelet(container, process, log)
+        yield Kubelet(container, environment, process, log)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         shutil.rmtree(cache, ignore_errors=True)
+
+
+def mounted_key(container: Object, path: str, folder: Path) -> Path:
+    """What the Secret's volume shows at a path, in a folder that is ours."""
+    assert [each for each in container["volumeMounts"] if Path(path).parent == Path(each["mountPath"])]
+    key = folder / Path(path).name
+    key.write_text(KEY + "\n")
+    return key
 
 
 def test_it_starts_within_its_probe(kubelet: Kubelet) -> None:
@@ -128,7 +140,7 @@ def test_it_starts_within_its_probe(kubelet: Kubelet) -> None:
 
 
 def test_it_answers_and_routes(kubelet: Kubelet) -> None:
-    server = Remote(kubelet.url)
+    server = Remote(kubelet.url, KEY)
     streams = [stream(server, 16) for _ in range(4)]  # a batch, or OEA has nothing to share
     for each in streams:
         each.join()
@@ -137,8 +149,23 @@ def test_it_answers_and_routes(kubelet: Kubelet) -> None:
     assert metrics["oea_unique_experts_count"] > 0
     assert server.config()["settings"]["policy"] == "oea"
     (limit,) = (word for word in container_args(OVERLAY) if word.startswith("--max-running-requests="))
-    info = requests.get(f"{kubelet.url}/server_info", timeout=30).json()
+    bearer = {"Authorization": f"Bearer {KEY}"}
+    info = requests.get(f"{kubelet.url}/server_info", headers=bearer, timeout=30).json()
     assert info["max_running_requests"] == int(limit.partition("=")[2])
+
+
+def test_it_is_turned_off_from_inside_alone_without_a_key_on_the_command_line(kubelet: Kubelet) -> None:
+    """As `kubectl exec` would: the pod's own variables."""
+    asked = requests.put(f"{kubelet.url}/oea/config", json={"policy": "vanilla"}, timeout=30)
+    assert asked.status_code == 401
+    assert KEY not in kubelet.tail()
+    arguments = Path(f"/proc/{kubelet.process.pid}/cmdline").read_text()
+    assert KEY not in arguments
+    for policy in ("vanilla", "oea"):
+        words = ["oea-server", "config", "set", f"policy={policy}"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, env=kubelet.environment)
+        assert done.returncode == 0, done.stderr
+        assert Remote(kubelet.url, KEY).config()["settings"]["policy"] == policy
 
 
 class Stream(threading.Thread):

@@ -15,6 +15,7 @@ import typer.main
 
 from deploy.docker import check, health
 from oea_server.cli import app
+from tests.deploy.pins import LOCKS, pins
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "deploy/docker"
@@ -40,13 +41,14 @@ def instructions(stage: str, *kinds: str) -> list[str]:
     return [line for line in joined.splitlines() if line.split(" ")[0] in kinds]
 
 
-def test_hadolint() -> None:
-    done = subprocess.run([tool("hadolint"), ROOT / "Dockerfile"], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("name", ["Dockerfile", "deploy/k8s/components/router/Dockerfile"])
+def test_hadolint(name: str) -> None:
+    done = subprocess.run([tool("hadolint"), ROOT / name], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_shellcheck() -> None:
-    scripts = sorted(DOCKER.glob("*.sh"))
+    scripts = sorted([*DOCKER.glob("*.sh"), *(ROOT / "deploy/compose").glob("*.sh")])
     done = subprocess.run([tool("shellcheck"), *scripts], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -109,12 +111,14 @@ def test_every_tag_is_this_version() -> None:
 
 
 def test_bases_are_pinned_and_sglang_is_the_tested_one() -> None:
-    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    locked = pins(LOCKS["constraints.txt"])
     arguments = dict(re.findall(r"^ARG (\w+)=(.+)$", DOCKERFILE, flags=re.MULTILINE))
-    assert arguments["BASE_IMAGE"] == f"lmsysorg/sglang:v{pins['sglang']}"
-    assert re.fullmatch(r"python:3\.11-\S+", arguments["CPU_BASE_IMAGE"])
-    for package in ("sglang", "torch", "torchvision", "zentorch"):
-        assert arguments[f"{package.upper()}_VERSION"] == pins[package]
+    digest = "(@sha256:[0-9a-f]{64})?"
+    assert re.fullmatch(re.escape(f"lmsysorg/sglang:v{locked['sglang']}") + digest, arguments["BASE_IMAGE"])
+    assert re.fullmatch(r"python:3\.11-[\w-]+" + digest, arguments["CPU_BASE_IMAGE"])
+    for package in ("torch", "torchvision"):
+        assert arguments[f"{package.upper()}_VERSION"] == locked[package]
+    assert "ARG ZENTORCH_VERSION=\n" in DOCKERFILE
 
 
 def test_the_builder_from_before_buildkit_can_build_it() -> None:
@@ -186,18 +190,6 @@ class TestEntrypoint:
         assert set(known.split(" | ")) == set(getattr(group, "commands", {}))
 
 
-@pytest.mark.parametrize(
-    ("command", "port"),
-    [
-        ([], 30000),
-        (["tini", "--", "oea-entrypoint", "--port", "81", "--x", ""], 81),
-        (["tini", "--", "oea-entrypoint", "serve", "--port=82"], 82),
-    ],
-)
-def test_the_healthcheck_asks_the_port_of_the_server(command: list[str], port: int) -> None:
-    assert health.url(command) == f"http://127.0.0.1:{port}"
-
-
 class TestLastRun:
     @pytest.fixture
     def report(self) -> str:
@@ -216,6 +208,50 @@ class TestLastRun:
     def test_says_what_the_bases_were(self, report: str) -> None:
         assert re.search(r"^(The bases are the Dockerfile's|Stand-ins for the bases: )", report, flags=re.MULTILINE)
         assert not re.search(r"/work|/root|/tmp/", report.replace("/tmp:exec", ""))
+
+
+class TestDigests:
+    """digests.sh with a docker that knows two digests."""
+
+    FILES = ("Dockerfile", "deploy/compose/compose.yaml", "deploy/k8s/components/router/Dockerfile")
+    OLD, NEW = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+
+    @pytest.fixture
+    def copy(self, tmp_path: Path) -> Path:
+        for name in (*self.FILES, "deploy/docker/digests.sh"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tmp_path / name)
+            text = re.sub(r"@sha256:[0-9a-f]+", "", (tmp_path / name).read_text())
+            (tmp_path / name).write_text(text)
+        return tmp_path
+
+    def run(self, copy: Path, answer: str) -> subprocess.CompletedProcess[str]:
+        docker = copy / "bin/docker"
+        docker.parent.mkdir(exist_ok=True)
+        docker.write_text(f'#!/bin/sh\n[ "$1 $2 $3" = "buildx imagetools inspect" ] || exit 9\n{answer}\n')
+        docker.chmod(0o755)
+        command = [str(copy / "deploy/docker/digests.sh")]
+        path = f"{docker.parent}:/usr/bin:/bin"
+        return subprocess.run(command, capture_output=True, text=True, check=False, env={"PATH": path})
+
+    def images(self, copy: Path) -> list[str]:
+        texts = [(copy / name).read_text() for name in self.FILES]
+        return re.findall(r"^(?:ARG \w+=|FROM | +image: )([\w./-]+:[^/\s]+)$", "\n".join(texts), flags=re.MULTILINE)
+
+    def test_every_image_of_others_gets_its_digest_and_then_a_newer_one(self, copy: Path) -> None:
+        before = self.images(copy)
+        for digest in (self.OLD, self.NEW):
+            done = self.run(copy, f"echo {digest}")
+            assert done.returncode == 0, done.stderr
+            expected = [f"{name}@{digest}" if not name.startswith("oea-server") else name for name in before]
+            assert self.images(copy) == expected
+            assert len(done.stdout.splitlines()) == len({name for name in expected if "@" in name}) == 5
+
+    @pytest.mark.parametrize("answer", ["echo unauthorized >&2; exit 1", "echo something"])
+    def test_without_an_answer_nothing_changes(self, copy: Path, answer: str) -> None:
+        before = self.images(copy)
+        assert self.run(copy, answer).returncode != 0
+        assert self.images(copy) == before
 
 
 def test_excludes_are_requirements_of_sglang() -> None:

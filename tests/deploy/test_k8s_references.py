@@ -77,9 +77,12 @@ def wrong_token_secret(found: list[Object]) -> None:
 
 
 def wrong_key_secret(found: list[Object]) -> None:
-    for variable in servers(found)[0].container["env"]:
-        if "valueFrom" in variable:
-            variable["valueFrom"]["secretKeyRef"]["name"] = "admin-key"
+    source = {"secretKeyRef": {"name": "admin-key", "key": "key"}}
+    servers(found)[0].container["env"].append({"name": "KEY", "valueFrom": source})
+
+
+def key_in_a_variable(found: list[Object]) -> None:
+    servers(found)[0].container["env"].append({"name": "OEA_ADMIN_KEY", "value": "secret"})
 
 
 def unknown_knob(found: list[Object]) -> None:
@@ -168,6 +171,7 @@ BREAKS: dict[Callable[[list[Object]], None], str] = {
     no_volume: "mounted and not there",
     wrong_token_secret: "no one makes the Secret hf-token",
     wrong_key_secret: "no one makes the Secret admin-key",
+    key_in_a_variable: "OEA_ADMIN_KEY is no knob",
     unknown_knob: "OEA_KO is no knob",
     service_links: "enableServiceLinks",
     no_variable: "$(API_KEY) in args",

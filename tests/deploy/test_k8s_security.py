@@ -6,7 +6,19 @@ import re
 
 import pytest
 
-from tests.deploy.manifests import K8S, OVERLAYS, ROUTER, needs_kubectl, objects, of_kind, pods, rendered, servers
+from tests.deploy.manifests import (
+    K8S,
+    OVERLAYS,
+    ROUTER,
+    Object,
+    Pod,
+    needs_kubectl,
+    objects,
+    of_kind,
+    pods,
+    rendered,
+    servers,
+)
 from tests.deploy.names import DEPLOY
 from tests.deploy.references import matches
 
@@ -77,15 +89,70 @@ def test_no_secret_is_written_down(overlay: str) -> None:
 
 
 @each_overlay
-def test_the_token_is_optional_and_the_admin_key_is_not(overlay: str) -> None:
+def test_the_token_is_optional(overlay: str) -> None:
+    for pod in servers(objects(overlay)):
+        assert secrets_of(pod)["huggingface-token"]["optional"] is True
+
+
+@each_overlay
+def test_every_server_has_an_admin_key_as_a_file_and_does_not_start_without(overlay: str) -> None:
+    for pod in servers(objects(overlay)):
+        (variable,) = (each for each in pod.container["env"] if each["name"].startswith("OEA_"))
+        volume = secrets_of(pod)["admin-key"]
+        assert volume["secretName"] == "oea-admin-key"
+        assert "optional" not in volume
+        (mount,) = (each for each in pod.container["volumeMounts"] if each["name"] == "admin-key")
+        assert mount["readOnly"] is True
+        (item,) = volume["items"]
+        assert variable == {"name": "OEA_ADMIN_KEY_FILE", "value": f"{mount['mountPath']}/{item['path']}"}
+        assert volume["defaultMode"] == 0o440, "root and the pod's own group"
+
+
+@each_overlay
+def test_no_key_is_in_arguments_or_variables(overlay: str) -> None:
     for pod in pods(objects(overlay)):
-        for volume in pod.spec["volumes"]:
-            if "secret" in volume:
-                assert volume["secret"]["optional"] is True
+        assert not [word for word in pod.container["args"] if "key" in word]
         for variable in pod.container.get("env", ()):
-            if variable["name"] == "OEA_KEY":
-                assert "--admin-api-key=$(OEA_KEY)" in pod.container["args"]
-                assert "optional" not in variable["valueFrom"]["secretKeyRef"]
+            assert "secretKeyRef" not in variable.get("valueFrom", {}), variable["name"]
+
+
+def secrets_of(pod: Pod) -> dict[str, Object]:
+    """By the names of their volumes."""
+    return {volume["name"]: volume["secret"] for volume in pod.spec["volumes"] if "secret" in volume}
+
+
+SERVERS_ALONE = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "oea-server"}}}
+
+
+@each_overlay
+def test_others_reach_one_port_by_the_labels_of_their_pods(overlay: str) -> None:
+    """A namespace alone is everything that runs in it; PyTorch's store and NCCL are for the ranks of a group."""
+    for policy in of_kind(objects(overlay), "NetworkPolicy"):
+        for rule in policy["spec"]["ingress"]:
+            if rule["from"] == [SERVERS_ALONE]:
+                assert policy["metadata"]["name"] == "oea-ranks"
+                continue
+            assert [port["port"] for port in rule["ports"]] in (["http"], ["metrics"])
+            for peer in rule["from"]:
+                assert peer["podSelector"]["matchLabels"].keys() & {"oea-client", "app.kubernetes.io/name"}
+                assert "ipBlock" not in peer
+
+
+@each_overlay
+def test_what_scrapes_is_prometheus_and_not_its_namespace(overlay: str) -> None:
+    for policy in of_kind(objects(overlay), "NetworkPolicy"):
+        peers = [peer for rule in policy["spec"]["ingress"] for peer in rule["from"]]
+        monitoring = [peer for peer in peers if "monitoring" in str(peer.get("namespaceSelector"))]
+        assert len(monitoring) == (policy["metadata"]["name"] != "oea-ranks")
+        for peer in monitoring:
+            assert peer["podSelector"] == {"matchLabels": {"app.kubernetes.io/name": "prometheus"}}
+
+
+def test_replicas_do_not_reach_each_others_ranks() -> None:
+    """Servers behind the router have the same labels, and nothing to say to one another."""
+    for overlay in OVERLAYS:
+        names = {policy["metadata"]["name"] for policy in of_kind(objects(overlay), "NetworkPolicy")}
+        assert ("oea-ranks" in names) == bool(of_kind(objects(overlay), "LeaderWorkerSet"))
 
 
 def test_what_an_operator_edits_is_marked() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import socket
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from oea_server import provenance
 from oea_server.engine import meeting, plugin
-from oea_server.engine.meeting import Answer, World
+from oea_server.engine.meeting import Answer, DisagreementError, World
 from oea_server.engine.routers import Router
 from oea_server.routing.schedule import calibrated
 from oea_server.settings import Settings
@@ -33,11 +34,12 @@ def at_load(here: World, answer: Answer) -> list[Answer]:
     ranks = range(here.size)
     answers = meeting.exchange(here, "load", answer, ranks)
     if line := difference(here, answers, "everywhere", "stage"):
-        meeting.leave(here, "load", ranks, line)
+        meeting.take_leave(here, "load", ranks)
+        raise DisagreementError(line)
     return [answers[rank] for rank in ranks]
 
 
-def at_change(here: World, turn: int, before: Settings, outcome: Mapping[str, str]) -> str | None:
+def at_change(here: World, turn: int, settings: Settings, outcome: Mapping[str, str]) -> str | None:
     """Why a change must not be taken, None if it comes to the same on all ranks.
 
     The ranks of a pipeline stage get a request at the same place between two steps. SGLang hands it to the
@@ -45,7 +47,7 @@ def at_change(here: World, turn: int, before: Settings, outcome: Mapping[str, st
 
     Args:
         turn: which request for a change this is, counted alike on all ranks.
-        before: the settings in effect.
+        settings: those in effect.
         outcome: what the change comes to on this rank.
 
     Raises:
@@ -54,20 +56,21 @@ def at_change(here: World, turn: int, before: Settings, outcome: Mapping[str, st
     topic = f"change {turn}"
     first = here.first_of_stage(here.rank)
     ranks = range(first + here.width)
-    said = {**introduction(), "everywhere": knobs_of(before), "outcome": outcome}
+    said = {**introduction(), "everywhere": knobs_of(settings), "outcome": outcome}
     answers = meeting.exchange(here, topic, said, ranks)
-    if line := difference(here, answers, "everywhere"):
-        meeting.leave(here, topic, ranks, line)
-    line = difference(here, answers, "outcome")
+    before, after = (difference(here, answers, part) for part in ("everywhere", "outcome"))
     earlier = {rank: answers[rank] for rank in range(first)}
-    if line and earlier and difference(here, earlier, "outcome") is None:
-        meeting.leave(here, topic, ranks, f"a pipeline stage does not follow those before it: {line}")
+    taken = bool(earlier) and answers[0]["outcome"]["refusal"] == "none" and not difference(here, earlier, "outcome")
+    if why := before or (after if taken else None):
+        meeting.take_leave(here, topic, ranks)
+        raise DisagreementError(why)
     meeting.forget(here, f"change {turn - KEPT}")
-    return line
+    return after
 
 
+@cache
 def introduction() -> dict[str, str]:
-    """Who answers. Every version has `version` there, to be told apart by."""
+    """Who answers, as it was loaded. Every version has `version` there, to be told apart by."""
     return {"version": provenance.version("oea-server"), "host": socket.gethostname()}
 
 
@@ -130,7 +133,7 @@ def difference(here: World, answers: Mapping[int, Answer], *parts: str) -> str |
         parts: of the answers. "stage" is compared within each pipeline stage, others with rank 0.
     """
     found: dict[str, str] = {}
-    for rank, answer in answers.items():
+    for rank, answer in sorted(answers.items()):
         for part in ("oea-server", *parts):
             like = here.first_of_stage(rank) if part == "stage" else 0
             one, other = values(answers[like], part), values(answer, part)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import torch
+from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 
 WAIT = 40.0
 """Seconds that a rank waits for the others, from its own arrival. All have met when the process group was
@@ -55,7 +56,6 @@ def world() -> World | None:
     if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
         return None
     from sglang.srt.runtime_context import get_parallel, get_server_args
-    from torch.distributed.distributed_c10d import _get_default_store
 
     size = torch.distributed.get_world_size()
     nodes = get_server_args().nnodes
@@ -68,49 +68,46 @@ def exchange(here: World, topic: str, answer: Answer, ranks: Sequence[int]) -> d
     Raises:
         DisagreementError: one of them did not answer, or has given up itself.
     """
-    store = torch.distributed.PrefixStore(f"oea/{topic}", here.store)
+    store = PrefixStore(f"oea/{topic}", here.store)
     answers: dict[int, Answer] = {}
     deadline, pause = time.monotonic() + WAIT, 0.0005
     try:
         store.set(str(here.rank), json.dumps(answer))
-        while True:
-            # asked in turn, not waited for in the store: torch's watchdog uses the same connection
+        # asked again and again, not waited for in the store: torch's watchdog uses the same connection
+        while not store.check([GAVE_UP]):
             for rank in ranks:
                 if rank not in answers and store.check([str(rank)]):
                     answers[rank] = json.loads(store.get(str(rank)))
-            if len(answers) == len(ranks):
+            missing = [rank for rank in ranks if rank not in answers]
+            if not missing:
                 return answers
-            if store.check([GAVE_UP]):
-                line = store.get(GAVE_UP).decode()
-                break
             if time.monotonic() > deadline:
-                line = silence(here, [rank for rank in ranks if rank not in answers])
-                store.set(GAVE_UP, line)
-                break
+                store.set(GAVE_UP, silence(here, missing))
             time.sleep(pause)
             pause = min(2 * pause, 0.05)
+        why = store.get(GAVE_UP).decode()
     except RuntimeError as error:  # what torch raises is one
         first, *_ = str(error).splitlines() or [""]
         raise DisagreementError(f"ranks cannot be compared, their store is gone: {first}") from None
-    leave(here, topic, answers, line)
+    take_leave(here, topic, answers)
+    raise DisagreementError(why)
 
 
-def leave(here: World, topic: str, ranks: Iterable[int], line: str) -> NoReturn:
-    """Say why, once the other ranks know as well, or after a while."""
-    store = torch.distributed.PrefixStore(f"oea/{topic}/read", here.store)
+def take_leave(here: World, topic: str, ranks: Iterable[int]) -> None:
+    """Stay until the other ranks have read what this one ends for, or for a while."""
+    store = PrefixStore(f"oea/{topic}/read", here.store)
     deadline = time.monotonic() + FAREWELL
     try:
         store.set(str(here.rank), "")
         while time.monotonic() < deadline and not store.check([str(rank) for rank in ranks]):
             time.sleep(0.05)
     except RuntimeError:
-        pass  # its keeper has read it and gone
-    raise DisagreementError(line)
+        pass  # who kept it has read, and has gone
 
 
 def forget(here: World, topic: str) -> None:
     """Take back what this rank said, so that the store does not grow."""
-    torch.distributed.PrefixStore(f"oea/{topic}", here.store).delete_key(str(here.rank))
+    PrefixStore(f"oea/{topic}", here.store).delete_key(str(here.rank))
 
 
 def silence(here: World, ranks: Iterable[int]) -> str:

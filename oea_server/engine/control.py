@@ -97,10 +97,12 @@ def change(now: runtime.Runtime, requested: Mapping[str, float]) -> str | None:
 
 def clash_of_ranks(now: runtime.Runtime, after: Settings | None, problem: str | None) -> str | None:
     """Why the ranks do not take a change alike, None if they do. Ends the server if they were not alike before."""
-    here = meeting.world()
     if (
-        here is None or now.clash
-    ):  # then all of them serve vanilla, and DP attention brings requests to each in its time
+        now.clash
+    ):  # vanilla alone: they cannot route differently, and DP attention brings each a request in its own time
+        return None
+    here = meeting.world()
+    if here is None:
         return None
     now.asked += 1
     outcome = {"refusal": problem or "none", **(agreement.knobs_of(after) if after else {})}

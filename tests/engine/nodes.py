@@ -62,6 +62,12 @@ def start(servers: Sequence[Server]) -> list[bool]:
         return list(pool.map(serves, servers))
 
 
+def stop(servers: Sequence[Server]) -> None:
+    """Stop all at once: one alone waits for the others' ranks."""
+    with ThreadPoolExecutor(max(1, len(servers))) as pool:
+        list(pool.map(Server.stop, servers))
+
+
 def said(server: Server) -> list[str]:
     """Our last words in its log."""
     return re.findall(r"^oea-server: (.*)$", server.log.read_text(errors="replace"), re.MULTILINE)

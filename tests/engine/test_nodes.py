@@ -29,8 +29,7 @@ def together(servers: Servers) -> Iterator[Callable[..., list[Server]]]:
         return made
 
     yield make
-    for server in made:
-        server.stop()
+    nodes.stop(made)
 
 
 @pytest.fixture

@@ -188,6 +188,11 @@ def test_many_differences_are_one_line() -> None:
     assert said.endswith(f"; and {len(OTHER) - agreement.NAMED} more")
 
 
+def test_of_many_ranks_the_first_that_differs_is_named() -> None:
+    said = refused(about(), about(Settings(k0="5")), about(Settings(k0="6")), about(Settings(k0="5")), width=4)
+    assert said == "ended: ranks differ: k0 auto on rank 0 (node 0), 5 on rank 1 (node 0)"
+
+
 def test_a_rank_that_does_not_answer_is_named_by_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meeting, "WAIT", 0.3)
     answers = load(*[about()] * 4, absent=(2,))

@@ -19,6 +19,8 @@ from tests.servers import COMMON, SGLANG
 
 RECORDER = Path(__file__).parents[1] / "plugin"
 TOGETHER = ("--tp-size", "2", "--nnodes", "2")
+NO_NCCL = {"SGLANG_NCCL_SO_PATH": "none"}
+"""SGLang 0.5.17 with two ranks uses NCCL wherever it is installed, and then misses the GPU."""
 
 
 class Node(NamedTuple):
@@ -39,6 +41,7 @@ def two_nodes(*nodes: Node) -> list[Server]:
             *("--model-path", str(MODEL), "--served-model-name", "demo", *COMMON, *TOGETHER, *node.flags),
             *("--node-rank", str(rank), "--dist-init-addr", address),
             environment={
+                **NO_NCCL,
                 **node.variables,
                 "PYTHONPATH": os.pathsep.join([*map(str, node.path), str(RECORDER), os.environ.get("PYTHONPATH", "")]),
             },

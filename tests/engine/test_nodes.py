@@ -101,7 +101,7 @@ def test_a_node_without_our_plug_in_is_missed(refused: Refused, without: int) ->
 @pytest.mark.parametrize(
     "knobs",
     [
-        {"p": 0.5, "k_max": 7, "max_rank": 9, "min_batch": 3},
+        {"p": 0.5, "k_max": 8, "max_rank": 9, "min_batch": 3},
         {"pool": "union", "rank_budget": 5, "seed": 7},
     ],
 )

@@ -1,8 +1,8 @@
 """Change the knobs of a running server, on all ranks, between two steps.
 
 Seams: AROUND `Scheduler.set_internal_state` and AFTER `Scheduler.get_internal_state`, SGLang's own
-way to all ranks: every rank of a group gets a request at the same place between two steps, and
-checks it in the same way, so that all take it or none. It carries names with numbers, so a text
+way to all ranks: every rank of a group gets a request at the same place between two steps, checks it,
+and hears what the others would make of it, so that all take it or none. It carries names with numbers, so a text
 goes into the name: ``{"oea_k0": 3}``, ``{"oea_k0=1:8,16:3": 1}``, ``{"oea_policy=vanilla": 1}``.
 """
 
@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from oea_server import settings
-from oea_server.engine import runtime
-from oea_server.settings import LIVE_PREFIX, SettingsError
+from oea_server.engine import agreement, guard, meeting, runtime
+from oea_server.engine.meeting import DisagreementError
+from oea_server.settings import LIVE_PREFIX, Settings, SettingsError
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ def state_of(now: runtime.Runtime) -> dict[str, Any]:
         "reason": now.reason,
         "policies": list(now.policies),
         "fixed": now.fixed,
+        "ranks_agree": now.ranks_agree,
         "model": {
             "layers": len(now.routers),
             "num_experts": now.num_experts,
@@ -73,21 +75,40 @@ def state_of(now: runtime.Runtime) -> dict[str, Any]:
 
 
 def change(now: runtime.Runtime, requested: Mapping[str, float]) -> str | None:
-    """Apply all of the requested changes, or say why none was."""
+    """Apply all of the requested changes on all ranks, or say why none was."""
     theirs = [name for name in requested if not name.startswith(LIVE_PREFIX)]
     if theirs:
         return f"{', '.join(theirs)}: SGLang's own; ask for it by itself"
-    before = now.settings
+    before, after = now.settings, None
     try:
         after = settings.changed(before, dict(knob(name, value) for name, value in requested.items()))
+        problem = now.problem_of(after)
     except SettingsError as error:
-        return str(error)
-    if problem := now.change(after):
+        problem = str(error)
+    problem = clash_of_ranks(now, after, problem) or problem
+    if problem or after is None:
         return problem
+    now.change(after)
     old, new = before.model_dump(), after.model_dump()
     changes = [f"{name} {old[name]} -> {new[name]}" for name in new if old[name] != new[name]]
     logger.info("OEA: settings changed: %s", ", ".join(changes) or "nothing")
     return None
+
+
+def clash_of_ranks(now: runtime.Runtime, after: Settings | None, problem: str | None) -> str | None:
+    """Why the ranks do not take a change alike, None if they do. Ends the server if they were not alike before."""
+    if now.clash:
+        # Vanilla alone, on all of them; and DP attention may bring a request to each in its own time.
+        return None
+    here = meeting.world()
+    if here is None:
+        return None
+    now.asked += 1
+    outcome = {"refusal": problem or "none", **(agreement.knobs_of(after) if after else {})}
+    try:
+        return agreement.at_change(here, now.asked, now.settings, outcome)
+    except DisagreementError as error:
+        guard.end(str(error))
 
 
 def knob(name: str, value: float) -> tuple[str, Any]:

@@ -45,7 +45,7 @@ class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
         server_args.sleep_on_idle = True  # else an idle server keeps a core busy
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        bind_cores(ranks_here(server_args))
+        bind_cores(ranks_here(server_args), int(server_args.nnodes))
 
     def get_default_attention_backend(self) -> str:
         return "torch_native"
@@ -74,16 +74,17 @@ def ranks_here(server_args: Any) -> int:
     return max(1, ranks // int(server_args.nnodes))
 
 
-def bind_cores(ranks: int) -> None:
-    """Give each rank its own share of the cores, as SGLang asks for more ranks than NUMA nodes.
+def bind_cores(ranks: int, nodes: int = 1) -> None:
+    """Give each rank of this machine its own share of the cores, as SGLang asks for more ranks than NUMA nodes.
 
-    Where there are fewer cores than ranks, some share one.
+    It asks for those of all nodes, and 0.5.17 counts through them. Where there are fewer cores than ranks,
+    some share one.
     """
     cores = sorted(os.sched_getaffinity(0))
-    if ranks < 2 or "SGLANG_CPU_OMP_THREADS_BIND" in os.environ:
+    if ranks * nodes < 2 or "SGLANG_CPU_OMP_THREADS_BIND" in os.environ:
         return
     share = max(1, len(cores) // ranks)
-    starts = [rank * share % len(cores) for rank in range(ranks)]
+    starts = [rank * share % len(cores) for rank in range(ranks)] * nodes
     os.environ["SGLANG_CPU_OMP_THREADS_BIND"] = "|".join(
         ",".join(map(str, cores[start : start + share])) for start in starts
     )

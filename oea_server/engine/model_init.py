@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, NoReturn
 
 import torch
 
-from oea_server.engine import conflicts, guard, placed, plugin, reporting, routers, runtime
+from oea_server.engine import agreement, conflicts, guard, limits, meeting, placed, plugin, reporting, routers, runtime
+from oea_server.engine.meeting import DisagreementError
 from oea_server.engine.routers import Router
 from oea_server.engine.runtime import Runtime
 
@@ -34,7 +35,8 @@ def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) ->
     if now is None or now.adopted or device.type == "meta":  # some loaders build a model twice
         return
     found = allowed(now, routers.inspect(model))
-    stages = in_stages(Stage(routers.num_experts(model), least_k(found)))
+    experts = routers.num_experts(model)
+    stages = agreed(now, found, Stage(experts, least_k(found, experts, device)))
     physical = max(stage.num_experts for stage in stages)
     k = min((stage.k for stage in stages if stage.k), default=0)
     if problems := now.adopt(found, physical - redundant_experts(), device, k_elsewhere=k):
@@ -53,23 +55,28 @@ def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) ->
         reporting.start(now, next((i for i, stage in enumerate(stages) if stage.k), 0))
 
 
-def least_k(found: Sequence[Router]) -> int:
-    """The least top k of the routers that can be handled; 0 if there are none."""
-    return min((router.k for router in found if router.problem is None), default=0)
+def least_k(found: Sequence[Router], num_experts: int, device: torch.device) -> int:
+    """The least top k of the routers that can be handled on this device; 0 if there are none."""
+    handled = (router.k for router in found if router.problem is None)
+    return min((k for k in handled if not limits.problem_of(device, num_experts, k)), default=0)
 
 
-def in_stages(here: Stage) -> list[Stage]:
-    """What every pipeline stage holds, in their order: all must take a change, or none."""
-    if not torch.distributed.is_initialized():
-        return [here]
-    from sglang.srt.runtime_context import get_parallel
+def agreed(now: Runtime, found: list[Router], stage: Stage) -> list[Stage]:
+    """What every pipeline stage holds, in their order, if all ranks go by the same. Otherwise the launch ends.
 
-    parallel = get_parallel()
-    if parallel.pp_size == 1:
-        return [here]
-    stages: list[Any] = [None] * parallel.pp_size
-    torch.distributed.all_gather_object(stages, here, group=parallel.pp_group.cpu_group)
-    return stages
+    Before anything else that ranks do together: one without our plug-in would not come.
+    """
+    here = meeting.world()
+    if here is None:
+        now.ranks_agree = True
+        return [stage]
+    about = agreement.about(now.settings, found, stage.num_experts, now.clash)
+    try:
+        answers = agreement.at_load(here, {**about, "holds": stage})
+    except DisagreementError as error:
+        refuse_from_scheduler(str(error))
+    now.ranks_agree = True
+    return [Stage(*answer["holds"]) for answer in answers[:: here.width]]
 
 
 def allowed(now: Runtime, found: list[Router]) -> list[Router]:

@@ -41,8 +41,10 @@ class Runtime:
 
     def __init__(self, settings: Settings, real_rows: Callable[[torch.device], torch.Tensor] | None = None) -> None:
         self.settings = self.started_with = settings
-        self.version = 0
-        """Changes of the settings since the start."""
+        self.version = self.asked = 0
+        """Changes of the settings since the start; and what was asked for, taken or not."""
+        self.ranks_agree = False
+        """Whether all ranks that serve together go by the same settings (`engine.agreement`)."""
         self.policy = Policy.vanilla()
         self.shadow: Policy | None = None
         """What is only counted, beside the policy that serves."""
@@ -108,12 +110,17 @@ class Runtime:
         problems = Counter(router.problem for router in routers if router.problem is not None)
         unhandled = [f"{n} of {len(routers)} MoE layers run vanilla: {problem}" for problem, n in problems.items()]
         self._unhandled = "; ".join(unhandled)
-        if not self.routers and not routers and k_elsewhere:
-            self._unhandled, self.frozen = "this pipeline stage has no MoE layers", None
-            return [problem] if (problem := self.change(self.settings)) else []
         if not self.routers:
-            self.reason = self.frozen = self._unhandled or "the model has no experts to route"
-            return [] if self.settings.policy == "vanilla" or self.settings.allow_inactive else [self.reason]
+            nothing = "this pipeline stage has no MoE layers" if k_elsewhere else "the model has no experts to route"
+            self._unhandled = self.reason = self._unhandled or nothing
+            self.frozen = None if k_elsewhere else self.reason  # other stages can be switched: all take it, or none
+            may_be_idle = self.settings.policy == "vanilla" or self.settings.allow_inactive
+            if not may_be_idle and (routers or not k_elsewhere):
+                return [self.reason]
+            if k_elsewhere and (problem := self.change(self.settings)):
+                return [problem]
+            self.version = 0
+            return []
         if device.type != "cpu":
             ks = {layer: router.k for layer, router in sorted(self.routers.items())}
             self.knobs, self.shadow_knobs = (Knobs(ks, num_experts, device) for _ in range(2))
@@ -162,16 +169,22 @@ class Runtime:
 
     def change(self, settings: Settings) -> str | None:
         """Route by `settings` from the next step on. Returns why not; then nothing has changed."""
+        if problem := self.problem_of(settings):
+            return problem
+        self.settings, self._pending = settings, (settings.policy_for(self.k), settings.shadow_for(self.k))
+        self.version += 1
+        self.active = settings.policy not in ("vanilla", "shadow")
+        self.reason = self._unhandled if self.active else f"the policy is {settings.policy}"
+        return None
+
+    def problem_of(self, settings: Settings) -> str | None:
+        """Why `settings` cannot be routed by, None if they can."""
         if settings.policy not in self.policies:
             return self.fixed
         try:
             settings.check(k=self.k, num_experts=self.num_experts)
         except ValueError as error:
             return str(error)
-        self.settings, self._pending = settings, (settings.policy_for(self.k), settings.shadow_for(self.k))
-        self.version += 1
-        self.active = settings.policy not in ("vanilla", "shadow")
-        self.reason = self._unhandled if self.active else f"the policy is {settings.policy}"
         return None
 
     @property

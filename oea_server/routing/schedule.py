@@ -96,7 +96,6 @@ def default_schedule(k: int) -> Schedule:
     return Schedule(tuple((batch, -(-k * eighths // 8)) for batch, eighths in shares.items()))
 
 
-@lru_cache(maxsize=16)
 def calibrated(path: str, k: int | None) -> Schedule:
     """The schedule in a file of `oea-server calibrate`; read once: the same as long as a process lives.
 
@@ -106,18 +105,24 @@ def calibrated(path: str, k: int | None) -> Schedule:
     Raises:
         ValueError: the file is not there, is none, or is for a model with another top k.
     """
+    found, top = _content(path)
+    if k is not None and k != top:
+        raise ValueError(f"schedule={path}: it is for a model of top-{top}, and this one's is {k}")
+    return found
+
+
+@lru_cache(maxsize=16)
+def _content(path: str) -> tuple[Schedule, int]:
+    """The schedule in a file, and the top k of the models that it is for."""
     try:
         content = json.loads(Path(path).read_text())
-        found, top = Schedule.of(str(content["k0"])), int(content["k"])
+        return Schedule.of(str(content["k0"])), int(content["k"])
     except OSError as error:
         raise ValueError(f"schedule={path}: {error.strerror}") from None
     except (KeyError, TypeError, json.JSONDecodeError):
         raise ValueError(f"schedule={path}: not a file of 'oea-server calibrate'") from None
     except ValueError as error:
         raise ValueError(f"schedule={path}: {error}") from None
-    if k is not None and k != top:
-        raise ValueError(f"schedule={path}: it is for a model of top-{top}, and this one's is {k}")
-    return found
 
 
 def _parse(text: str, whole: str) -> Steps:

@@ -52,6 +52,7 @@ class World:
             "reason": self.reason,
             "policies": self.policies,
             "fixed": self.fixed,
+            "ranks_agree": True,
             "model": {
                 **{"layers": self.layers, "num_experts": self.experts, "top_k": 8, "ranks": self.ranks},
                 "expert_bytes": 9437184,

@@ -24,6 +24,7 @@ def state(policy: str = "oea", version: int = 0, **settings: Any) -> dict[str, A
         "reason": "" if active else f"the policy is {policy}",
         "policies": ["oea", "vanilla", "shadow", "pruned", "random"],
         "fixed": None,
+        "ranks_agree": True,
         "model": {"layers": 1, "num_experts": 16, "top_k": 8, "ranks": 1, "expert_bytes": 100},
     }
 

@@ -51,20 +51,24 @@ def test_every_rank_of_this_machine_is_counted(
 
 
 @pytest.mark.parametrize(
-    ("cores", "ranks", "bound"),
+    ("cores", "ranks", "nodes", "bound"),
     [
-        ({0, 1, 2, 3}, 1, None),
-        ({0, 1, 2, 3}, 2, "0,1|2,3"),
-        ({0, 1, 2, 3, 4}, 2, "0,1|2,3"),
-        ({4, 6}, 2, "4|6"),
-        ({4, 6}, 3, "4|6|4"),
-        ({4}, 2, "4|4"),
+        ({0, 1, 2, 3}, 1, 1, None),
+        ({0, 1, 2, 3}, 2, 1, "0,1|2,3"),
+        ({0, 1, 2, 3, 4}, 2, 1, "0,1|2,3"),
+        ({4, 6}, 2, 1, "4|6"),
+        ({4, 6}, 3, 1, "4|6|4"),
+        ({4}, 2, 1, "4|4"),
+        ({4, 6}, 1, 2, "4,6|4,6"),  # SGLang asks for a share of every rank, on whichever node
+        ({4, 6}, 2, 2, "4|6|4|6"),
     ],
 )
-def test_every_rank_has_cores(cores: set[int], ranks: int, bound: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_rank_has_cores(
+    cores: set[int], ranks: int, nodes: int, bound: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from oea_server.engine.cpu_platform import bind_cores
 
     monkeypatch.setattr(os, "environ", {})
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores)
-    bind_cores(ranks)
+    bind_cores(ranks, nodes)
     assert os.environ.get("SGLANG_CPU_OMP_THREADS_BIND") == bound

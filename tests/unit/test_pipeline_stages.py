@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from multiprocessing import get_context
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any
-
 import pytest
 import torch
 
-from oea_server.engine import model_init, runtime
+from oea_server.engine import runtime
 from oea_server.engine.routers import Router
 from oea_server.settings import Settings
 
@@ -45,27 +39,17 @@ def test_all_stages_take_a_change_or_none(routers: list[Router], monkeypatch: py
     assert now.change(Settings(policy="vanilla")) is None
 
 
-def stage(rank: int, store: str, answers: Any) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", world_size=2, rank=rank)
-    group = SimpleNamespace(cpu_group=torch.distributed.group.WORLD)
-    stages = SimpleNamespace(pp_size=2, pp_group=group)
-    standin: Any = ModuleType("runtime_context")  # SGLang's, which takes ten seconds to import
-    standin.get_parallel = lambda: stages
-    sys.modules["sglang.srt.runtime_context"] = standin
-    answers.put((rank, model_init.in_stages(model_init.Stage(rank * 16, rank * 4))))
+@pytest.mark.parametrize("settings", [Settings(policy="vanilla", k0="3"), Settings(k0="3", allow_inactive=True)])
+def test_a_stage_whose_routers_cannot_be_handled_takes_the_changes_that_others_take(settings: Settings) -> None:
+    now = runtime.Runtime(settings)
+    assert now.adopt([Router(0, 4, True, "biased")], 16, CPU, k_elsewhere=4) == []
+    assert (now.version, now.routers) == (0, {})
+    assert now.change(Settings(k0="5")) == "k0=5 guarantees 5 experts, above the model's top-k 4"
+    assert now.change(Settings(k0="4")) is None
+    assert (now.version, now.reason) == (1, "1 of 1 MoE layers run vanilla: biased")
 
 
-def test_stages_know_of_each_other(tmp_path: Path) -> None:
-    context = get_context("fork")
-    answers = context.Queue()
-    ranks = [context.Process(target=stage, args=(rank, str(tmp_path / "store"), answers)) for rank in (0, 1)]
-    for each in ranks:
-        each.start()
-    found = dict(answers.get(timeout=240) for _ in ranks)
-    for each in ranks:
-        each.join()
-    assert found == {rank: [model_init.Stage(0, 0), model_init.Stage(16, 4)] for rank in (0, 1)}
-
-
-def test_one_stage_asks_nobody() -> None:
-    assert model_init.in_stages(model_init.Stage(16, 4)) == [model_init.Stage(16, 4)]
+def test_a_stage_alone_whose_routers_cannot_be_handled_takes_none() -> None:
+    now = runtime.Runtime(Settings(policy="vanilla"))
+    assert now.adopt([Router(0, 4, True, "biased")], 16, CPU) == []
+    assert now.change(Settings(policy="vanilla", k0="4")) == "1 of 1 MoE layers run vanilla: biased"

@@ -76,7 +76,7 @@ def add_routes(http_server: Any, has: Keys) -> None:
 
 
 class Schedulers:
-    """`oea_server.observe.routes.Schedulers` over SGLang's tokenizer manager."""
+    """`oea_server.observe.applying.Schedulers` over SGLang's tokenizer manager."""
 
     def __init__(self, http_server: Any) -> None:
         self._http_server = http_server

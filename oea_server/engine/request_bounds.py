@@ -37,6 +37,8 @@ def before_validate_one_request(self: Any, obj: Any, input_ids: Any, *args: Any,
     for field, ids in named.items():
         if ids is not None and (line := problem(field, ids, vocab_size)):
             raise ValueError(line)
+    if (overrides := getattr(obj, "positional_embed_overrides", None)) is not None:
+        check_overrides(overrides)
     for field, each in sampling.items():
         if isinstance(each, int) and field not in WIDE and not -INT32 <= each < INT32:
             raise ValueError(f"{field}: {each} is outside {-INT32}..{INT32 - 1}")
@@ -62,3 +64,11 @@ def problem(field: str, ids: Any, vocab_size: int) -> str | None:
         if not 0 <= token < vocab_size:
             return f"{field}: token id {token} is outside 0..{vocab_size - 1}"
     return None
+
+
+def check_overrides(overrides: Any) -> None:
+    """Refuse embeddings that came as JSON: SGLang wants its own type there, and looks at it in the scheduler."""
+    from sglang.srt.managers.embed_types import PositionalEmbeds
+
+    if not isinstance(overrides, PositionalEmbeds):
+        raise ValueError("positional_embed_overrides: SGLang takes them from its own Python interface alone")

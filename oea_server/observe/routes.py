@@ -7,17 +7,16 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.requests import ClientDisconnect
 
-from oea_server import settings
-from oea_server.observe import body, change, page, peer
+from oea_server.observe import applying, body, change, page, peer
+from oea_server.observe.applying import RefusalError, Schedulers, tag
 from oea_server.observe.stats import Stats
 from oea_server.oneline import oneline
-from oea_server.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
 
@@ -36,16 +35,6 @@ HEADERS = {
 """Of answers in JSON: true for a moment, and for nobody's page but ours."""
 
 
-class Schedulers(Protocol):
-    """The way to the scheduler processes."""
-
-    async def states(self) -> list[dict[str, Any]]:
-        """`oea_server.engine.control.state_of` of each data-parallel replica, and "refused", its last refusal."""
-
-    async def change(self, knobs: Mapping[str, Any]) -> list[bool]:
-        """Change knobs on all ranks between two steps. Whether each replica took all of them; else it took none."""
-
-
 Endpoint = Callable[..., Any]
 
 
@@ -61,8 +50,16 @@ SINCE_REFUSED: dict[int | str, dict[str, Any]] = {**DOCUMENTED, 422: refusal("`s
 REFUSALS: dict[int | str, dict[str, Any]] = {
     **DOCUMENTED,
     409: refusal("knobs that clash with the model, with each other or with captured CUDA graphs; nothing changed"),
+    412: refusal("the version that If-Match names is not the one in effect; nothing changed"),
     413: refusal(f"a body above {body.LARGEST} bytes; nothing changed"),
     422: refusal("not a change of knobs; nothing changed"),
+    504: refusal("the schedulers did not answer in time; the change may still be applied, or says that it is not"),
+}
+IF_MATCH = {
+    "name": "If-Match",
+    "in": "header",
+    "schema": {"type": "string"},
+    "description": "the ETag of what was read: refused with 412 if somebody changed the knobs since",
 }
 CHANGE_BODY = {
     "requestBody": {"required": True, "content": {"application/json": {"schema": change.Change.model_json_schema()}}}
@@ -98,9 +95,10 @@ def add(app: FastAPI, schedulers: Schedulers, stats: Stats, admin: Callable[[End
     @app.get(CONFIG, tags=TAGS, responses=DOCUMENTED)
     async def read_config() -> JSONResponse:
         """The knobs in effect, those the server started with, and what can be changed."""
-        return answer(shown((await schedulers.states())[0]))
+        state = (await schedulers.states())[0]
+        return answer(shown(state), version=state["version"])
 
-    @app.put(CONFIG, tags=TAGS, responses=REFUSALS, openapi_extra=CHANGE_BODY)
+    @app.put(CONFIG, tags=TAGS, responses=REFUSALS, openapi_extra={**CHANGE_BODY, "parameters": [IF_MATCH]})
     @admin
     async def change_config(request: Request) -> JSONResponse:
         """Change any of the knobs, on all ranks at once, between two steps. Lasts until the server restarts."""
@@ -113,37 +111,14 @@ def add(app: FastAPI, schedulers: Schedulers, stats: Stats, admin: Callable[[End
             return refuse(client, 422, str(error))
         except ClientDisconnect:
             return refuse(client, 422, "the client left before the end of the body")
-        async with turn:
-            before = (await schedulers.states())[0]
-            if problem := clash(before, asked):
-                return refuse(client, 409, problem)
-            taken = await schedulers.change(asked)
-            if not all(taken):
-                states = await schedulers.states()
-                why = [state["refused"] for state, took in zip(states, taken, strict=True) if not took]
-                if any(taken):
-                    await schedulers.change(before["settings"])  # replicas change together or not at all
-                return refuse(client, 409, why[0])
-            after = (await schedulers.states())[0]
-        changes = difference(before["settings"], after["settings"])
+        try:
+            async with turn:
+                state, changes = await applying.apply(schedulers, asked, request)
+        except RefusalError as why:
+            return refuse(client, why.status, str(why))
         said = [f"{name} {old} -> {new}" for name, (old, new) in changes.items()]
         logger.info("OEA: %s changed %s", client, oneline(", ".join(said) or "nothing", LONGEST))
-        return answer({**shown(after), "changes": changes})
-
-
-def clash(state: Mapping[str, Any], asked: Mapping[str, Any]) -> str | None:
-    """Why the knobs cannot be changed so, None if they can: what every scheduler will find as well."""
-    model = state["model"]
-    if "policy" in asked or not state["policies"]:
-        policy = asked.get("policy", state["settings"]["policy"])
-        if policy not in state["policies"]:
-            return f"policy={policy}: {state['fixed']}"
-    try:
-        after = settings.changed(Settings(**state["settings"]), asked)
-        after.check(k=model["top_k"], num_experts=model["num_experts"])
-    except (SettingsError, ValueError) as error:
-        return str(error)
-    return None
+        return answer({**shown(state), "changes": changes}, version=state["version"])
 
 
 def refuse(client: str, status: int, problem: str) -> JSONResponse:
@@ -153,14 +128,9 @@ def refuse(client: str, status: int, problem: str) -> JSONResponse:
     return answer({"error": problem}, status)
 
 
-def answer(content: Mapping[str, Any], status: int = 200) -> JSONResponse:
-    """An answer in JSON."""
-    return JSONResponse(content, status, HEADERS)
-
-
-def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Knobs that differ: name -> [old, new]."""
-    return {name: [before[name], after[name]] for name in after if before[name] != after[name]}
+def answer(content: Mapping[str, Any], status: int = 200, version: int | None = None) -> JSONResponse:
+    """An answer in JSON; with the version of the knobs as its ETag, for `If-Match`."""
+    return JSONResponse(content, status, HEADERS | ({} if version is None else {"ETag": tag(version)}))
 
 
 def shown(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,13 +12,15 @@ export class Refusal extends Error {
 
 export const readStats = (since, key) => call("GET", `/stats${since === null ? "" : `?since=${since}`}`, key);
 
-export const writeConfig = (changes, key) => call("PUT", "/config", key, changes);
+// refused if somebody has changed the knobs since the version that is shown
+export const writeConfig = (changes, key, version) => call("PUT", "/config", key, changes, version);
 
-async function call(method, path, key, body) {
+async function call(method, path, key, body, version) {
   if (!/^[\x21-\x7e]*$/.test(key)) throw new Error("A key has no spaces and no accents.");
   const headers = {};
   if (key) headers.Authorization = `Bearer ${key}`;
   if (body) headers["Content-Type"] = "application/json";
+  if (Number.isInteger(version)) headers["If-Match"] = `"${version}"`;
   const reply = await fetch(BASE + path, {
     method, headers, body: body && JSON.stringify(body), cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS),
   });

@@ -63,17 +63,18 @@ export class Control {
   #apply(event) {
     event.preventDefault();
     const { changes } = this.knobs;
-    if (Object.keys(changes).length) this.#send(changes, place("knobs-answer"));
+    if (Object.keys(changes).length) this.#send(changes, place("knobs-answer"), this.config?.version);
     else answer(place("knobs-answer"), "", "Nothing was edited.");
   }
 
-  async #send(changes, where) {
+  // without a version it is taken whatever others changed: to turn OEA off must not fail for that
+  async #send(changes, where, version) {
     if (this.busy || !this.config) return;
     this.busy = true;
     for (const id of ["switch-answer", "knobs-answer", "elsewhere"]) answer(place(id), "", "");
     answer(where, "", "Sending\u2026");
     try {
-      const config = await writeConfig(changes, this.key());
+      const config = await writeConfig(changes, this.key(), version);
       this.taken(config);
       answer(where, "good", `In force: version ${config.version}.`);
     } catch (error) {

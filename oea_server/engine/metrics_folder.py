@@ -6,6 +6,8 @@ the server has metrics. Where a folder is named SGLang uses it as it is, with al
 
 from __future__ import annotations
 
+import os
+
 from oea_server.engine.refuse import refuse
 from oea_server.observe import folder
 
@@ -15,4 +17,6 @@ def before_set_prometheus_multiproc_dir() -> None:
     try:
         folder.make()
     except OSError as error:
-        refuse(f"no folder for the metrics in {folder.parent()} ({folder.VARIABLE}): {error.strerror or error}")
+        given = os.environ.get(folder.VARIABLE)
+        where = f"{folder.VARIABLE}={given}" if given else "the folder for temporary files (TMPDIR)"
+        refuse(f"{where}: no folder for the metrics can be made in it: {error.strerror or error}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from oea_server.observe import files, mergeable, quiet, reporter, snapshot
+from oea_server.observe import mergeable, quiet, snapshot
 from oea_server.observe.metrics import Metrics
 from oea_server.observe.reporter import Options, Reporter
 from oea_server.observe.stats import Stats
@@ -69,7 +70,10 @@ def without(field: str) -> Callable[[Path, Path], None]:
 
 
 def containing(content: bytes) -> Callable[[Path, Path], None]:
-    return lambda place, path: path.write_bytes(content) and None
+    def put(place: Path, path: Path) -> None:
+        path.write_bytes(content)
+
+    return put
 
 
 def another_starts(place: Path, path: Path) -> None:
@@ -113,8 +117,22 @@ def subfolder(place: Path, path: Path) -> None:
     path.mkdir()
 
 
+def empty(place: Path, path: Path) -> None:
+    path.touch()
+
+
+def of_an_earlier_version(place: Path, path: Path) -> None:
+    head, body = head_of(place)
+    del head["launch"], head["at"]
+    path.write_bytes(json.dumps({**head, "t": 1.0}).encode() + b"\n" + body)
+
+
+def cut_in_its_head(place: Path, path: Path) -> None:
+    path.write_bytes(own(place).read_bytes()[:40])
+
+
 ANYTHING: dict[str, Callable[[Path, Path], None]] = {
-    "empty": lambda place, path: path.touch(),
+    "empty": empty,
     "zeros, as after a power cut": containing(bytes(65536)),
     "text": containing(b"not a snapshot\n"),
     "no text": containing(bytes(range(256)) * 100),
@@ -128,10 +146,10 @@ SNAPSHOTS: dict[str, Callable[[Path, Path], None]] = {
     **ANYTHING,
     "JSON of another kind": containing(b"[1, 2]\n"),
     "JSON too deep": containing(b"[" * 100_000),
-    "of an earlier version": lambda place, path: [without("launch")(place, path), changed(t=1.0)(place, path)][0],
+    "of an earlier version": of_an_earlier_version,
     "another start's": another_starts,
     "cut": cut,
-    "cut in its head": lambda place, path: path.write_bytes(own(place).read_bytes()[:40]) and None,
+    "cut in its head": cut_in_its_head,
     "longer": longer,
     "no shapes": without("shapes"),
     "no configuration": changed(state={}),
@@ -241,7 +259,7 @@ def test_equal_process_ids_in_two_folders_are_two(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def collected(start: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
+def collected(start: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
     """/metrics of a start with two processes that counted 2 and 3."""
     for pid, value in ((7, 2.0), (8, 3.0)):
         metric(start / f"counter_{pid}.db", value)
@@ -249,7 +267,7 @@ def collected(start: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
     mergeable.skip_the_rest()
     registry = CollectorRegistry()
     MultiProcessCollector(registry, str(start))
-    yield lambda: generate_latest(registry).decode()
+    return lambda: generate_latest(registry).decode()
 
 
 def metric(path: Path, value: float) -> None:
@@ -289,7 +307,7 @@ def test_a_failure_that_goes_on_is_a_line_a_minute(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr(quiet.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     failures = quiet.Failures(logging.getLogger("test"), "a look failed")
     with caplog.at_level(logging.INFO):
         for _ in range(150):
@@ -322,20 +340,11 @@ def test_the_loops_go_on_after_failures_and_do_not_fill_the_log(
     def fail(*_: object) -> None:
         raise OSError("Read-only file system")
 
-    monkeypatch.setattr(reporter.time, "sleep", sleep)
-    if what == "reports":
-        loop: Reporter | Stats = Reporter(Metrics(CollectorRegistry()), Scheduler().counted, Options(folder=tmp_path))
-        monkeypatch.setattr(snapshot, "write", fail)
-        run = loop.run
-    else:
-        loop = Stats(tmp_path)
-        monkeypatch.setattr(snapshot, "read_all", fail)
-        run = loop._run
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(snapshot, "write", fail)
+    monkeypatch.setattr(snapshot, "read_all", fail)
+    reports = Reporter(Metrics(CollectorRegistry()), Scheduler().counted, Options(folder=tmp_path))
+    run = reports.run if what == "reports" else Stats(tmp_path)._run
     with pytest.raises(Over):
         run()
     assert len(caplog.messages) == 1
-
-
-def test_the_largest_model_has_room(start: Path) -> None:
-    """128 layers of 512 experts, on each of which everything is counted twice."""
-    assert 2 * 128 * (4 * 513 + 4) * 8 < files.LARGEST / 8

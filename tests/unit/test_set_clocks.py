@@ -8,8 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from prometheus_client import CollectorRegistry, multiprocess
-from prometheus_client import metrics as prometheus_metrics
+from prometheus_client import CollectorRegistry, multiprocess, values
 from prometheus_client.values import MultiProcessValue
 
 from oea_server.observe import stats as stats_
@@ -158,9 +157,9 @@ def test_a_gauge_is_what_was_set_last_in_whichever_process(tmp_path: Path, monke
     """One replica wrote before the clock was set back, another after."""
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     wall = START
-    monkeypatch.setattr(prometheus_metrics.time, "time", lambda: wall)
+    monkeypatch.setattr(time, "time", lambda: wall)
     for pid, value in ((1, 0.25), (2, 0.75)):
-        monkeypatch.setattr(prometheus_metrics.values, "ValueClass", MultiProcessValue(lambda pid=pid: pid))
+        monkeypatch.setattr(values, "ValueClass", MultiProcessValue(lambda pid=pid: pid))
         gauge = Latest("kept", "kept", ["layer"], registry=None)
         gauge.labels(3).set(value)
         wall -= 3600.0

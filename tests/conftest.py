@@ -24,12 +24,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def servers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    from tests.servers import Servers
+    from tests.servers import Servers, leave_behind
 
     for name in [name for name in os.environ if name.startswith("OEA_")]:
         del os.environ[name]
     os.environ.pop("TRITON_INTERPRET", None)  # the unit tests' own
-    started = Servers(tmp_path_factory.mktemp("patched"), tmp_path_factory.mktemp("records"))
+    started = Servers(*(tmp_path_factory.mktemp(name) for name in ("patched", "records", "kept")))
+    leave_behind(started.kept)
     request.config.stash[STARTED] = started.started
     yield started
     started.stop()

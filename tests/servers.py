@@ -90,6 +90,8 @@ ORDER = (
     "own",
 )
 """In which order kinds are started. `own` tests start a server that no other test has a use for."""
+KILLED = f"oea-{'0' * 32}"
+"""A folder as an earlier start's own."""
 UNRECORDED = ("eplb-ep2",)
 """Kinds of which nobody asks for a transcript."""
 
@@ -97,10 +99,12 @@ UNRECORDED = ("eplb-ep2",)
 class Servers:
     """Starts the kind that is asked for and stops the one before."""
 
-    def __init__(self, patched: Path, records: Path) -> None:
+    def __init__(self, patched: Path, records: Path, kept: Path) -> None:
         self._folder = patched
         self.records = records
         """A file per rank of the recorded kinds."""
+        self.kept = kept
+        """The folder for metrics that all starts are given: nobody clears it in between."""
         self._kind = ""
         self._server: Server | None = None
         self._transcripts: dict[str, Transcript] = {}
@@ -127,7 +131,11 @@ class Servers:
         path = [str(PLUGIN)]
         if kind.startswith(PATCHED):
             path.append(str(self._patched_sglang()))
-        environment = {**environment, "PYTHONPATH": os.pathsep.join([*path, os.environ.get("PYTHONPATH", "")])}
+        environment = {
+            **environment,
+            "PYTHONPATH": os.pathsep.join([*path, os.environ.get("PYTHONPATH", "")]),
+            "PROMETHEUS_MULTIPROC_DIR": str(self.kept),
+        }
         if recorded:
             environment["RECORDER_FOLDER"] = str(self.records)
         model = ("--model-path", str(MODEL), "--served-model-name", "demo")
@@ -158,6 +166,18 @@ class Servers:
         if self._server is not None:
             self._server.stop()
         self._server, self._kind = None, ""
+
+
+def leave_behind(kept: Path) -> None:
+    """What a vanilla server that was killed leaves."""
+    from prometheus_client.mmap_dict import MmapedDict, mmap_key
+
+    (kept / KILLED).mkdir()
+    for name, labels in (("oea_router_active", {}), ("oea_router_limits", {"reason": "the policy is vanilla"})):
+        file = MmapedDict(str(kept / KILLED / "gauge_min_1.db"))
+        file.write_value(mmap_key(name, name, list(labels), list(labels.values()), "left"), 0.0, 0.0)
+        file.close()
+    (kept / KILLED / "1.oea").touch()
 
 
 def command_lines(server: Server) -> list[str]:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import struct
 import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
+
+import aiohttp
 
 from loadtest.chaos.arena import DEADLINE, PROMPTS, Arena, body, server
 from loadtest.chaos.fatal import wait
@@ -19,8 +23,10 @@ from loadtest.client import BROKEN, chat, session
 from oea_server.demo.server import Server
 
 SHIFTS = Path(__file__).parent / "clock.c"
-JUMP = 3600
-"""Seconds."""
+JUMPS = (3600, -7200, 0)
+"""Seconds by which the clock is ahead, one after the other."""
+PATIENCE = 8.0
+"""Seconds for numbers that are made once a second, with a look that finds nothing new in between."""
 DISK = 16 * 1024
 """KiB: room to start in, which is then filled."""
 
@@ -102,8 +108,8 @@ async def _bear_and_fill(name: str, place: Path, running: Server) -> Outcome:
 
 
 async def clock_jumps() -> Outcome:
-    """The system's clock goes an hour forward and back under streams, for the server's processes alone."""
-    name = "the clock jumps by an hour"
+    """The system's clock goes forward and back by hours under streams, for the server's processes alone."""
+    name = "the clock jumps by hours"
     compiler = shutil.which("cc")
     if compiler is None:
         return skipped(name, "no C compiler, to make what moves the clock of a single process")
@@ -126,12 +132,67 @@ def set_clock(clock: Path, seconds: int) -> None:
 async def _jump(arena: Arena, clock: Path) -> Seen:
     wrong = list[str]()
     async with session(timeout=DEADLINE) as http:
-        for jump in (0, JUMP, -JUMP, 0):
+        seen = await _numbers(http, arena.url, 0.0)
+        for count, jump in enumerate(JUMPS):
             set_clock(clock, jump)
-            await asyncio.sleep(2.0)
+            # under vanilla it changes no answer
+            async with http.put(arena.url + "/oea/config", json={"min_batch": 3 + count % 2}) as reply:
+                version = (await reply.json())["version"]
             await chat(http, arena.url, body(f"what time is it, {jump:+}?", 32))
-            for path in ("/health", "/metrics", "/oea/stats"):
-                async with http.get(arena.url + path) as reply:
-                    if reply.status != 200:
-                        wrong.append(f"{path} at {jump:+} s: {reply.status}")
-    return Seen("all chats answered, an hour early and late", tuple(wrong))
+            before = seen
+            deadline = time.monotonic() + PATIENCE
+            while (stands := still(before, seen, version, time.time() + jump)) and time.monotonic() < deadline:
+                await asyncio.sleep(0.5)
+                seen = await _numbers(http, arena.url, before.last)
+            wrong += [f"at {jump:+} s: {each}" for each in stands]
+            async with http.get(arena.url + "/health") as reply:
+                if reply.status != 200:
+                    wrong.append(f"/health at {jump:+} s: {reply.status}")
+    return Seen(
+        f"all chats answered and all numbers moving, at {', '.join(f'{jump:+}' for jump in JUMPS)} s", tuple(wrong)
+    )
+
+
+class Numbers(NamedTuple):
+    """What is shown of a server to somebody who has heard of it before."""
+
+    t: float
+    last: float
+    """Of the newest point; of the one before if there is none that is new."""
+    steps: int
+    """Of all points that are new."""
+    version: int
+    total: int
+    counted: float
+    """Steps in /metrics."""
+
+
+async def _numbers(http: aiohttp.ClientSession, url: str, since: float) -> Numbers:
+    async with http.get(f"{url}/oea/stats", params={"since": str(since)}) as reply:
+        stats = await reply.json()
+    async with http.get(f"{url}/metrics") as reply:
+        counted = re.search(r"^oea_decode_batch_size_count(?:{.*})? (.+)$", await reply.text(), re.M)
+    points = stats["points"]
+    return Numbers(
+        stats["t"],
+        points[-1]["t"] if points else since,
+        sum(point["steps"] for point in points),
+        max((point["version"] for point in points), default=-1),
+        stats["total"]["steps"] if stats["total"] else 0,
+        float(counted[1]) if counted else 0.0,
+    )
+
+
+def still(before: Numbers, now: Numbers, version: int, wall: float) -> list[str]:
+    """What has not moved on since `before`, by a server whose wall clock says `wall` and whose configuration is that
+    of `version`."""
+    moved = {
+        "no point is new": now.last != before.last,
+        "no new point has steps": now.steps > 0,
+        f"/oea/stats is at version {now.version}, not {version}": now.version == version,
+        "the sum of steps stands still": now.total > before.total,
+        "/metrics stands still": now.counted > before.counted,
+        "/oea/stats has another time than the clock": abs(now.t - wall) < PATIENCE,
+        "the newest point is of another time than the clock": abs(now.last - wall) < PATIENCE,
+    }
+    return [said for said, true in moved.items() if not true]

@@ -7,7 +7,6 @@ does not serve yet.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,9 +15,6 @@ from oea_server.access.keys import Keys
 from oea_server.engine import locks, runtime
 from oea_server.engine.refuse import refuse
 from oea_server.settings import LIVE_PREFIX
-
-STARTED = time.time()
-"""Before any scheduler is: what they write is later."""
 
 APP_PATH = "SGLANG_HTTP_SERVER_APP_PATH"
 """SGLang's variable for the app that several HTTP workers import, each in a process of its own; not in 0.5.17."""
@@ -63,13 +59,16 @@ def add_routes(http_server: Any, has: Keys) -> None:
     """Add the routes to `sglang.srt.entrypoints.http_server`'s app, and put the door before all of it."""
     from sglang.srt.utils import auth
 
-    from oea_server.observe import latency, routes, snapshot
+    from oea_server.observe import folder, latency, mergeable, routes
     from oea_server.observe.stats import Stats
 
     assert runtime.current is not None
     line = runtime.current.settings.latency_line
-    stats = Stats(snapshot.folder(), STARTED, latency.read(line) if line else ())
+    place = folder.current()
+    stats = Stats(place, latency.read(line) if line else ())
     stats.start()
+    if place is not None:
+        mergeable.skip_the_rest()
     admin = auth.AuthLevel.ADMIN_OPTIONAL
     routes.add(http_server.app, Schedulers(http_server), stats, auth.auth_level(admin))
     locks.put_door(http_server, has)

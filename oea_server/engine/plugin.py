@@ -87,6 +87,12 @@ SEAMS = (
         in_launcher=True,
     ),
     Seam(
+        "sglang.srt.utils.common.set_prometheus_multiproc_dir",
+        "BEFORE",
+        "oea_server.engine.metrics_folder:before_set_prometheus_multiproc_dir",
+        in_launcher=True,
+    ),
+    Seam(
         "uvicorn.middleware.proxy_headers.ProxyHeadersMiddleware.__call__",
         "BEFORE",
         "oea_server.engine.locks:before_proxy_headers",

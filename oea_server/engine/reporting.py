@@ -38,9 +38,9 @@ def start(now: Runtime, counts_steps: int = 0) -> None:
     logger.log(logging.WARNING if now.reason else logging.INFO, state)
     if not get_server_args().enable_metrics:
         return
+    from oea_server.observe import folder
     from oea_server.observe.metrics import Metrics
     from oea_server.observe.reporter import Counted, Options, Reporter
-    from oea_server.observe.snapshot import folder
 
     metrics = Metrics()
     seams = "patched" if plugin.patched else "hooks"
@@ -63,4 +63,4 @@ def start(now: Runtime, counts_steps: int = 0) -> None:
         captures.ongoing,
     )
     first_stage = get_parallel().pp_rank == counts_steps
-    Reporter(metrics, counted, Options(first_stage, now.settings.per_layer_metrics, folder())).start()
+    Reporter(metrics, counted, Options(first_stage, now.settings.per_layer_metrics, folder.current())).start()

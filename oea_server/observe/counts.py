@@ -31,8 +31,9 @@ class Counted:
     shadow: Counts
 
     def since(self, before: Self | None) -> Counted:
-        """What came after `before`; everything if that was another set of layers (a stage that came up later)."""
-        if before is None or before.layers != self.layers:
+        """What came after `before`; everything where counting began anew, or with other layers (a stage that came up
+        later)."""
+        if before is None or not self._follows(before):
             return self
         return Counted(
             self.layers,
@@ -44,6 +45,18 @@ class Counted:
             self.bypassed - before.bypassed,
             self.tally - before.tally,
             self.shadow - before.shadow,
+        )
+
+    def _follows(self, before: Self) -> bool:
+        """Whether it has all that was counted before: counts only ever grow, so fewer are those of a restart."""
+        return (
+            (before.layers, before.tally.shape, before.shadow.shape)
+            == (self.layers, self.tally.shape, self.shadow.shape)
+            and before.steps <= self.steps
+            and before.step_tokens <= self.step_tokens
+            and before.step_seconds <= self.step_seconds
+            and before.bypassed <= self.bypassed
+            and bool((before.tally <= self.tally).all() and (before.shadow <= self.shadow).all())
         )
 
 

@@ -6,6 +6,7 @@ PROMETHEUS_MULTIPROC_DIR is set, which SGLang does before it starts them.
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -24,6 +25,16 @@ SECONDS = (
     *(0.001, 0.002, 0.003, 0.004, 0.006, 0.008, 0.01, 0.012, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.08),
     *(0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0),
 )
+
+
+class Latest(Gauge):
+    """A gauge of which the process that wrote last is heard: the last by a clock that nobody sets."""
+
+    def __init__(self, *of: Any, **more: Any) -> None:
+        super().__init__(*of, **{**more, "multiprocess_mode": "mostrecent"})
+
+    def set(self, value: float) -> None:
+        self._value.set(float(value), timestamp=time.monotonic())
 
 
 class Metrics:
@@ -77,11 +88,10 @@ class Metrics:
             "Those of them that were awake anyway: beyond the experts that the token was guaranteed",
             registry=registry,
         )
-        self.mass_kept = Gauge(
+        self.mass_kept = Latest(
             "oea_router_mass_kept",
             "Router mass of the experts that tokens took over that of the model's own top k (mean over tokens and "
             "layers of the last second with decode steps; 1 is vanilla)",
-            multiprocess_mode="mostrecent",
             registry=registry,
         )
         self.kept_mass = Counter(
@@ -115,25 +125,22 @@ class Metrics:
             buckets=EXPERTS,
             registry=registry,
         )
-        self.shadow_mass_kept = Gauge(
+        self.shadow_mass_kept = Latest(
             "oea_shadow_router_mass_kept",
             "oea_router_mass_kept as OEA would have it, while the policy is shadow",
-            multiprocess_mode="mostrecent",
             registry=registry,
         )
-        self.policy_info = Gauge(
+        self.policy_info = Latest(
             "oea_policy_info",
             "1 for the policy in force, 0 for the others, with the sizes of the model that it routes",
             ["policy", "num_experts", "top_k", "ranks"],
-            multiprocess_mode="mostrecent",
             registry=registry,
         )
-        self.k0 = Gauge(
+        self.k0 = Latest(
             "oea_k0",
             "Experts that each token is guaranteed, by tokens in the step (layers with a schedule of their own aside; "
             "under shadow, what OEA would guarantee)",
             ["batch"],
-            multiprocess_mode="mostrecent",
             registry=registry,
         )
         self.config_changes = Counter(
@@ -185,11 +192,10 @@ class Metrics:
             ["layer"],
             registry=self._registry,
         )
-        self._layer_mass = Gauge(
+        self._layer_mass = Latest(
             "oea_layer_router_mass_kept",
             "oea_router_mass_kept of a MoE layer",
             ["layer"],
-            multiprocess_mode="mostrecent",
             registry=self._registry,
         )
 

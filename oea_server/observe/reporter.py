@@ -17,6 +17,7 @@ from prometheus_client import Histogram
 
 from oea_server.observe import parts, snapshot
 from oea_server.observe.metrics import Metrics, observe_counts
+from oea_server.observe.quiet import Failures
 from oea_server.routing.tally import MASS_UNIT, Tally
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,9 @@ class Reporter(threading.Thread):
         self._shadow_before = parts.read(counted.shadow) * 0
         self._bypassed_before: Counter[str] = Counter()
         self._state: dict[str, Any] = {}
+        self._unwritten = False
+        """Whether the snapshot on disk is older than what was counted."""
+        self._failures = Failures(logger, "a report failed; serving goes on")
         self._steps, self._step_tokens, self._step_seconds = 0, 0, 0.0
         sizes = [counted.expert_bytes.get(layer, 0) for layer in counted.tally.row]
         self._expert_bytes = np.array(sizes, dtype=np.int64)
@@ -86,8 +90,10 @@ class Reporter(threading.Thread):
         while True:
             try:
                 self.report()
-            except Exception:
-                logger.exception("OEA: one report failed; serving goes on")
+            except Exception as error:
+                self._failures.failed(error)
+            else:
+                self._failures.succeeded()
             time.sleep(INTERVAL)
 
     def report(self) -> None:
@@ -103,8 +109,10 @@ class Reporter(threading.Thread):
             for reason, times in (bypassed - self._bypassed_before).items():
                 self._metrics.bypassed.labels(reason=reason).inc(times)
             self._bypassed_before, changed = bypassed, True
-        if self._options.folder is not None and (steps or changed):
+        self._unwritten = self._unwritten or bool(steps) or changed
+        if self._options.folder is not None and self._unwritten:
             snapshot.write(self._options.folder, self._snapshot())
+            self._unwritten = False
 
     def _report_state(self) -> bool:
         state = self._counted.read_state()
@@ -163,7 +171,7 @@ class Reporter(threading.Thread):
     def _snapshot(self) -> snapshot.Snapshot:
         first = self._options.first_stage
         return snapshot.Snapshot(
-            t=time.time(),
+            at=time.monotonic(),
             state=self._state,
             layers=list(self._counted.tally.row),
             ranks=self._counted.tally.ranks,

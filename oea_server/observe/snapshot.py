@@ -6,15 +6,16 @@ nothing, and one that is busy with a long prompt still answers.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, ValidationError
 
+from oea_server.observe import files
 from oea_server.observe.parts import Counts
+from oea_server.routing.tally import HISTOGRAMS, SUMS
 
 SUFFIX = ".oea"
 
@@ -22,8 +23,8 @@ SUFFIX = ".oea"
 class Snapshot(NamedTuple):
     """Counted since the start."""
 
-    t: float
-    """Unix seconds."""
+    at: float
+    """Seconds of the clock that nobody sets (`time.monotonic`), the same for all processes of a machine."""
     state: dict[str, Any]
     """`oea_server.engine.control.state_of`."""
     layers: list[int]
@@ -40,36 +41,101 @@ class Snapshot(NamedTuple):
     """The same for what the shadow policy would have chosen; its N may be another one (EPLB)."""
 
 
-def folder() -> Path | None:
-    """Where snapshots lie; None for a server without metrics."""
-    named = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-    return Path(named) if named else None
+ARRAYS = ("tally", "shadow")
+Shape = tuple[NonNegativeInt, NonNegativeInt]
+Bytes = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Head(BaseModel):
+    """A file's first line, JSON: a snapshot without its arrays, which follow as they lie in memory."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    launch: str
+    """The name of the folder that it was written to."""
+    shapes: tuple[Shape, Shape]
+    at: FiniteFloat
+    state: dict[str, Any]
+    layers: list[NonNegativeInt]
+    ranks: Annotated[int, Field(ge=1)]
+    expert_bytes: list[Bytes]
+    steps: NonNegativeInt
+    step_tokens: NonNegativeInt
+    step_seconds: FiniteFloat
+    bypassed: dict[str, NonNegativeInt]
+
+
+class Found(NamedTuple):
+    snapshots: list[Snapshot]
+    unread: dict[str, str]
+    """Files that are none of this start's snapshots: path -> why."""
 
 
 def write(place: Path, snapshot: Snapshot) -> None:
     """Write this process's snapshot, at once for whoever reads it."""
-    arrays = (snapshot.tally, snapshot.shadow)
-    head = snapshot._replace(tally=None, shadow=None)._asdict() | {"shapes": [array.shape for array in arrays]}  # type: ignore[arg-type]
+    values = snapshot._asdict()
+    arrays = [values.pop(name) for name in ARRAYS]
+    head = Head(launch=place.name, shapes=(arrays[0].shape, arrays[1].shape), **values)
     path = place / f"{os.getpid()}{SUFFIX}"
     scratch = path.with_suffix(".new")
-    with scratch.open("wb") as file:
-        file.write(json.dumps(head).encode() + b"\n")
+    with os.fdopen(files.create(scratch), "wb") as file:
+        file.write(head.model_dump_json().encode() + b"\n")
         for array in arrays:
             file.write(np.ascontiguousarray(array).tobytes())
     scratch.replace(path)
 
 
-def read_all(place: Path, since: float) -> Iterator[Snapshot]:
-    """The snapshots of a server's schedulers that were written after `since` (unix seconds): its start,
-    where an earlier one may have left some."""
+def read_all(place: Path) -> Found:
+    """The snapshots of the schedulers whose folder this is."""
+    found = Found([], {})
     for path in sorted(place.glob(f"*{SUFFIX}")):
-        head, _, body = path.read_bytes().partition(b"\n")
-        values = json.loads(head)
-        shapes = values.pop("shapes")
-        if values["t"] < since:
+        try:
+            snapshot = parse(files.read(path), place.name)
+            if found.snapshots and _width(snapshot) != _width(found.snapshots[0]):
+                raise ValueError("of another shape than the others")
+        except FileNotFoundError:
             continue
-        numbers = np.frombuffer(body, dtype=np.int64)
-        sizes = [rows * columns for rows, columns in shapes]
-        values["tally"] = numbers[: sizes[0]].reshape(shapes[0])
-        values["shadow"] = numbers[sizes[0] :].reshape(shapes[1])
-        yield Snapshot(**values)
+        except (OSError, ValueError) as error:
+            found.unread[str(path)] = str(error)
+        else:
+            found.snapshots.append(snapshot)
+    return found
+
+
+def parse(content: bytes, launch: str) -> Snapshot:
+    """A file's content.
+
+    Raises:
+        ValueError: it is no snapshot, or another start's.
+    """
+    line, _, body = content.partition(b"\n")
+    try:
+        head = Head.model_validate_json(line)
+    except ValidationError:
+        raise ValueError("no snapshot of this version") from None
+    if head.launch != launch:
+        raise ValueError("another start's")
+    if not _fits(head):
+        raise ValueError("its parts do not fit each other")
+    sizes = [rows * columns for rows, columns in head.shapes]
+    if len(body) != sum(sizes) * np.dtype(np.int64).itemsize:
+        raise ValueError("cut short")
+    numbers = np.split(np.frombuffer(body, dtype=np.int64), sizes[:1])
+    tally, shadow = (each.reshape(shape) for each, shape in zip(numbers, head.shapes, strict=True))
+    return Snapshot(**head.model_dump(exclude={"launch", "shapes"}), tally=tally, shadow=shadow)
+
+
+def _fits(head: Head) -> bool:
+    """Whether the arrays are [layers, 4 (N + 1) + 4], and the configuration is one."""
+    columns = [columns - len(SUMS) for rows, columns in head.shapes if rows == len(head.layers)]
+    return (
+        len(columns) == len(ARRAYS)
+        and all(each > 0 and each % HISTOGRAMS == 0 for each in columns)
+        and len(head.layers) == len(head.expert_bytes)
+        and {"version", "settings", "reason", "model"} <= set(head.state)
+    )
+
+
+def _width(snapshot: Snapshot) -> tuple[int, int]:
+    """Counters of a layer: replicas, and the stages of a pipeline, have as many."""
+    return snapshot.tally.shape[1], snapshot.shadow.shape[1]

@@ -12,6 +12,7 @@ from typing import Any
 
 from oea_server.observe import counts, latency, parts, snapshot
 from oea_server.observe.counts import Counted
+from oea_server.observe.quiet import Complaints, Failures
 
 logger = logging.getLogger(__name__)
 
@@ -21,19 +22,20 @@ POINTS = 600
 RECENT = 60
 """Seconds that "recent" speaks of."""
 
+JUMP = 1.0
+"""Seconds by which the wall clock may part from the steady one before it counts as set."""
+
 
 class Stats:
     """Reads the schedulers' snapshots once a second and remembers what changed.
 
     Args:
         folder: where the snapshots lie; None for a server without metrics.
-        since: unix seconds; older snapshots are another server's.
         lines: latency against experts, to predict with (`latency.read`).
     """
 
-    def __init__(self, folder: Path | None, since: float, lines: Sequence[latency.Line] = ()) -> None:
+    def __init__(self, folder: Path | None, lines: Sequence[latency.Line] = ()) -> None:
         self._folder = folder
-        self._since = since
         self._lines = list(lines)
         self._points: deque[dict[str, Any]] = deque(maxlen=POINTS)
         self._totals: deque[Counted] = deque(maxlen=RECENT + 1)
@@ -42,6 +44,10 @@ class Stats:
         self._newest = 0.0
         self._unchanged = 0
         """Looks in a row that found nothing new."""
+        self._clock = time.time() - time.monotonic()
+        """What to add to steady seconds for unix seconds."""
+        self._failures = Failures(logger, "a look at the snapshots failed; /oea/stats shows what was before")
+        self._complaints = Complaints(logger, "/oea/stats")
         self._lock = threading.Lock()
 
     def start(self) -> None:
@@ -52,29 +58,47 @@ class Stats:
         while True:
             time.sleep(1.0)
             try:
-                self.look(time.time())
-            except Exception:
-                logger.exception("OEA: one look at the snapshots failed; the next follows")
+                self.look(time.time(), time.monotonic())
+            except Exception as error:
+                self._failures.failed(error)
+            else:
+                self._failures.succeeded()
 
-    def look(self, t: float) -> None:
-        """Take in what was counted up to now."""
+    def look(self, wall: float, steady: float) -> None:
+        """Take in what was counted up to now.
+
+        Args:
+            wall: now, in unix seconds.
+            steady: now, in seconds of the clock that nobody sets.
+        """
+        self._set_clock(wall - steady)
         if self._folder is None:
             return
-        snapshots = list(snapshot.read_all(self._folder, self._since))
+        snapshots, unread = snapshot.read_all(self._folder)
+        self._complaints.about(unread)
         counted = counts.together(snapshots)
         if counted is None:
             return
-        newest = max(snapshots, key=lambda each: each.t)
-        self._unchanged = self._unchanged + 1 if newest.t == self._newest else 0
-        self._newest = newest.t
+        newest = max(snapshots, key=lambda each: each.at)
+        self._unchanged = self._unchanged + 1 if newest.at == self._newest else 0
+        self._newest = newest.at
         if self._unchanged == 1:  # late rather than idle, as likely as not: what it counts comes with the next look
             return
         state = newest.state
         with self._lock:
             before = self._totals[-1] if self._totals else None
-            self._points.append(point(t, counted.since(before), state))
+            self._points.append(point(steady + self._clock, counted.since(before), state))
             self._totals.append(counted)
             self._state = state
+
+    def _set_clock(self, clock: float) -> None:
+        """Follow a wall clock that was set, with all points: they stay in order, and as far apart as they were."""
+        with self._lock:
+            if abs(jump := clock - self._clock) <= JUMP:
+                return
+            self._clock = clock
+            for each in self._points:
+                each["t"] = round(each["t"] + jump, 3)
 
     @property
     def state(self) -> dict[str, Any] | None:
@@ -82,11 +106,13 @@ class Stats:
         return self._state
 
     def body(self, state: dict[str, Any], since: float = 0.0) -> dict[str, Any]:
-        """The answer, with the points later than `since` (unix seconds)."""
+        """The answer, with the points later than `since` (unix seconds); all of them if that is yet to come, as for
+        somebody who asked before the clock was set back."""
         with self._lock:
-            points = [each for each in self._points if each["t"] > since]
+            now = time.monotonic() + self._clock
+            points = [dict(each) for each in self._points if each["t"] > since or since > now + JUMP]
             totals = list(self._totals)
-        answer: dict[str, Any] = {"t": time.time(), "config": state, "points": points, "missing": None}
+        answer: dict[str, Any] = {"t": round(now, 3), "config": state, "points": points, "missing": None}
         if not totals:
             why = "no statistics: start the server with --enable-metrics" if self._folder is None else "nothing yet"
             return {

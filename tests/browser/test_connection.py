@@ -54,6 +54,24 @@ def test_a_clock_set_back_does_not_stop_the_page(page: Page, serve: Serve) -> No
     assert page.errors() == []
 
 
+@pytest.mark.parametrize("jump", [-3600.0, -300.0, 300.0, 3600.0])
+def test_after_a_jump_of_the_clock_the_page_asks_for_all_points_anew(page: Page, serve: Serve, jump: float) -> None:
+    stub = serve(World(age=30))
+    page.until(lambda: last_since(stub) < 1e12, "a poll for what is new")
+    asked = len(stub.requests)
+    stub.world.skew = jump
+
+    def whole() -> list[int]:
+        polls = [path for _, path, _ in stub.requests[asked:]]
+        return [i for i, path in enumerate(polls) if path.endswith("/stats")]
+
+    page.until(whole, "a poll for everything")
+    page.until(lambda: abs(last_since(stub) - stub.world.now) < 5, "and then for what is new by the new clock")
+    assert len(whole()) == 1
+    assert page.state == "live"
+    assert page.errors() == []
+
+
 def last_since(stub: Stub) -> float:
     polls = [path for _, path, _ in stub.requests if "since=" in path]
     return float(polls[-1].split("since=")[1]) if polls else 1e12

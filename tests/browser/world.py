@@ -66,6 +66,7 @@ class World:
 
     def stats(self, since: float) -> dict[str, Any]:
         now = self.now
+        since = 0.0 if since > now + 1 else since  # of a clock that was ahead
         seconds = range(int(max(since + 1, now - min(self.age, 600))), int(now) + 1)
         points = [self._point(second) for second in seconds if second > since]
         busy = [point for point in map(self._point, range(int(now) - 60, int(now) + 1)) if point["steps"]]

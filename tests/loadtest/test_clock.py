@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.chaos.surroundings import SHIFTS, set_clock
+from loadtest.chaos.surroundings import SHIFTS, Numbers, set_clock, still
 
 WATCH = """
 import queue, sys, threading, time
@@ -49,3 +49,27 @@ def test_the_wall_clock_moves_and_waits_do_not(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WATCH, str(clock)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout == "held\n", done.stderr
+
+
+BEFORE = Numbers(t=5000.0, last=4999.5, steps=30, version=1, total=300, counted=300.0)
+AFTER = Numbers(t=1401.0, last=1400.5, steps=10, version=2, total=310, counted=310.0)
+
+
+def test_numbers_that_follow_a_clock_that_was_set_back() -> None:
+    assert still(BEFORE, AFTER, 2, 1401.2) == []
+
+
+@pytest.mark.parametrize(
+    ("frozen", "said"),
+    [
+        ({"last": BEFORE.last}, "no point is new"),
+        ({"steps": 0}, "no new point has steps"),
+        ({"version": 1}, "/oea/stats is at version 1, not 2"),
+        ({"total": BEFORE.total}, "the sum of steps stands still"),
+        ({"counted": BEFORE.counted}, "/metrics stands still"),
+        ({"t": 5001.0}, "/oea/stats has another time than the clock"),
+        ({"last": 5000.5}, "the newest point is of another time than the clock"),
+    ],
+)
+def test_a_number_that_does_not_is_named(frozen: dict[str, float], said: str) -> None:
+    assert said in still(BEFORE, AFTER._replace(**frozen), 2, 1401.2)  # type: ignore[arg-type]

@@ -33,5 +33,5 @@ class Replicas:
 
 def app_of(replicas: Replicas) -> FastAPI:
     app = FastAPI()
-    routes.add(app, replicas, Stats(None, 0.0), lambda endpoint: endpoint)
+    routes.add(app, replicas, Stats(None), lambda endpoint: endpoint)
     return app

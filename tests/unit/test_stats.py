@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from prometheus_client import CollectorRegistry
 
-from oea_server.observe import latency, snapshot
+from oea_server.observe import latency
 from oea_server.observe.metrics import Metrics
 from oea_server.observe.reporter import Options, Reporter
 from oea_server.observe.stats import Stats
@@ -28,32 +27,37 @@ def as_process(reporter: Reporter, pid: int, monkeypatch: pytest.MonkeyPatch) ->
     reporter.report()
 
 
+def look(stats: Stats, t: float) -> None:
+    """Look at second `t` of a clock that nobody sets."""
+    stats.look(t, t)
+
+
 def test_before_anything_was_counted(tmp_path: Path) -> None:
     for folder, missing in ((None, "--enable-metrics"), (tmp_path, "nothing yet")):
-        stats = Stats(folder, 0.0)
-        stats.look(1.0)
+        stats = Stats(folder)
+        look(stats, 1.0)
         body = stats.body(state())
         assert body["points"] == []
         assert body["total"] is None
         assert missing in body["missing"]
     inactive = {**state(), "reason": "no router can be handled", "model": {**state()["model"], "layers": 0}}
-    assert Stats(tmp_path, 0.0).body(inactive)["missing"] == "no router can be handled"
+    assert Stats(tmp_path).body(inactive)["missing"] == "no router can be handled"
 
 
 def test_seconds_and_sums(tmp_path: Path) -> None:
-    scheduler, stats = Scheduler([2, 5], ranks=2), Stats(tmp_path, 0.0)
+    scheduler, stats = Scheduler([2, 5], ranks=2), Stats(tmp_path)
     reporter = reporter_of(scheduler, tmp_path)
     reporter.report()
-    stats.look(10.0)
+    look(stats, 10.0)
     for ids in ([[0, 1], [2, 9], [2, 1]], [[4, 4], [4, 4], [4, 4]]):
         for layer in (2, 5):
             scheduler.tally.add_vanilla(layer, torch.tensor(ids), None)
     scheduler.steps, scheduler.bypassed["policy"] = [(3, 0.02), (3, 0.04)], 2
     scheduler.state = state("vanilla", 1)
     reporter.report()
-    stats.look(11.0)
-    stats.look(12.0)  # nothing new may be a snapshot that comes late
-    stats.look(13.0)
+    look(stats, 11.0)
+    look(stats, 12.0)  # nothing new may be a snapshot that comes late
+    look(stats, 13.0)
     body = stats.body(state("vanilla", 1))
     idle, busy, idle_again = body["points"]
     assert (idle["steps"], idle["unique"], idle["layers"], idle["policy"]) == (0, None, [], "oea")
@@ -89,14 +93,14 @@ def test_seconds_and_sums(tmp_path: Path) -> None:
 
 
 def test_recent_is_a_minute_and_points_are_ten(tmp_path: Path) -> None:
-    scheduler, stats = Scheduler(), Stats(tmp_path, 0.0)
+    scheduler, stats = Scheduler(), Stats(tmp_path)
     reporter = reporter_of(scheduler, tmp_path)
     for second in range(700):
         if second < 600:
             scheduler.tally.add_vanilla(0, torch.tensor([[0, 1]]), None)
             scheduler.steps = [(1, 0.01)]
         reporter.report()
-        stats.look(float(second))
+        look(stats, float(second))
     body = stats.body(state())
     assert len(body["points"]) == 600
     assert body["points"][0]["t"] == 99  # the first idle second is none: it may have been a late one
@@ -113,31 +117,23 @@ def test_replicas_add_up_and_stages_bring_their_layers(tmp_path: Path, monkeypat
         scheduler.steps, scheduler.bypassed["prefill"] = [(2, 0.01)], 1
     for pid, scheduler in enumerate((*replicas, stage)):
         as_process(reporter_of(scheduler, tmp_path, scheduler is not stage), pid, monkeypatch)
-    stats = Stats(tmp_path, 0.0)
-    stats.look(1.0)
+    stats = Stats(tmp_path)
+    look(stats, 1.0)
     body = stats.body(state())
     assert body["total"]["steps"] == body["bypassed"]["prefill"] == 2
     assert body["distribution"]["unique"] == {"4": 5}
     assert [(each["layer"], each["tokens"]) for each in body["layers"]] == [(0, 4), (1, 4), (2, 2)]
 
 
-def test_snapshots_of_an_earlier_server_are_left_alone(tmp_path: Path) -> None:
-    scheduler = Scheduler()
-    scheduler.tally.add_vanilla(0, torch.tensor([[0, 1]]), None)
-    reporter_of(scheduler, tmp_path).report()
-    assert len(list(snapshot.read_all(tmp_path, 0.0))) == 1
-    assert list(snapshot.read_all(tmp_path, time.time() + 1)) == []
-
-
 def test_shadow_and_the_latency_that_it_predicts(tmp_path: Path) -> None:
     lines = [latency.Line("moe.json", 8, 10.0, 2.0), latency.Line("moe.json", 64, 99.0, 9.0)]
-    scheduler, stats = Scheduler(num_experts=64), Stats(tmp_path, 0.0, lines)
+    scheduler, stats = Scheduler(num_experts=64), Stats(tmp_path, lines)
     logits = torch.randn(12, 64)
     served = int(route(logits, Policy.vanilla(), k=4, tally=scheduler.tally).pool.sum())
     would = int(route(logits, Policy.oea(1), k=4, tally=scheduler.shadow).pool.sum())
     scheduler.steps = [(12, 0.01)]
     reporter_of(scheduler, tmp_path).report()
-    stats.look(1.0)
+    look(stats, 1.0)
     body = stats.body(state("shadow"))
     assert body["total"]["unique_experts"] == served
     prediction = body["shadow"]["total"]

@@ -1,6 +1,7 @@
 const SPAN = 600;
 const WINDOWS = [60, 120, 210, 330, 450, SPAN];
 const RECENT = 60;
+const JUMP = 2; // seconds by which the server's clock may part from this page's steady one before it was set
 export const GAP = 5; // seconds without a point that a busy server may take; longer, and it was away
 const MEANS = ["batch", "step_ms", "unique", "vanilla", "busiest", "vanilla_busiest", "mass_kept", "shadow_unique", "shadow_busiest", "shadow_mass_kept"];
 
@@ -8,17 +9,26 @@ const MEANS = ["batch", "step_ms", "unique", "vanilla", "busiest", "vanilla_busi
 export class History {
   points = [];
   now = 0;
+  #heard = 0; // when `now` was, by the page's steady clock
+  #renew = false; // the server's clock was set, and with it the times of its points: ours are of the old clock
 
   get since() {
-    return this.points.at(-1)?.t ?? null;
+    return this.#renew ? null : this.#last ?? null;
   }
 
-  take(stats) {
-    this.now = stats.t;
-    // A clock that was set back would leave points in the future, after which nothing is ever new.
-    this.points = this.points.filter((point) => point.t > this.now - SPAN && point.t <= this.now + 2);
-    const last = this.since ?? -Infinity;
+  take(stats, heard = performance.now() / 1000) {
+    const parted = stats.t - this.now - (heard - this.#heard);
+    if (this.#renew) this.points = [];
+    this.#renew = !this.#renew && this.points.length > 0 && Math.abs(parted) > JUMP;
+    [this.now, this.#heard] = [stats.t, heard];
+    // Points in the future would be the last for long: nothing would be new.
+    this.points = this.points.filter((point) => point.t > this.now - SPAN && point.t <= this.now + JUMP);
+    const last = this.#last ?? -Infinity;
     this.points.push(...stats.points.filter((point) => point.t > Math.max(last, this.now - SPAN)));
+  }
+
+  get #last() {
+    return this.points.at(-1)?.t;
   }
 
   /** [from, to] of the time axes: the shortest window that shows everything there is. */

@@ -184,16 +184,16 @@ def test_a_family_is_found_by_its_model_type_where_no_architecture_is_named() ->
     assert all(architectures.ARCHITECTURES[name] for name in architectures.ARCHITECTURES)
 
 
-def test_the_demo_is_judged_where_no_model_is_named() -> None:
+def test_the_demo_is_judged_where_no_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="k0=9 guarantees 9 experts, above the model's top-k 8"):
         serve.check(["--oea-k0", "9"])
-    assert serve.check(["--oea-k0", "9", "--config", "sglang.yaml"])  # it names a model, perhaps another
+    (tmp_path / "c.yaml").write_text("model: another/model")
+    assert serve.check(["--oea-k0", "9", "--config", str(tmp_path / "c.yaml")])
 
 
 def test_what_sglang_is_given_names_everything() -> None:
     positional = serve.command(serve.check(["no/such/model", "--tp", "2"]))
     assert positional == ["--model-path", "no/such/model", "--tp", "2", "--enable-metrics"]
-    assert "--model-path" not in serve.command(serve.check(["--config", "sglang.yaml"]))
 
 
 def written(folder: Path, fields: dict[str, Any]) -> None:

@@ -5,12 +5,16 @@ Seam: BEFORE `ServerArgs.check_server_args`. `oea-server doctor` asks for the sa
 
 from __future__ import annotations
 
+import logging
+import os
 from typing import Any, NamedTuple
 
 from oea_server.engine import conflicts, locks, model_card, proxies, runtime
 from oea_server.engine.refuse import refuse
 from oea_server.observe import latency
 from oea_server.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 
 class Verdict(NamedTuple):
@@ -42,6 +46,15 @@ def before_check_server_args(self: Any, *args: Any, **kwargs: Any) -> None:
     proxies.spare(self)
     if found := judge(runtime.current.settings, self).problems:
         refuse(*found)
+    if not any(name in os.environ for name in runtime.current.settings.environment()):
+        logger.warning(UNASKED, runtime.current.settings.policy)
+
+
+UNASKED = (
+    "OEA: oea-server is installed in this environment, so this SGLang server routes by policy %s, though nobody asked. "
+    "To leave SGLang as it is: OEA_POLICY=vanilla, or pip uninstall oea-server. To ask for it: OEA_POLICY=oea"
+)
+"""Said to who starts SGLang by itself, without any knob of ours."""
 
 
 def judge(settings: Settings, server_args: Any) -> Verdict:

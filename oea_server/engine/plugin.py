@@ -125,7 +125,10 @@ patched = False
 
 def activate() -> None:
     """Called by SGLang in each of its processes, before it applies hooks."""
+    from oea_server.engine import hangup
+
     try:
+        hangup.drain() if is_launcher() and not in_http_worker else hangup.ignore()
         if needs_seams():
             install()
     except Exception as error:

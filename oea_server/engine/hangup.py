@@ -1,0 +1,30 @@
+"""A closed terminal ends the server as SIGTERM does: what is being answered is answered to its end.
+
+The terminal sends SIGHUP to every process of its group. Whoever serves HTTP drains; the others, without
+which it could not, wait for it to end them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+
+def drain() -> None:
+    """Have SIGHUP do in this process what SIGTERM does."""
+    _handle(lambda number, frame: os.kill(os.getpid(), signal.SIGTERM))
+
+
+def ignore() -> None:
+    """Have this process leave SIGHUP to the one that serves HTTP."""
+    _handle(signal.SIG_IGN)
+
+
+def _handle(handler: signal.Handlers | Callable[[int, Any], None]) -> None:
+    """Unless somebody has decided otherwise: nohup, or an app around SGLang."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, handler)

@@ -55,12 +55,6 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     422: refusal("not a change of knobs; nothing changed"),
     504: refusal("the schedulers did not answer in time; the change may still be applied, or says that it is not"),
 }
-IF_MATCH = {
-    "name": "If-Match",
-    "in": "header",
-    "schema": {"type": "string"},
-    "description": "the ETag of what was read: refused with 412 if somebody changed the knobs since",
-}
 CHANGE_BODY = {
     "requestBody": {"required": True, "content": {"application/json": {"schema": change.Change.model_json_schema()}}}
 }
@@ -98,10 +92,13 @@ def add(app: FastAPI, schedulers: Schedulers, stats: Stats, admin: Callable[[End
         state = (await schedulers.states())[0]
         return answer(shown(state), version=state["version"])
 
-    @app.put(CONFIG, tags=TAGS, responses=REFUSALS, openapi_extra={**CHANGE_BODY, "parameters": [IF_MATCH]})
+    @app.put(CONFIG, tags=TAGS, responses=REFUSALS, openapi_extra=CHANGE_BODY)
     @admin
     async def change_config(request: Request) -> JSONResponse:
-        """Change any of the knobs, on all ranks at once, between two steps. Lasts until the server restarts."""
+        """Change any of the knobs, on all ranks at once, between two steps. Lasts until the server restarts.
+
+        With the ETag of what was read in `If-Match`, it is refused where somebody changed the knobs since.
+        """
         client = peer.name(request.scope)
         try:
             asked = change.parse(await body.read(request))  # not in turn: a body may come slowly, or never

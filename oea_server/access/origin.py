@@ -71,6 +71,14 @@ FORWARDED = (b"x-forwarded-for", b"x-real-ip", b"forwarded")
 """Headers in which proxies say for whom they speak. The last one's grammar is its own: it passes for nobody."""
 
 
+def printable(name: bytes, value: bytes) -> bytes:
+    """A header's value, with what no address has in it taken out of a claim: it goes into logs as it is."""
+    return NO_ADDRESS.sub(b"?", value) if name.lower() in FORWARDED else value
+
+
+NO_ADDRESS = re.compile(rb"[^0-9A-Za-z.:,;=\[\]\"/ _-]")
+
+
 def _local(address: str, own: str | None) -> bool:
     ip = _ip(address)
     return ip is not None and (ip.is_loopback or (own is not None and ip == _ip(own)))

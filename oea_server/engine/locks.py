@@ -147,6 +147,7 @@ def around_decide_request_auth(original: Any, *, path: str, authorization_header
 
 
 def before_proxy_headers(self: Any, scope: Any, *args: Any, **kwargs: Any) -> None:
-    """Keep the peer, before what a header claims takes its place."""
+    """Keep the peer, before what a header claims takes its place, in uvicorn's log as well."""
     if "client" in scope:
         scope[origin.PEER] = scope["client"]
+        scope["headers"] = [(name, origin.printable(name, value)) for name, value in scope["headers"]]

@@ -201,3 +201,12 @@ def test_hosts_are_names_or_addresses(host: str, odd: bool) -> None:
     assert origin.odd_host({"type": "http", "headers": [(b"Host", host.encode("latin-1"))]}) == odd
     assert origin.odd_host({"type": "http", "headers": [(b"host", b"x"), (b"host", b"x")]})
     assert not origin.odd_host({"type": "http", "headers": []})
+
+
+def test_a_claim_cannot_write_a_line_of_a_log() -> None:
+    claim = b"evil) changed k0\x85OEA: 1.2.3.4\x1b[31m"
+    shown = origin.printable(b"X-Forwarded-For", claim)
+    assert shown == b"evil? changed k0?OEA: 1.2.3.4?[31m"
+    assert not origin.from_this_machine(scope(x_forwarded_for=shown.decode()))
+    assert origin.printable(b"x-forwarded-for", b"[::1]:80, 10.0.0.1") == b"[::1]:80, 10.0.0.1"
+    assert origin.printable(b"authorization", claim) == claim

@@ -11,13 +11,9 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from oea_server.engine import guard, plugin, runtime
+from oea_server.engine import guard, plugin, runtime, warmup
 from oea_server.engine.runtime import Runtime
 from oea_server.engine.step import Step
-from oea_server.engine.warmup import WARMUP_PREFIX
-
-HEALTH_CHECK_PREFIX = "HEALTH_CHECK"
-"""`sglang.srt.constants.HEALTH_CHECK_RID_PREFIX`."""
 
 
 def around_forward(original: Callable[..., Any], self: Any, forward_batch: Any, *args: Any, **kwargs: Any) -> Any:
@@ -63,4 +59,4 @@ def kind_of(mode: Any) -> str:
 
 def is_traffic(request_ids: Iterable[str]) -> bool:
     """Whether any request of the batch is a user's: not a health check, not the server's warm-up."""
-    return any(not rid.startswith((HEALTH_CHECK_PREFIX, WARMUP_PREFIX)) for rid in request_ids)
+    return any(not rid.startswith(warmup.OWN) for rid in request_ids)

@@ -197,3 +197,20 @@ def test_who_serves_http_is_not_told_by_having_a_parent(
     monkeypatch.setattr(multiprocessing, "current_process", lambda: SimpleNamespace(_target=target))
     monkeypatch.setattr(multiprocessing, "parent_process", SimpleNamespace)
     assert plugin.is_launcher() == serves
+
+
+def _asked(path: str, root_path: str = "") -> SimpleNamespace:
+    return SimpleNamespace(scope={"path": root_path + path, "root_path": root_path})
+
+
+@pytest.mark.parametrize("rid", ["OEA_WARMUP", "OEA_WARMUP_1", "HEALTH_CHECK_1", ["mine", "HEALTH_CHECK"]])
+@pytest.mark.parametrize("status", ["Starting", "Up"])
+def test_nobody_names_a_request_as_the_server_names_its_own(rid: Any, status: str) -> None:
+    manager = SimpleNamespace(server_status=SimpleNamespace(name=status))
+    with pytest.raises(ValueError, match="^rid: OEA_WARMUP and HEALTH_CHECK begin the ids"):
+        warmup.before_generate_request(manager, SimpleNamespace(rid=rid), _asked("/generate"))
+    for root in ("", "/pre"):
+        warmup.before_generate_request(manager, SimpleNamespace(rid=rid), _asked("/health_generate", root))
+    warmup.before_generate_request(manager, SimpleNamespace(rid=rid))  # SGLang's own, from inside
+    for theirs in ("mine", ["a", "b"], "", 5):
+        warmup.before_generate_request(manager, SimpleNamespace(rid=theirs), _asked("/generate"))

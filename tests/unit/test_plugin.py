@@ -207,7 +207,7 @@ def _asked(path: str, root_path: str = "") -> SimpleNamespace:
 @pytest.mark.parametrize("status", ["Starting", "Up"])
 def test_nobody_names_a_request_as_the_server_names_its_own(rid: Any, status: str) -> None:
     manager = SimpleNamespace(server_status=SimpleNamespace(name=status))
-    with pytest.raises(ValueError, match="^rid: OEA_WARMUP and HEALTH_CHECK begin the ids"):
+    with pytest.raises(ValueError, match=r"^rid: OEA_WARMUP and HEALTH_CHECK begin the ids"):
         warmup.before_generate_request(manager, SimpleNamespace(rid=rid), _asked("/generate"))
     for root in ("", "/pre"):
         warmup.before_generate_request(manager, SimpleNamespace(rid=rid), _asked("/health_generate", root))

@@ -181,6 +181,8 @@ def engine_facts() -> list[Fact]:
     within = sum(seam.in_patch for seam in plugin.SEAMS)
     inside = f", {within} inside the patched SGLang" if plugin.patched else ""
     facts.append(("seams", f"{len(plugin.SEAMS)} of {len(plugin.SEAMS)} hold{inside}"))
+    if left := plugin.leftover():
+        facts.append(("left", f"{left}, of an SGLang that was patched: nothing imports it; oea-server patch revert"))
     if current_platform.device_type == "cpu":
         from oea_server.engine.cpu_experts import describe
 

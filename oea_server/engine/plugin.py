@@ -7,6 +7,7 @@ quietly: this module imports nothing that can fail, and every failure ends the p
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
 import sys
 from collections.abc import Callable
@@ -189,13 +190,26 @@ def hooks() -> list[Seam]:
 
 def patched_seam() -> Any:
     """The module through which a patched SGLang calls us, None if it is as released."""
+    try:
+        for caller in CALLERS:
+            importlib.import_module(caller)
+    except ImportError as error:
+        if error.name == PATCHED:
+            end(f"SGLang is half patched (without {PATCHED}); run: oea-server patch apply")
+    calls = {caller: resolve(f"{caller}.{name}") for caller, name in CALLERS.items()}
+    if not any(calls.values()):
+        return None  # where the module is there, another installation left it: nothing imports it
     seam = resolve(PATCHED)
-    if seam is None:
-        return None
-    loose = [caller for caller, name in CALLERS.items() if resolve(f"{caller}.{name}") is not getattr(seam, name, None)]
+    loose = [caller for caller, call in calls.items() if not call or call is not getattr(seam, CALLERS[caller], None)]
     if loose or not hasattr(seam, "real_rows"):
         end(f"SGLang is half patched ({', '.join(loose) or PATCHED}); run: oea-server patch apply")
     return seam
+
+
+def leftover() -> str | None:
+    """The file of a patched SGLang that lies beside this one, which is as released; None if there is none."""
+    spec = None if patched else importlib.util.find_spec(PATCHED)
+    return spec.origin if spec else None
 
 
 def check_after(registry: Any, originals: dict[Seam, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 import typer
@@ -31,7 +32,7 @@ def apply() -> None:
         changed = installed.apply()
     except PatchError as error:
         refuse(error)
-    print(f"SGLang {installed.version}: " + (f"patched, {len(changed)} files" if changed else "was patched already"))
+    print(f"SGLang {installed.version}: " + (f"patched, {files(changed)}" if changed else "was patched already"))
 
 
 @app.command()
@@ -42,16 +43,23 @@ def revert() -> None:
         changed = installed.revert()
     except PatchError as error:
         refuse(error)
-    print(f"SGLang {installed.version}: " + (f"as released, {len(changed)} files" if changed else "was not patched"))
+    print(f"SGLang {installed.version}: " + (f"as released, {files(changed)}" if changed else "was not patched"))
 
 
 def describe(installed: Installed) -> str:
     half = [file.path.name for file in installed.files if not file.is_patched]
+    if installed.leftover:
+        left = ", ".join(file.name for file in installed.leftover)
+        return f"as released; {left} was left behind by another, nothing imports it, and patch revert deletes it"
     return {
         "patched": "patched",
         "original": "as released; oea-server patch apply would patch it",
         "half": f"half patched, without {', '.join(half)}; oea-server patch apply or revert makes it whole",
     }[installed.state]
+
+
+def files(changed: list[Path]) -> str:
+    return f"{len(changed)} file{'s' if len(changed) > 1 else ''}"
 
 
 def look() -> Installed:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from whatthepatch.exceptions import HunkApplyException
-
-from oea_server.patching import series
+from oea_server.patching import record, series
 from oea_server.patching.series import Patch
+from oea_server.patching.writing import alone, sweep, write
 
 
 class PatchError(Exception):
@@ -23,10 +20,16 @@ class PatchError(Exception):
 class File(NamedTuple):
     """One file that the series touches. A text of None is no file."""
 
+    name: str
     path: Path
     original: str | None
     patched: str | None
     is_patched: bool
+
+    @property
+    def is_added(self) -> bool:
+        """Whether no release has it."""
+        return self.original is None
 
 
 class Installed(NamedTuple):
@@ -35,21 +38,55 @@ class Installed(NamedTuple):
     version: str
     patches: list[Patch]
     files: list[File]
+    root: Path
 
     @property
     def state(self) -> str:
         """`original`, `patched`, or `half` when some files are and some are not."""
-        states = {file.is_patched for file in self.files}
-        return "half" if len(states) > 1 else "patched" if states.pop() else "original"
+        if not any(file.is_patched for file in self.files if not file.is_added):
+            return "original"  # whatever was left behind: nothing imports it
+        return "patched" if all(file.is_patched for file in self.files) else "half"
+
+    @property
+    def leftover(self) -> list[File]:
+        """What we added to an SGLang that has been replaced since by one as released."""
+        return [file for file in self.files if file.is_patched] if self.state == "original" else []
 
     def apply(self) -> list[Path]:
-        """Patch the files that are not yet. Returns those."""
-        return write({file.path: file.patched for file in self.files if not file.is_patched})
+        """Patch the files that are not yet. Returns those.
+
+        Raises:
+            PatchError: a file cannot be written; nothing was changed.
+        """
+        self._write(self.files, patched=True)
+        return [file.path for file in self.files if not file.is_patched]
 
     def revert(self) -> list[Path]:
-        """Bring the patched files back to what was released. Returns those."""
+        """Bring the patched files back to what was released. Returns those.
+
+        Raises:
+            PatchError: a file cannot be written; nothing was changed.
+        """
         # a module that others import goes after they do without it
-        return write({file.path: file.original for file in reversed(self.files) if file.is_patched})
+        self._write(reversed(self.files), patched=False)
+        return [file.path for file in self.files if file.is_patched]
+
+    def _write(self, files: Iterable[File], patched: bool) -> None:
+        wanted = {file: _bytes(file.patched if patched else file.original) for file in files}
+        contents = {file.path: content for file, content in wanted.items() if file.is_patched != patched}
+        listed = record.find(self.root, self.version)
+        try:
+            with alone(self.root / "sglang"):
+                sweep([file.path for file in self.files] + ([listed] if listed else []))
+                if listed is not None:
+                    before = listed.read_bytes()
+                    after = record.edited(before, {file.name: content for file, content in wanted.items()})
+                    # first what is to be deleted some day is listed, then it is there
+                    entry = {listed: after} if after != before else {}
+                    contents = {**entry, **contents} if patched else {**contents, **entry}
+                write(contents)
+        except OSError as error:
+            raise PatchError(f"cannot write {error.filename}: {error.strerror}; nothing was changed") from error
 
 
 def find() -> Installed:
@@ -72,76 +109,53 @@ def look(release: str, root: Path) -> Installed:
     """The same for the SGLang of a version that lies in `root`/sglang."""
     patches = series.read(release)
     if not patches:
-        raise PatchError(f"no patches for SGLang {release}; there are some for {', '.join(series.versions())}")
-    names = series.files(patches)
+        there = [root / name for name in series.added_by_any() if (root / name).is_file()]
+        raise PatchError(
+            f"no patches for SGLang {release}; there are some for {', '.join(series.versions())}"
+            + "".join(f"; {path} was left behind by another SGLang: delete it" for path in there)
+        )
+    added = series.added(patches)
     files, foreign = [], []
-    for name in names:
+    for name in series.files(patches):
         file = _look_at(patches, name, root / name)
         if file is None:
             foreign.append(name)
         else:
             files.append(file)
-    if foreign:
-        raise PatchError(
-            f"{', '.join(foreign)}: neither as released in SGLang {release} nor as we patch it; install SGLang anew"
+    problems = []
+    if changed := [name for name in foreign if name not in added]:
+        problems.append(
+            f"{', '.join(changed)}: neither as released in SGLang {release} nor as we patch it; install SGLang anew"
         )
-    return Installed(release, patches, files)
+    problems += [  # which a new installation of SGLang would leave as it is
+        f"{root / name}: not as we add it, and no release of SGLang has it; delete it, then patch apply or revert"
+        for name in foreign
+        if name in added
+    ]
+    if problems:
+        raise PatchError("; ".join(problems))
+    return Installed(release, patches, files, root)
 
 
 def _look_at(patches: list[Patch], name: str, path: Path) -> File | None:
-    text = path.read_text(encoding="utf-8") if path.is_file() else None
+    """None if the file is neither: git's names of both are in the patches."""
     try:
-        return File(path, text, series.patched(patches, name, text), False)
-    except HunkApplyException:
-        pass
-    try:
-        return File(path, series.original(patches, name, text), text, True)
-    except HunkApplyException:
-        return None
-
-
-def write(texts: Mapping[Path, str | None]) -> list[Path]:
-    """Give files new texts, in this order: all of them, or none if one cannot be written.
-
-    Raises:
-        PatchError: a folder or a file cannot be written; everything is as it was.
-    """
-    before = {path: path.read_bytes() if path.exists() else None for path in texts}
-    ready: dict[Path, str | None] = {}
-    try:
-        for path, text in texts.items():
-            ready[path] = None if text is None else _beside(path, text.encode())
-        done: list[Path] = []
-        try:
-            for path, new in ready.items():
-                _put(path, new)
-                done.append(path)
-        except OSError:
-            for path in reversed(done):
-                old = before[path]
-                _put(path, None if old is None else _beside(path, old))
-            raise
+        content = path.read_bytes() if path.is_file() else None
     except OSError as error:
-        raise PatchError(f"cannot write {error.filename}: {error.strerror}; nothing was changed") from error
-    finally:
-        for new in ready.values():
-            if new is not None:
-                Path(new).unlink(missing_ok=True)
-    return list(texts)
+        raise PatchError(f"cannot read {path}: {error.strerror}") from error
+    before, after = series.ends(patches, name)
+    if series.is_blob(content, before):
+        text = _text(content)
+        return File(name, path, text, series.patched(patches, name, text), False)
+    if series.is_blob(content, after):
+        text = _text(content)
+        return File(name, path, series.original(patches, name, text), text, True)
+    return None
 
 
-def _beside(path: Path, content: bytes) -> str:
-    """A file next to `path` with its rights, to be renamed to it."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-        os.fsync(handle)
-    os.chmod(name, path.stat().st_mode & 0o777 if path.exists() else 0o644)
-    return name
+def _text(content: bytes | None) -> str | None:
+    return None if content is None else content.decode()
 
 
-def _put(path: Path, new: str | None) -> None:
-    if new is None:
-        path.unlink()
-    else:
-        os.replace(new, path)
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else text.encode()

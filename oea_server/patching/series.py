@@ -7,6 +7,7 @@ or lies elsewhere, is a refusal.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,6 +49,29 @@ def diffs_of(text: str) -> dict[str, Diff]:
 def files(series: list[Patch]) -> list[str]:
     """The files that a series touches; one that others import stands before them."""
     return list(dict.fromkeys(file for patch in series for file in patch.diffs))
+
+
+def added(series: list[Patch]) -> set[str]:
+    """Those of them that no release has."""
+    return {name for name in files(series) if set(ends(series, name)[0]) == {"0"}}
+
+
+def added_by_any() -> list[str]:
+    """What any version's series adds."""
+    return sorted(set().union(*(added(read(version)) for version in versions())))
+
+
+def ends(series: list[Patch], file: str) -> tuple[str, str]:
+    """How git names a file's content before the series and after it, abbreviated; zeros where there is no file."""
+    headers = [patch.diffs[file].header for patch in series if file in patch.diffs]
+    return headers[0].old_version, headers[-1].new_version
+
+
+def is_blob(content: bytes | None, name: str) -> bool:
+    """Whether git names a file's content so."""
+    if content is None:
+        return set(name) == {"0"}
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest().startswith(name)
 
 
 def patched(series: list[Patch], file: str, text: str | None) -> str | None:

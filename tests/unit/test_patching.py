@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import base64
+import csv
+import hashlib
 import os
+import py_compile
+import re
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
-from importlib.util import find_spec
+from importlib.util import cache_from_source, find_spec
 from pathlib import Path
 
 import pytest
 
-from oea_server.patching import installed, series
+from oea_server.patching import record, series, writing
 from oea_server.patching.installed import PatchError, look
 
 VERSION = version("sglang")
 SERIES = series.read(VERSION)
 FILES = series.files(SERIES)
+OURS = Path(__file__).parents[2]
 NEW = "sglang/srt/layers/moe/batch_routing.py"
 
 
@@ -28,9 +36,13 @@ def package() -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
+RECORD = f"sglang-{VERSION}.dist-info/RECORD"
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """The files that the series touches, as released, with what a command needs to find them."""
+    """The files that the series touches, as released, with what a command needs to find them, and pip to list them."""
+    shutil.copytree(package().parent / f"sglang-{VERSION}.dist-info", tmp_path / f"sglang-{VERSION}.dist-info")
     for name in ["sglang/__init__.py", *FILES]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         if name != NEW:
@@ -45,7 +57,7 @@ def texts(root: Path) -> dict[str, bytes]:
 
 
 def command(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(root)}
+    environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{OURS}"}
     command = [sys.executable, "-m", "oea_server", "patch", *words]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=root)
 
@@ -72,6 +84,7 @@ def test_apply_and_revert_come_back_to_the_byte(root: Path) -> None:
     assert look(VERSION, root).state == "patched"
     after = texts(root)
     assert set(after) == set(before) | {NEW}
+    assert {name for name in before if before[name] != after[name]} == {*FILES, RECORD} - {NEW}
     assert look(VERSION, root).apply() == []
     assert texts(root) == after
     assert sorted(look(VERSION, root).revert()) == sorted(changed)
@@ -115,18 +128,206 @@ def test_half_a_patch_is_seen_and_made_whole(root: Path, way: str) -> None:
     assert texts(root) == (whole if way == "apply" else released)
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_file_that_somebody_else_changed_is_refused_and_nothing_is_touched(root: Path, name: str) -> None:
+def ended(text: str) -> str:
+    return text + "x = 1\n"
+
+
+def begun(text: str) -> str:
+    return "# changed\n" + text
+
+
+def emptied(text: str) -> str:
+    return ""
+
+
+def on_windows(text: str) -> str:
+    return text.replace("\n", "\r\n")
+
+
+def cut(text: str) -> str:
+    return text.removesuffix("\n")
+
+
+CHANGES = [ended, begun, emptied, on_windows, cut]
+
+
+@pytest.mark.parametrize("state", ["original", "patched"])
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("name", [name for name in FILES if name != NEW])
+def test_a_file_that_somebody_else_changed_is_refused_and_nothing_is_touched(
+    root: Path, name: str, change: Callable[[str], str], state: str
+) -> None:
+    if state == "patched":
+        look(VERSION, root).apply()
     path = root / name
-    path.write_text(("# changed\n" + path.read_text()) if path.exists() else "# somebody's\n")
-    before = texts(root)
-    with pytest.raises(PatchError, match="neither as released") as refused:
+    path.write_bytes(change(path.read_text()).encode())
+    with pytest.raises(PatchError, match=rf"^{re.escape(name)}: neither as released .*; install SGLang anew$"):
         look(VERSION, root)
-    assert name in str(refused.value)
-    done = command(root, "apply")
+
+
+@pytest.mark.parametrize("state", ["original", "patched"])
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_a_changed_file_of_ours_is_named_for_deletion(root: Path, change: Callable[[str], str], state: str) -> None:
+    """A new installation of SGLang would not touch it."""
+    released = texts(root)
+    look(VERSION, root).apply()
+    ours = (root / NEW).read_text()
+    if state == "original":
+        look(VERSION, root).revert()
+    (root / NEW).write_bytes(change(ours).encode())
+    with pytest.raises(PatchError, match=f"^{re.escape(str(root / NEW))}: not as we add it, .*; delete it, then"):
+        look(VERSION, root)
+    (root / NEW).unlink()
+    look(VERSION, root).revert()
+    assert texts(root) == released
+
+
+@pytest.mark.parametrize("way", ["apply", "revert", "check"])
+def test_what_is_refused_is_left_alone(root: Path, way: str) -> None:
+    look(VERSION, root).apply()
+    for name, content in ((NEW, b"\xff"), (FILES[1], b"\xff")):
+        (root / name).write_bytes(content)
+    before = texts(root)
+    done = command(root, way)
     assert done.returncode == 2
-    assert done.stderr == f"oea-server: {refused.value}\n"
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(f"oea-server: {FILES[1]}: neither as released")
+    assert str(root / NEW) in done.stderr
     assert texts(root) == before
+
+
+def test_pip_is_told_of_the_file_that_is_added(root: Path) -> None:
+    """And of what the others are now: hashes and sizes, as a wheel has them."""
+    before = listed(root)
+    look(VERSION, root).apply()
+    after = listed(root)
+    assert set(after) == set(before) | {NEW}
+    assert [name for name in before if after[name] != before[name]] == sorted(set(FILES) - {NEW})
+    for name in FILES:
+        content = (root / name).read_bytes()
+        digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
+        assert after[name] == [f"sha256={digest}", str(len(content))]
+
+
+def listed(root: Path) -> dict[str, list[str]]:
+    with (root / RECORD).open(newline="") as file:
+        return {name: rest for name, *rest in csv.reader(file)}
+
+
+@pytest.mark.parametrize("way", ["apply", "revert"])
+def test_an_earlier_patch_that_told_nobody_is_made_good(root: Path, way: str) -> None:
+    released = texts(root)
+    look(VERSION, root).apply()
+    whole = texts(root)
+    (root / RECORD).write_bytes(released[RECORD])
+    getattr(look(VERSION, root), way)()
+    assert texts(root) == (whole if way == "apply" else released)
+
+
+RECORDS = {
+    "pip's": lambda text: text.replace("\n", "\r\n"),
+    "without an end": lambda text: text.removesuffix("\n"),
+    "without hashes": lambda text: "".join(f"{line.split(',')[0]},,\n" for line in text.splitlines()),
+    "not in order": lambda text: "".join(sorted(text.splitlines(keepends=True), reverse=True)),
+    "of an editable installation": lambda text: "__editable__.sglang.pth,sha256=a,9\n",
+    "empty": lambda text: "",
+    "of names that are not UTF-8": lambda text: text + "x\udcff.py,,\n",
+}
+
+
+@pytest.mark.parametrize("which", RECORDS)
+def test_a_record_of_any_kind_comes_back_to_the_byte(root: Path, which: str) -> None:
+    text = RECORDS[which]((root / RECORD).read_bytes().decode())
+    (root / RECORD).write_bytes(text.encode(errors="surrogateescape"))
+    before = texts(root)
+    look(VERSION, root).apply()
+    names = (root / RECORD).read_bytes().split(b"\n")
+    ours = [line for line in names if line.startswith(NEW.encode())]
+    assert len(ours) == ("sglang/" in text)
+    assert all(line.endswith(b"\r") == ("\r" in text) for line in ours)
+    look(VERSION, root).revert()
+    assert texts(root) == before
+
+
+def test_a_copy_without_a_record_is_patched_all_the_same(root: Path) -> None:
+    shutil.rmtree(root / f"sglang-{VERSION}.dist-info")
+    assert record.find(root, VERSION) is None
+    look(VERSION, root).apply()
+    assert look(VERSION, root).state == "patched"
+
+
+def test_what_a_replaced_sglang_left_behind_counts_as_released(root: Path) -> None:
+    released = texts(root)
+    look(VERSION, root).apply()
+    whole, ours = texts(root), (root / NEW).read_bytes()
+    look(VERSION, root).revert()
+    (root / NEW).write_bytes(ours)
+    assert look(VERSION, root).state == "original"
+    done = command(root, "check")
+    assert done.returncode == 1
+    assert f"as released; {NEW} was left behind" in done.stdout
+    done = command(root, "revert")
+    assert done.stdout == f"SGLang {VERSION}: as released, 1 file\n"
+    assert texts(root) == released
+    (root / NEW).write_bytes(ours)
+    look(VERSION, root).apply()
+    assert texts(root) == whole
+
+
+def test_under_a_version_without_patches_the_file_to_delete_is_named(root: Path) -> None:
+    (root / NEW).write_text("whatever another release adds\n")
+    with pytest.raises(PatchError, match=f"; {re.escape(str(root / NEW))} was left behind .*: delete it$"):
+        look("0.5.24", root)
+
+
+@pytest.mark.parametrize("way", ["apply", "revert"])
+@pytest.mark.parametrize("at", range(len(FILES) + 1))
+def test_what_a_killed_one_leaves_is_swept(root: Path, way: str, at: int) -> None:
+    """A process that is killed before its first, second ... renaming, and then what it was about to do again."""
+    released = texts(root)
+    look(VERSION, root).apply()
+    whole = texts(root)
+    if way == "apply":
+        look(VERSION, root).revert()
+    script = f"""
+import os, signal
+from pathlib import Path
+from oea_server.patching import writing
+from oea_server.patching.installed import look
+put, times = writing._put, []
+def dying(path, new):
+    times.append(path)
+    if len(times) == {at + 1}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    put(path, new)
+writing._put = dying
+look({VERSION!r}, Path({str(root)!r})).{way}()
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
+    assert set(texts(root)) - set(whole)
+    for again in (way, "revert"):
+        getattr(look(VERSION, root), again)()
+        assert texts(root) == (whole if again == "apply" else released)
+
+
+def test_only_scratch_files_of_ours_are_swept(root: Path) -> None:
+    for name in (".topk.py.swp", ".topk.py.abcdefgh.bak", ".other.py.abcdefgh"):
+        (root / FILES[1]).with_name(name).write_text("somebody's\n")
+    (root / FILES[1]).with_name(".topk.py.abcd_123").write_text("ours\n")
+    before = set(texts(root))
+    look(VERSION, root).revert()
+    assert before - set(texts(root)) == {str(Path(FILES[1]).with_name(".topk.py.abcd_123"))}
+
+
+def test_what_python_compiled_of_our_file_goes_with_it(root: Path) -> None:
+    """Uninstalling would leave it, and its folder."""
+    look(VERSION, root).apply()
+    compiled = Path(cache_from_source(str(root / NEW)))
+    py_compile.compile(str(root / NEW), doraise=True)
+    assert compiled.exists()
+    look(VERSION, root).revert()
+    assert not compiled.exists()
 
 
 @pytest.mark.parametrize("release", ["0.5.16", "0.5.24", "0.5.23.post1"])
@@ -136,14 +337,14 @@ def test_a_version_without_patches_is_refused(root: Path, release: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["apply", "revert"])
-@pytest.mark.parametrize("at", range(len(FILES)))
+@pytest.mark.parametrize("at", range(len(FILES) + 1))
 def test_a_disk_that_fails_in_between_leaves_everything_as_it_was(
     root: Path, way: str, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if way == "revert":
         look(VERSION, root).apply()
     before = texts(root)
-    put, times = installed._put, 0
+    put, times = writing._put, 0
 
     def failing(path: Path, new: str | None) -> None:
         nonlocal times
@@ -152,7 +353,7 @@ def test_a_disk_that_fails_in_between_leaves_everything_as_it_was(
             raise OSError(28, "No space left on device", str(path))
         put(path, new)
 
-    monkeypatch.setattr(installed, "_put", failing)
+    monkeypatch.setattr(writing, "_put", failing)
     with pytest.raises(PatchError, match="No space left on device; nothing was changed"):
         getattr(look(VERSION, root), way)()
     assert texts(root) == before

@@ -202,7 +202,7 @@ def _keep(record: dict[str, Any], folder: Path, name: str, page: str | None = No
     paths[0].write_text(json.dumps(record, indent=1) + "\n")
     if page is not None:
         paths.append(folder / f"{name}.md")
-        paths[1].write_text(page)
+        paths[1].write_text(page, encoding="utf-8")
     print("kept: " + ", ".join(map(str, paths)))
     return paths
 

@@ -34,9 +34,9 @@ def save(record: Record, folder: Path, name: str) -> list[Path]:
     paths = [folder / f"{name}.{suffix}" for suffix in ("json", "csv", "md", "html")]
     paths[0].write_text(json.dumps(record, indent=1) + "\n")
     record = json.loads(paths[0].read_text())  # what is shown is what was kept
-    paths[1].write_text(lines(record["blocks"]))
-    paths[2].write_text(markdown(record))
-    paths[3].write_text(page(record))
+    paths[1].write_text(lines(record["blocks"]), encoding="utf-8")
+    paths[2].write_text(markdown(record), encoding="utf-8")
+    paths[3].write_text(page(record), encoding="utf-8")
     return paths
 
 

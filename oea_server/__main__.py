@@ -1,6 +1,6 @@
 """`python -m oea_server`: the same as `oea-server`."""
 
-from oea_server.cli import app
+from oea_server.cli import run
 
 if __name__ == "__main__":
-    app(prog_name="oea-server")
+    run()

@@ -12,6 +12,7 @@ from oea_server.config import app as config
 from oea_server.patching.commands import app as patch
 from oea_server.provenance import commit, version
 from oea_server.quality.commands import calibrate, evaluate
+from oea_server.terminal import forgiving
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Serve Mixture-of-Experts models faster: SGLang with OEA routing."
@@ -74,6 +75,12 @@ def main(show_version: Annotated[bool, typer.Option("--version", help="Print ver
     if show_version:
         print(f"oea-server {version('oea-server')} (commit {commit()}, sglang {version('sglang')})")
         raise typer.Exit
+
+
+def run() -> None:
+    """The command `oea-server`."""
+    with forgiving():
+        app(prog_name="oea-server")
 
 
 def _print_flags(command: str, what: str) -> None:

@@ -77,7 +77,7 @@ def save(record: Record, folder: Path, name: str) -> list[Path]:
     paths = [folder / f"{name}.json", folder / f"{name}.md", folder / f"{name}.png"]
     paths[0].write_text(json.dumps(record, indent=1) + "\n")
     record = json.loads(paths[0].read_text())  # what is shown is what was kept
-    paths[1].write_text(markdown(record))
+    paths[1].write_text(markdown(record), encoding="utf-8")
     if find_spec("matplotlib") is None:
         return paths[:2]
     from oea_server.bench.plot import draw

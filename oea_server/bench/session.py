@@ -63,7 +63,7 @@ def keep(
     } | measured
     name = name if kind == "correlated" else f"{name}-{kind}"
     paths = record.save(complete, folder or record.default_folder(device), name)
-    print(paths[1].read_text())
+    print(paths[1].read_text(encoding="utf-8"))
     print("kept: " + ", ".join(map(str, paths)))
     if len(paths) < 3:
         print("no picture: matplotlib is not installed")

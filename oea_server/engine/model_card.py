@@ -66,7 +66,7 @@ def read_local(model_path: str, overrides: str | None = None) -> ModelCard | Non
 def local_config(model_path: str) -> Config | None:
     """A checkpoint's config.json; None where there is none or it is broken."""
     try:
-        config = json.loads((Path(model_path) / "config.json").read_text())
+        config = json.loads((Path(model_path) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None  # SGLang has better words for a broken file
     return config if isinstance(config, dict) else None

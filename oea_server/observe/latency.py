@@ -27,7 +27,7 @@ def read(path: str) -> list[Line]:
         ValueError: one line; the file is not there or holds none.
     """
     try:
-        fits = json.loads(Path(path).read_text())["fits"]
+        fits = json.loads(Path(path).read_text(encoding="utf-8"))["fits"]
         lines = [
             Line(Path(path).name, fit["batch"], fit["intercept_us"], fit["slope_us"])
             for fit in fits
@@ -35,7 +35,7 @@ def read(path: str) -> list[Line]:
         ]
     except OSError as error:
         raise ValueError(f"latency_line={path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError(f"latency_line={path}: not a moe-*.json of 'oea-server bench moe'") from None
     if not lines:
         raise ValueError(f"latency_line={path}: it fitted no line; run 'oea-server bench moe' with more policies")

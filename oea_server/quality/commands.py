@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from oea_server.bench import options
+from oea_server.oneline import oneline
 
 GRID = ";".join(
     [
@@ -19,6 +21,10 @@ GRID = ";".join(
     ]
 )
 """The paper's picture."""
+
+NO_RECORD = (LookupError, TypeError, AttributeError, ArithmeticError, StopIteration, RecursionError)
+NO_RECORD += (json.JSONDecodeError, UnicodeDecodeError)
+"""What comes of reading one out of something else."""
 
 
 Model = Annotated[
@@ -90,7 +96,7 @@ def evaluate(
     try:
         method(model, text, Wanted(arms, batches, parts, count, size, order, number), line, folder, name)
     except (ValueError, RuntimeError, OSError) as error:
-        _end(str(error).splitlines()[0])
+        _end((str(error).splitlines() or [type(error).__name__])[0])
 
 
 def calibrate(
@@ -106,21 +112,19 @@ def calibrate(
     k: Annotated[str, typer.Option("--k", metavar="K", help="the model's experts per token")] = "8",
 ) -> None:
     """Turn an evaluation into a schedule: at each batch size the smallest k0 within a budget of quality."""
-    import json
-
     from oea_server.observe import latency as lines
     from oea_server.quality import calibrate as method
 
     try:
         top = options.number("--k", k, 1, options.MAX_EXPERTS)
-        content = json.loads(record.read_text())
+        content = json.loads(record.read_text(encoding="utf-8"))
         allowed = method.budget(budget, content)
         choices = method.choose(content, allowed, top, lines.read(latency) if latency else ())
         method.save(out, content, choices, allowed, top)
     except OSError as error:
-        _end(f"{error.filename}: {error.strerror}")
-    except (KeyError, TypeError, json.JSONDecodeError):
-        _end(f"{record}: is not a record of 'oea-server eval'")
+        _end(f"{oneline(str(error.filename))}: {error.strerror}")
+    except NO_RECORD:
+        _end(f"{oneline(str(record))}: is not a record of 'oea-server eval'")
     except ValueError as error:
         _end(str(error))
     print(method.shown(choices))

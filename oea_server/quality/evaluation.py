@@ -15,6 +15,7 @@ from oea_server.bench import record, timing
 from oea_server.demo import shipped
 from oea_server.quality import grid, report, text
 from oea_server.quality.arms import Arm, check
+from oea_server.quality.documents import documents
 from oea_server.quality.routed import Routers, routers
 from oea_server.routing.fastest import way
 
@@ -44,6 +45,7 @@ def evaluate(
         OSError: one of them cannot be read.
     """
     path, source = model or str(shipped.MODEL), source or shipped.HELD_OUT
+    documents(source)  # whatever is wrong with it, before minutes of loading
     fits(wanted, routers_of(path))
     device = timing.pick_device()
     network, tokenizer = load(path, device)
@@ -74,7 +76,7 @@ def evaluate(
     kept.write_text(json.dumps(complete, indent=1) + "\n")
     result: dict[str, Any] = json.loads(kept.read_text())  # what is shown is what was kept
     page = report.markdown(result)
-    (folder / f"{name}.md").write_text(page)
+    (folder / f"{name}.md").write_text(page, encoding="utf-8")
     if find_spec("matplotlib") is not None:
         from oea_server.quality import picture
 

@@ -83,8 +83,12 @@ def read(kept: Path, about: dict[str, Any]) -> dict[Key, Measured]:
     """
     if not kept.exists() or not kept.stat().st_size:
         return {}
-    first, *rest = kept.read_text().splitlines()
-    if json.loads(first) != json.loads(json.dumps(about)):
+    first, *rest = kept.read_bytes().decode(errors="replace").split("\n")
+    try:
+        same = json.loads(first) == json.loads(json.dumps(about))
+    except ValueError:
+        same = False
+    if not same:
         raise OtherRunError(f"{kept} is of another run (model, text, seed or ranks differ): move it away")
     found = {}
     for text in rest:

@@ -15,6 +15,7 @@ from oea_server.demo import shipped
 from oea_server.demo.server import Server
 from oea_server.quality import served, stats, text
 from oea_server.quality.arms import Arm
+from oea_server.quality.documents import documents
 from oea_server.quality.evaluation import Wanted, described, fits, load, routers_of
 from oea_server.quality.measure import Judge
 from oea_server.quality.routed import routers
@@ -32,6 +33,7 @@ def evaluate(
         RuntimeError: the server did not start.
     """
     path, source = model or str(shipped.MODEL), source or shipped.HELD_OUT
+    documents(source)  # whatever is wrong with it, before minutes of loading
     shape = routers_of(path)
     fits(wanted, shape)
     knobs = {arm.label: knobs_of(arm) for arm in wanted.arms}
@@ -78,7 +80,7 @@ def evaluate(
     kept = folder / f"{name}.json"
     kept.write_text(json.dumps(result, indent=1) + "\n")
     page = markdown(json.loads(kept.read_text()))
-    kept.with_suffix(".md").write_text(page)
+    kept.with_suffix(".md").write_text(page, encoding="utf-8")
     print(f"{page}\nkept: {kept}, and .md beside it")
     return result
 

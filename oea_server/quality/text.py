@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
+
+from oea_server.quality.documents import documents
 
 Order = Literal["mixed", "document"]
 """Batches of sequences from anywhere, or each from one document."""
@@ -34,15 +35,14 @@ def load(path: Path, tokenizer: Any, length: int, count: int, order: Order, seed
         count: sequences; the first so many of the order.
 
     Raises:
-        ValueError: the text has fewer.
+        ValueError: the text cannot be read, or has fewer.
     """
-    data = path.read_bytes()
     found: dict[str, list[list[int]]] = {}
-    for name, text in documents(path.name, data.decode()):
+    for name, text in documents(path):
         ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         windows = [ids[at : at + length + 1] for at in range(0, len(ids) - length, length + 1)]
         if windows:
-            found[name] = windows
+            found.setdefault(name, []).extend(windows)
     rows = [(name, window) for name, windows in found.items() for window in windows]
     dice = random.Random(seed)
     if order == "mixed":
@@ -51,12 +51,4 @@ def load(path: Path, tokenizer: Any, length: int, count: int, order: Order, seed
         raise ValueError(f"{path.name} has {len(rows)} sequences of {length + 1} tokens, fewer than {count}")
     rows = rows[:count]
     ids = torch.tensor([window for _, window in rows])
-    return Sequences(ids, [name for name, _ in rows], hashlib.sha256(data).hexdigest())
-
-
-def documents(name: str, text: str) -> list[tuple[str, str]]:
-    """Names and texts of a file's documents."""
-    if not name.endswith(".jsonl"):
-        return [(name, text)]
-    lines = [json.loads(line) for line in text.splitlines()]
-    return [(line["name"], line["text"]) for line in lines]
+    return Sequences(ids, [name for name, _ in rows], hashlib.sha256(path.read_bytes()).hexdigest())

@@ -115,11 +115,11 @@ def calibrated(path: str, k: int | None) -> Schedule:
 def _content(path: str) -> tuple[Schedule, int]:
     """The schedule in a file, and the top k of the models that it is for."""
     try:
-        content = json.loads(Path(path).read_text())
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
         return Schedule.of(str(content["k0"])), int(content["k"])
     except OSError as error:
         raise ValueError(f"schedule={path}: {error.strerror}") from None
-    except (KeyError, TypeError, json.JSONDecodeError):
+    except (KeyError, TypeError, OverflowError, RecursionError, UnicodeDecodeError, json.JSONDecodeError):
         raise ValueError(f"schedule={path}: not a file of 'oea-server calibrate'") from None
     except ValueError as error:
         raise ValueError(f"schedule={path}: {error}") from None

@@ -1,7 +1,8 @@
 """Which code runs the experts of our CPU platform, and the seam that puts it there.
 
 Seams: `UnquantizedFusedMoEMethod.register_oot_forward`, SGLang's own way for a platform to bring an
-operator, and its `process_weights_after_loading`, where weights are complete and nothing runs yet.
+operator, its `create_weights`, and its `process_weights_after_loading`, where weights are complete
+and nothing runs yet.
 SGLang's native version fails on id -1, with which the standard dispatcher marks experts of other
 ranks.
 """
@@ -14,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from oea_server.engine import cpu_zentorch
+from oea_server.engine import cpu_unfilled, cpu_zentorch, guard
 from oea_server.engine.cpu_loop import run_experts
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,15 @@ def open_layer(layer: Any, experts_move: bool) -> Experts:
     w13, w2 = layer.w13_weight.data, layer.w2_weight.data
     if experts_move:
         return by_loop(w13, w2, "--enable-eplb moves experts, which zentorch re-orders")
-    return open_experts(w13, w2)
+    try:
+        return open_experts(w13, w2)
+    except RuntimeError:
+        odd = cpu_unfilled.not_finite(w13, w2)
+        if not odd:
+            raise
+        whose = f"expert {odd[0]}" + (f" and {len(odd) - 1} more" if len(odd) > 1 else "")
+        why = f"layer {getattr(layer, 'layer_id', 0)}: the weights of {whose} hold NaN or infinity"
+        guard.end(why, verb="refusing to start")
 
 
 def moves_experts() -> bool:
@@ -122,10 +131,18 @@ def install(dispatch_key: str) -> None:
     from sglang.srt.layers.quantization.unquant import UnquantizedFusedMoEMethod as Method
 
     Method.register_oot_forward(Method, forward, dispatch_key)
-    original = Method.process_weights_after_loading
+    creates, processes = Method.create_weights, Method.process_weights_after_loading
+
+    def create_weights(self: Any, layer: Any, *args: Any, **kwargs: Any) -> None:
+        creates(self, layer, *args, **kwargs)
+        cpu_unfilled.mark(layer)
 
     def process_weights_after_loading(self: Any, layer: Any) -> None:
-        original(self, layer)
+        is_first = not hasattr(layer, "oea_experts") and cpu_unfilled.fills_first()
+        if is_first and (problem := cpu_unfilled.problem(layer)):
+            guard.end(problem, verb="refusing to start")
+        processes(self, layer)
         after_loading(layer, moves_experts())
 
+    Method.create_weights = create_weights
     Method.process_weights_after_loading = process_weights_after_loading

@@ -60,10 +60,11 @@ class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
         return "eager"
 
     def init_backend(self) -> None:
-        from oea_server.engine import cpu_attention, cpu_experts
+        from oea_server.engine import cpu_attention, cpu_experts, cpu_kernels
 
         cpu_experts.install(self.get_dispatch_key_name())
         cpu_attention.install()
+        cpu_kernels.install()
         allocate_unpinned()
 
 

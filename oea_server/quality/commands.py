@@ -22,8 +22,10 @@ GRID = ";".join(
 )
 """The paper's picture."""
 
-NO_RECORD = (LookupError, TypeError, AttributeError, ArithmeticError, StopIteration, RecursionError)
-NO_RECORD += (json.JSONDecodeError, UnicodeDecodeError)
+NO_RECORD = (
+    *(LookupError, TypeError, AttributeError, ArithmeticError, StopIteration, RecursionError),
+    *(json.JSONDecodeError, UnicodeDecodeError),
+)
 """What comes of reading one out of something else."""
 
 

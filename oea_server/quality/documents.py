@@ -28,8 +28,8 @@ def documents(path: Path) -> list[Document]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{where}, line {line}: not UTF-8 (byte 0x{data[error.start]:02x})") from None
+        number = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{where}, line {number}: not UTF-8 (byte 0x{data[error.start]:02x})") from None
     if not text.strip():
         raise ValueError(f"{where}: is empty")
     if path.suffix.lower() != ".jsonl":

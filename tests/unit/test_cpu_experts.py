@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from oea_server.engine import cpu_experts, cpu_zentorch
+from oea_server.engine import cpu_experts, cpu_unfilled, cpu_zentorch, guard
 from oea_server.engine.cpu_experts import Experts, after_loading, by_loop, open_experts
 
 Open = Callable[[torch.Tensor, torch.Tensor], Experts]
@@ -211,3 +211,89 @@ def test_a_layer_opened_where_another_has_gone_while_a_third_lives() -> None:
         expected = slow(x, *kept, weights, ids)
         assert (ours - expected).norm() <= 1e-5 * expected.norm()
     assert lives.run(x, weights, ids).shape == x.shape
+
+
+class EndedError(Exception):
+    """In place of the end of the process."""
+
+
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(line: str, verb: str) -> None:
+        raise EndedError(f"{verb}: {line}")
+
+    monkeypatch.setattr(guard, "end", end)
+
+
+def loaded(experts: int, *missing: tuple[int, str]) -> Any:
+    """A layer as SGLang allocates it, and then loads it but for some experts' matrices."""
+    inner, hidden = 24, 32
+    layer = SimpleNamespace(
+        layer_id=3,
+        w13_weight=torch.nn.Parameter(torch.full((experts, 2 * inner, hidden), 0.5).bfloat16(), requires_grad=False),
+        w2_weight=torch.nn.Parameter(torch.full((experts, hidden, inner), 0.5).bfloat16(), requires_grad=False),
+        moe_runner_config=SimpleNamespace(activation="silu", apply_router_weight_on_input=False),
+    )
+    cpu_unfilled.mark(layer)
+    for expert in range(experts):
+        parts = {
+            "gate": layer.w13_weight.data[expert, :inner],
+            "up": layer.w13_weight.data[expert, inner:],
+            "down": layer.w2_weight.data[expert],
+        }
+        for name, part in parts.items():
+            if (expert, name) not in missing:
+                part.copy_(torch.randn(part.shape) / 8)
+    return layer
+
+
+def test_a_layer_that_was_loaded_is_no_problem() -> None:
+    layer = loaded(4)
+    assert cpu_unfilled.problem(layer) is None
+    assert torch.isfinite(layer.w13_weight).all()
+    assert torch.isfinite(layer.w2_weight).all()
+
+
+@pytest.mark.parametrize("missing", [[(2, "gate")], [(0, "up")], [(3, "down")], [(1, "gate"), (2, "down")]])
+def test_what_loading_left_out_is_said(missing: list[tuple[int, str]]) -> None:
+    problem = cpu_unfilled.problem(loaded(4, *missing))
+    assert problem is not None
+    assert problem.startswith(f"layer 3: the checkpoint has no weights for {len(missing)} of its 4 experts; ")
+    assert "mlp_only_layers" in problem
+
+
+@pytest.mark.usefixtures("ended")
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_named(value: float) -> None:
+    if why := cpu_zentorch.problem():
+        pytest.skip(why)
+    layer = loaded(4)
+    layer.w2_weight.data[1:3, 5, 7] = value
+    with pytest.raises(
+        EndedError, match=r"^refusing to start: layer 3: the weights of expert 1 and 1 more hold NaN or "
+    ):
+        cpu_experts.open_layer(layer, experts_move=False)
+
+
+@pytest.mark.usefixtures("ended")
+@pytest.mark.parametrize(("format", "is_refused"), [("auto", True), ("safetensors", True), ("sharded_state", False)])
+def test_the_seam_sees_it_before_anything_runs(format: str, is_refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some loaders fill a layer after it is processed."""
+    import sglang.srt.runtime_context
+    from sglang.srt.layers.quantization.unquant import UnquantizedFusedMoEMethod as Method
+
+    seen = []
+    for name in ("create_weights", "process_weights_after_loading", "register_oot_forward"):
+        monkeypatch.setattr(Method, name, lambda *args, name=name: seen.append(name))
+    arguments = SimpleNamespace(load_format=format, enable_eplb=False)
+    monkeypatch.setattr(sglang.srt.runtime_context, "get_server_args", lambda: arguments)
+    monkeypatch.setattr(cpu_experts, "after_loading", lambda *_: seen.append("opened"))
+    cpu_experts.install("oot")
+    layer = loaded(4, (0, "up"))
+    if is_refused:
+        with pytest.raises(EndedError, match="layer 3: the checkpoint has no weights for 1 of its 4 experts"):
+            Method.process_weights_after_loading(None, layer)
+        assert seen == ["register_oot_forward"]
+    else:
+        Method.process_weights_after_loading(None, layer)
+        assert seen == ["register_oot_forward", "process_weights_after_loading", "opened"]

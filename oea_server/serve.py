@@ -11,7 +11,7 @@ from typing import NamedTuple
 from oea_server.access import keys
 from oea_server.command_line import completed, merged, model_of, override_of, value
 from oea_server.demo.shipped import MODEL
-from oea_server.engine import conflicts, model_card
+from oea_server.engine import conflicts, model_card, overrides
 from oea_server.observe import latency
 from oea_server.settings import Settings, SettingsError, read, split_flags
 
@@ -65,7 +65,7 @@ def card_problems(settings: Settings, argv: Sequence[str]) -> list[str]:
     """What the model's config on disk, if there is one, already rules out."""
     try:
         card = model_card.read_local(model_of(argv) or "", override_of(argv))
-    except model_card.OverrideError as error:
+    except overrides.OverrideError as error:
         return [str(error)]
     return model_card.problems(settings, card)
 

@@ -9,7 +9,7 @@ import logging
 import os
 from typing import Any, NamedTuple
 
-from oea_server.engine import conflicts, locks, model_card, proxies, runtime
+from oea_server.engine import conflicts, locks, model_card, overrides, proxies, runtime
 from oea_server.engine.refuse import refuse
 from oea_server.observe import latency
 from oea_server.settings import Settings
@@ -65,7 +65,7 @@ def judge(settings: Settings, server_args: Any) -> Verdict:
     """
     try:
         card = card_of(server_args)
-    except model_card.OverrideError as error:
+    except overrides.OverrideError as error:
         return Verdict([str(error)], None, None)
     found = [
         *(conflicts.find_in_server_args(server_args) if settings.policy != "vanilla" else []),
@@ -93,13 +93,13 @@ def card_of(server_args: Any) -> model_card.ModelCard | None:
         OverrideError
     """
     view = conflicts.resolved(server_args)
-    changes = model_card.override(view.json_model_override_args)
+    changes = overrides.override(view.json_model_override_args)
     if view.model_impl == "transformers":  # its modules, whatever the model is
         changes = {**changes, "architectures": ["TransformersMoEForCausalLM"]}
     config = model_card.local_config(view.model_path) or config_on_hub(view)
     card = None
     if config is not None:
-        card = model_card.of(model_card.overridden(config, changes))
+        card = model_card.of(overrides.overridden(config, changes))
     if card is None or card.doubt is not None:
         config = config_in_sglang(server_args)
         return card if config is None else model_card.of(config)

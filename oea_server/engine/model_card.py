@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from oea_server.engine import architectures
+from oea_server.engine.overrides import NUM_EXPERTS, TEXT, TOP_K, overridden, override
 from oea_server.engine.router_traits import unsupported
 from oea_server.settings import Settings
 
@@ -26,30 +27,9 @@ class ModelCard(NamedTuple):
     """What only the built routers can tell; None if the config tells it all."""
 
 
-NUM_EXPERTS = (
-    "num_experts",
-    "num_local_experts",
-    "n_routed_experts",
-    "moe_num_experts",
-    "num_routed_experts",
-)
-TOP_K = (
-    "num_experts_per_tok",
-    "num_experts_per_token",
-    "moe_topk",
-    "moe_top_k",
-    "moe_k",
-    "top_k_experts",
-)
-TEXT = ("thinker_config", "llm_config", "language_config", "text_config")
-"""Where SGLang looks for the language model, in its order (`get_hf_text_config`)."""
 OTHER_PARTS = re.compile("vision|visual|audio|talker|code2wav|projector|draft|quantization")
 COUNTS_EXPERTS = re.compile("expert|moe_?(num|top|k$)")
 """Names by which a config may count experts in a way that is not listed above."""
-
-
-class OverrideError(ValueError):
-    """`--json-model-override-args` is no JSON object: one line."""
 
 
 def read_local(model_path: str, overrides: str | None = None) -> ModelCard | None:
@@ -67,35 +47,9 @@ def local_config(model_path: str) -> Config | None:
     """A checkpoint's config.json; None where there is none or it is broken."""
     try:
         config = json.loads((Path(model_path) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None  # SGLang has better words for a broken file
     return config if isinstance(config, dict) else None
-
-
-def override(text: str | None) -> Config:
-    """`--json-model-override-args` as SGLang reads it: what is empty in Python changes nothing.
-
-    Raises:
-        OverrideError: SGLang would end with a traceback.
-    """
-    if text is None:
-        return {}
-    try:
-        changes = json.loads(text)
-    except ValueError as error:
-        raise OverrideError(f"--json-model-override-args={text}: not JSON: {error}") from None
-    if changes and not isinstance(changes, dict):
-        raise OverrideError(f"--json-model-override-args={text}: not a JSON object")
-    return changes or {}
-
-
-def overridden(config: Config, changes: Config) -> Config:
-    """A config with changes in it: the fields of a nested config are changed one by one."""
-    both = {name: (config.get(name), value) for name, value in changes.items()}
-    return {**config} | {
-        name: {**before, **after} if isinstance(before, Mapping) and isinstance(after, Mapping) else after
-        for name, (before, after) in both.items()
-    }
 
 
 def of(config: Config) -> ModelCard:
@@ -129,7 +83,7 @@ def of(config: Config) -> ModelCard:
 def architecture_of(config: Config) -> str:
     """The architecture that SGLang builds; "" if the config names none that is known."""
     named = config.get("architectures")
-    if named:
+    if isinstance(named, list) and named:
         return str(named[0])
     kinds = {_spelling(name): name for name in architectures.ARCHITECTURES}
     return kinds.get(_spelling(str(config.get("model_type", ""))), "")

@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import pytest
 
-from oea_server.engine import architectures, families, model_card
+from oea_server.engine import architectures, families, overrides
 from tests.unit import model_source
 
 NO_TARGET = re.compile("NextN|MTP|DSpark|Draft|Eagle|Assistant|Embedding|SequenceClassification")
@@ -98,4 +98,4 @@ def test_every_name_of_a_top_k_is_known() -> None:
             text = ast.unparse(value) if value is not None else ""
             names |= set(re.findall(r"config\.(?!ffn_config)(\w+)", text))
     assert len(names) > 4
-    assert sorted(names - set(model_card.TOP_K)) == []
+    assert sorted(names - set(overrides.TOP_K)) == []

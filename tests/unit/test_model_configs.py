@@ -167,6 +167,60 @@ def test_overrides_that_are_no_object(tmp_path: Path, text: str, why: str, model
     assert "\n" not in str(refusal.value)
 
 
+WRONG = {
+    '{"num_experts": "x"}': 'num_experts="x": not a whole number, nor one for each layer',
+    '{"num_experts": 1.5}': "num_experts=1.5: not a whole number",
+    '{"num_experts": true}': "num_experts=true: not a whole number",
+    '{"num_experts": -3}': "num_experts=-3: not a whole number",
+    '{"num_experts": {"a": 1}}': 'num_experts={"a": 1}: not a whole number',
+    '{"num_experts": 1e400}': "num_experts=Infinity: not a whole number",
+    '{"num_experts_per_tok": "8"}': 'num_experts_per_tok="8": not a whole number',
+    '{"moe_topk": []}': "moe_topk=[]: not a whole number",
+    '{"moe_topk": [8, "x"]}': 'moe_topk=[8, "x"]: not a whole number',
+    '{"text_config": []}': "text_config=[]: not an object",
+    '{"text_config": null}': "text_config=null: not an object",
+    '{"text_config": {"num_experts": "x"}}': 'num_experts="x": not a whole number',
+    '{"architectures": 3}': "architectures=3: not a list of names",
+    '{"architectures": "Qwen3MoeForCausalLM"}': 'architectures="Qwen3MoeForCausalLM": not a list of names',
+    '{"architectures": []}': "architectures=[]: not a list of names",
+    '{"architectures": [3]}': "architectures=[3]: not a list of names",
+    '{"architectures": {"a": 1}}': 'architectures={"a": 1}: not a list of names',
+    '{"model_type": null}': "model_type=null: not a name",
+    "[" * 100_000: "=" + "[" * 99 + "…: not JSON that can be read: ",
+    '{"num_experts": ' + "9" * 5000 + "}": ": not JSON that can be read: ",
+    '{"a": \n"b\u001b[2J"': ": not JSON: ",
+}
+
+
+@pytest.mark.parametrize("text", WRONG, ids=lambda text: text[:30])
+def test_overrides_of_a_wrong_kind(tmp_path: Path, text: str) -> None:
+    written(tmp_path, config("Qwen3MoeForCausalLM", **QWEN))
+    with pytest.raises(SettingsError) as refusal:
+        serve.check(["--model-path", str(tmp_path), "--json-model-override-args", text])
+    said = str(refusal.value)
+    assert said.startswith("--json-model-override-args")
+    assert WRONG[text] in said
+    assert len(said.splitlines()) == 1
+    assert said.isprintable()
+    assert len(said) < 400
+
+
+@pytest.mark.parametrize(
+    "text", ['{"num_experts": null}', '{"num_experts": [64, 64]}', '{"num_experts": 64}', '{"x": [{}]}']
+)
+def test_overrides_of_a_kind_that_models_have(tmp_path: Path, text: str) -> None:
+    written(tmp_path, config("Qwen3MoeForCausalLM", **QWEN))
+    assert serve.check(["--model-path", str(tmp_path), "--json-model-override-args", text, "--oea-policy", "vanilla"])
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, '{"architectures": 3}', '{"architectures": {"a": 1}}', "[]", "3", "\udcff"]
+)
+def test_a_config_of_a_wrong_kind_is_left_to_sglang(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.json").write_bytes(content.encode(errors="surrogateescape"))
+    assert serve.check(["--model-path", str(tmp_path), "--oea-policy", "vanilla"])
+
+
 def test_an_override_inside_a_nested_config_leaves_the_rest(tmp_path: Path) -> None:
     written(tmp_path, config("Qwen3VLMoeForConditionalGeneration", text_config=QWEN))
     override = '{"text_config": {"num_experts_per_tok": 4}}'

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.markup import escape
 
-from oea_server import serve
+from oea_server import folders, serve
 from oea_server.command_line import model_of
 from oea_server.demo.shipped import MODEL
 from oea_server.engine.model_card import ModelCard
@@ -71,6 +71,8 @@ def look(argv: Sequence[str]) -> Examination:
     logging.disable(logging.WARNING)
     os.environ.update(launch.settings.environment())
     facts: list[Fact] = []
+    if (unwritable := folders.fact(os.environ)) is not None:
+        facts.append(("folders", unwritable))
     try:
         with refusals():
             facts += engine_facts()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import entry_points
 from typing import NamedTuple
 
+from oea_server import folders
 from oea_server.access import keys
 from oea_server.command_line import completed, merged, model_of, override_of, value
 from oea_server.demo.shipped import MODEL
@@ -37,7 +38,7 @@ def check(argv: Sequence[str]) -> Launch:
     given, rest = split_flags(argv)
     settings = read(given)
     problems = plugin_problems(os.environ.get("SGLANG_PLUGINS", ""))
-    problems += latency.problems(settings.latency_line) + key_problems(settings)
+    problems += latency.problems(settings.latency_line) + key_problems(settings) + folders.problems(os.environ)
     whole = merged(rest)
     if settings.policy != "vanilla":
         problems += conflicts.find_in_flags(whole)

@@ -113,6 +113,7 @@ def add(app: FastAPI, schedulers: Schedulers, stats: Stats, admin: Callable[[End
                 state, changes = await applying.apply(schedulers, asked, request)
         except RefusalError as why:
             return refuse(client, why.status, str(why))
+        stats.learn(state)
         said = [f"{name} {old} -> {new}" for name, (old, new) in changes.items()]
         logger.info("OEA: %s changed %s", client, oneline(", ".join(said) or "nothing", LONGEST))
         return answer({**shown(state), "changes": changes}, version=state["version"])

@@ -89,7 +89,14 @@ class Stats:
             before = self._totals[-1] if self._totals else None
             self._points.append(point(steady + self._clock, counted.since(before), state))
             self._totals.append(counted)
-            self._state = state
+            if self._state is None or state["version"] >= self._state["version"]:
+                self._state = state
+
+    def learn(self, state: dict[str, Any]) -> None:
+        """Take the configuration that a change led to: the schedulers write it within a second."""
+        with self._lock:
+            if self._state is not None:
+                self._state = state
 
     def _set_clock(self, clock: float) -> None:
         """Follow a wall clock that was set, with all points: they stay in order, and as far apart as they were."""

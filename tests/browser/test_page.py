@@ -88,8 +88,15 @@ def test_nothing_is_fetched_from_elsewhere(live: Page, server: Server) -> None:
     assert all(name.startswith(f"{server.url}/oea/") for name in names), names
 
 
+def shown(live: Page, server: Server) -> dict[str, Any]:
+    """The server's configuration, once the page shows it: an edit of an earlier one would be refused."""
+    now = config(server)
+    live.until(lambda: live.text("version") == f"version {now['version']}", "the version in effect")
+    return now
+
+
 def test_a_knob_changed_on_the_page_changes_the_server(live: Page, server: Server) -> None:
-    before = config(server)
+    before = shown(live, server)
     live.write("key", KEY)
     live.write("knob-k0", "5")
     live.find("apply").click()
@@ -129,7 +136,7 @@ def test_a_wrong_key_is_refused_and_said(live: Page, server: Server) -> None:
 def test_what_the_server_refuses_is_shown_in_its_words(
     live: Page, server: Server, knob: str, value: str | int, status: int
 ) -> None:
-    before = config(server)
+    before = shown(live, server)
     headers = {"Authorization": f"Bearer {KEY}"}
     reply = requests.put(f"{server.url}/oea/config", json={knob: value}, headers=headers, timeout=30)
     assert reply.status_code == status, reply.text
@@ -152,6 +159,7 @@ def test_by_keyboard_alone(live: Page, server: Server) -> None:
                 return
         raise AssertionError(f"{name} cannot be reached by Tab")
 
+    shown(live, server)
     walk("key")
     press(KEY)
     walk("knob-min_batch")

@@ -60,6 +60,18 @@ def examine(argv: Sequence[str]) -> bool:
     return not found.problems
 
 
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Without what SGLang warns of while it is only looked at."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+@silenced()
 def look(argv: Sequence[str]) -> Examination:
     """Find out what `serve` would do with this command line."""
     where = "unknown"
@@ -68,7 +80,6 @@ def look(argv: Sequence[str]) -> Examination:
         launch = serve.check(argv)
     except SettingsError as error:
         return Examination(where, [], str(error).splitlines())
-    logging.disable(logging.WARNING)
     os.environ.update(launch.settings.environment())
     facts: list[Fact] = []
     if (unwritable := folders.fact(os.environ)) is not None:

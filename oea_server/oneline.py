@@ -9,6 +9,9 @@ HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 CUT = "…"
 
+LINE = 600
+"""Characters of a line about a change of knobs: a value can have thousands."""
+
 
 def oneline(text: str, longest: int = 200) -> str:
     """Text with every control character escaped (``\\n``, ``\\x1b``, ``\\u2028``), cut to `longest` characters.

@@ -55,6 +55,17 @@ def api(environ: Mapping[str, str]) -> str | None:
     return _named(environ, API)
 
 
+def usable(source: str, key: str) -> str:
+    """The key, if it can be one.
+
+    Raises:
+        ValueError: one line: the source, and what is wrong with what it names.
+    """
+    if wrong := problem(key):
+        raise ValueError(f"{source}: {wrong}")
+    return key
+
+
 def problem(key: str) -> str | None:
     """What is wrong with a key, None if nothing is: clients send it in a header, and must be able to."""
     if not key:
@@ -64,28 +75,26 @@ def problem(key: str) -> str | None:
     return None
 
 
-def read(path: str) -> str:
-    """The key in a file, without the newline at its end.
+def read(name: str, path: str) -> str:
+    """The key in a file that an option or a variable names, without the newline at its end.
 
     Raises:
-        OSError, UnicodeDecodeError
+        ValueError: one line: the name, the file, and what is wrong with it.
     """
-    return Path(path).read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
+    source = f"{name}={path}"
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"{source}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{source}: not a text file") from None
+    return usable(source, text.removesuffix("\n").removesuffix("\r"))
 
 
 def _named(environ: Mapping[str, str], variable: str) -> str | None:
     key, path = environ.get(variable), environ.get(variable + FILE)
     if key is not None and path is not None:
         raise ValueError(f"{variable} and {variable}{FILE}: a key has one place; unset one of them")
-    source = variable
     if path is not None:
-        source = f"{variable}{FILE}={path}"
-        try:
-            key = read(path)
-        except OSError as error:
-            raise ValueError(f"{source}: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise ValueError(f"{source}: not a text file") from None
-    if key is not None and (wrong := problem(key)):
-        raise ValueError(f"{source}: {wrong}")
-    return key
+        return read(variable + FILE, path)
+    return None if key is None else usable(variable, key)

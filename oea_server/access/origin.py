@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from oea_server.access.answers import Scope
+from oea_server.addresses import address, is_localhost
 
 PEER = "oea.peer"
 """In a scope: (address, port) of the other end of the socket, whatever its headers claim."""
@@ -79,19 +79,11 @@ def printable(name: bytes, value: bytes) -> bytes:
 NO_ADDRESS = re.compile(rb"[^0-9A-Za-z.:,;=\[\]\"/ _-]")
 
 
-def _local(address: str, own: str | None) -> bool:
-    ip = _ip(address)
-    return ip is not None and (ip.is_loopback or (own is not None and ip == _ip(own)))
-
-
-def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        ip = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    return getattr(ip, "ipv4_mapped", None) or ip
+def _local(end: str, own: str | None) -> bool:
+    ip = address(end)
+    return ip is not None and (ip.is_loopback or (own is not None and ip == address(own)))
 
 
 def _no_foreign_name(host: str) -> bool:
     name = urlsplit(f"http://{host}").hostname or ""
-    return name == "localhost" or name.endswith(".localhost") or _ip(name) is not None
+    return is_localhost(name) or address(name) is not None

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import socket
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address
 from urllib.parse import urlsplit
 
 from requests.utils import get_environ_proxies, prepend_scheme_if_needed, select_proxy
+
+from oea_server.addresses import address, is_localhost
 
 AUTHORITIES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 """Variables that name certificates to trust instead of those that come with Python."""
@@ -41,20 +43,12 @@ def proxy(url: str, key: str | None = None) -> str | None:
 def is_here(host: str) -> bool:
     """Whether a host can only be this machine: an address of loopback, however it is written, or localhost."""
     name = host.lower().removesuffix(".")
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    address = _address(name)
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
+    found = address(name) or _spelled(name)
     # 0.0.0.0 is where servers listen, and reaches this machine, too
-    return address is not None and (address.is_loopback or address.is_unspecified)
+    return is_localhost(name) or (found is not None and (found.is_loopback or found.is_unspecified))
 
 
-def _address(name: str) -> IPv4Address | IPv6Address | None:
-    try:
-        return ip_address(name)
-    except ValueError:
-        pass
+def _spelled(name: str) -> IPv4Address | None:
     try:
         return IPv4Address(socket.inet_aton(name))  # 127.1 and 0x7f000001, as connecting reads them
     except OSError:

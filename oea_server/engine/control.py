@@ -15,13 +15,10 @@ from typing import Any
 from oea_server import settings
 from oea_server.engine import agreement, guard, meeting, runtime
 from oea_server.engine.meeting import DisagreementError
-from oea_server.oneline import oneline
+from oea_server.oneline import LINE, oneline
 from oea_server.settings import LIVE_PREFIX, Settings, SettingsError
 
 logger = logging.getLogger(__name__)
-
-LONGEST = 600
-"""Characters of a line about a change: names and values come from whoever asked."""
 
 refused = ""
 """The last refusal, until a change is taken."""
@@ -35,7 +32,7 @@ def around_set_internal_state(original: Callable[..., Any], self: Any, recv_req:
         return original(self, recv_req)
     from sglang.srt.managers.io_struct import SetInternalStateReqOutput
 
-    refused = oneline(change(runtime.current, requested) or "", LONGEST)
+    refused = oneline(change(runtime.current, requested) or "", LINE)
     if refused:
         logger.warning("OEA: change refused: %s", refused)
     return SetInternalStateReqOutput(updated=not refused)
@@ -95,7 +92,7 @@ def change(now: runtime.Runtime, requested: Mapping[str, float]) -> str | None:
     now.change(after)
     old, new = before.model_dump(), after.model_dump()
     changes = [f"{name} {old[name]} -> {new[name]}" for name in new if old[name] != new[name]]
-    logger.info("OEA: settings changed: %s", oneline(", ".join(changes) or "nothing", LONGEST))
+    logger.info("OEA: settings changed: %s", oneline(", ".join(changes) or "nothing", LINE))
     return None
 
 

@@ -16,16 +16,13 @@ from starlette.requests import ClientDisconnect
 from oea_server.observe import applying, body, change, page, peer
 from oea_server.observe.applying import RefusalError, Schedulers, tag
 from oea_server.observe.stats import Stats
-from oea_server.oneline import oneline
+from oea_server.oneline import LINE, oneline
 
 logger = logging.getLogger(__name__)
 
 PAGE = "/oea"
 CONFIG = "/oea/config"
 TAGS: list[str | Enum] = ["oea"]
-
-LONGEST = 600
-"""Characters of what a refusal or a line of the log says: a value can have thousands."""
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -115,13 +112,13 @@ def add(app: FastAPI, schedulers: Schedulers, stats: Stats, admin: Callable[[End
             return refuse(client, why.status, str(why))
         stats.learn(state)
         said = [f"{name} {old} -> {new}" for name, (old, new) in changes.items()]
-        logger.info("OEA: %s changed %s", client, oneline(", ".join(said) or "nothing", LONGEST))
+        logger.info("OEA: %s changed %s", client, oneline(", ".join(said) or "nothing", LINE))
         return answer({**shown(state), "changes": changes}, version=state["version"])
 
 
 def refuse(client: str, status: int, problem: str) -> JSONResponse:
     """One clear line, to the client and to the log."""
-    problem = oneline(problem, LONGEST)
+    problem = oneline(problem, LINE)
     logger.warning("OEA: refused %s's change: %s", client, problem)
     return answer({"error": problem}, status)
 

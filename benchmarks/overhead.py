@@ -27,7 +27,7 @@ from rich.progress import track
 
 from oea_server.demo.build import CONFIG
 from oea_server.demo.compare import play, tokens_per_second
-from oea_server.demo.server import Server
+from oea_server.demo.server import Server, without_us
 from oea_server.demo.shipped import MODEL
 from oea_server.routing import Policy, default_schedule
 from oea_server.routing.host import route
@@ -35,15 +35,17 @@ from oea_server.routing.tally import HostTally
 from oea_server.settings import Settings
 
 ROUNDS, CHATS, TOKENS = 60, 16, 32
-SGLANG = (str(Path(sys.executable).with_name("sglang")), "serve")
 
 
 def main() -> None:
     here = f"{os.cpu_count()}-core-{platform.machine()}"
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "results" / here
-    model = ("--model-path", str(MODEL), "--served-model-name", "demo", "--max-total-tokens", "65536")
-    without = Server(*model, "--enable-metrics", environment={"SGLANG_PLUGINS": "oea_cpu"}, command=SGLANG)
-    servers = {"without": without, "vanilla": Server(*model, "--oea-policy", "vanilla"), "oea": Server(*model)}
+    model = ("--model-path", str(MODEL), "--max-total-tokens", "65536")
+    servers = {
+        "without": without_us(*model),
+        "vanilla": Server(*model, "--oea-policy", "vanilla"),
+        "oea": Server(*model),
+    }
     routing, untallied, theirs = time_routing()  # before the servers, which need the cores
     report = time_report()
     speeds: dict[str, list[float]] = {"without": [], "vanilla": []}

@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -77,20 +77,27 @@ def ab(
 @app.command()
 def soak(
     requests: Annotated[int, typer.Option(min=100, max=10_000_000, help="after a warm-up of a fifth as many")] = 10_000,
+    beside: Annotated[
+        int, typer.Option(min=0, max=10_000_000, help="so many, in turns, at SGLang without us; warm-ups of a fifth")
+    ] = 0,
     seed: Seed = 0,
     out: Out = None,
 ) -> None:
     """Thousands of good and bad requests on a CPU demo server; fails if anything leaked or was not answered."""
-    from loadtest import soak as measurement
+    from loadtest import sides as measurement
     from loadtest import soaked
-    from oea_server.demo.server import Server
+    from oea_server.demo.server import Server, without_us
     from oea_server.demo.shipped import MODEL
 
     # else SGLang fills most of the machine's memory with slots, and the demo needs few
     flags = ("--model-path", str(MODEL), "--max-total-tokens", "65536")
-    with Server(*flags) as server:
-        record = measurement.soak(server, measurement.Bounds(requests, seed))
-    record |= _provenance(_command("soak", requests=requests, seed=seed))
+    bounds = measurement.Bounds(requests, seed, beside)
+    with ExitStack() as servers:
+        server = servers.enter_context(Server(*flags))
+        plain = servers.enter_context(without_us(*flags)) if beside else None
+        record = measurement.soak(server, bounds, plain)
+    given = {"requests": requests, **({"beside": beside} if beside else {}), "seed": seed}
+    record |= _provenance(_command("soak", **given))
     paths = _keep(record, _folder(out), "soak", soaked.markdown(record))
     soaked.draw(record, paths[0].with_suffix(".png"))
     print(paths[1].read_text())

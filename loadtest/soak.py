@@ -1,30 +1,22 @@
-"""Thousands of requests, good and bad, and what the server still holds when they are over."""
+"""Requests of a soak: good ones, bad ones and abandoned ones, and how each ended."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import aiohttp
 
-from loadtest import lengths, watch, workload
+from loadtest import lengths, workload
 from loadtest.client import BROKEN, PATH, RefusedError, chat, session
-from oea_server.demo.server import Server
 
 TENANT = workload.Tenant("soak", prompt=lengths.LogNormal(24, 0.7, 4, 200), output=lengths.LogNormal(12, 0.7, 2, 64))
 CONCURRENCY = (16, 32, 64)
 KINDS = {"stream": 80.0, "whole": 8.0, "cancel": 6.0, "bad": 6.0}
 """Shares: a streamed answer, one in one piece, one that its client abandons, one that has to be refused."""
-GREEDY = ("The import statement", "An expert is awake if", "1 2 3 4 5 6 7 8")
-GREEDY_TOKENS = 64
-WARM_UP = 0.2
-"""Of the requests; more come on top, and only then is memory watched."""
-FLAT = 1.0
-"""MiB per 1000 requests and process that count as flat."""
 MESSAGES = [{"role": "user", "content": "hello"}]
 BAD: tuple[tuple[str, bytes | dict[str, Any]], ...] = (
     ("cut JSON", b'{"model": "demo", "messages": ['),
@@ -34,17 +26,6 @@ BAD: tuple[tuple[str, bytes | dict[str, Any]], ...] = (
     ("max_tokens below 0", {"model": "demo", "messages": MESSAGES, "max_tokens": -1}),
     ("a prompt beyond the context", {"model": "demo", "messages": [{"role": "user", "content": "word " * 9000}]}),
 )
-
-
-class Bounds(NamedTuple):
-    """How much.
-
-    Args:
-        requests: after the warm-up.
-    """
-
-    requests: int
-    seed: int
 
 
 class Soak:
@@ -63,7 +44,7 @@ class Soak:
 
     def play(self, count: int) -> None:
         """So many requests, at each of the concurrencies in turn."""
-        for chats, share in zip(CONCURRENCY, _shares(count, len(CONCURRENCY)), strict=True):
+        for chats, share in zip(CONCURRENCY, shares(count, len(CONCURRENCY)), strict=True):
             print(f"{share} requests, {chats} at once", flush=True)
             asyncio.run(self._play(itertools.islice(self._numbers, share), chats))
 
@@ -127,75 +108,6 @@ async def answered(http: aiohttp.ClientSession, url: str, ask: workload.Ask) -> 
     return ("answered", "") if got == ask.tokens else ("broken", f"asked for {ask.tokens} tokens, got {got}")
 
 
-def greedy(server: Server) -> list[str]:
-    """Answers of fixed prompts, each alone on the server, as the model was trained to route."""
-    before = server.config()["settings"]["policy"]
-    server.steer(policy="vanilla")
-    try:
-        return [
-            server.client.chat.completions.create(
-                model="demo",
-                messages=[{"role": "user", "content": prompt}],
-                max_tokens=GREEDY_TOKENS,
-                temperature=0,
-                extra_body={"ignore_eos": True},
-            )
-            .choices[0]
-            .message.content
-            or ""
-            for prompt in GREEDY
-        ]
-    finally:
-        server.steer(policy=before)
-
-
-def soak(server: Server, bounds: Bounds) -> dict[str, Any]:
-    """Warm up, look, play, look again."""
-    assert server.process is not None
-    pid = server.process.pid
-    run = Soak(server.url, bounds.seed)
-    first = greedy(server)
-    run.play(round(bounds.requests * WARM_UP))
-    before = watch.held(server.url, pid)
-    start, warmed, tokens = time.perf_counter(), run.done, run.tokens
-    with watch.Memory(pid, lambda: run.done - warmed) as memory:
-        run.play(bounds.requests)
-    seconds = time.perf_counter() - start
-    after = watch.held(server.url, pid)
-    last = greedy(server)
-    slopes = {
-        role: watch.slope([each.requests for each in memory.samples], [each.rss[role] for each in memory.samples])
-        for role in memory.samples[0].rss
-    }
-    leaks = watch.leaks(before, after)
-    missed = [
-        *(f"{count} x {why}" for why, count in run.broken.most_common(20)),
-        *([] if first == last else ["greedy answers differ"]),
-        *leaks,
-        *(
-            f"{role}: memory grows {each.per_1000:.2f} MiB per 1000 requests"
-            for role, each in slopes.items()
-            if each.per_1000 > FLAT
-        ),
-    ]
-    return {
-        "benchmark": "soak",
-        "requests": bounds.requests,
-        "warm_up": warmed,
-        "concurrency": CONCURRENCY,
-        "seed": bounds.seed,
-        "seconds": seconds,
-        "requests_per_s": bounds.requests / seconds,
-        "output_tokens_per_s": (run.tokens - tokens) / seconds,
-        "endings": dict(run.seen),
-        "greedy_the_same": first == last,
-        "slopes_mib_per_1000": {role: each._asdict() for role, each in slopes.items()},
-        "before": before._asdict(),
-        "after": after._asdict(),
-        "missed": missed,
-        "samples": [each._asdict() for each in memory.samples],
-    }
-
-
-def _shares(count: int, parts: int) -> list[int]:
+def shares(count: int, parts: int) -> list[int]:
+    """As even as they can be."""
     return [count // parts + (i < count % parts) for i in range(parts)]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from oea_server.demo.build import CONFIG
-from oea_server.demo.server import Server
+from oea_server.demo.server import SGLANG, Server
 from oea_server.demo.shipped import MODEL
 from tests.engine.patched import patched_copy
 from tests.engine.recount import Together, record_together
@@ -34,7 +33,6 @@ SETTLE = 0.4
 COMMON = ["--dtype", "float32", "--max-total-tokens", "65536", "--random-seed", "1"]
 if REPLAY:
     COMMON.append("--enable-return-routed-experts")
-SGLANG = (str(Path(sys.executable).with_name("sglang")), "serve")
 TWO_RANKS = ("--tp", "2", "--ep-size", "2")
 EPLB = ("--enable-eplb", "--ep-num-redundant-experts", "16", "--eplb-rebalance-num-iterations", "40")
 

@@ -23,6 +23,9 @@ START_TIMEOUT = 600.0
 """Seconds; a cold disk and two busy cores have taken 90."""
 
 
+SGLANG = (str(Path(sys.executable).with_name("sglang")), "serve")
+
+
 class Server(Remote):
     """``oea-server serve`` on 127.0.0.1, from start to stop of a with block.
 
@@ -104,3 +107,9 @@ class Server(Remote):
             return ask("GET", f"{self.url}/health", timeout=25).status_code == 200
         except requests.RequestException:
             return False
+
+
+def without_us(*flags: str) -> Server:
+    """SGLang without our router, on our CPU platform where there is no accelerator; not yet started."""
+    allowed = {"SGLANG_PLUGINS": "oea_cpu"}
+    return Server("--served-model-name", "demo", "--enable-metrics", *flags, environment=allowed, command=SGLANG)

@@ -88,6 +88,12 @@ SEAMS = (
         in_launcher=True,
     ),
     Seam(
+        "sglang.srt.managers.tokenizer_manager.TokenizerManager._create_tokenized_object",
+        "AFTER",
+        "oea_server.engine.request_wire:after_create_tokenized_object",
+        in_launcher=True,
+    ),
+    Seam(
         "sglang.srt.utils.common.set_prometheus_multiproc_dir",
         "BEFORE",
         "oea_server.engine.metrics_folder:before_set_prometheus_multiproc_dir",

@@ -69,9 +69,10 @@ RUN cd /opt/venv/lib/python3*/site-packages \
 
 FROM ${CPU_BASE_IMAGE} AS cpu
 ARG CPU_BASE_IMAGE
+# /cache is of group 0 and its to write: OpenShift runs images under user ids of its own, all in that group.
 RUN groupadd --gid 10001 oea \
  && useradd --uid 10001 --gid 10001 --home-dir /cache --no-create-home --shell /usr/sbin/nologin oea \
- && install -d -o 10001 -g 10001 /cache
+ && install -d -o 10001 -g 0 -m 0775 /cache
 COPY --from=build /usr/bin/tini-static /usr/local/bin/tini
 COPY --from=cpu-sglang /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
@@ -118,7 +119,7 @@ ARG BASE_IMAGE
 USER 0
 RUN groupadd --gid 10001 oea \
  && useradd --uid 10001 --gid 10001 --home-dir /cache --no-create-home --shell /usr/sbin/nologin oea \
- && install -d -o 10001 -g 10001 /cache
+ && install -d -o 10001 -g 0 -m 0775 /cache
 COPY --from=build /usr/bin/tini-static /usr/local/bin/tini
 COPY --from=build /dist /dist
 COPY constraints.txt deploy/docker/install.py /dist/

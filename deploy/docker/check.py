@@ -40,6 +40,8 @@ SOURCES = (
 HARDENED = ("--read-only", "--tmpfs", "/tmp:exec", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
 DOCUMENTED = (*HARDENED, "--shm-size", "1g", "--network", "host")
 """As deploy/README.md has it, but for the network: this runs on engines without a bridge as well."""
+ARBITRARY = "1000660000:0"
+"""As OpenShift runs images: a user id of its own, and group 0."""
 PORT = 30000
 STREAMED = 600
 UIDS = """
@@ -161,6 +163,9 @@ def check_commands(image: str, say: Callable[[str], None]) -> None:
     expect(tuple(map(int, starlette.split("."))) >= (1, 0, 1), f"starlette {starlette}: CVE-2026-48710")
     say(f"starlette {starlette}: a Host header opens nothing")
     say(docker(*run, "id").stdout.strip())
+    done = docker("run", "--rm", *DOCUMENTED, "--user", ARBITRARY, image, "doctor", check=False)
+    expect(done.returncode == 0 and "cannot write" not in done.stdout, f"as {ARBITRARY}: {done.stdout}{done.stderr}")
+    say(f"as user {ARBITRARY}, a user id that nothing knows: doctor finds every folder it needs, and would serve")
     done = docker(*run, "oea-server", "patch", "check", check=False)
     expect(done.returncode == 0, f"patch check: {done.stdout}{done.stderr}")
     say(f"patch check: {done.stdout.splitlines()[0]}")

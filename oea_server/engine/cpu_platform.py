@@ -7,6 +7,7 @@ x86-64 or arm64.
 
 from __future__ import annotations
 
+import inspect
 import os
 from typing import Any
 
@@ -69,10 +70,16 @@ class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
 
 
 def ranks_here(server_args: Any) -> int:
-    """How many schedulers run on this machine: its share of stages, replicas and tensor-parallel ranks."""
-    replicas = 1 if getattr(server_args, "enable_dp_attention", False) else server_args.dp_size
-    ranks: int = server_args.tp_size * server_args.pp_size * replicas
-    return max(1, ranks // int(server_args.nnodes))
+    """How many ranks of this machine SGLang asks cores for: its share of stages, replicas and tensor-parallel ranks."""
+    from sglang.srt.utils import numa_utils  # which asks for the platform, so for this module
+
+    asked: int = server_args.tp_size
+    if "tp_size" not in inspect.signature(numa_utils.init_threads_binding).parameters:
+        # 0.5.17 looks a rank's cores up by its tensor-parallel rank alone, and wants no entry more
+        asked *= server_args.pp_size * (
+            1 if getattr(server_args, "enable_dp_attention", False) else server_args.dp_size
+        )
+    return max(1, asked // int(server_args.nnodes))
 
 
 def bind_cores(ranks: int, nodes: int = 1) -> None:

@@ -88,6 +88,12 @@ SEAMS = (
         in_launcher=True,
     ),
     Seam(
+        "sglang.srt.managers.tokenizer_manager.TokenizerManager.generate_request",
+        "BEFORE",
+        "oea_server.engine.request_bounds:before_generate_request",
+        in_launcher=True,
+    ),
+    Seam(
         "sglang.srt.managers.tokenizer_manager.TokenizerManager._create_tokenized_object",
         "AFTER",
         "oea_server.engine.request_wire:after_create_tokenized_object",

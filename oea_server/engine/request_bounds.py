@@ -1,8 +1,9 @@
 """Numbers of a request that would end SGLang's scheduler, and the service for all: token ids outside the
 vocabulary, places outside the prompt, more alternatives than there are tokens, what overflows a tensor.
 
-Seam: BEFORE `TokenizerManager._validate_one_request`, which every request passes, alone or of a batch. A
-ValueError there is SGLang's own 400.
+Seams: BEFORE `TokenizerManager._validate_one_request`, which every request passes, alone or of a batch; and BEFORE
+`TokenizerManager.generate_request`, for what SGLang multiplies a request by before that. A ValueError there is
+SGLang's own 400.
 """
 
 from __future__ import annotations
@@ -14,6 +15,22 @@ INT32 = 2**31
 """What sampling puts into tensors of int32 (`sglang.srt.sampling`) has these bounds."""
 WIDE = ("sampling_seed",)
 """What it does not: SGLang holds it to its own bounds."""
+SAMPLES = 4096
+"""Answers that one prompt may ask for: SGLang makes a request of each before it looks at any."""
+
+
+def before_generate_request(self: Any, obj: Any, *args: Any, **kwargs: Any) -> None:
+    """Refuse a request that asks for more answers than memory could hold.
+
+    Raises:
+        ValueError: one line: the number and the bound.
+    """
+    sampling = getattr(obj, "sampling_params", None)
+    for each in sampling if isinstance(sampling, list) else [sampling]:
+        for field in ("n", "beam_width"):
+            asked = each.get(field) if isinstance(each, Mapping) else None
+            if isinstance(asked, int | float) and not asked <= SAMPLES:
+                raise ValueError(f"{field}: {asked} is above {SAMPLES}")
 
 
 def before_validate_one_request(self: Any, obj: Any, input_ids: Any, *args: Any, **kwargs: Any) -> None:

@@ -42,12 +42,25 @@ def test_variables_are_set_unless_the_user_did(monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_every_rank_of_this_machine_is_counted(
-    tp: int, pp: int, dp: int, attention: bool, nodes: int, ranks: int
+    tp: int, pp: int, dp: int, attention: bool, nodes: int, ranks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from oea_server.engine.cpu_platform import ranks_here
 
+    def by_world(*, numa_index: int, world_size: int) -> None: ...
+
+    monkeypatch.setattr("sglang.srt.utils.numa_utils.init_threads_binding", by_world)
     args = SimpleNamespace(tp_size=tp, pp_size=pp, dp_size=dp, enable_dp_attention=attention, nnodes=nodes)
     assert ranks_here(args) == ranks
+
+
+def test_0517_takes_cores_for_tensor_parallel_ranks_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from oea_server.engine.cpu_platform import ranks_here
+
+    def by_tensor_parallel_rank(*, tp_rank: int, tp_size: int) -> None: ...
+
+    monkeypatch.setattr("sglang.srt.utils.numa_utils.init_threads_binding", by_tensor_parallel_rank)
+    assert ranks_here(SimpleNamespace(tp_size=2, pp_size=2, dp_size=2, enable_dp_attention=False, nnodes=1)) == 2
+    assert ranks_here(SimpleNamespace(tp_size=1, pp_size=2, dp_size=1, enable_dp_attention=False, nnodes=1)) == 1
 
 
 @pytest.mark.parametrize(

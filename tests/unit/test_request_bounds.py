@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from oea_server.engine.request_bounds import before_validate_one_request
+from oea_server.engine.request_bounds import SAMPLES, before_generate_request, before_validate_one_request
 
 MANAGER = SimpleNamespace(model_config=SimpleNamespace(vocab_size=100))
 
@@ -66,3 +66,19 @@ def test_what_would_end_the_scheduler_is_one_line(fields: dict[str, Any], why: s
     with pytest.raises(ValueError, match=why) as refused:
         validate(**fields)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("n", [SAMPLES + 1, 2**31, 2**70, 1e300, float("nan")])
+@pytest.mark.parametrize("field", ["n", "beam_width"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_more_answers_than_memory_could_hold_are_refused(field: str, n: float, whole: bool) -> None:
+    sampling = {field: n} if whole else [{"n": 1}, {field: n}]
+    with pytest.raises(ValueError, match=f"^{field}: .* is above {SAMPLES}$"):
+        before_generate_request(MANAGER, SimpleNamespace(sampling_params=sampling))
+
+
+@pytest.mark.parametrize(
+    "sampling", [None, {}, {"n": SAMPLES}, {"n": "x", "beam_width": None}, [{}, {"n": 2}], "x", [3]]
+)
+def test_what_sglang_judges_itself_passes(sampling: Any) -> None:
+    before_generate_request(MANAGER, SimpleNamespace(sampling_params=sampling))

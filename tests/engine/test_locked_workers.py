@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,6 +33,11 @@ def server(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         environment={"OEA_ADMIN_KEY_FILE": str(file), "OEA_API_KEY": API},
     ) as started:
         yield started
+
+
+def test_its_own_warm_up_is_no_traffic(server: Server) -> None:
+    metrics = server.settled_metrics()
+    assert (metrics["oea_routed_tokens_total"], metrics["oea_decode_batch_size_count"]) == (0, 0)
 
 
 def ask(server: Server, method: str, path: str, key: str | None = None, **more: Any) -> requests.Response:
@@ -78,9 +84,23 @@ def test_no_key_is_told_logged_or_listed(server: Server) -> None:
 
 
 def test_the_command_beside_the_server_finds_the_key(server: Server, tmp_path: Path) -> None:
-
     (tmp_path / "admin").write_text(ADMIN)
     environment = {**os.environ, "OEA_URL": server.url, "OEA_ADMIN_KEY_FILE": str(tmp_path / "admin")}
     command = [sys.executable, "-m", "oea_server", "config", "set", "policy=vanilla"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert "policy: oea -> vanilla" in done.stdout, done.stderr
+
+
+def test_a_closed_terminal_ends_it_after_its_streams(server: Server) -> None:
+    """SIGHUP goes to the whole group of processes; last, for the server is gone after it."""
+    assert server.process is not None
+    asked = {"model": "demo", "prompt": "hello", "max_tokens": 600, "ignore_eos": True, "stream": True}
+    headers = {"Authorization": f"Bearer {API}"}
+    with requests.post(f"{server.url}/v1/completions", json=asked, headers=headers, stream=True, timeout=60) as reply:
+        lines = (line for line in reply.iter_lines() if line)
+        first = next(lines)
+        os.killpg(server.process.pid, signal.SIGHUP)
+        heard = [first, *lines]
+    assert heard[-1] == b"data: [DONE]"
+    assert len(heard) > 600
+    assert server.process.wait(60) is not None

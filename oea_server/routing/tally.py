@@ -15,7 +15,10 @@ MASS_UNIT = 1 << 20
 """Router mass is summed in integers of 1 / MASS_UNIT: exact, and the same in any order."""
 
 HISTOGRAMS = 4
+UNIQUE, BUSIEST, VANILLA, VANILLA_BUSIEST = range(HISTOGRAMS)
+"""A layer's row of counters: these histograms of N + 1 bins each, one after the other, then the sums."""
 SUMS = ("tokens", "assignments", "piggybacked", "mass_kept")
+TOKENS, ASSIGNMENTS, PIGGYBACKED, MASS_KEPT = range(len(SUMS))
 
 
 class Tally:

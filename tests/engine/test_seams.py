@@ -19,7 +19,8 @@ from oea_server.engine import control, plugin, runtime
 from oea_server.engine.routers import Router
 from oea_server.engine.step import Step
 from oea_server.routing import Policy, host
-from oea_server.routing import route as route_eagerly
+from oea_server.routing import Router as Rule
+from oea_server.routing.eager import route as route_eagerly
 from oea_server.routing.knobs import Knobs
 from oea_server.settings import Settings
 
@@ -140,13 +141,13 @@ def test_what_a_graph_captures_follows_rows_and_knobs_on_the_device(now: runtime
         for batch in (1, 3, 8):
             before = tally.unique.clone()
             with now.decoding(Step(batch, counted=True)):
-                replayed = route_eagerly(logits, knobs, k=4, num_real=captured, layer=5, tally=tally)
+                replayed = route_eagerly(logits, knobs, Rule(4), num_real=captured, layer=5, tally=tally)
             expected = route(logits[:batch], settings.policy_for(4), k=4, layer=5)
             assert torch.equal(replayed.ids[:batch], expected.ids)
             assert (tally.unique - before)[0].nonzero().flatten().tolist() == [int(expected.pool.sum())]
     with now.decoding(Step(8, counted=False)):
         before = tally.unique.clone()
-        route_eagerly(logits, knobs, k=4, num_real=captured, layer=5, tally=tally)
+        route_eagerly(logits, knobs, Rule(4), num_real=captured, layer=5, tally=tally)
         assert torch.equal(tally.unique, before)
 
 
@@ -196,7 +197,7 @@ def test_graphs_captured_as_shadow_count_what_the_knobs_ask_for(now: runtime.Run
         assert now.change(settings) is None
         before = tally.unique.clone()
         with now.decoding(Step(3, counted=True)):
-            route_eagerly(logits, knobs, k=4, num_real=captured, layer=5, tally=tally)
+            route_eagerly(logits, knobs, Rule(4), num_real=captured, layer=5, tally=tally)
         expected = [int(route(logits[:3], Policy.oea(2), k=4).pool.sum())] if counts else []
         assert (tally.unique - before)[0].nonzero().flatten().tolist() == expected
 

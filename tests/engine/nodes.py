@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import oea_server
-from oea_server.demo.server import Server
+from oea_server.demo.server import SGLANG, Server
 from oea_server.demo.shipped import MODEL
 from tests.engine.patched import patched_copy
-from tests.servers import COMMON, SGLANG
+from tests.servers import COMMON
 
 RECORDER = Path(__file__).parents[1] / "plugin"
 TOGETHER = ("--tp-size", "2", "--nnodes", "2")

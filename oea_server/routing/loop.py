@@ -300,8 +300,8 @@ def members(scores: Array, choice: Array, model: Model, member: Array) -> None:
     best = np.empty(model.top_groups, dtype=np.int64)
     top(worth, np.arange(model.groups), best)
     member[:] = False
-    for group in best:
-        member[group * size : (group + 1) * size] = True
+    for each in best:
+        member[each * size : (each + 1) * size] = True
 
 
 @register_jitable  # type: ignore[untyped-decorator]
@@ -339,8 +339,8 @@ def top(choice: Array, candidates: Array, out: Array) -> int:
 
 @register_jitable  # type: ignore[untyped-decorator]
 def votes(rows: Rows, model: Model, seen: Seen, could: int) -> Array:
-    """How much each expert is wanted, [N]: each token's (weight / their sum)^4 for those of its best that it could take,
-    in units of 1 / VOTE."""
+    """How much each expert is wanted, [N]: each token's (weight / their sum)^4 for those of its best that it could
+    take, in units of 1 / VOTE."""
     wanted = np.zeros(rows.logits.shape[1], dtype=np.int64)
     values = np.empty(model.k, dtype=np.float32)
     for i in np.flatnonzero(seen.whole):

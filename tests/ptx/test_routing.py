@@ -215,7 +215,7 @@ def test_the_reference_agrees(driver: Driver) -> None:
         given = logits(shape, 17, number, number % 2 == 0)
         found, expected = (
             case.kernel(given, 16, case.ours),
-            reference.route(given, policy, num_real=16, **case.kwargs()),
+            reference(given, policy, num_real=16, **case.kwargs()),
         )
         assert torch.equal(found.ids[:16], expected.ids[:16]), name
         assert torch.equal(found.pool, expected.pool), name

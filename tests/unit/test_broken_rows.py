@@ -192,7 +192,7 @@ def test_a_bias_that_prefers_the_weightless_keeps_the_mass_in_bounds(name: str) 
     given[1, 9] = 3.0
     bias = torch.zeros(N)
     bias[:8] = torch.linspace(0.7, 0.6, 8)
-    for policy in (Policy.oea(1), Policy.random(1)):
+    for policy in (Policy.oea(1), Policy.random(2)):
         tally = tally_for(name)
         routing = call(
             name, given, policy, router=Router(K, scoring="sigmoid", bias=on_device(name, bias)), tally=tally

@@ -92,7 +92,7 @@ def test_what_the_launch_read_is_still_there(name: str, monkeypatch: pytest.Monk
         patched.setattr(fused, "route_kernel", Kernel())
         routing = call(fused.route, name)
     use_caches_for_many_others()
-    assert len(read) > 8
+    assert len(read) > 5
     assert not any(each.expired() for each in read)
     assert routing.pool.shape == (16,)
 

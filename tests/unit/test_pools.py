@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oea_server.routing import Policy, Router, Routing, fused, host
-from oea_server.routing.eager import floor, pool_of, route
+from oea_server.routing.eager import Rows, floor, pool_of, route
 from oea_server.routing.host import reference
 from oea_server.routing.keys import sort_keys
 from oea_server.routing.knobs import Knobs
@@ -176,7 +176,8 @@ def union_of_floors(given_: torch.Tensor, policy: Policy, k: int) -> torch.Tenso
     keys = sort_keys(given_.float())
     best = keys.topk(k, dim=-1).values
     numbers = policy.numbers(len(given_), 0, k=k, num_experts=given_.shape[1])
-    return pool_of(keys, best, floor(best, given_.softmax(dim=-1), numbers, 1.0, "softmax", None))
+    everyone, mass = Rows(torch.ones(len(given_), 1, dtype=torch.bool)), torch.ones(len(given_), 1)
+    return pool_of(keys, best, floor(best, given_.softmax(dim=-1), mass, numbers, "softmax", everyone))
 
 
 @pytest.mark.parametrize("router", [route, host.route, reference, fused.route])

@@ -197,8 +197,8 @@ def test_random_is_uniform_seeded_and_without_repeats() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x: route(x, Policy.vanilla(), Router(0)), r"Router(0) is outside 1\.\.16"),
-        (lambda x: route(x, Policy.vanilla(), Router(17)), r"Router(17) is outside 1\.\.16"),
+        (lambda x: Router(0), "k=0 is below 1"),
+        (lambda x: route(x, Policy.vanilla(), Router(17)), r"k=17 is outside 1\.\.16"),
         (lambda x: route(x, Policy.oea(5), Router(4)), "k0=5 guarantees 5 experts, above the model's top-k 4"),
         (lambda x: route(x, Policy.oea(2, k_max=17), Router(4)), "k_max=17 is above 16"),
         (lambda x: route(x, Policy.oea(2, max_rank=17), Router(4)), "max_rank=17 is above the model's 16 experts"),

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
 from oea_server.demo import shipped
 from oea_server.quality import gate
 from oea_server.quality.measure import Judge
-from oea_server.routing import fastest
+from oea_server.routing import Routing, fastest
 from tests.unit.quality.faults import FAULTS, IMPLEMENTATIONS, Fault
 
 Summary = dict[str, dict[str, float]]

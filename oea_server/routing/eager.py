@@ -90,7 +90,7 @@ def route(
         if home.dim() == 1:
             place.home.copy_(home)
         if not is_union(room, place.ranks):
-            could = widen.could_take(numbers, k, device) & rows.real
+            could = widen.could_take(numbers, room, place.ranks, k, device) & rows.real
             values = (logits - logits.amax(dim=-1, keepdim=True)).exp() if router.scoring == "softmax" else scores
             wanted = widen.votes(best, values.gather(-1, expert_of(best)), could, num_experts)
             pool = widen.widen(pool, wanted, home, place, room)

@@ -18,10 +18,13 @@ EPSILON = 1e-20
 """Against a token all of whose scores are 0."""
 
 
-def could_take(numbers: Numbers, k: int, device: torch.device) -> torch.Tensor:
-    """Which ranks of its own top k a token could take, [k] bool."""
+def could_take(numbers: Numbers, room: Room, ranks: int, k: int, device: torch.device) -> torch.Tensor:
+    """Which ranks of its own top k a token votes for, those that it could take; none if the pool is not widened.
+    [k] bool."""
     place = arange(k, device)
-    return (place < numbers.limit) & (place < numbers.reach)
+    kinds = ("fill", "budget") if ranks > 1 else ("budget",)
+    widened = torch.stack([_is(room, kind, device) for kind in kinds]).any()
+    return (place < numbers.limit) & (place < numbers.reach) & widened
 
 
 def votes(best: torch.Tensor, values: torch.Tensor, could: torch.Tensor, n: int) -> torch.Tensor:

@@ -23,6 +23,11 @@ class Seen(NamedTuple):
     known: tuple[str, ...] = ()
 
 
+def said_of(known: Sequence[str]) -> str:
+    """What is SGLang's own, as the end of a sentence."""
+    return f"; SGLang's own: {'; '.join(known)}" if known else ""
+
+
 class Outcome(NamedTuple):
     """One fault.
 

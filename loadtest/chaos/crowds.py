@@ -28,11 +28,11 @@ async def saturation() -> Outcome:
         arena = Arena(running, None, None)
         await arena.learn()
         # alone: bystanders would be refused as well
-        return await arena.bear("ten times the streams that fit", _saturate, alone=True)
+        return await arena.bear("ten times the streams that fit", _saturate, alone=True, deadline=3 * DEADLINE)
 
 
 async def _saturate(arena: Arena) -> Seen:
-    async with session(timeout=DEADLINE) as http, probing(arena.url, arena.key) as probes:
+    async with session(timeout=2 * DEADLINE) as http, probing(arena.url, arena.key) as probes:
         heard = await asyncio.gather(*(_hear(http, arena.url, number) for number in range(CROWD)))
         again = await chat(http, arena.url, body("is there room again?", 8))
     return crowd_seen(Counter(heard), again.done, probes)

@@ -12,7 +12,7 @@ import psutil  # type: ignore[import-untyped]
 from loadtest.chaos import operators, traces
 from loadtest.chaos.arena import BYSTANDERS, DEADLINE, PROMPTS, TOKENS, Arena, body, server
 from loadtest.chaos.fatal import LONG, wait
-from loadtest.chaos.outcome import BROKE, HELD, Outcome, Seen, said_of
+from loadtest.chaos.outcome import BROKE, HELD, Outcome, Seen, left_of, said_of
 from loadtest.client import BROKEN, chat, session
 from oea_server.demo.server import Server
 
@@ -52,7 +52,7 @@ async def _kill_and_start(name: str, running: Server, folder: str, worker: bool 
         f"{seen.what}{orphaned.what}; {again}",
         "–",
         "ended with the process that was killed" + said_of(orphaned.known),
-        ", ".join(each for each in wrong if each.startswith("left")) or "nothing",
+        left_of(wrong),
         BROKE if wrong else HELD,
         tuple(wrong),
         time.monotonic() - began,

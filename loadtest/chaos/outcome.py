@@ -28,6 +28,11 @@ def said_of(known: Sequence[str]) -> str:
     return f"; SGLang's own: {'; '.join(known)}" if known else ""
 
 
+def left_of(wrong: Sequence[str]) -> str:
+    """What was left behind, of all that was wrong."""
+    return ", ".join(each for each in wrong if "left: " in each) or "nothing"
+
+
 class Outcome(NamedTuple):
     """One fault.
 

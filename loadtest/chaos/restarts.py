@@ -14,7 +14,7 @@ import aiohttp
 from loadtest.chaos import traces
 from loadtest.chaos.arena import DEADLINE, PROMPTS, TOKENS, body, server
 from loadtest.chaos.fatal import wait
-from loadtest.chaos.outcome import BROKE, HELD, Outcome
+from loadtest.chaos.outcome import BROKE, HELD, Outcome, left_of
 from loadtest.client import BROKEN, RefusedError, chat, session
 from oea_server.demo.server import Server
 
@@ -101,7 +101,7 @@ async def rolling() -> Outcome:
         f"{whole} of {whole + len(tally.lost)} requests whole; tried again: {again}",
         "–",
         "ended " + " and ".join(f"after {seconds:.1f} s" for seconds in ends),
-        "nothing" if not wrong else "see why",
+        left_of(wrong),
         BROKE if wrong else HELD,
         tuple(wrong),
         time.monotonic() - began,

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from loadtest.chaos import traces
 from loadtest.chaos.arena import DEADLINE, PROMPTS, body, server
 from loadtest.chaos.fatal import wait
-from loadtest.chaos.outcome import BROKE, HELD, Outcome
+from loadtest.chaos.outcome import BROKE, HELD, Outcome, left_of
 from loadtest.client import BROKEN, chat, session
 from oea_server.demo.server import START_TIMEOUT, Server
 
@@ -75,7 +75,7 @@ async def every_phase() -> Outcome:
         f"{len(CASES)} signals: {', '.join(dict.fromkeys(case.phase for case in CASES))}",
         "–",
         f"ended each time: {', '.join(ends)}",
-        "nothing" if not wrong else "see why",
+        left_of(wrong),
         BROKE if wrong else HELD,
         tuple(wrong),
         time.monotonic() - began,
@@ -139,10 +139,10 @@ def _said(running: Server, line: re.Pattern[bytes]) -> bool:
 
 
 def ours(log: str) -> list[str]:
-    """Tracebacks that end in our code: the last line of each."""
+    """Tracebacks that end in our code, the last line of each; a KeyboardInterrupt ends wherever it comes."""
     found = []
     for block in BLOCK.findall(log):
-        places = re.findall(r'File "([^"]+)"', block)
-        if places and f"{os.sep}oea_server{os.sep}" in places[-1]:
-            found.append(block.splitlines()[-1][:120])
+        places, last = re.findall(r'File "([^"]+)"', block), block.splitlines()[-1]
+        if places and f"{os.sep}oea_server{os.sep}" in places[-1] and not last.startswith("KeyboardInterrupt"):
+            found.append(last[:120])
     return found

@@ -26,6 +26,8 @@ LOADING = re.compile(rb"Load weight begin")
 WARMING = re.compile(rb"Uvicorn running|Application startup complete")
 READY = re.compile(rb"The server is fired up")
 BLOCK = re.compile(r"Traceback \(most recent call last\):\n(?:(?!Traceback).*\n)*?(?:\S.*)")
+SPAWNED = 4
+"""Processes when all are there: the first, its resource tracker, a scheduler, a detokenizer; these import for long."""
 LONG = 400
 """Tokens of the streams that a signal falls into."""
 
@@ -36,6 +38,7 @@ class Case(NamedTuple):
     Args:
         line: of the log, after which it comes.
         then: seconds later.
+        family: processes that there have to be.
         streams: that are being read then.
         whole: whether they have to come to their end.
         again: the same signal once more, a second later.
@@ -45,6 +48,7 @@ class Case(NamedTuple):
     number: Signals
     line: re.Pattern[bytes]
     then: float = 0.5
+    family: int = 1
     streams: int = 0
     whole: bool = True
     again: bool = False
@@ -52,7 +56,7 @@ class Case(NamedTuple):
 
 CASES = (
     *(Case("importing", number, IMPORTING, 2.0) for number in (SIGTERM, SIGINT, SIGHUP, SIGQUIT)),
-    *(Case("starting processes", number, STARTING, 3.0) for number in (SIGTERM, SIGKILL)),
+    *(Case("starting processes", number, STARTING, 1.0, family=SPAWNED) for number in (SIGTERM, SIGKILL)),
     Case("loading weights", SIGINT, LOADING, 0.0),
     *(Case("warming up", number, WARMING, 0.0) for number in (SIGTERM, SIGHUP)),
     *(Case("idle", number, READY) for number in (SIGINT, SIGQUIT)),
@@ -88,7 +92,7 @@ async def _one(case: Case) -> tuple[str, list[str]]:
         running = server(environment={"TMPDIR": folder})
         process = running.spawn()
         try:
-            if not await asyncio.to_thread(_said, running, case.line):
+            if not await asyncio.to_thread(_said, running, case):
                 return "never", [f"did not come so far: {running.tail(3)}"]
             await asyncio.sleep(case.then)
             shared = await asyncio.to_thread(traces.shared_memory, running)
@@ -125,12 +129,12 @@ async def _strike(case: Case, running: Server, process: subprocess.Popen[bytes])
     return sum(isinstance(result, BROKEN) for result in results)
 
 
-def _said(running: Server, line: re.Pattern[bytes]) -> bool:
-    """Wait for a line in its log."""
+def _said(running: Server, case: Case) -> bool:
+    """Wait until it has come so far."""
     assert running.process is not None
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
-        if line.search(running.log.read_bytes()):
+        if case.line.search(running.log.read_bytes()) and len(traces.family(running)) >= case.family:
             return True
         if running.process.poll() is not None:
             return False

@@ -197,6 +197,7 @@ def test_what_a_server_leaves_is_found(tmp_path: Any, monkeypatch: pytest.Monkey
         traces.clear(running)
         assert running.process is not None
         running.process.wait(10)
+        monkeypatch.setattr(traces, "DEADLINE", 30.0)
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", running.port))
             taken.listen()

@@ -8,9 +8,23 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from loadtest.chaos import bodies, connections, fatal, steering, surroundings
+from loadtest.chaos import (
+    bodies,
+    connections,
+    crowds,
+    departures,
+    fatal,
+    idle,
+    operators,
+    orphans,
+    restarts,
+    signals,
+    stalls,
+    steering,
+    surroundings,
+)
 from loadtest.chaos.arena import ADMIN_KEY, KEY, Arena, server
-from loadtest.chaos.outcome import Outcome, Seen
+from loadtest.chaos.outcome import BROKE, Outcome, Seen
 
 
 class Shared(NamedTuple):
@@ -34,6 +48,9 @@ SHARED = {
     "policies": Shared("policy flapping", steering.policy_flapping, alone=True),
     "keys": Shared("wrong keys", steering.wrong_keys),
     "scrapes": Shared("/metrics scraped hard", connections.hard_scrapes),
+    "idle": Shared("thousands of idle connections", idle.idle_connections),
+    "prefill": Shared("clients gone in a long prefill", departures.in_a_prefill),
+    "operators": Shared("two operators", operators.two_operators),
 }
 OWN: dict[str, Callable[[], Awaitable[Outcome]]] = {
     "sigterm": fatal.sigterm,
@@ -42,6 +59,13 @@ OWN: dict[str, Callable[[], Awaitable[Outcome]]] = {
     "rank": fatal.killed_rank,
     "disk": surroundings.full_disk,
     "clock": surroundings.clock_jumps,
+    "crowd": crowds.saturation,
+    "stall": stalls.stalled_scheduler,
+    "stopped-rank": stalls.stopped_rank,
+    "oom": orphans.killed_launcher,
+    "worker": orphans.killed_worker,
+    "rolling": restarts.rolling,
+    "signals": signals.every_phase,
 }
 
 
@@ -70,5 +94,13 @@ async def _run(names: list[str], console: Console) -> list[Outcome]:
                 keep(await arena.bear(fault.name, fault.run, fault.alone))
     for name in names:
         if name in OWN:
-            keep(await OWN[name]())
+            keep(await _own(name))
     return outcomes
+
+
+async def _own(name: str) -> Outcome:
+    """A fault on a server of its own; a server that does not start does not end the others' turns."""
+    try:
+        return await OWN[name]()
+    except RuntimeError as error:
+        return Outcome(name, "no server", "–", "did not start", "–", BROKE, (str(error).splitlines()[-1][:200],))

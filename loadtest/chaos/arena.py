@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 
 from loadtest import watch
-from loadtest.chaos.outcome import BROKE, HELD, Outcome, Seen
+from loadtest.chaos.outcome import BROKE, HELD, Outcome, Seen, said_of
 from loadtest.client import BROKEN, chat, session
 from oea_server.demo.remote import Remote
 from oea_server.demo.server import Server
@@ -71,23 +71,31 @@ class Arena:
         async with session(self.key) as http:
             self.expected = [(await chat(http, self.url, body(prompt, TOKENS))).text for prompt in PROMPTS]
 
-    async def bear(self, name: str, fault: Callable[[Arena], Awaitable[Seen]], alone: bool = False) -> Outcome:
+    async def bear(
+        self,
+        name: str,
+        fault: Callable[[Arena], Awaitable[Seen]],
+        alone: bool = False,
+        deadline: float | None = None,
+    ) -> Outcome:
         """Let a fault happen while the bystanders chat, and judge it.
 
         Args:
             alone: without bystanders, for faults that change everybody's answers.
+            deadline: seconds in which it has to end, DEADLINE if not given.
         """
+        deadline = deadline or DEADLINE
         before = await asyncio.to_thread(watch.held, self.url, self.pid, self.key, self.admin_key)
         mark = self.running.log.stat().st_size
         over = asyncio.Event()
         start = time.monotonic()
-        async with session(self.key, timeout=2 * DEADLINE) as http:
+        async with session(self.key, timeout=2 * deadline) as http:
             bystanders = [asyncio.create_task(self._bystand(http, i, over)) for i in range(0 if alone else BYSTANDERS)]
             try:
-                async with asyncio.timeout(DEADLINE):
+                async with asyncio.timeout(deadline):
                     seen = await fault(self)
             except TimeoutError:
-                seen = Seen("nothing", (f"not over after {DEADLINE:.0f} s",))
+                seen = Seen("nothing", (f"not over after {deadline:.0f} s",))
             except (*BROKEN, OSError) as error:
                 seen = Seen(f"{type(error).__name__}: {error}"[:100], ("the fault's client broke",))
             seconds = time.monotonic() - start
@@ -100,10 +108,9 @@ class Arena:
             after = await asyncio.to_thread(watch.held, self.url, self.pid, self.key, self.admin_key)
             leaks = watch.leaks(before, after)
         answers, gap = sum(number for number, _, _ in heard), max((longest for _, longest, _ in heard), default=0.0)
-        known = f"; SGLang's own: {'; '.join(seen.known)}" if seen.known else ""
         return Outcome(
             name,
-            seen.what + known,
+            seen.what + said_of(seen.known),
             "–" if alone else f"{answers} answers, longest gap {gap:.2f} s",
             self.logged(mark),
             ", ".join(leaks) or "nothing",

@@ -23,6 +23,16 @@ class Seen(NamedTuple):
     known: tuple[str, ...] = ()
 
 
+def said_of(known: Sequence[str]) -> str:
+    """What is SGLang's own, as the end of a sentence."""
+    return f"; SGLang's own: {'; '.join(known)}" if known else ""
+
+
+def left_of(wrong: Sequence[str]) -> str:
+    """What was left behind, of all that was wrong."""
+    return ", ".join(each for each in wrong if "left: " in each) or "nothing"
+
+
 class Outcome(NamedTuple):
     """One fault.
 

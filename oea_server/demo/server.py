@@ -63,10 +63,7 @@ class Server(Remote):
         Raises:
             RuntimeError: it ended, or took too long; with the end of its log.
         """
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                self._command, stdout=log, stderr=subprocess.STDOUT, env=self._environment, start_new_session=True
-            )
+        self.process = self.spawn()
         deadline = time.monotonic() + START_TIMEOUT
         try:
             while not self._is_up():
@@ -77,6 +74,14 @@ class Server(Remote):
         except BaseException:  # Ctrl-C too: its own session would outlive us
             self.stop()
             raise
+
+    def spawn(self) -> subprocess.Popen[bytes]:
+        """Start, and do not wait; in a session of its own, which all its processes are of."""
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                self._command, stdout=log, stderr=subprocess.STDOUT, env=self._environment, start_new_session=True
+            )
+        return self.process
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

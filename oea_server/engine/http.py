@@ -14,6 +14,7 @@ from oea_server.access import keys
 from oea_server.access.keys import Keys
 from oea_server.engine import locks, runtime
 from oea_server.engine.refuse import refuse
+from oea_server.observe import turns
 from oea_server.settings import LIVE_PREFIX
 
 APP_PATH = "SGLANG_HTTP_SERVER_APP_PATH"
@@ -40,6 +41,7 @@ def hand_to_workers(http_server: Any, server_args: Any, has: Keys) -> None:
     if not hasattr(http_server.envs, APP_PATH):
         run = http_server.uvicorn.run
         http_server.uvicorn.run = lambda app, **options: run(APP, **options)
+    turns.share()
     for name in keys.VARIABLES:
         os.environ.pop(name, None)
     os.environ |= {name: key for name, key in zip((keys.API, keys.ADMIN), has, strict=True) if key}
@@ -50,12 +52,12 @@ def add_routes_and_locks(http_server: Any, has: Keys) -> None:
     """The same in one of several HTTP workers, where SGLang adds no locks itself."""
     from sglang.srt.utils.auth import add_api_key_middleware
 
-    add_routes(http_server, has)
+    add_routes(http_server, has, os.environ.get(turns.VARIABLE))
     if has.given:
         add_api_key_middleware(http_server.app, api_key=has.api, admin_api_key=has.admin)
 
 
-def add_routes(http_server: Any, has: Keys) -> None:
+def add_routes(http_server: Any, has: Keys, shared: str | None = None) -> None:
     """Add the routes to `sglang.srt.entrypoints.http_server`'s app, and put the door before all of it."""
     from sglang.srt.utils import auth
 
@@ -70,7 +72,7 @@ def add_routes(http_server: Any, has: Keys) -> None:
     if place is not None:
         mergeable.skip_the_rest()
     admin = auth.AuthLevel.ADMIN_OPTIONAL
-    routes.add(http_server.app, Schedulers(http_server), stats, auth.auth_level(admin))
+    routes.add(http_server.app, Schedulers(http_server), stats, auth.auth_level(admin), turns.turns(shared))
     locks.put_door(http_server, has)
 
 

@@ -138,10 +138,14 @@ patched = False
 
 def activate() -> None:
     """Called by SGLang in each of its processes, before it applies hooks."""
-    from oea_server.engine import hangup
+    from oea_server.engine import hangup, orphans
 
     try:
-        hangup.drain() if is_launcher() and not in_http_worker else hangup.ignore()
+        if is_launcher() and not in_http_worker:
+            hangup.drain()
+        else:
+            hangup.ignore()
+            orphans.end_with_parent()
         if needs_seams():
             install()
     except Exception as error:

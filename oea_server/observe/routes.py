@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -13,7 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.requests import ClientDisconnect
 
-from oea_server.observe import applying, body, change, page, peer
+from oea_server.observe import applying, body, change, page, peer, turns
 from oea_server.observe.applying import RefusalError, Schedulers, tag
 from oea_server.observe.stats import Stats
 from oea_server.oneline import LINE, oneline
@@ -57,13 +56,20 @@ CHANGE_BODY = {
 }
 
 
-def add(app: FastAPI, schedulers: Schedulers, stats: Stats, admin: Callable[[Endpoint], Endpoint]) -> None:
+def add(
+    app: FastAPI,
+    schedulers: Schedulers,
+    stats: Stats,
+    admin: Callable[[Endpoint], Endpoint],
+    turn: turns.Turn | None = None,
+) -> None:
     """Add all of them to an app; not by way of an APIRouter, inside which SGLang finds no marks.
 
     Args:
         admin: marks an endpoint as one that needs the server's admin key, if it has one.
+        turn: what a change has to be in; one at a time in this process if not given.
     """
-    turn = asyncio.Lock()
+    turn = turn or turns.turns()
 
     @app.get(PAGE, tags=TAGS, response_class=HTMLResponse)
     async def live_page() -> HTMLResponse:
@@ -106,7 +112,7 @@ def add(app: FastAPI, schedulers: Schedulers, stats: Stats, admin: Callable[[End
         except ClientDisconnect:
             return refuse(client, 422, "the client left before the end of the body")
         try:
-            async with turn:
+            async with turn():
                 state, changes = await applying.apply(schedulers, asked, request)
         except RefusalError as why:
             return refuse(client, why.status, str(why))

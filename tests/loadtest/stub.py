@@ -84,6 +84,10 @@ class Stub:
                 return JSONResponse(whole(body))
             return StreamingResponse(self._stream(request, body), media_type="text/event-stream")
 
+        @app.get("/health")
+        async def health() -> Response:
+            return Response()
+
         @app.get("/oea/config")
         async def config() -> dict[str, Any]:
             return {"settings": self.settings, "started": self.settings, "policies": list(EXPERTS)}

@@ -1,0 +1,152 @@
+"""Signals in every phase of a server's life: it ends, with all that belongs to it, and without a traceback of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from signal import SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, Signals
+from typing import NamedTuple
+
+from loadtest.chaos import traces
+from loadtest.chaos.arena import DEADLINE, PROMPTS, body, server
+from loadtest.chaos.fatal import wait
+from loadtest.chaos.outcome import BROKE, HELD, Outcome, left_of
+from loadtest.client import BROKEN, chat, session
+from oea_server.demo.server import START_TIMEOUT, Server
+
+IMPORTING = re.compile(rb"oea-server: policy")
+STARTING = re.compile(rb"server_args=")
+LOADING = re.compile(rb"Load weight begin")
+WARMING = re.compile(rb"Uvicorn running|Application startup complete")
+READY = re.compile(rb"The server is fired up")
+BLOCK = re.compile(r"Traceback \(most recent call last\):\n(?:(?!Traceback).*\n)*?(?:\S.*)")
+SPAWNED = 4
+"""Processes when all are there: the first, its resource tracker, a scheduler, a detokenizer; these import for long."""
+LONG = 400
+"""Tokens of the streams that a signal falls into."""
+
+
+class Case(NamedTuple):
+    """A signal at a moment.
+
+    Args:
+        line: of the log, after which it comes.
+        then: seconds later.
+        family: processes that there have to be.
+        streams: that are being read then.
+        whole: whether they have to come to their end.
+        again: the same signal once more, a second later.
+    """
+
+    phase: str
+    number: Signals
+    line: re.Pattern[bytes]
+    then: float = 0.5
+    family: int = 1
+    streams: int = 0
+    whole: bool = True
+    again: bool = False
+
+
+CASES = (
+    *(Case("importing", number, IMPORTING, 2.0) for number in (SIGTERM, SIGINT, SIGHUP, SIGQUIT)),
+    *(Case("starting processes", number, STARTING, 1.0, family=SPAWNED) for number in (SIGTERM, SIGKILL)),
+    Case("loading weights", SIGINT, LOADING, 0.0),
+    *(Case("warming up", number, WARMING, 0.0) for number in (SIGTERM, SIGHUP)),
+    *(Case("idle", number, READY) for number in (SIGINT, SIGQUIT)),
+    Case("in a stream", SIGHUP, READY, streams=3),
+    Case("draining, again", SIGTERM, READY, streams=3, again=True),
+)
+FROM_A_TERMINAL = (SIGINT, SIGHUP, SIGQUIT)
+"""These go to all processes at once; the others to the first alone."""
+
+
+async def every_phase() -> Outcome:
+    """Each case on a server of its own, which is let come no further than it has to."""
+    began, wrong, ends = time.monotonic(), list[str](), list[str]()
+    for case in CASES:
+        said, problems = await _one(case)
+        ends.append(said)
+        wrong += [f"{case.number.name} while {case.phase}: {each}" for each in problems]
+    return Outcome(
+        "signals in every phase",
+        f"{len(CASES)} signals: {', '.join(dict.fromkeys(case.phase for case in CASES))}",
+        "–",
+        f"ended each time: {', '.join(ends)}",
+        left_of(wrong),
+        BROKE if wrong else HELD,
+        tuple(wrong),
+        time.monotonic() - began,
+    )
+
+
+async def _one(case: Case) -> tuple[str, list[str]]:
+    """How it ended, and what was wrong with that."""
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+        running = server(environment={"TMPDIR": folder})
+        process = running.spawn()
+        try:
+            if not await asyncio.to_thread(_said, running, case):
+                return "never", [f"did not come so far: {running.tail(3)}"]
+            await asyncio.sleep(case.then)
+            shared = await asyncio.to_thread(traces.shared_memory, running)
+            cut = await _strike(case, running, process)
+            start = time.monotonic()
+            code = await asyncio.to_thread(wait, running, DEADLINE)
+            proper = Path(folder) if code == 0 else None
+            wrong, _ = traces.apart(await asyncio.to_thread(traces.left, running, shared, proper))
+            if code is None:
+                wrong.append(f"runs after {DEADLINE:.0f} s")
+            if cut and case.whole:
+                wrong.append(f"{cut} streams were cut")
+            wrong += [f"a traceback of ours: {each}" for each in ours(running.log.read_text(errors="replace"))]
+            return f"{code} after {time.monotonic() - start:.0f} s", wrong
+        finally:
+            await asyncio.to_thread(running.stop)
+            traces.clear(running)
+
+
+async def _strike(case: Case, running: Server, process: subprocess.Popen[bytes]) -> int:
+    """Send it amid as many streams: how many were cut."""
+    send: Callable[[int], None] = process.send_signal
+    if case.number in FROM_A_TERMINAL:
+        send = lambda number: os.killpg(process.pid, number)  # noqa: E731
+    async with session(timeout=2 * DEADLINE) as http:
+        streams = [asyncio.create_task(chat(http, running.url, body(p, LONG))) for p in PROMPTS[: case.streams]]
+        if streams:
+            await asyncio.sleep(1.5)
+        send(case.number)
+        if case.again:
+            await asyncio.sleep(1.0)
+            send(case.number)
+        results = await asyncio.gather(*streams, return_exceptions=True)
+    return sum(isinstance(result, BROKEN) for result in results)
+
+
+def _said(running: Server, case: Case) -> bool:
+    """Wait until it has come so far."""
+    assert running.process is not None
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline:
+        if case.line.search(running.log.read_bytes()) and len(traces.family(running)) >= case.family:
+            return True
+        if running.process.poll() is not None:
+            return False
+        time.sleep(0.02)
+    return False
+
+
+def ours(log: str) -> list[str]:
+    """Tracebacks that end in our code, the last line of each; a KeyboardInterrupt ends wherever it comes."""
+    found = []
+    for block in BLOCK.findall(log):
+        places, last = re.findall(r'File "([^"]+)"', block), block.splitlines()[-1]
+        if places and f"{os.sep}oea_server{os.sep}" in places[-1] and not last.startswith("KeyboardInterrupt"):
+            found.append(last[:120])
+    return found

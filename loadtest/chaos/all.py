@@ -14,14 +14,21 @@ from loadtest.chaos import (
     crowds,
     departures,
     fatal,
+    folders,
     idle,
+    limits,
+    metric_files,
+    networks,
+    not_numbers,
     operators,
     orphans,
     restarts,
+    shared_memory,
     signals,
     stalls,
     steering,
     surroundings,
+    weights,
 )
 from loadtest.chaos.arena import ADMIN_KEY, KEY, Arena, server
 from loadtest.chaos.outcome import BROKE, Outcome, Seen
@@ -66,6 +73,20 @@ OWN: dict[str, Callable[[], Awaitable[Outcome]]] = {
     "worker": orphans.killed_worker,
     "rolling": restarts.rolling,
     "signals": signals.every_phase,
+    "truncated": weights.truncated,
+    "tmp": folders.temporary,
+    "caches": folders.caches,
+    "metrics-ro": folders.metrics,
+    "shm-start": shared_memory.full_at_start,
+    "shm": shared_memory.full_after,
+    "proxies": networks.proxies,
+    "ipv6": networks.ipv6,
+    "ipv6-any": networks.ipv6_any,
+    "files": metric_files.foreign_files,
+    "nofile": limits.few_files,
+    "nproc": limits.few_processes,
+    "nan-router": not_numbers.router,
+    "nan-head": not_numbers.head,
 }
 
 

@@ -31,9 +31,12 @@ FLAGS = (
 )
 
 
-def server(*flags: str, environment: dict[str, str] | None = None) -> Server:
+def server(
+    *flags: str, environment: dict[str, str] | None = None, command: tuple[str, ...] = (), host: str = "127.0.0.1"
+) -> Server:
     """A demo server for faults, not yet started."""
-    return Server("--model-path", str(MODEL), *FLAGS, *flags, environment=environment)
+    model = ("--model-path", str(MODEL))
+    return Server(*model, *FLAGS, *flags, environment=environment, command=command, host=host)
 
 
 def body(prompt: str, tokens: int, **more: Any) -> dict[str, Any]:

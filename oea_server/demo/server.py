@@ -27,13 +27,14 @@ SGLANG = (str(Path(sys.executable).with_name("sglang")), "serve")
 
 
 class Server(Remote):
-    """``oea-server serve`` on 127.0.0.1, from start to stop of a with block.
+    """``oea-server serve`` on this machine, from start to stop of a with block.
 
     Args:
         flags: after `serve`; a free port is added.
         environment: variables on top of this process's.
         command: what to run instead of `oea-server serve`.
         key: the admin key that `flags` set.
+        host: the address to listen on.
     """
 
     def __init__(
@@ -42,15 +43,17 @@ class Server(Remote):
         environment: Mapping[str, str] | None = None,
         command: tuple[str, ...] = (),
         key: str | None = None,
+        host: str = "127.0.0.1",
     ) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.bind((host, 0))
             self.port: int = probe.getsockname()[1]
         command = command or (sys.executable, "-m", "oea_server", "serve")
-        self._command = [*command, *flags, "--host", "127.0.0.1", "--port", str(self.port)]
+        self._command = [*command, *flags, "--host", host, "--port", str(self.port)]
         self._environment = {**os.environ, **(environment or {})}
         self.log = Path(tempfile.mkstemp(prefix="oea-server-", suffix=".log")[1])
-        super().__init__(f"http://127.0.0.1:{self.port}", key)
+        asked = "::1" if host == "::" else host
+        super().__init__(f"http://{f'[{asked}]' if ':' in asked else asked}:{self.port}", key)
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:

@@ -70,7 +70,7 @@ def add_routes(http_server: Any, has: Keys, shared: str | None = None) -> None:
     stats = Stats(place, latency.read(line) if line else ())
     stats.start()
     if place is not None:
-        mergeable.skip_the_rest()
+        mergeable.skip_the_rest(place)
     admin = auth.AuthLevel.ADMIN_OPTIONAL
     routes.add(http_server.app, Schedulers(http_server), stats, auth.auth_level(admin), turns.turns(shared))
     locks.put_door(http_server, has)

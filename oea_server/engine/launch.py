@@ -9,7 +9,17 @@ import logging
 import os
 from typing import Any, NamedTuple
 
-from oea_server.engine import conflicts, locks, model_card, overrides, proxies, runtime
+from oea_server.engine import (
+    checkpoint,
+    conflicts,
+    locks,
+    model_card,
+    overrides,
+    proxies,
+    runtime,
+    shared_memory,
+    threads,
+)
 from oea_server.engine.refuse import refuse
 from oea_server.observe import latency
 from oea_server.settings import Settings
@@ -67,11 +77,15 @@ def judge(settings: Settings, server_args: Any) -> Verdict:
         card = card_of(server_args)
     except overrides.OverrideError as error:
         return Verdict([str(error)], None, None)
+    view = conflicts.resolved(server_args)
     found = [
         *(conflicts.find_in_server_args(server_args) if settings.policy != "vanilla" else []),
         *model_card.problems(settings, card),
+        *checkpoint.problems(view.model_path, view.load_format),
         *latency.problems(settings.latency_line),
-        *locks.problems(conflicts.resolved(server_args)),
+        *locks.problems(view),
+        *threads.problems(view),
+        *shared_memory.problems(),
     ]
     return Verdict(found, inactive(settings, card), card)
 

@@ -53,6 +53,8 @@ class Head(BaseModel):
 
     launch: str
     """The name of the folder that it was written to."""
+    pid: NonNegativeInt
+    """The process that wrote it: of a copy the file's name says another."""
     shapes: tuple[Shape, Shape]
     at: FiniteFloat
     state: dict[str, Any]
@@ -75,7 +77,7 @@ def write(place: Path, snapshot: Snapshot) -> None:
     """Write this process's snapshot, at once for whoever reads it."""
     values = snapshot._asdict()
     arrays = [values.pop(name) for name in ARRAYS]
-    head = Head(launch=place.name, shapes=(arrays[0].shape, arrays[1].shape), **values)
+    head = Head(launch=place.name, pid=os.getpid(), shapes=(arrays[0].shape, arrays[1].shape), **values)
     path = place / f"{os.getpid()}{SUFFIX}"
     scratch = path.with_suffix(".new")
     with os.fdopen(files.create(scratch), "wb") as file:
@@ -90,7 +92,7 @@ def read_all(place: Path) -> Found:
     found = Found([], {})
     for path in sorted(place.glob(f"*{SUFFIX}")):
         try:
-            snapshot = parse(files.read(path), place.name)
+            snapshot = parse(files.read(path), place.name, path.stem)
             if found.snapshots and _width(snapshot) != _width(found.snapshots[0]):
                 raise ValueError("of another shape than the others")
         except FileNotFoundError:
@@ -102,11 +104,11 @@ def read_all(place: Path) -> Found:
     return found
 
 
-def parse(content: bytes, launch: str) -> Snapshot:
+def parse(content: bytes, launch: str, pid: str) -> Snapshot:
     """A file's content.
 
     Raises:
-        ValueError: it is no snapshot, or another start's.
+        ValueError: it is no snapshot, or another start's, or another process's.
     """
     line, _, body = content.partition(b"\n")
     try:
@@ -115,6 +117,8 @@ def parse(content: bytes, launch: str) -> Snapshot:
         raise ValueError("no snapshot of this version") from None
     if head.launch != launch:
         raise ValueError("another start's")
+    if str(head.pid) != pid:
+        raise ValueError("another process's")
     if not _fits(head):
         raise ValueError("its parts do not fit each other")
     sizes = [rows * columns for rows, columns in head.shapes]
@@ -122,7 +126,7 @@ def parse(content: bytes, launch: str) -> Snapshot:
         raise ValueError("cut short")
     numbers = np.split(np.frombuffer(body, dtype=np.int64), sizes[:1])
     tally, shadow = (each.reshape(shape) for each, shape in zip(numbers, head.shapes, strict=True))
-    return Snapshot(**head.model_dump(exclude={"launch", "shapes"}), tally=tally, shadow=shadow)
+    return Snapshot(**head.model_dump(exclude={"launch", "pid", "shapes"}), tally=tally, shadow=shadow)
 
 
 def _fits(head: Head) -> bool:

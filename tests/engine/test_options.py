@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import shutil
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -152,6 +154,15 @@ def test_an_engine_started_from_python_is_judged_by_the_same_values(plugged: Non
     args = ServerArgs(model_path=str(MODEL), tp_size=2, **width)
     getattr(args, "resolve_once", lambda: None)()
     assert len(conflicts.find_in_server_args(args)) == 1
+
+
+def test_a_weight_file_that_is_cut_is_refused_unless_no_weights_are_read(plugged: None, tmp_path: Path) -> None:
+    model = shutil.copytree(MODEL, tmp_path / "model")
+    os.truncate(model / "model.safetensors", 1000)
+    for settings in (Settings(), Settings(policy="vanilla")):
+        (line,) = launch.judge(settings, server_args("--model-path", str(model))).problems
+        assert line.startswith(f"{model / 'model.safetensors'}: no whole safetensors file of 1000 bytes")
+    assert launch.judge(Settings(), server_args("--model-path", str(model), "--load-format", "dummy")).problems == []
 
 
 @pytest.mark.parametrize("flags", ["--tp 2", "--tp 2 --dp-size 2", "--tp 2 --moe-dense-tp-size 1"])

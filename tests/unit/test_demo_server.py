@@ -22,3 +22,12 @@ def test_an_interrupted_start_leaves_no_server_behind(monkeypatch: pytest.Monkey
 def test_a_command_that_ends_is_reported_with_its_log() -> None:
     with pytest.raises(RuntimeError, match=r"did not start; the end of .*\n(.*\n)*.*why it ended"):
         Server(command=(sys.executable, "-c", "print('why it ended')")).start()
+
+
+@pytest.mark.parametrize(("host", "asked"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]"), ("::", "[::1]")])
+def test_it_is_asked_where_it_listens(host: str, asked: str) -> None:
+    said = "import sys; print(sys.argv[sys.argv.index('--host') + 1:])"
+    server = Server(command=(sys.executable, "-c", said), host=host)
+    assert server.url == f"http://{asked}:{server.port}"
+    server.spawn().wait()
+    assert server.tail() == str([host, "--port", str(server.port)])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +24,8 @@ from oea_server.observe.stats import Stats
 from tests.unit.counted import Scheduler, state
 
 STEPS = 3
+LAST = "9999999999.oea"
+"""The name of a snapshot that is looked at after the start's own."""
 
 
 @pytest.fixture
@@ -41,9 +45,15 @@ def report(place: Path, scheduler: Scheduler | None = None) -> Reporter:
     return reporting
 
 
-def head_of(place: Path) -> tuple[dict[str, object], bytes]:
+def head_of(place: Path, path: Path) -> tuple[dict[str, object], bytes]:
+    """The start's own snapshot, as another process of it would have written it."""
     line, _, body = own(place).read_bytes().partition(b"\n")
-    return json.loads(line), body
+    return {**json.loads(line), "pid": int(path.stem)}, body
+
+
+def content_of(place: Path, path: Path) -> bytes:
+    head, body = head_of(place, path)
+    return json.dumps(head).encode() + b"\n" + body
 
 
 def own(place: Path) -> Path:
@@ -54,7 +64,7 @@ def changed(**fields: object) -> Callable[[Path, Path], None]:
     """A snapshot like the start's own, with other fields in its head."""
 
     def put(place: Path, path: Path) -> None:
-        head, body = head_of(place)
+        head, body = head_of(place, path)
         path.write_bytes(json.dumps({**head, **fields}).encode() + b"\n" + body)
 
     return put
@@ -62,7 +72,7 @@ def changed(**fields: object) -> Callable[[Path, Path], None]:
 
 def without(field: str) -> Callable[[Path, Path], None]:
     def put(place: Path, path: Path) -> None:
-        head, body = head_of(place)
+        head, body = head_of(place, path)
         del head[field]
         path.write_bytes(json.dumps(head).encode() + b"\n" + body)
 
@@ -79,21 +89,25 @@ def containing(content: bytes) -> Callable[[Path, Path], None]:
 def another_starts(place: Path, path: Path) -> None:
     (other := place.parent / "oea-other").mkdir()
     report(other)
-    own(other).rename(path)
+    path.write_bytes(content_of(other, path))
 
 
 def of_another_model(place: Path, path: Path) -> None:
     (other := place.parent / "other" / place.name).mkdir(parents=True)
     report(other, Scheduler(num_experts=64))
-    own(other).rename(path)
+    path.write_bytes(content_of(other, path))
+
+
+def copied(place: Path, path: Path) -> None:
+    path.write_bytes(own(place).read_bytes())
 
 
 def cut(place: Path, path: Path) -> None:
-    path.write_bytes(own(place).read_bytes()[:-8])
+    path.write_bytes(content_of(place, path)[:-8])
 
 
 def longer(place: Path, path: Path) -> None:
-    path.write_bytes(own(place).read_bytes() + bytes(8))
+    path.write_bytes(content_of(place, path) + bytes(8))
 
 
 def huge(place: Path, path: Path) -> None:
@@ -122,13 +136,13 @@ def empty(place: Path, path: Path) -> None:
 
 
 def of_an_earlier_version(place: Path, path: Path) -> None:
-    head, body = head_of(place)
+    head, body = head_of(place, path)
     del head["launch"], head["at"]
     path.write_bytes(json.dumps({**head, "t": 1.0}).encode() + b"\n" + body)
 
 
 def cut_in_its_head(place: Path, path: Path) -> None:
-    path.write_bytes(own(place).read_bytes()[:40])
+    path.write_bytes(content_of(place, path)[:40])
 
 
 ANYTHING: dict[str, Callable[[Path, Path], None]] = {
@@ -148,6 +162,8 @@ SNAPSHOTS: dict[str, Callable[[Path, Path], None]] = {
     "JSON too deep": containing(b"[" * 100_000),
     "of an earlier version": of_an_earlier_version,
     "another start's": another_starts,
+    "a copy of its own": copied,
+    "a whole one, of no number": changed(pid="x"),
     "cut": cut,
     "cut in its head": cut_in_its_head,
     "longer": longer,
@@ -170,7 +186,7 @@ SNAPSHOTS: dict[str, Callable[[Path, Path], None]] = {
 def test_a_file_that_is_no_snapshot_of_ours_is_passed_over_and_said_once(
     name: str, first: bool, start: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = start / ("0.oea" if first else "a.oea")
+    path = start / ("0.oea" if first else LAST)
     SNAPSHOTS[name](start, path)
     stats = Stats(start)
     with caplog.at_level(logging.INFO):
@@ -184,11 +200,16 @@ def test_a_file_that_is_no_snapshot_of_ours_is_passed_over_and_said_once(
 
 
 def test_the_counts_of_two_models_do_not_add_up(start: Path, caplog: pytest.LogCaptureFixture) -> None:
-    of_another_model(start, start / "a.oea")
+    of_another_model(start, start / LAST)
     stats = Stats(start)
     stats.look(1.0, 1.0)
     assert stats.body(state())["total"]["steps"] == STEPS
-    assert caplog.messages == [f"OEA: /oea/stats passed over {start / 'a.oea'}: of another shape than the others"]
+    assert caplog.messages == [f"OEA: /oea/stats passed over {start / LAST}: of another shape than the others"]
+
+
+def test_another_process_of_the_start_counts(start: Path, caplog: pytest.LogCaptureFixture) -> None:
+    changed()(start, start / LAST)
+    assert len(snapshot.read_all(start).snapshots) == 2
 
 
 def test_it_is_said_again_of_a_file_that_comes_back(start: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -264,7 +285,7 @@ def collected(start: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]
     for pid, value in ((7, 2.0), (8, 3.0)):
         metric(start / f"counter_{pid}.db", value)
     monkeypatch.setattr(MultiProcessCollector, "merge", staticmethod(MultiProcessCollector.merge))
-    mergeable.skip_the_rest()
+    mergeable.skip_the_rest(start)
     registry = CollectorRegistry()
     MultiProcessCollector(registry, str(start))
     return lambda: generate_latest(registry).decode()
@@ -290,6 +311,38 @@ def test_a_file_that_cannot_be_merged_is_passed_over_and_said_once(
         assert "\ntokens_total 5.0\n" in collected()
     (line,) = caplog.messages
     assert line.startswith(f"OEA: /metrics passed over {start / name}: ")
+
+
+@pytest.mark.parametrize("pid", [1, 999_999_999], ids=["of a process that runs", "of none that runs"])
+def test_a_file_that_its_process_does_not_write_is_passed_over_and_said_once(
+    pid: int, start: Path, collected: Callable[[], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    (path := start / f"counter_{pid}.db").write_bytes((start / "counter_7.db").read_bytes())
+    for _ in range(3):
+        assert "\ntokens_total 5.0\n" in collected()
+    assert caplog.messages == [f"OEA: /metrics passed over {path}: no process of that id writes it"]
+
+
+def test_a_file_of_a_process_that_comes_later_counts_even_when_that_is_over(
+    start: Path, collected: Callable[[], str]
+) -> None:
+    assert "\ntokens_total 5.0\n" in collected()
+    program = """if True:
+        import os, sys
+        from pathlib import Path
+        from prometheus_client.mmap_dict import MmapedDict, mmap_key
+        file = MmapedDict(str(Path(sys.argv[1]) / f"counter_{os.getpid()}.db"))
+        file.write_value(mmap_key("tokens", "tokens_total", [], [], "tokens"), 4.0, 0.0)
+        print(flush=True)
+        sys.stdin.read()
+    """
+    command = [sys.executable, "-c", program, str(start)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
+        assert worker.stdout is not None
+        worker.stdout.readline()
+        assert "\ntokens_total 9.0\n" in collected()
+        worker.communicate()
+    assert "\ntokens_total 9.0\n" in collected()
 
 
 def test_a_file_of_zeros_holds_nothing(start: Path, collected: Callable[[], str]) -> None:

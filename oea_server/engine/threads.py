@@ -1,0 +1,49 @@
+"""Room for a server's processes and threads, tried before it starts any: without it SGLang ends amid its start, each
+process in a traceback of its own.
+
+Tried and not looked up: a limit may be the user's, or the container's, which shows it nowhere.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+FOR_ALL, FOR_EACH_RANK = 24, 24
+"""Fewer than any server has: on 2 cores without a GPU it is 27 threads in the launcher and the detokenizer, and 38 in a
+scheduler."""
+
+
+def problems(view: Any) -> list[str]:
+    """Why there is no room for what these arguments start here; [] if there may be.
+
+    Args:
+        view: SGLang's arguments, resolved.
+    """
+    replicas = 1 if view.enable_dp_attention else view.dp_size  # else they share out one server's ranks
+    ranks = max(1, view.tp_size * view.pp_size * replicas // view.nnodes)
+    needed = FOR_ALL + FOR_EACH_RANK * ranks
+    if (found := room(needed)) >= needed:
+        return []
+    return [
+        f"only {found} more threads and processes can be started here, and a server of {ranks} ranks has more than "
+        f"{needed}: raise the user's limit (ulimit -u), or the container's (pids)"
+    ]
+
+
+def room(wanted: int) -> int:
+    """How many threads can be started, `wanted` at most; all have ended when it returns."""
+    over = threading.Event()
+    started: list[threading.Thread] = []
+    try:
+        while len(started) < wanted:
+            thread = threading.Thread(target=over.wait, daemon=True)
+            thread.start()
+            started.append(thread)
+    except RuntimeError:  # can't start new thread
+        pass
+    finally:
+        over.set()
+        for thread in started:
+            thread.join()
+    return len(started)

@@ -134,6 +134,9 @@ def route(
         SLOTS_OF_RANK=num_experts if place is None else place.slots,
         REPLICAS=1 if place is None else place.physical.shape[1],
         SPARE=0 if place is None else min(place.spare, num_experts),
+        RANK_BINS=triton.next_power_of_2(1 if tally.placed and place is None else tally.ranks),
+        POOL_RANK_BINS=triton.next_power_of_2(1 if place is None else place.ranks),
+        COPIES=triton.next_power_of_2(1 if place is None else place.physical.shape[1]),
         num_warps=4,
     )
     return Routing(weights, ids, pool)

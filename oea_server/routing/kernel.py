@@ -69,7 +69,12 @@ def route_kernel(
     SLOTS_OF_RANK: tl.constexpr,
     REPLICAS: tl.constexpr,
     SPARE: tl.constexpr,
+    RANK_BINS: tl.constexpr,
+    POOL_RANK_BINS: tl.constexpr,
+    COPIES: tl.constexpr,
 ):
+    # bins and copies are powers of two, rounded up by the caller: SGLang replaces triton.next_power_of_2 by a function
+    # that no kernel can call
     if ALL_REAL:
         real = batch
     elif COUNT_ON_DEVICE:
@@ -109,10 +114,22 @@ def route_kernel(
 
     home = expert
     if physical_ptr is not None:
-        home = _homes(pool, expert, physical_ptr, physical_stride, N, POOL_RANKS, SLOTS_OF_RANK, REPLICAS, SPARE)
+        home = _homes(
+            pool,
+            expert,
+            physical_ptr,
+            physical_stride,
+            N,
+            POOL_RANKS,
+            SLOTS_OF_RANK,
+            REPLICAS,
+            SPARE,
+            POOL_RANK_BINS,
+            COPIES,
+        )
     if kind != UNION:
         target = tl.where(kind == BUDGET, budget, 0)
-        pool = _widen(pool, wanted, expert, home // SLOTS_OF_RANK, target, N, POOL_RANKS)
+        pool = _widen(pool, wanted, expert, home // SLOTS_OF_RANK, target, POOL_RANK_BINS, N)
 
     if me == last:
         if home_ptr is not None:
@@ -125,9 +142,9 @@ def route_kernel(
         tl.atomic_add(tally_ptr + 2 * bins + tl.sum(vanilla), once, sem="relaxed")
         if RANKS > 1:
             rank_of = home // (tallied // RANKS)
-            busiest = tl.max(_loads(pool, rank_of, RANKS))
+            busiest = tl.max(_loads(pool, rank_of, RANK_BINS))
             tl.atomic_add(tally_ptr + bins + busiest, loaded, sem="relaxed")
-            busiest = tl.max(_loads(vanilla, rank_of, RANKS))
+            busiest = tl.max(_loads(vanilla, rank_of, RANK_BINS))
             tl.atomic_add(tally_ptr + 3 * bins + busiest, once, sem="relaxed")
         sums = tally_ptr + HISTOGRAMS_ * bins
         tl.atomic_add(sums, real * once, sem="relaxed")
@@ -269,9 +286,9 @@ def _votes(keys, raw, could_take, K: tl.constexpr, ROWS: tl.constexpr):
 
 
 @triton.jit
-def _loads(experts, rank_of, RANKS: tl.constexpr):
-    """How many of a set are on each rank. [next power of two] int32."""
-    rank = tl.arange(0, triton.next_power_of_2(RANKS))
+def _loads(experts, rank_of, BINS: tl.constexpr):
+    """How many of a set are on each rank. [BINS] int32."""
+    rank = tl.arange(0, BINS)
     return tl.sum(tl.where(rank[:, None] == rank_of[None, :], experts[None, :], 0), axis=1)
 
 
@@ -286,6 +303,8 @@ def _homes(
     SLOTS: tl.constexpr,
     REPLICAS: tl.constexpr,
     SPARE: tl.constexpr,
+    BINS: tl.constexpr,
+    COPIES: tl.constexpr,
 ):
     """Which physical expert each expert is read from: see `widen.homes`. [COLUMNS] int32."""
     physical: tl.constexpr = RANKS * SLOTS
@@ -293,9 +312,9 @@ def _homes(
     if SPARE > 0:
         second = tl.load(physical_ptr + expert * stride + 1, mask=expert < N, other=-1).to(tl.int32)
         left = second >= 0
-        load = _loads(tl.where(left, 0, pool), home // SLOTS, RANKS)
-        rank = tl.arange(0, triton.next_power_of_2(RANKS))
-        copy = tl.arange(0, triton.next_power_of_2(REPLICAS))
+        load = _loads(tl.where(left, 0, pool), home // SLOTS, BINS)
+        rank = tl.arange(0, BINS)
+        copy = tl.arange(0, COPIES)
         for _ in range(SPARE):
             turn = tl.min(tl.where(left, tl.where(pool != 0, expert, expert + N), 2 * N))
             mine = turn % N
@@ -310,10 +329,10 @@ def _homes(
 
 
 @triton.jit
-def _widen(pool, wanted, expert, rank_of, target, N: tl.constexpr, RANKS: tl.constexpr):
+def _widen(pool, wanted, expert, rank_of, target, BINS: tl.constexpr, N: tl.constexpr):
     """The pool and each rank's most wanted experts, up to `target` or, if that is 0, to the busiest rank's count: see
     `widen.widen`. [COLUMNS] int32."""
-    rank = tl.arange(0, triton.next_power_of_2(RANKS))
+    rank = tl.arange(0, BINS)
     here = (rank[:, None] == rank_of[None, :]) & (expert < N)[None, :]
     load = tl.sum(tl.where(here, pool[None, :], 0), axis=1)
     target = tl.where(target == 0, tl.max(load), target)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import sglang.srt.utils.common  # noqa: F401  as in a server: it replaces functions of Triton's
 import torch
 import triton
 from triton.backends.compiler import GPUTarget

@@ -88,8 +88,8 @@ def more(off: int) -> Fault:
         return lambda keys, scores, floor, *rest, **named: real(keys, scores, floor + off, *rest, **named)
 
     def in_eager(real: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda best, scores, numbers, *rest: real(
-            best, scores, numbers._replace(floor=numbers.floor + off), *rest
+        return lambda best, scores, mass, numbers, *rest: real(
+            best, scores, mass, numbers._replace(floor=numbers.floor + off), *rest
         )
 
     plants = {

@@ -29,7 +29,7 @@ from oea_server.demo.build import CONFIG
 from oea_server.demo.compare import play, tokens_per_second
 from oea_server.demo.server import Server, without_us
 from oea_server.demo.shipped import MODEL
-from oea_server.routing import Policy, default_schedule
+from oea_server.routing import Policy, Router, default_schedule
 from oea_server.routing.host import route
 from oea_server.routing.tally import HostTally
 from oea_server.settings import Settings
@@ -106,7 +106,7 @@ def time_routing() -> tuple[float, float, float]:
 
     with torch.inference_mode():
         ours, untallied, plain = timed(
-            lambda: route(logits, policy, k=k, tally=tally), lambda: route(logits, policy, k=k), theirs
+            lambda: route(logits, policy, Router(k), tally=tally), lambda: route(logits, policy, Router(k)), theirs
         )
     return ours, untallied, plain
 
@@ -131,7 +131,7 @@ def time_report() -> float:
         def report() -> float:
             for layer in layers:
                 for _ in range(steps):
-                    route(logits[torch.randperm(CHATS)], Policy.oea(3), k=8, layer=layer, tally=tally)
+                    route(logits[torch.randperm(CHATS)], Policy.oea(3), Router(8), layer=layer, tally=tally)
             start = time.perf_counter()
             reporter.report()
             return time.perf_counter() - start

@@ -22,8 +22,7 @@ from oea_server.bench.fit import Line, fit
 from oea_server.bench.logits import Source
 from oea_server.bench.presets import Preset
 from oea_server.bench.timing import WARM_UP_ROUNDS, Call, Spread, capture, laps, turns
-from oea_server.routing import Policy
-from oea_server.routing.eager import Routing
+from oea_server.routing import Policy, Routing
 
 US = 1e6
 

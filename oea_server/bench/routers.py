@@ -10,8 +10,8 @@ import torch
 
 from oea_server.bench import sglang_kernels
 from oea_server.bench.sglang_kernels import Router
-from oea_server.routing import Policy
-from oea_server.routing.eager import Routing
+from oea_server.routing import Policy, Routing
+from oea_server.routing import Router as Rule
 from oea_server.routing.fastest import way
 from oea_server.routing.tally import tally_on
 
@@ -36,7 +36,8 @@ def ours(
     """Our routing with its tally, as a server runs it: (name of the implementation, how to call it)."""
     tally = tally_on(device, [0], num_experts, ranks, placed=False)
     name, route, _ = way(device, batch, num_experts, policy.width(k))
-    return name, lambda logits: route(logits, policy, k=k, tally=tally)
+    rule = Rule(k)
+    return name, lambda logits: route(logits, policy, rule, tally=tally)
 
 
 def others(k: int, logits: torch.Tensor) -> tuple[dict[str, Router], dict[str, str]]:

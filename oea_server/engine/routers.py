@@ -6,10 +6,12 @@ Seam: `sglang.srt.layers.moe.topk.TopK` and its `TopKConfig`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
 
+from oea_server import routing
 from oea_server.engine import model_card
 from oea_server.engine.router_traits import Traits, unsupported
 
@@ -21,6 +23,16 @@ class Router(NamedTuple):
     k: int
     renormalize: bool
     problem: str | None
+
+    @property
+    def rule(self) -> routing.Router:
+        """What the routing needs of it."""
+        return _rule(self.k, self.renormalize)
+
+
+@lru_cache
+def _rule(k: int, renormalize: bool) -> routing.Router:
+    return routing.Router(k, renormalize)
 
 
 def inspect(model: torch.nn.Module) -> list[Router]:

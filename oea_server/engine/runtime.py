@@ -14,7 +14,7 @@ from oea_server.engine import captures, limits
 from oea_server.engine.placed import Where, nowhere
 from oea_server.engine.routers import Router
 from oea_server.engine.step import Step, StepClock
-from oea_server.routing.eager import Routing
+from oea_server.routing.contract import Routing
 from oea_server.routing.fastest import way
 from oea_server.routing.knobs import Knobs
 from oea_server.routing.policy import Policy
@@ -155,16 +155,10 @@ class Runtime:
         from oea_server.routing import fused
 
         assert self.knobs is not None
-        kinds = {(router.k, router.renormalize): router.layer for router in self.routers.values()}
-        for (k, renormalize), layer in kinds.items():
+        kinds = {router.rule: router.layer for router in self.routers.values()}
+        for rule, layer in kinds.items():
             fused.warm_up(
-                dtype,
-                self.knobs,
-                k=k,
-                renormalize=renormalize,
-                num_real=self._num_real,
-                tally=self.tally,
-                placement=self.where(layer),
+                dtype, self.knobs, rule, num_real=self._num_real, tally=self.tally, placement=self.where(layer)
             )
 
     def change(self, settings: Settings) -> str | None:
@@ -320,8 +314,7 @@ class Runtime:
         return chosen.route(
             logits,
             policy,
-            k=router.k,
-            renormalize=router.renormalize,
+            router.rule,
             num_real=self.num_real(len(logits)),
             layer=router.layer,
             tally=tally,

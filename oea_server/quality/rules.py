@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from oea_server.routing import eager
+from oea_server.routing import Router, Routing, eager
 from oea_server.routing.keys import arange, expert_of, sort_keys
 from oea_server.routing.policy import Numbers
 
@@ -56,16 +56,17 @@ Weigh = Callable[[Step, torch.Tensor, torch.Tensor], torch.Tensor]
 
 def route(
     router_logits: torch.Tensor, k: int, floor: Floor, pool: Pool, weigh: Weigh, k_max: int | None = None
-) -> eager.Routing:
+) -> Routing:
     """floor -> pool -> fill by three rules; a token takes up to `k_max` experts, k if None."""
     step = Step.of(router_logits, k)
     num_experts = router_logits.shape[-1]
     chosen_pool = pool(step, eager.pool_of(step.keys, step.best, floor(step)))
     limit = k_max or k
     numbers = Numbers(k, limit, num_experts)
-    chosen, used = eager.fill(step.keys, step.best, chosen_pool, numbers, limit, None)
-    routing, _ = eager.weigh(chosen, used, chosen_pool, step.scores, False, None)
+    chosen, used = eager.fill(step.keys, chosen_pool[..., None, :], numbers, limit, None)
     own = step.scores.gather(-1, expert_of(step.best)).sum(dim=-1, keepdim=True)
+    as_it_is = Router(k, renormalize=False)
+    routing, _ = eager.weigh(chosen, used, chosen_pool, step.scores, own, as_it_is, 1.0, None)
     return routing._replace(weights=weigh(step, routing.weights, own))
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from oea_server.quality.routed import Routers
-from oea_server.routing import fastest
+from oea_server.routing import Router, fastest
 from oea_server.routing.policy import Policy
 
 
@@ -40,11 +40,10 @@ def route(
     """
     *leading, batch, num_experts = logits.shape
     way = fastest.way(logits.device, batch, num_experts, policy.width(found.k))
-    given: dict[str, Any] = {"k": found.k, "renormalize": found.renormalize, "layer": layer}
-    given["num_real"] = num_real
+    router = Router(found.k, found.renormalize)
     if way.name == "eager":
-        return Routed(*way.route(logits, policy, **given), way.name)
+        return Routed(*way.route(logits, policy, router, layer=layer, num_real=num_real), way.name)
     steps = logits.reshape(-1, batch, num_experts).contiguous()
-    routings = [way.route(step, policy, **given) for step in steps]
+    routings = [way.route(step, policy, router, layer=layer, num_real=num_real) for step in steps]
     weights, ids, pool = (torch.stack(parts).view(*leading, *parts[0].shape) for parts in zip(*routings, strict=True))
     return Routed(weights, ids, pool, way.name)

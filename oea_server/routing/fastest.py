@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from oea_server.routing.eager import Routing
+from oea_server.routing.contract import Routing
 
 
 class Way(NamedTuple):

@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 import triton
 
+from oea_server.routing.contract import Router, Routing, check, placement_of, width_of
 from oea_server.routing.device_tally import DeviceTally
-from oea_server.routing.eager import Routing, Scoring, check, placement_of, width_of
 from oea_server.routing.kernel import route_kernel
 from oea_server.routing.knobs import TABLE_BATCHES, Knobs, knobs_of
 from oea_server.routing.placement import Placement
@@ -40,26 +40,49 @@ def problem_of(batch: int, num_experts: int, width: int) -> str | None:
     return None
 
 
+def not_yet(
+    policy: Policy | Knobs,
+    router: Router,
+    num_real: int | torch.Tensor | None,
+    row_k0: torch.Tensor | None,
+    requests: torch.Tensor | None,
+) -> str | None:
+    """What this launch does not know of yet, None if it knows all that is asked."""
+    asked = {
+        "groups": router.groups > 1,
+        "scoring=sqrtsoftplus": router.scoring == "sqrtsoftplus",
+        "scale": router.scale != 1.0,
+        "share": isinstance(policy, Policy) and policy.share is not None,
+        "mix": isinstance(policy, Policy) and policy.mix != 1.0,
+        "row_k0": row_k0 is not None,
+        "requests": requests is not None,
+        "mask of rows": isinstance(num_real, torch.Tensor) and num_real.dtype == torch.bool,
+    }
+    return next((f"the fused launch knows no {name} yet" for name, given in asked.items() if given), None)
+
+
 def route(
     router_logits: torch.Tensor,
     policy: Policy | Knobs,
+    router: Router,
     *,
-    k: int,
-    renormalize: bool = True,
     num_real: int | torch.Tensor | None = None,
     layer: int = 0,
-    scoring: Scoring = "softmax",
-    bias: torch.Tensor | None = None,
-    tally: Tally | None = None,
+    row_k0: torch.Tensor | None = None,
+    requests: torch.Tensor | None = None,
     placement: Placement | None = None,
+    tally: Tally | None = None,
 ) -> Routing:
     """See `oea_server.routing.route`: same arguments, same result.
 
     Raises:
-        ValueError: also for a batch beyond `problem_of`.
+        ValueError: also for a batch beyond `problem_of`, and for what it does not know of yet.
     """
-    check(router_logits, policy, k)
+    check(router_logits, policy, router, row_k0, requests)
     batch, num_experts = router_logits.shape
+    k = router.k
+    if problem := not_yet(policy, router, num_real, row_k0, requests):
+        raise ValueError(problem)
     width, device = width_of(policy, k), router_logits.device
     if problem := problem_of(batch, num_experts, width):
         raise ValueError(problem)
@@ -79,14 +102,11 @@ def route(
     route_kernel[(triton.cdiv(batch, ROWS_PER_PROGRAM) + 1,)](
         router_logits,
         router_logits.stride(0),
-        bias,
+        router.bias,
         weights,
         ids,
         pool,
-        knobs.numbers[knobs.row[layer]],
-        knobs.p,
-        knobs.draw,
-        knobs.room,
+        knobs.table[knobs.row[layer]],
         None if place is None else place.physical,
         1 if place is None else place.physical.stride(0),
         None if place is None else place.home,
@@ -104,8 +124,8 @@ def route(
         COLUMNS=columns,
         ROWS=max(ROWS_PER_PROGRAM, TILE // columns),
         OWN_ROWS=ROWS_PER_PROGRAM,
-        SIGMOID=scoring == "sigmoid",
-        RENORMALIZE=renormalize,
+        SIGMOID=router.scoring == "sigmoid",
+        RENORMALIZE=router.renormalize,
         COUNT_ON_DEVICE=isinstance(num_real, torch.Tensor),
         ALL_REAL=num_real is None,
         TABLE=TABLE_BATCHES,
@@ -125,12 +145,9 @@ def route(
 def warm_up(
     dtype: torch.dtype,
     knobs: Knobs,
+    router: Router,
     *,
-    k: int,
     num_real: torch.Tensor | None = None,
-    renormalize: bool = True,
-    scoring: Scoring = "softmax",
-    bias: torch.Tensor | None = None,
     tally: Tally | None = None,
     placement: Placement | None = None,
 ) -> None:
@@ -146,20 +163,10 @@ def warm_up(
         tally: the one that the steps have; it is not written.
         The rest: see `oea_server.routing.route`.
     """
-    device, num_experts, layer = knobs.numbers.device, knobs.num_experts, next(iter(knobs.row))
+    device, num_experts, layer = knobs.table.device, knobs.num_experts, next(iter(knobs.row))
     nothing = torch.zeros((), dtype=torch.int32 if num_real is None else num_real.dtype, device=device)
     like = None if tally is None else Tally([layer], tally.num_experts, tally.ranks, device, tally.placed)
-    route(
-        torch.zeros(1, num_experts, dtype=dtype, device=device),
-        knobs,
-        k=k,
-        renormalize=renormalize,
-        num_real=nothing,
-        layer=layer,
-        scoring=scoring,
-        bias=bias,
-        tally=like,
-        placement=placement,
-    )
+    logits = torch.zeros(1, num_experts, dtype=dtype, device=device)
+    route(logits, knobs, router, num_real=nothing, layer=layer, tally=like, placement=placement)
     if isinstance(tally, DeviceTally):
-        tally.warm_up(k, nothing)
+        tally.warm_up(router.k, nothing)

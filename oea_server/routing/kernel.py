@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 
 from oea_server.routing.keys import ID_BITS, ID_MASK, OFFSET
+from oea_server.routing.knobs import FIELDS
 from oea_server.routing.policy import POOLS
 from oea_server.routing.tally import HISTOGRAMS, MASS_UNIT
 from oea_server.routing.widen import VOTE
@@ -19,11 +20,15 @@ VOTE_ = tl.constexpr(VOTE)
 UNION = tl.constexpr(POOLS.index("union"))
 FILL = tl.constexpr(POOLS.index("fill"))
 BUDGET = tl.constexpr(POOLS.index("budget"))
+ROW = tl.constexpr(len(FIELDS))
+FLOOR, LIMIT, REACH, KIND, BUDGET_AT, DRAW, SEED, P = (
+    tl.constexpr(FIELDS.index(field)) for field in ("floor", "limit", "reach", "kind", "budget", "draw", "seed", "p")
+)
 
 
 # Read one number at a time: nothing is gained by knowing that they lie at multiples of 16 bytes,
 # which they do in some layers only, and one more kernel would have to be compiled.
-PER_LAYER = ("numbers_ptr", "p_ptr", "draw_ptr", "room_ptr", "physical_ptr", "home_ptr", "bias_ptr")
+PER_LAYER = ("numbers_ptr", "physical_ptr", "home_ptr", "bias_ptr")
 # What differs between ranks is no constexpr: under TP all of them must choose alike, to the bit.
 PER_RANK = ("tally_ptr", "counting_ptr", "tallied", "placed")
 
@@ -37,9 +42,6 @@ def route_kernel(
     ids_ptr,
     pool_ptr,
     numbers_ptr,
-    p_ptr,
-    draw_ptr,
-    room_ptr,
     physical_ptr,
     physical_stride,
     home_ptr,
@@ -80,12 +82,12 @@ def route_kernel(
     else:
         real = num_real
     real = tl.minimum(tl.maximum(real, 0), batch)
-    numbers = numbers_ptr + tl.minimum(real, TABLE) * 3
-    floor, limit, reach = tl.load(numbers), tl.load(numbers + 1), tl.load(numbers + 2)
-    p = tl.load(p_ptr)
-    at_random, seed = tl.load(draw_ptr), tl.load(draw_ptr + 1)
+    numbers = numbers_ptr + tl.minimum(real, TABLE) * ROW
+    floor, limit, reach = tl.load(numbers + FLOOR), tl.load(numbers + LIMIT), tl.load(numbers + REACH)
+    kind, budget = tl.load(numbers + KIND), tl.load(numbers + BUDGET_AT)
+    at_random, seed = tl.load(numbers + DRAW), tl.load(numbers + SEED).to(tl.int64)
+    p = tl.load(numbers + P).to(tl.float32, bitcast=True)
     expert = tl.arange(0, COLUMNS)
-    kind, budget = tl.load(room_ptr), tl.load(room_ptr + 1)
     if POOL_RANKS == 1:
         kind = tl.where(kind == FILL, UNION, kind)  # no other rank has room
     me, last = tl.program_id(0), tl.num_programs(0) - 1
@@ -243,7 +245,7 @@ def _read(
         x = x & 0xFFFFFFFF
         x = ((x ^ (x >> 16)) * 0x85EBCA6B) & 0xFFFFFFFF
         x = ((x ^ (x >> 13)) * 0xC2B2AE35) & 0xFFFFFFFF
-        x = (x ^ (x >> 16)) & 0x7FFFFFFF
+        x = (x ^ (x >> 16)) >> 8
         keys = tl.where(inside, (x << ID_BITS_) + low_bits, -1)
     return raw, scores, own, keys, broken
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache, lru_cache
 
+import numpy as np
 import torch
 
-from oea_server.routing.policy import Numbers, Policy
+from oea_server.routing.policy import Numbers, Policy, Room
 
 TABLE_BATCHES = 1024
 """Steps of more tokens use the numbers of this size (tables on the device must end somewhere)."""
+
+INTEGERS = ("floor", "limit", "reach", "kind", "budget", "min_batch", "draw", "seed")
+FLOATS = ("p", "share", "mix")
+FIELDS = (*INTEGERS, *FLOATS)
+"""A row of the table, int32 each; floats by their bits. `draw` is 1 where experts are drawn at random."""
 
 
 class Knobs:
@@ -29,13 +35,8 @@ class Knobs:
         self.row = {layer: row for row, layer in enumerate(layers)}
         self.num_experts = num_experts
         self._k = dict(layers)
-        self.numbers = torch.zeros(len(layers), TABLE_BATCHES + 1, 3, dtype=torch.int32, device=device)
-        """[layers, batch, (floor, limit, reach)]."""
-        self.p = torch.ones(1, dtype=torch.float64, device=device)
-        self.draw = torch.zeros(2, dtype=torch.int64, device=device)
-        """(1 if experts are drawn at random, the seed)."""
-        self.room = torch.zeros(2, dtype=torch.int32, device=device)
-        """`Policy.room`."""
+        self.table = torch.zeros(len(layers), TABLE_BATCHES + 1, len(FIELDS), dtype=torch.int32, device=device)
+        """[layers, batch, FIELDS]."""
         self.write(Policy.vanilla())
 
     def write(self, policy: Policy) -> None:
@@ -46,24 +47,36 @@ class Knobs:
         """
         for k in set(self._k.values()):
             policy.check(k=k, num_experts=self.num_experts)
-        self.numbers.copy_(torch.stack([_rows(policy, layer, k, self.num_experts) for layer, k in self._k.items()]))
-        self.p.fill_(policy.p)
-        self.room.copy_(torch.tensor(policy.room, device="cpu"))
-        self.draw.copy_(torch.tensor([policy.name == "random", policy.seed], device="cpu"))
+        self.table.copy_(torch.stack([_rows(policy, layer, k, self.num_experts) for layer, k in self._k.items()]))
 
-    def at(self, layer: int, num_real: int | torch.Tensor) -> Numbers:
-        """The numbers for a step of `num_real` tokens, as 0-d tensors: to compare with, not to read."""
-        table = self.numbers[self.row[layer]]
-        if isinstance(num_real, int):
-            return Numbers(*table[min(max(num_real, 0), TABLE_BATCHES)].unbind())  # type: ignore[arg-type]
-        # not table[…]: torch reads an index of no dimensions on the host, which no capture survives
-        row = table.index_select(0, num_real.clamp(0, TABLE_BATCHES).long().view(1))[0]
-        return Numbers(*row.unbind())  # type: ignore[arg-type]
+    def at(self, layer: int, tokens: torch.Tensor, requests: torch.Tensor | None) -> tuple[Numbers, Room]:
+        """The numbers for a step of so many tokens, as 0-d tensors: to compare with, not to read.
+
+        Args:
+            requests: how many requests they are of; one each, if not given.
+        """
+        table = self.table[self.row[layer]]
+        at = tokens.clamp(0, TABLE_BATCHES).long()
+        if requests is not None:
+            # below min_batch the step runs vanilla, as one without tokens does
+            at = torch.where(requests < table[0, FIELDS.index("min_batch")], 0, at)
+        # not table[...]: torch reads an index of no dimensions on the host, which no capture survives
+        row = table.index_select(0, at.view(1))[0]
+        named = dict(zip(FIELDS, row.unbind(), strict=True)) | dict(
+            zip(FLOATS, row[len(INTEGERS) :].view(torch.float32).unbind(), strict=True)
+        )
+        numbers = Numbers(*(named[field] for field in Numbers._fields))  # type: ignore[arg-type]
+        return numbers, Room(named["kind"], named["budget"])  # type: ignore[arg-type]
+
+    def draw_at(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Whether experts are drawn at random, and the seed; 0-d."""
+        row = self.table[self.row[layer], 0].long()
+        return row[FIELDS.index("draw")] > 0, row[FIELDS.index("seed")]
 
 
 @cache
 def knobs_of(policy: Policy, layer: int, k: int, num_experts: int, device: torch.device) -> Knobs:
-    """One policy's knobs for one layer, made once and never freed: a captured graph reads them. 12 KiB."""
+    """One policy's knobs for one layer, made once and never freed: a captured graph reads them. 44 KiB."""
     knobs = Knobs({layer: k}, num_experts, device)
     knobs.write(policy)
     return knobs
@@ -78,5 +91,17 @@ def _rows(policy: Policy, layer: int, k: int, num_experts: int) -> torch.Tensor:
 def _table(policy: Policy, layer: int, k: int, num_experts: int) -> torch.Tensor:
     # layers that share a schedule share this: 94 layers of 1025 batch sizes would take a second
     rows = [policy.numbers(batch, layer, k=k, num_experts=num_experts) for batch in range(TABLE_BATCHES + 1)]
-    # on the host whatever torch's default device is: SGLang builds models under another one
-    return torch.tensor(rows, dtype=torch.int32, device="cpu")
+    room, seed = policy.room, (policy.seed & 0xFFFFFFFF) - ((policy.seed & 0x80000000) << 1)
+    same = {
+        "kind": room.kind,
+        "budget": room.budget,
+        "min_batch": policy.min_batch,
+        "draw": int(policy.name == "random"),
+        "seed": seed,
+    }
+    table = np.empty((len(rows), len(FIELDS)), dtype=np.int32)
+    for place, field in enumerate(FIELDS):
+        kind = np.float32 if field in FLOATS else np.int32
+        column = [getattr(row, field) for row in rows] if field in Numbers._fields else [same[field]] * len(rows)
+        table[:, place] = np.array(column, dtype=kind).view(np.int32)
+    return torch.from_numpy(table)

@@ -16,8 +16,8 @@ to as many as the busiest rank has, which costs nothing; or up to a budget, floo
 
 
 class Numbers(NamedTuple):
-    """The policy at one batch size in one layer. Every deterministic policy is these three:
-    vanilla is ``(k, k, N)``, pruning ``(k0, k0, N)``, OEA ``(k0, k_max, max_rank)``."""
+    """The policy at one batch size in one layer. Every deterministic policy is these:
+    vanilla is ``(k, k, N)``, pruning ``(k0, k0, N)``, OEA ``(k0, k_max, max_rank, p, share, mix)``."""
 
     floor: int
     """Experts each token is guaranteed (phase 1 of the paper)."""
@@ -25,6 +25,12 @@ class Numbers(NamedTuple):
     """Experts a token holds at most after the fill."""
     reach: int
     """Ranks of its own preference that a token scans for experts of the pool."""
+    p: float = 1.0
+    """Router mass, of all experts, at which a floor ends."""
+    share: float = 0.0
+    """Of the mass of its own top k, what each expert of a floor holds more than, but for the first."""
+    mix: float = 1.0
+    """Weights are divided by `mix` times the mass of the chosen and (1 - mix) times that of the token's own top k."""
 
 
 class Room(NamedTuple):
@@ -53,6 +59,8 @@ class Policy:
     pool: Pool = "union"
     ranks: int = 1
     rank_budget: int | None = None
+    share: float | None = None
+    mix: float = 1.0
     _hash: int = field(init=False, repr=False, compare=False)
     """Computed once: tables are looked up by policy in every layer of every step."""
 
@@ -83,6 +91,8 @@ class Policy:
         pool: Pool = "union",
         ranks: int = 1,
         rank_budget: int | None = None,
+        share: float | None = None,
+        mix: float = 1.0,
     ) -> Policy:
         """Opportunistic expert activation.
 
@@ -92,22 +102,30 @@ class Policy:
             k_max: experts per token after the fill; None means the model's k.
             max_rank: how far down its own ranking a token looks for experts that are awake;
                 None means all of them.
-            min_batch: steps with fewer real tokens run vanilla: with nobody to share with, OEA
-                would be pruning.
+            min_batch: steps of fewer requests run vanilla: with nobody to share with, OEA would be pruning; 1 lets a
+                lone one be routed.
             pool: what the step loads: see `POOLS`. On one rank, `fill` is `union`.
             ranks: expert-parallel ranks with equal, contiguous shares of the experts; a `Placement` says otherwise.
             rank_budget: of `budget`: experts per rank, which floors alone may exceed; on one rank a bound on T.
+            share: guarantee only those of them that hold more than this share of the mass of the token's own top k,
+                the first always; None guarantees all k0.
+            mix: 1 divides the weights by the mass of the chosen experts, 0 by that of the token's own top k, between
+                them by a mixture. Without effect where the model does not renormalize.
 
         Raises:
             ValueError: a knob is out of bounds; the message names it, its value and the bounds.
         """
-        return cls("oea", Schedule.of(k0), p, k_max, max_rank, min_batch, 0, pool, ranks, rank_budget)
+        return cls("oea", Schedule.of(k0), p, k_max, max_rank, min_batch, 0, pool, ranks, rank_budget, share, mix)
 
     def __post_init__(self) -> None:
         knobs = (self.name, self.k0, self.p, self.k_max, self.max_rank, self.min_batch, self.seed)
-        object.__setattr__(self, "_hash", hash((*knobs, self.pool, self.ranks, self.rank_budget)))
+        object.__setattr__(self, "_hash", hash((*knobs, self.pool, self.ranks, self.rank_budget, self.share, self.mix)))
         if not 0.0 < self.p <= 1.0:
             raise ValueError(f"p={self.p} is outside 0 < p <= 1")
+        if self.share is not None and not 0.0 <= self.share < 1.0:
+            raise ValueError(f"share={self.share} is outside 0 <= share < 1")
+        if not 0.0 <= self.mix <= 1.0:
+            raise ValueError(f"mix={self.mix} is outside 0 <= mix <= 1")
         if self.min_batch < 1:
             raise ValueError(f"min_batch={self.min_batch} is below 1")
         if self.pool not in POOLS:
@@ -148,14 +166,19 @@ class Policy:
         if num_experts % self.ranks:
             raise ValueError(f"ranks={self.ranks}: {num_experts} experts do not divide over them")
 
-    def numbers(self, batch: int, layer: int, *, k: int, num_experts: int) -> Numbers:
-        """The policy for a step of `batch` real tokens in `layer`, as three numbers."""
-        k0 = None if self.k0 is None or batch < self.min_batch else self.k0.k0(batch, layer)
+    def numbers(self, batch: int, layer: int, *, k: int, num_experts: int, requests: int | None = None) -> Numbers:
+        """The policy for a step of `batch` real rows in `layer`, as numbers.
+
+        Args:
+            requests: how many requests the rows are of; one each, if not given.
+        """
+        lone = (batch if requests is None else requests) < self.min_batch
+        k0 = None if self.k0 is None or lone else self.k0.k0(batch, layer)
         if k0 is None:
             return Numbers(k, k, num_experts)
         if self.name == "pruned":
             return Numbers(k0, k0, num_experts)
-        return Numbers(k0, self.k_max or k, self.max_rank or num_experts)
+        return Numbers(k0, self.k_max or k, self.max_rank or num_experts, self.p, self.share or 0.0, self.mix)
 
     @property
     def room(self) -> Room:
@@ -165,7 +188,8 @@ class Policy:
     def is_vanilla(self, batch: int, layer: int, *, k: int, num_experts: int) -> bool:
         """Whether a step of `batch` real tokens chooses exactly the model's own top k."""
         numbers = self.numbers(batch, layer, k=k, num_experts=num_experts)
-        return self.name != "random" and numbers.floor == numbers.limit == k and self.p == 1.0
+        whole = numbers.floor == numbers.limit == k and numbers.p == 1.0 and numbers.share == 0.0
+        return self.name != "random" and whole
 
     def width(self, k: int) -> int:
         """Columns of the routing: k, or k_max where that is more."""

@@ -9,13 +9,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from oea_server.routing.contract import real_rows
+
 Array = npt.NDArray[np.bool_]
 
 MASS_UNIT = 1 << 20
 """Router mass is summed in integers of 1 / MASS_UNIT: exact, and the same in any order."""
 
 HISTOGRAMS = 4
+UNIQUE, BUSIEST, VANILLA, VANILLA_BUSIEST = range(HISTOGRAMS)
+"""A layer's row of counters: these histograms of N + 1 bins each, one after the other, then the sums."""
 SUMS = ("tokens", "assignments", "piggybacked", "mass_kept")
+TOKENS, ASSIGNMENTS, PIGGYBACKED, MASS_KEPT = range(len(SUMS))
 
 
 class Tally:
@@ -66,7 +71,7 @@ class Tally:
         """
         awake = awake_of(ids, self.num_experts, num_real)
         self.add_loaded(layer, awake)
-        tokens = _real(ids, num_real).sum()
+        tokens = real_rows(len(ids), num_real, ids.device).sum()
         taken = tokens * ids.shape[1]
         self._add(layer, awake, awake, (tokens, taken, torch.zeros_like(taken), tokens * MASS_UNIT))
 
@@ -94,7 +99,7 @@ class Tally:
         """
         if not self.placed:
             self.add_loaded(layer, self._at_home(pool, home))
-        real = _real(kept, num_real)
+        real = real_rows(len(kept), num_real, kept.device)
         each = used.sum(dim=-1)
         taken = each.sum()
         share = torch.where(real & (kept > 0), kept, 0.0)  # and not NaN
@@ -150,36 +155,12 @@ class HostTally(Tally):
         """Where each layer's row of `data` lies."""
 
     def add_vanilla(self, layer: int, ids: torch.Tensor, num_real: int | torch.Tensor | None) -> None:
-        tokens = _tokens(ids, num_real)
+        real = real_rows(len(ids), num_real, ids.device).numpy()
+        tokens = int(np.count_nonzero(real))
         awake = np.zeros(self.num_experts + 1, dtype=bool)
-        awake[np.maximum(ids.numpy()[:tokens], -1)] = True  # -1 is the last column
+        awake[np.maximum(ids.numpy()[real], -1)] = True  # -1 is the last column
         self._load(layer, awake[:-1])
         self._end(layer, awake[:-1], awake[:-1], (tokens, tokens * ids.shape[1], 0, tokens * MASS_UNIT))
-
-    def add_routed(
-        self,
-        layer: int,
-        pool: torch.Tensor,
-        vanilla: torch.Tensor,
-        guaranteed: torch.Tensor,
-        used: torch.Tensor,
-        kept: torch.Tensor,
-        num_real: int | torch.Tensor | None,
-        home: torch.Tensor | None = None,
-    ) -> None:
-        tokens = _tokens(kept, num_real)
-        if not self.placed:
-            self._load(layer, self._at_home(pool, home).numpy())
-        awake = np.zeros(len(pool) + 1, dtype=bool)
-        awake[vanilla.numpy()[:tokens]] = True
-        awake = awake[:-1]
-        each = np.count_nonzero(used.numpy()[:tokens], axis=-1)
-        taken = int(each.sum())
-        share = np.minimum(np.where(kept.numpy()[:tokens] > 0, kept.numpy()[:tokens], 0), each.astype(np.float32))
-        mass = int((share * MASS_UNIT + 0.5).astype(np.int64).sum())
-        at_home = self._at_home(torch.from_numpy(awake), home).numpy() if self._ranked(home) else None
-        sums = (tokens, taken, taken - int(np.count_nonzero(guaranteed.numpy())), mass)
-        self._end(layer, awake, at_home, sums)
 
     def add_loaded(self, layer: int, awake: torch.Tensor) -> None:
         self._load(layer, awake.numpy())
@@ -220,15 +201,7 @@ def uncounted(num_experts: int, ranks: int, device: torch.device) -> Tally:
 
 def awake_of(ids: torch.Tensor, num_experts: int, num_real: int | torch.Tensor | None = None) -> torch.Tensor:
     """The experts that rows of ids wake; -1 and pad rows wake none. [B, k] -> [num_experts] bool."""
-    ids = torch.where(_real(ids, num_real)[:, None], ids, -1)
+    ids = torch.where(real_rows(len(ids), num_real, ids.device)[:, None], ids, -1)
     where = torch.where(ids < 0, num_experts, ids).long().flatten()  # a last column takes what wakes nobody
     awake = torch.zeros(num_experts + 1, dtype=torch.bool, device=ids.device)
     return awake.index_fill_(0, where, True)[:num_experts]
-
-
-def _tokens(rows: torch.Tensor, num_real: int | torch.Tensor | None) -> int:
-    return len(rows) if num_real is None else min(max(int(num_real), 0), len(rows))
-
-
-def _real(rows: torch.Tensor, num_real: int | torch.Tensor | None) -> torch.Tensor:
-    return torch.arange(len(rows), device=rows.device) < (len(rows) if num_real is None else num_real)

@@ -18,24 +18,29 @@ EPSILON = 1e-20
 """Against a token all of whose scores are 0."""
 
 
-def votes(
-    best: torch.Tensor, values: torch.Tensor, numbers: Numbers, real: torch.Tensor | None, n: int
-) -> torch.Tensor:
+def could_take(numbers: Numbers, room: Room, ranks: int, k: int, device: torch.device) -> torch.Tensor:
+    """Which ranks of its own top k a token votes for, those that it could take; none if the pool is not widened.
+    [k] bool."""
+    place = arange(k, device)
+    kinds = ("fill", "budget") if ranks > 1 else ("budget",)
+    widened = torch.stack([_is(room, kind, device) for kind in kinds]).any()
+    return (place < numbers.limit) & (place < numbers.reach) & widened
+
+
+def votes(best: torch.Tensor, values: torch.Tensor, could: torch.Tensor, n: int) -> torch.Tensor:
     """How much each expert is wanted: the sum over tokens of (weight / mass of the token's own top k)^4, over those of
     its own top k that the token could take. [..., n] int64, in units of 1 / VOTE.
 
     Args:
         best: [..., B, k] keys of each token's own top k, best first.
-        values: [..., B, k] what its weights are proportional to: exp(logit - best logit), or sigmoid scores.
+        values: [..., B, k] what its weights are proportional to: exp(logit - best logit), or other scores.
+        could: [..., B, k] bool.
     """
     mass = values[..., 0]
     for rank in range(1, values.shape[-1]):  # best first: the same numbers in another order would round otherwise
         mass = mass + values[..., rank]
     square = (values / (mass[..., None] + EPSILON)).square()
-    each = (square * square * VOTE).long()
-    place = arange(best.shape[-1], best.device)
-    could = (place < numbers.limit) & (place < numbers.reach)
-    each = torch.where(could if real is None else could & real, each, 0)
+    each = torch.where(could, (square * square * VOTE).long(), 0)
     total = torch.zeros(*best.shape[:-2], n, dtype=torch.int64, device=best.device)
     return total.scatter_add(-1, expert_of(best).flatten(-2), each.flatten(-2))
 
@@ -68,7 +73,7 @@ def widen(
     pool: torch.Tensor, wanted: torch.Tensor, home: torch.Tensor, placement: Placement, room: Room
 ) -> torch.Tensor:
     """The pool, and on each rank the most wanted experts beside it, ties to the lowest id: up to the busiest rank's
-    count (`fill`) or up to the budget; nobody's experts never. [..., N] bool."""
+    count (`fill`) or up to the budget. An expert that no token wants is never taken. [..., N] bool."""
     n, rank = pool.shape[-1], home // placement.slots
     load = torch.zeros(*pool.shape[:-1], placement.ranks, dtype=torch.int64, device=pool.device)
     load = load.scatter_add(-1, rank, pool.long())

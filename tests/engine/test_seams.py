@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,8 @@ from oea_server.engine import control, plugin, runtime
 from oea_server.engine.routers import Router
 from oea_server.engine.step import Step
 from oea_server.routing import Policy, host
-from oea_server.routing import route as route_eagerly
+from oea_server.routing import Router as Rule
+from oea_server.routing.eager import route as route_eagerly
 from oea_server.routing.knobs import Knobs
 from oea_server.settings import Settings
 
@@ -27,7 +29,7 @@ BIN = Path(sys.executable).parent
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("OEA_", "SGLANG_PLUGINS"))}
 
 
-route = host.route
+route = partial(host.route, router=Rule(4))
 
 
 def select(logits: torch.Tensor, layer: int = 5, **kwargs: Any) -> Any:
@@ -60,7 +62,7 @@ def test_inside_a_decode_step_the_policy_chooses_and_is_counted(now: runtime.Run
     logits = torch.randn(6, 16)
     with now.decoding(Step(6, counted=True)):
         chosen = select(logits)
-    expected = route(logits, now.policy, k=4)
+    expected = route(logits, now.policy)
     assert torch.equal(chosen.topk_ids, expected.ids)
     assert torch.equal(chosen.topk_weights, expected.weights)
     assert now.tally is not None
@@ -78,7 +80,7 @@ def test_a_layer_that_was_not_adopted_is_left_alone(now: runtime.Runtime) -> Non
 def test_warm_up_is_routed_but_not_counted(now: runtime.Runtime) -> None:
     logits = torch.randn(6, 16)
     with now.decoding(Step(6, counted=False)):
-        assert torch.equal(select(logits).topk_ids, route(logits, now.policy, k=4).ids)
+        assert torch.equal(select(logits).topk_ids, route(logits, now.policy).ids)
     assert now.tally is not None
     assert not now.tally.unique.any()
     assert now.clock is not None
@@ -98,7 +100,7 @@ def test_rows_that_pad_a_batch_are_inert(now: runtime.Runtime) -> None:
     logits = torch.randn(8, 16)
     with padded(now, 5, 8):
         chosen = select(logits)
-    expected = route(logits[:5], now.policy, k=4)
+    expected = route(logits[:5], now.policy)
     assert torch.equal(chosen.topk_ids[:5], expected.ids)
     assert expected.pool[chosen.topk_ids.long()].all()
     assert not chosen.topk_weights[5:].any()
@@ -111,7 +113,7 @@ def test_under_ep_pads_are_inert_after_sglangs_own_masking_too(now: runtime.Runt
     logits = torch.randn(8, 16)
     with padded(now, 5, 8):
         chosen = select(logits, num_token_non_padded=torch.tensor(5, dtype=torch.int32))
-    expected = route(logits[:5], now.policy, k=4)
+    expected = route(logits[:5], now.policy)
     assert torch.equal(chosen.topk_ids[:5], expected.ids)
     pads = chosen.topk_ids[5:].long()
     assert (pads == -1).all() or (expected.pool[pads].all() and not chosen.topk_weights[5:].any())
@@ -140,13 +142,13 @@ def test_what_a_graph_captures_follows_rows_and_knobs_on_the_device(now: runtime
         for batch in (1, 3, 8):
             before = tally.unique.clone()
             with now.decoding(Step(batch, counted=True)):
-                replayed = route_eagerly(logits, knobs, k=4, num_real=captured, layer=5, tally=tally)
-            expected = route(logits[:batch], settings.policy_for(4), k=4, layer=5)
+                replayed = route_eagerly(logits, knobs, Rule(4), num_real=captured, layer=5, tally=tally)
+            expected = route(logits[:batch], settings.policy_for(4), layer=5)
             assert torch.equal(replayed.ids[:batch], expected.ids)
             assert (tally.unique - before)[0].nonzero().flatten().tolist() == [int(expected.pool.sum())]
     with now.decoding(Step(8, counted=False)):
         before = tally.unique.clone()
-        route_eagerly(logits, knobs, k=4, num_real=captured, layer=5, tally=tally)
+        route_eagerly(logits, knobs, Rule(4), num_real=captured, layer=5, tally=tally)
         assert torch.equal(tally.unique, before)
 
 
@@ -167,7 +169,7 @@ def test_shadow_serves_vanilla_and_counts_what_oea_would_do(now: runtime.Runtime
     weights, ids = logits.softmax(-1).topk(4)
     assert torch.equal(chosen.topk_ids, ids)
     assert torch.equal(chosen.topk_weights, weights / (weights.sum(-1, keepdim=True) + 1e-20))
-    would = route(logits[:5], Policy.oea(1), k=4)
+    would = route(logits[:5], Policy.oea(1))
     assert now.tally is not None
     assert now.shadow_tally is not None
     assert now.shadow_tally.unique[0].nonzero().flatten().tolist() == [int(would.pool.sum())]
@@ -177,7 +179,7 @@ def test_shadow_serves_vanilla_and_counts_what_oea_would_do(now: runtime.Runtime
         select(logits)
     now.change(Settings(k0="1"))
     with now.decoding(Step(8, counted=True)):  # no shadow any more
-        assert torch.equal(select(logits).topk_ids, route(logits, Policy.oea(1), k=4).ids)
+        assert torch.equal(select(logits).topk_ids, route(logits, Policy.oea(1)).ids)
     assert now.shadow_tally.unique.sum() == 1
 
 
@@ -196,8 +198,8 @@ def test_graphs_captured_as_shadow_count_what_the_knobs_ask_for(now: runtime.Run
         assert now.change(settings) is None
         before = tally.unique.clone()
         with now.decoding(Step(3, counted=True)):
-            route_eagerly(logits, knobs, k=4, num_real=captured, layer=5, tally=tally)
-        expected = [int(route(logits[:3], Policy.oea(2), k=4).pool.sum())] if counts else []
+            route_eagerly(logits, knobs, Rule(4), num_real=captured, layer=5, tally=tally)
+        expected = [int(route(logits[:3], Policy.oea(2)).pool.sum())] if counts else []
         assert (tally.unique - before)[0].nonzero().flatten().tolist() == expected
 
 
@@ -252,7 +254,7 @@ def test_a_change_waits_for_the_next_step(now: runtime.Runtime) -> None:
     logits = torch.randn(6, 16)
     with now.decoding(Step(6, counted=True)):
         assert now.change(Settings(policy="vanilla")) is None
-        assert torch.equal(select(logits).topk_ids, route(logits, Policy.oea(1), k=4).ids)
+        assert torch.equal(select(logits).topk_ids, route(logits, Policy.oea(1)).ids)
     with now.decoding(Step(6, counted=True)):
         assert torch.equal(select(logits).topk_ids, logits.softmax(-1).topk(4).indices)
     assert not now.active

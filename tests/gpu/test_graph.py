@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from oea_server.routing import Policy, Routing, eager, fused
+from oea_server.routing import Policy, Router, Routing, eager, fused
 from oea_server.routing.knobs import Knobs
 from oea_server.routing.placement import contiguous
 from oea_server.routing.tally import HostTally, Tally
@@ -43,7 +43,7 @@ def test_replays_follow_the_device(router: Callable[..., Routing], ranks: int, g
     )
 
     def call() -> Routing:
-        return router(logits, knobs, k=8, num_real=num_real, layer=5, tally=tally, placement=place)
+        return router(logits, knobs, Router(8), num_real=num_real, layer=5, tally=tally, placement=place)
 
     for _ in range(2):  # kernels and cached tables are made before the capture
         call()
@@ -58,7 +58,9 @@ def test_replays_follow_the_device(router: Callable[..., Routing], ranks: int, g
             before = tally.data.clone()
             graph.replay()
             counted = HostTally([5], 128, ranks)
-            expected = eager.route(logits.cpu()[:batch], policy, k=8, layer=5, tally=counted, placement=expected_place)
+            expected = eager.route(
+                logits.cpu()[:batch], policy, Router(8), layer=5, tally=counted, placement=expected_place
+            )
             assert torch.equal(routing.ids[:batch].cpu(), expected.ids)
             torch.testing.assert_close(routing.weights[:batch].cpu(), expected.weights, rtol=1e-5, atol=1e-6)
             assert torch.equal(routing.pool.cpu(), expected.pool)

@@ -56,8 +56,8 @@ class Launch(NamedTuple):
     arguments: list[int]
     """The bits of each parameter."""
 
-    def run(self, seed: int | None = None) -> int:
-        """Run it on the tensors' memory; returns the number of instructions. See `Machine`.
+    def run(self, seed: int | None = None) -> Machine:
+        """Run it on the tensors' memory; returns what ran it, and counted. See `Machine`.
 
         Raises:
             PtxError: also where a tensor has been freed since.
@@ -76,7 +76,7 @@ class Launch(NamedTuple):
             seed,
         )
         machine.run()
-        return machine.executed
+        return machine
 
 
 def launch_of(compiled: Compiled, grid: Grid, signature: dict[str, str], values: Sequence[Any]) -> Launch:

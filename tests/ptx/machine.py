@@ -62,6 +62,8 @@ class Machine:
         """How many threads that barrier waits for; 0 for all."""
         self.executed = 0
         """Instructions, each counted once for all threads that execute it together."""
+        self.of_warp = np.zeros(total // WARP, np.int64)
+        """The same for each warp, as `at` has their threads: what a GPU issues for it."""
 
     def _places(self, blocks: int) -> tuple[Array, Array]:
         """The block of each thread, and its number there: block after block, or the first warps of all blocks, in
@@ -113,6 +115,8 @@ class Machine:
         lanes.begin, lanes.end = begin + first, begin + last
         lanes.mask = None if chosen.all() else chosen
         self._execute(runs[index])
+        here = slice((begin + first) // WARP, (begin + last) // WARP)
+        self.of_warp[here] += chosen.reshape(-1, WARP).any(axis=1) * (len(runs[index].steps) + 1)
         self._leave(runs[index], index)
         return True
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import triton
 
-from oea_server.routing import Policy, fused
+from oea_server.routing import Policy, Router, fused
 from oea_server.routing.knobs import Knobs
 from oea_server.routing.placement import contiguous
 from oea_server.routing.tally import Tally
@@ -34,7 +34,7 @@ def test_one_variant_without_fences(driver: Driver, ranks: int, tmp_path: Path) 
         place = contiguous(128, ranks, CPU) if ranks > 1 else None
         for layer in layers:
             for counter in (tally, None):
-                fused.route(given, knobs, k=8, num_real=count, layer=layer, tally=counter, placement=place)
+                fused.route(given, knobs, Router(8), num_real=count, layer=layer, tally=counter, placement=place)
     kernels = {made.compiled.hash: made.compiled for made in driver.launches if made.compiled.name == "route_kernel"}
     assert len(kernels) == 1
     for compiled in kernels.values():

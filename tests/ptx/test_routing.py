@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from oea_server.routing import Policy, Routing, eager, fused, reference
+from oea_server.routing import Policy, Router, Routing, eager, fused
+from oea_server.routing.contract import Scoring
+from oea_server.routing.host import reference
 from oea_server.routing.knobs import Knobs
 from oea_server.routing.placement import Placement, contiguous
 from oea_server.routing.tally import HostTally, Tally
@@ -30,7 +32,7 @@ class Shape(NamedTuple):
     ranks: int = 1
     spare: int = 0
     """Physical experts beyond one each."""
-    scoring: eager.Scoring = "softmax"
+    scoring: Scoring = "softmax"
     biased: bool = False
 
 
@@ -107,7 +109,7 @@ class Case:
         """Bounds the difference of the sums of router mass, in units."""
 
     def kwargs(self) -> dict[str, Any]:
-        return {"k": self.shape.k, "layer": LAYER, "scoring": self.shape.scoring, "bias": self.bias}
+        return {"router": Router(self.shape.k, scoring=self.shape.scoring, bias=self.bias), "layer": LAYER}
 
     def kernel(self, given: torch.Tensor, real: int, tally: Tally | None) -> Routing:
         count = torch.tensor(real, dtype=torch.int32)
@@ -213,7 +215,7 @@ def test_the_reference_agrees(driver: Driver) -> None:
         given = logits(shape, 17, number, number % 2 == 0)
         found, expected = (
             case.kernel(given, 16, case.ours),
-            reference.route(given, policy, num_real=16, **case.kwargs()),
+            reference(given, policy, num_real=16, **case.kwargs()),
         )
         assert torch.equal(found.ids[:16], expected.ids[:16]), name
         assert torch.equal(found.pool, expected.pool), name

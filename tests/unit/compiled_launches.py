@@ -18,7 +18,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import GPUDriver
 
-from oea_server.routing import fused
+from oea_server.routing import Router, fused
 from oea_server.routing.count_kernel import count_kernel
 from oea_server.routing.device_tally import DeviceTally
 from oea_server.routing.kernel import route_kernel
@@ -67,13 +67,13 @@ def layers_of_a_server(num_experts: int, k: int) -> dict[str, Any]:
     """One rank that counts and one that does not, over layers and batches, warmed up before."""
     knobs, real = Knobs(dict.fromkeys(LAYERS, k), num_experts, CPU), torch.tensor(3, dtype=torch.int32)
     tally = DeviceTally(LAYERS, num_experts, 1, CPU)
-    fused.warm_up(torch.bfloat16, knobs, k=k, num_real=real, tally=tally)
+    fused.warm_up(torch.bfloat16, knobs, Router(k), num_real=real, tally=tally)
     warm = len(launched)
     for batch in (1, 5, 16, 128):
         logits, ids = torch.zeros(batch, num_experts, dtype=torch.bfloat16), torch.zeros(batch, k, dtype=torch.int32)
         for layer in LAYERS:
             for counted in (tally, None):
-                fused.route(logits, knobs, k=k, num_real=real, layer=layer, tally=counted)
+                fused.route(logits, knobs, Router(k), num_real=real, layer=layer, tally=counted)
             tally.add_vanilla(layer, ids, real)
     return {"warm": warm, **compiled()}
 
@@ -87,12 +87,12 @@ def ranks_with_a_map(num_experts: int, k: int) -> dict[str, Any]:
     places = [Placement(ranks, slots, each, home) for each, home in zip(maps, homes, strict=True)]
     tally = DeviceTally(LAYERS, ranks * slots, ranks, CPU, placed=True)
     shadow = Tally(LAYERS, ranks * slots, ranks, CPU)
-    fused.warm_up(torch.bfloat16, knobs, k=k, num_real=real, tally=tally, placement=places[0])
+    fused.warm_up(torch.bfloat16, knobs, Router(k), num_real=real, tally=tally, placement=places[0])
     warm = len(launched)
     logits, ids = torch.zeros(4, num_experts, dtype=torch.bfloat16), torch.zeros(4, k, dtype=torch.int32)
     for layer in LAYERS:
         for counted in (tally, shadow, None):
-            fused.route(logits, knobs, k=k, num_real=real, layer=layer, tally=counted, placement=places[layer])
+            fused.route(logits, knobs, Router(k), num_real=real, layer=layer, tally=counted, placement=places[layer])
         tally.add_loaded_ids(layer, ids, real)
         tally.add_vanilla(layer, ids, real)
     return {"warm": warm, **compiled()}
@@ -104,10 +104,8 @@ def ranks_in_order(num_experts: int, k: int, ranks: int) -> dict[str, Any]:
     fused.warm_up(
         torch.float32,
         knobs,
-        k=k,
+        Router(k, scoring="sigmoid", bias=torch.zeros(num_experts)),
         num_real=real,
-        scoring="sigmoid",
-        bias=torch.zeros(num_experts),
         tally=DeviceTally([0], num_experts, ranks, CPU),
         placement=contiguous(num_experts, ranks, CPU),
     )
@@ -116,7 +114,7 @@ def ranks_in_order(num_experts: int, k: int, ranks: int) -> dict[str, Any]:
 
 def one_rank(dtype: torch.dtype, num_experts: int, k: int) -> dict[str, Any]:
     """Nothing but the routing."""
-    fused.warm_up(dtype, Knobs({0: k}, num_experts, CPU), k=k)
+    fused.warm_up(dtype, Knobs({0: k}, num_experts, CPU), Router(k))
     return {"warm": len(launched), **compiled()}
 
 

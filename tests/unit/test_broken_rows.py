@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from oea_server.routing import Policy, Routing, Schedule, fused, host, reference, route
+from oea_server.routing import Policy, Router, Routing, Schedule, fused, host
+from oea_server.routing.eager import route
+from oea_server.routing.host import reference
 from oea_server.routing.knobs import Knobs
 from oea_server.routing.tally import MASS_UNIT, HostTally, Tally
 
@@ -25,7 +27,7 @@ Route = Callable[..., Routing]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CPU = torch.device("cpu")
 ROUTERS: dict[str, Route] = {
-    "reference": reference.route,
+    "reference": reference,
     "eager": route,
     "host": host.route,
     "fused": fused.route,
@@ -69,7 +71,8 @@ def on_device(name: str, given: torch.Tensor) -> torch.Tensor:
 
 
 def call(name: str, given: torch.Tensor, policy: Policy | Knobs, **options: Any) -> Routing:
-    routing = ROUTERS[name](on_device(name, given), policy, k=K, **options)
+    router = options.pop("router", Router(K))
+    routing = ROUTERS[name](on_device(name, given), policy, router, **options)
     return Routing(*(each.cpu() for each in routing))
 
 
@@ -143,9 +146,9 @@ def test_of_a_sigmoid_router_only_nan_breaks_a_row(name: str, biased: bool) -> N
     given[0, 3], given[1, 3], given[2] = INF, -INF, -INF
     given[6, 3] = NAN
     bias = on_device(name, torch.linspace(-0.5, 0.5, N)) if biased else None
-    tally = tally_for(name)
-    ours = call(name, given, Policy.oea(2, p=0.9), num_real=7, scoring="sigmoid", bias=bias, tally=tally)
-    expected = call(name, given, Policy.oea(2, p=0.9), num_real=6, scoring="sigmoid", bias=bias)
+    router, tally = Router(K, scoring="sigmoid", bias=bias), tally_for(name)
+    ours = call(name, given, Policy.oea(2, p=0.9), num_real=7, router=router, tally=tally)
+    expected = call(name, given, Policy.oea(2, p=0.9), num_real=6, router=router)
     assert ours.weights.isnan().any(dim=1).nonzero().flatten().tolist() == [6]
     assert torch.equal(ours.ids, expected.ids)
     assert torch.equal(ours.pool, expected.pool)
@@ -189,9 +192,11 @@ def test_a_bias_that_prefers_the_weightless_keeps_the_mass_in_bounds(name: str) 
     given[1, 9] = 3.0
     bias = torch.zeros(N)
     bias[:8] = torch.linspace(0.7, 0.6, 8)
-    for policy in (Policy.oea(1), Policy.random(1)):
+    for policy in (Policy.oea(1), Policy.random(2)):
         tally = tally_for(name)
-        routing = call(name, given, policy, scoring="sigmoid", bias=on_device(name, bias), tally=tally)
+        routing = call(
+            name, given, policy, router=Router(K, scoring="sigmoid", bias=on_device(name, bias)), tally=tally
+        )
         assert routing.weights[0, 1] > 0.9 or policy.name == "random"
         assert MASS_UNIT < int(tally.sums[0, 3]) <= int(tally.sums[0, 1]) * MASS_UNIT
 
@@ -254,9 +259,9 @@ def test_with_knobs_and_counts_on_the_device(name: str) -> None:
 def test_many_steps_at_once_break_alone() -> None:
     given = torch.stack([logits(5, seed) for seed in range(3)])
     given[1, 2] = NAN
-    together = route(given, Policy.oea(2), k=K)
+    together = route(given, Policy.oea(2), Router(K))
     for step in range(3):
-        alone = route(given[step], Policy.oea(2), k=K)
+        alone = route(given[step], Policy.oea(2), Router(K))
         assert torch.equal(together.ids[step], alone.ids)
         assert torch.equal(together.pool[step], alone.pool)
         assert bool(together.weights[step].isnan().any()) == (step == 1)

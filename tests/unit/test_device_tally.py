@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from oea_server.routing import Policy, device_tally, fused
+from oea_server.routing import Policy, Router, device_tally, fused
 from oea_server.routing.device_tally import DeviceTally
 from oea_server.routing.knobs import Knobs
 from oea_server.routing.placement import contiguous
@@ -86,11 +86,11 @@ def test_warming_up_counts_nothing() -> None:
     """What it compiles: `test_fused_compiles`."""
     tally, knobs = DeviceTally([5], 16, 2, DEVICE, placed=True), Knobs({5: 4}, 16, DEVICE)
     knobs.write(Policy.oea(2))
-    place, numbers = contiguous(16, 2, DEVICE), knobs.numbers.clone()
-    fused.warm_up(torch.bfloat16, knobs, k=4, tally=tally, placement=place)
-    fused.warm_up(torch.float32, knobs, k=4, num_real=torch.tensor(3, device=DEVICE), scoring="sigmoid")
+    place, numbers = contiguous(16, 2, DEVICE), knobs.table.clone()
+    fused.warm_up(torch.bfloat16, knobs, Router(4), tally=tally, placement=place)
+    fused.warm_up(torch.float32, knobs, Router(4, scoring="sigmoid"), num_real=torch.tensor(3, device=DEVICE))
     assert not tally.data.any()
-    assert torch.equal(knobs.numbers, numbers)
+    assert torch.equal(knobs.table, numbers)
 
 
 def test_a_gpu_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oea_server.routing import Policy, Routing, fused, host, reference, route
-from oea_server.routing.eager import floor, pool_of
+from oea_server.routing import Policy, Router, Routing, fused, host
+from oea_server.routing.eager import Rows, floor, pool_of, route
+from oea_server.routing.host import reference
 from oea_server.routing.keys import sort_keys
 from oea_server.routing.knobs import Knobs
 from oea_server.routing.placement import Placement, contiguous
@@ -71,8 +73,8 @@ def test_eager_and_host_are_the_reference(ranks: int, policy: Policy, ties: bool
         tallies.append(Tally([0], ranks * place.slots, ranks, CPU))
         for seed, (batch, real) in enumerate(((0, None), (1, 1), (9, 7), (12, None))):
             given_ = logits(batch, 64, dtype, ties, seed)
-            options: dict[str, Any] = {"k": 4, "num_real": real, "placement": place}
-            expected = reference.route(given_, policy, **options, tally=tallies[0])
+            options: dict[str, Any] = {"router": Router(4), "num_real": real, "placement": place}
+            expected = reference(given_, policy, **options, tally=tallies[0])
             home = place.home.clone()
             assert_same(host.route(given_, policy, **options, tally=tallies[1]), expected)
             assert torch.equal(place.home, home)
@@ -90,9 +92,9 @@ def test_fused_is_the_reference(ranks: int, number: int) -> None:
     policy, place = POLICIES[(number + ranks.bit_length()) % 6], placements(64, ranks)[number % 3]
     tallies = HostTally([0], ranks * place.slots, ranks), Tally([0], ranks * place.slots, ranks, DEVICE)
     given_ = logits(36, 64, torch.bfloat16, bool(number % 2), number)
-    expected = reference.route(given_, policy, k=4, num_real=34, placement=place, tally=tallies[0])
+    expected = reference(given_, policy, Router(4), num_real=34, placement=place, tally=tallies[0])
     on_device = there(place)
-    ours = fused.route(given_.to(DEVICE), policy, k=4, num_real=34, placement=on_device, tally=tallies[1])
+    ours = fused.route(given_.to(DEVICE), policy, Router(4), num_real=34, placement=on_device, tally=tallies[1])
     assert_same(ours, expected)
     assert torch.equal(on_device.home.cpu(), place.home)
     assert torch.equal(tallies[1].data[:, :-1].cpu(), tallies[0].data[:, :-1])
@@ -106,11 +108,11 @@ def test_sigmoid_routers(router: Route, biased: bool) -> None:
     policy = Policy.oea(2, pool="fill", ranks=8)
     for seed in range(4):
         given_ = logits(12, 64, torch.float32, bool(seed % 2), seed)
-        options: dict[str, Any] = {"k": 6, "scoring": "sigmoid"}
-        expected = reference.route(given_, policy, **options, bias=bias)
-        there_ = None if bias is None else bias.to(device)
-        assert_same(router(given_.to(device), policy, **options, bias=there_), expected)
-        assert_same(route(given_, policy, **options, bias=bias), expected)
+        asked = Router(6, scoring="sigmoid", bias=bias)
+        expected = reference(given_, policy, asked)
+        there_ = replace(asked, bias=None if bias is None else bias.to(device))
+        assert_same(router(given_.to(device), policy, there_), expected)
+        assert_same(route(given_, policy, asked), expected)
 
 
 @pytest.mark.parametrize("router", [route, fused.route], ids=["eager", "fused"])
@@ -121,10 +123,10 @@ def test_knobs_on_the_device_are_followed_at_the_next_call(router: Route) -> Non
     place = contiguous(64, 8, device)
     for policy in (*POLICIES[3:], Policy.vanilla(), Policy.oea(2, pool="budget", rank_budget=7), Policy.random(3)):
         knobs.write(policy)
-        expected = reference.route(given_, policy, k=8, placement=contiguous(64, 8, CPU))
-        assert_same(router(given_.to(device), knobs, k=8, placement=place), expected)
+        expected = reference(given_, policy, Router(8), placement=contiguous(64, 8, CPU))
+        assert_same(router(given_.to(device), knobs, Router(8), placement=place), expected)
         if policy.pool == "budget":  # a bound on T, where nothing says that there are ranks
-            assert_same(router(given_.to(device), knobs, k=8), reference.route(given_, policy, k=8))
+            assert_same(router(given_.to(device), knobs, Router(8)), reference(given_, policy, Router(8)))
 
 
 @st.composite
@@ -152,7 +154,7 @@ def cases(draw: st.DrawFn) -> tuple[torch.Tensor, Policy, int, int, Placement]:
 @given(cases())
 def test_properties(case: tuple[torch.Tensor, Policy, int, int, Placement]) -> None:
     given_, policy, k, real, place = case
-    routing = host.route(given_, policy, k=k, num_real=real, placement=place)
+    routing = host.route(given_, policy, Router(k), num_real=real, placement=place)
     floors = union_of_floors(given_[:real], policy, k)
     home, ranks = place.home.long(), place.ranks
     load, before = (torch.bincount(home[each] // place.slots, minlength=ranks) for each in (routing.pool, floors))
@@ -174,25 +176,26 @@ def union_of_floors(given_: torch.Tensor, policy: Policy, k: int) -> torch.Tenso
     keys = sort_keys(given_.float())
     best = keys.topk(k, dim=-1).values
     numbers = policy.numbers(len(given_), 0, k=k, num_experts=given_.shape[1])
-    return pool_of(keys, best, floor(best, given_.softmax(dim=-1), numbers, 1.0, "softmax", None))
+    everyone, mass = Rows(torch.ones(len(given_), 1, dtype=torch.bool)), torch.ones(len(given_), 1)
+    return pool_of(keys, best, floor(best, given_.softmax(dim=-1), mass, numbers, "softmax", everyone))
 
 
-@pytest.mark.parametrize("router", [route, host.route, reference.route, fused.route])
+@pytest.mark.parametrize("router", [route, host.route, reference, fused.route])
 def test_on_one_rank_fill_is_union(router: Route) -> None:
     for seed in range(5):
         given_ = logits(11, 64, torch.bfloat16, False, seed).to(DEVICE if router is fused.route else CPU)
         for k0 in (1, 3):
-            filled, plain = (router(given_, Policy.oea(k0, pool=pool), k=8) for pool in ("fill", "union"))
+            filled, plain = (router(given_, Policy.oea(k0, pool=pool), Router(8)) for pool in ("fill", "union"))
             assert all(torch.equal(a, b) for a, b in zip(filled, plain, strict=True))
 
 
 def test_many_steps_at_once_are_routed_each_by_itself() -> None:
     given_ = torch.randn(3, 2, 9, 64, generator=torch.Generator().manual_seed(1))
     for policy in (Policy.oea(2, pool="fill", ranks=8), Policy.oea(1, pool="budget", rank_budget=4, ranks=4)):
-        together = route(given_, policy, k=4)
+        together = route(given_, policy, Router(4))
         for i in range(3):
             for j in range(2):
-                alone = route(given_[i, j], policy, k=4)
+                alone = route(given_[i, j], policy, Router(4))
                 assert torch.equal(together.ids[i, j], alone.ids)
                 assert torch.equal(together.pool[i, j], alone.pool)
 
@@ -203,7 +206,7 @@ def test_a_copy_on_an_idle_rank_takes_the_load_off_a_busy_one() -> None:
     place = Placement(2, 6, torch.tensor(rows), torch.zeros(8, dtype=torch.int32))
     given_ = torch.full((4, 8), -9.0)
     given_[torch.arange(4), torch.arange(4)] = 5.0  # the first choices: all on rank 0, two of them on rank 1 too
-    routing = route(given_, Policy.oea(1), k=2, placement=place)
+    routing = route(given_, Policy.oea(1), Router(2), placement=place)
     assert routing.pool.nonzero().flatten().tolist() == [0, 1, 2, 3]
     assert place.home[:4].tolist() == [0, 1, 10, 11]
 
@@ -216,10 +219,13 @@ def test_a_copy_on_an_idle_rank_takes_the_load_off_a_busy_one() -> None:
         (lambda: Policy.oea(3, pool="budget", rank_budget=0), "rank_budget=0 is below 1"),
         (lambda: Policy.oea(3, ranks=0), "ranks=0 is below 1"),
         (
-            lambda: route(torch.zeros(2, 8), Policy.oea(1, pool="budget", rank_budget=9), k=2),
+            lambda: route(torch.zeros(2, 8), Policy.oea(1, pool="budget", rank_budget=9), Router(2)),
             "rank_budget=9 is above the model's 8 experts",
         ),
-        (lambda: route(torch.zeros(2, 8), Policy.oea(1, ranks=3), k=2), "ranks=3: 8 experts do not divide over them"),
+        (
+            lambda: route(torch.zeros(2, 8), Policy.oea(1, ranks=3), Router(2)),
+            "ranks=3: 8 experts do not divide over them",
+        ),
     ],
 )
 def test_bad_arguments_name_the_knob(call: Callable[[], object], message: str) -> None:

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oea_server.routing import Policy, Routing, fused, host, route
+from oea_server.routing import Policy, Router, Routing, fused, host
+from oea_server.routing.eager import route
 from oea_server.routing.keys import random_keys
 
 SHAPES = [(8, 1), (8, 2), (8, 8), (60, 2), (64, 8), (128, 1), (128, 2), (128, 8), (256, 8)]
@@ -66,7 +67,7 @@ def check(
     route: Callable[..., Routing], logits: torch.Tensor, policy: Policy, k: int, real: int, renormalize: bool
 ) -> None:
     batch, num_experts = logits.shape
-    routing = route(logits, policy, k=k, renormalize=renormalize, num_real=real)
+    routing = route(logits, policy, Router(k, renormalize=renormalize), num_real=real)
     weights, ids, pool = routing
     assert weights.shape == ids.shape == (batch, k)
     assert not weights.isnan().any()
@@ -75,7 +76,7 @@ def check(
 
     # pads are inert: no weight, nothing woken, nothing changed for real rows
     assert not weights[real:].any()
-    alone = route(logits[:real], policy, k=k, renormalize=renormalize)
+    alone = route(logits[:real], policy, Router(k, renormalize=renormalize))
     assert torch.equal(weights[:real], alone.weights)
     assert torch.equal(ids[:real], alone.ids)
     assert torch.equal(pool, alone.pool)
@@ -121,7 +122,7 @@ def test_vanilla_is_softmax_and_top_k(renormalize: bool, dtype: torch.dtype) -> 
     weights, ids = logits.float().softmax(-1).topk(8)
     if renormalize:
         weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
-    routing = route(logits, Policy.vanilla(), k=8, renormalize=renormalize)
+    routing = route(logits, Policy.vanilla(), Router(8, renormalize=renormalize))
     if dtype == torch.float32:  # bf16 ties, which top-k breaks as it likes
         assert torch.equal(routing.ids.long(), ids)
     assert torch.equal(routing.weights, weights)
@@ -130,34 +131,34 @@ def test_vanilla_is_softmax_and_top_k(renormalize: bool, dtype: torch.dtype) -> 
 @pytest.mark.parametrize("policy", [Policy.oea("1:8,2:5,4:4,16:3"), Policy.oea(3), Policy.oea(1, k_max=2)])
 def test_a_lone_token_gets_vanilla(policy: Policy) -> None:
     logits = torch.randn(1, 128)
-    ours, vanilla = route(logits, policy, k=8), route(logits, Policy.vanilla(), k=8)
+    ours, vanilla = route(logits, policy, Router(8)), route(logits, Policy.vanilla(), Router(8))
     assert torch.equal(ours.ids, vanilla.ids)
     assert torch.equal(ours.weights, vanilla.weights)
 
 
 def test_a_lone_token_among_pads_gets_vanilla() -> None:
     logits = torch.randn(8, 128)
-    ours = route(logits, Policy.oea(3), k=8, num_real=torch.tensor(1))
-    assert torch.equal(ours.ids[:1], route(logits[:1], Policy.vanilla(), k=8).ids)
+    ours = route(logits, Policy.oea(3), Router(8), num_real=torch.tensor(1))
+    assert torch.equal(ours.ids[:1], route(logits[:1], Policy.vanilla(), Router(8)).ids)
 
 
 def test_pad_rows_may_hold_anything() -> None:
     logits = torch.randn(8, 64)
     logits[5:] = float("nan")
     logits[6] = float("inf")
-    routing = route(logits, Policy.oea(2), k=4, num_real=5)
-    assert torch.equal(routing.pool, route(logits[:5], Policy.oea(2), k=4).pool)
+    routing = route(logits, Policy.oea(2), Router(4), num_real=5)
+    assert torch.equal(routing.pool, route(logits[:5], Policy.oea(2), Router(4)).pool)
     assert routing.pool[routing.ids.long()].all()
     assert not routing.weights[5:].any()
 
 
 def test_ties_go_to_the_lowest_expert() -> None:
-    routing = route(torch.zeros(3, 16), Policy.vanilla(), k=4)
+    routing = route(torch.zeros(3, 16), Policy.vanilla(), Router(4))
     assert routing.ids.tolist() == [[0, 1, 2, 3]] * 3
 
 
 def test_a_pool_smaller_than_k_leaves_slots_unused() -> None:
-    routing = route(torch.zeros(2, 16), Policy.oea(1), k=4)
+    routing = route(torch.zeros(2, 16), Policy.oea(1), Router(4))
     assert routing.pool.nonzero().flatten().tolist() == [0]
     assert routing.ids.tolist() == [[0, 0, 0, 0]] * 2
     assert routing.weights.tolist() == [[1.0, 0.0, 0.0, 0.0]] * 2
@@ -169,7 +170,8 @@ def test_uniform_logits_wake_the_closed_form(policy: Policy, per_token: int) -> 
     num_experts, batch, draws = 128, 16, 400
     generator = torch.Generator().manual_seed(1)
     woken = [
-        int(route(torch.rand(batch, num_experts, generator=generator), policy, k=8).pool.sum()) for _ in range(draws)
+        int(route(torch.rand(batch, num_experts, generator=generator), policy, Router(8)).pool.sum())
+        for _ in range(draws)
     ]
     mean = sum(woken) / draws
     spread = math.sqrt(sum((t - mean) ** 2 for t in woken) / (draws - 1) / draws)
@@ -180,26 +182,26 @@ def test_uniform_logits_wake_the_closed_form(policy: Policy, per_token: int) -> 
 
 def test_random_is_uniform_seeded_and_without_repeats() -> None:
     logits = torch.randn(2000, 64, generator=torch.Generator().manual_seed(5))
-    routing = route(logits, Policy.random(1), k=8)
+    routing = route(logits, Policy.random(1), Router(8))
     counts = routing.ids.long().flatten().bincount(minlength=64).float()
     expected = 2000 * 8 / 64
     chi_square = float(((counts - expected) ** 2 / expected).sum())
     assert chi_square < 63 + 5 * math.sqrt(2 * 63)
     assert all(len(set(row)) == 8 for row in routing.ids.tolist())
-    assert torch.equal(routing.ids, route(logits, Policy.random(1), k=8).ids)
-    assert not torch.equal(routing.ids, route(logits, Policy.random(2), k=8).ids)
-    assert not torch.equal(routing.ids, route(logits, Policy.random(1), k=8, layer=1).ids)
+    assert torch.equal(routing.ids, route(logits, Policy.random(1), Router(8)).ids)
+    assert not torch.equal(routing.ids, route(logits, Policy.random(2), Router(8)).ids)
+    assert not torch.equal(routing.ids, route(logits, Policy.random(1), Router(8), layer=1).ids)
     assert len(random_keys(torch.zeros(50, 64), 0, 0).unique()) == 50 * 64  # equal logits still differ by place
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x: route(x, Policy.vanilla(), k=0), r"k=0 is outside 1\.\.16"),
-        (lambda x: route(x, Policy.vanilla(), k=17), r"k=17 is outside 1\.\.16"),
-        (lambda x: route(x, Policy.oea(5), k=4), "k0=5 guarantees 5 experts, above the model's top-k 4"),
-        (lambda x: route(x, Policy.oea(2, k_max=17), k=4), "k_max=17 is above 16"),
-        (lambda x: route(x, Policy.oea(2, max_rank=17), k=4), "max_rank=17 is above the model's 16 experts"),
+        (lambda x: Router(0), "k=0 is below 1"),
+        (lambda x: route(x, Policy.vanilla(), Router(17)), r"k=17 is outside 1\.\.16"),
+        (lambda x: route(x, Policy.oea(5), Router(4)), "k0=5 guarantees 5 experts, above the model's top-k 4"),
+        (lambda x: route(x, Policy.oea(2, k_max=17), Router(4)), "k_max=17 is above 16"),
+        (lambda x: route(x, Policy.oea(2, max_rank=17), Router(4)), "max_rank=17 is above the model's 16 experts"),
         (lambda x: Policy.oea(2, p=0.0), r"p=0.0 is outside 0 < p <= 1"),
         (lambda x: Policy.oea(2, p=1.1), r"p=1.1 is outside 0 < p <= 1"),
         (lambda x: Policy.oea(4, k_max=3), "k_max=3 is below k0=4"),

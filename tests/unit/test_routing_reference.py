@@ -2,11 +2,14 @@
 float32. The fused launch runs natively on a GPU, else in Triton's interpreter."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 
-from oea_server.routing import Policy, Routing, fused, host, reference, route
+from oea_server.routing import Policy, Router, Routing, fused, host
+from oea_server.routing.eager import route
+from oea_server.routing.host import reference
 from oea_server.routing.knobs import Knobs
 from oea_server.routing.tally import MASS_UNIT, HostTally, Tally
 
@@ -51,11 +54,11 @@ def test_eager_and_host_are_the_reference(name: str, dtype: torch.dtype, ties: b
     for seed, batch in enumerate((0, 1, 2, 7, 17)):
         given = logits(batch, num_experts, dtype, ties, seed)
         for real in {None, 0, batch // 2, batch}:
-            expected = reference.route(given, policy, k=k, num_real=real, layer=3)
-            assert_same(route(given, policy, k=k, num_real=real, layer=3), expected)
-            assert_same(host.route(given, policy, k=k, num_real=real, layer=3), expected)
+            expected = reference(given, policy, Router(k), num_real=real, layer=3)
+            assert_same(route(given, policy, Router(k), num_real=real, layer=3), expected)
+            assert_same(host.route(given, policy, Router(k), num_real=real, layer=3), expected)
             if real is not None:  # the count as CUDA graphs have it: on the device only
-                assert_same(route(given, policy, k=k, num_real=torch.tensor(real), layer=3), expected)
+                assert_same(route(given, policy, Router(k), num_real=torch.tensor(real), layer=3), expected)
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -76,10 +79,10 @@ def test_fused_is_the_reference(name: str, num_experts: int, k: int, dtype: torc
     # more rows than phase 1 holds at once, rows that do not fill a program, none at all
     for batch, real in ((0, None), (1, None), (5, 0), (19, 18)):
         given = logits(batch, num_experts, dtype, ties, batch)
-        expected = reference.route(given, policy, k=k, num_real=real, layer=3, tally=expected_tally)
+        expected = reference(given, policy, Router(k), num_real=real, layer=3, tally=expected_tally)
         count = None if real is None else torch.tensor(real, dtype=torch.int32, device=DEVICE)
-        assert_same(fused.route(given.to(DEVICE), policy, k=k, num_real=count, layer=3, tally=ours), expected)
-        assert_same(host.route(given, policy, k=k, num_real=real, layer=3, tally=on_host), expected)
+        assert_same(fused.route(given.to(DEVICE), policy, Router(k), num_real=count, layer=3, tally=ours), expected)
+        assert_same(host.route(given, policy, Router(k), num_real=real, layer=3, tally=on_host), expected)
     assert torch.equal(on_host.data[:, :-1], expected_tally.data[:, :-1])
     assert int((on_host.sums[0, 3] - expected_tally.sums[0, 3]).abs()) <= 2 * int(ours.sums[0, 0])
     assert torch.equal(ours.unique.cpu(), expected_tally.unique)
@@ -100,17 +103,17 @@ def test_sigmoid_routers(router: Callable[..., Routing], biased: bool, renormali
     policy = POLICIES[name](8, 96)
     given = logits(13, 96, torch.float32, False, 4)
     bias = torch.linspace(-0.5, 0.5, 96) if biased else None
-    kwargs = {"k": 8, "num_real": 11, "scoring": "sigmoid", "renormalize": renormalize}
+    asked = Router(8, renormalize=renormalize, scoring="sigmoid", bias=bias)
     ours_tally: Tally = HostTally([0], 96, 3) if router is host.route else Tally([0], 96, 3, DEVICE)
     expected_tally = HostTally([0], 96, 3)
-    expected = reference.route(given, policy, bias=bias, tally=expected_tally, **kwargs)  # type: ignore[arg-type]
+    expected = reference(given, policy, asked, num_real=11, tally=expected_tally)
     where = torch.device("cpu") if router is host.route else DEVICE
     moved = None if bias is None else bias.to(where)
-    ours = router(given.to(where), policy, bias=moved, tally=ours_tally, **kwargs)
+    ours = router(given.to(where), policy, replace(asked, bias=moved), num_real=11, tally=ours_tally)
     assert_same(ours, expected)
     assert torch.equal(ours_tally.data[:, :-1].cpu(), expected_tally.data[:, :-1])
     if biased and name == "vanilla":
-        assert not torch.equal(ours.pool.cpu(), reference.route(given, policy, **kwargs).pool)  # type: ignore[arg-type]
+        assert not torch.equal(ours.pool.cpu(), reference(given, policy, replace(asked, bias=None), num_real=11).pool)
 
 
 @pytest.mark.parametrize("router", [route, fused.route], ids=["eager", "fused"])
@@ -119,7 +122,7 @@ def test_knobs_on_the_device_are_followed_at_the_next_call(router: Callable[...,
     knobs = Knobs({3: 8, 7: 8}, 64, DEVICE)
     given = logits(9, 64, torch.bfloat16, False, 5)
     on_device, real = given.to(DEVICE), torch.tensor(9, dtype=torch.int32, device=DEVICE)
-    addresses = [knobs.numbers.data_ptr(), knobs.p.data_ptr(), knobs.draw.data_ptr()]
+    address = knobs.table.data_ptr()
     for policy in (
         Policy.vanilla(),
         Policy.oea(2),
@@ -136,18 +139,18 @@ def test_knobs_on_the_device_are_followed_at_the_next_call(router: Callable[...,
         for batch in (9, 4):
             real.fill_(batch)
             for layer in (3, 7):
-                ours = router(on_device, knobs, k=8, num_real=real, layer=layer)
-                assert_same(ours, reference.route(given, policy, k=8, num_real=batch, layer=layer))
-    assert addresses == [knobs.numbers.data_ptr(), knobs.p.data_ptr(), knobs.draw.data_ptr()]
+                ours = router(on_device, knobs, Router(8), num_real=real, layer=layer)
+                assert_same(ours, reference(given, policy, Router(8), num_real=batch, layer=layer))
+    assert address == knobs.table.data_ptr()
 
 
 def test_knobs_that_do_not_fit_change_nothing() -> None:
     knobs = Knobs({0: 4}, 16, DEVICE)
     knobs.write(Policy.oea(2))
-    before = knobs.numbers.clone()
+    before = knobs.table.clone()
     with pytest.raises(ValueError, match="above the model's top-k 4"):
         knobs.write(Policy.oea(5))
-    assert torch.equal(knobs.numbers, before)
+    assert torch.equal(knobs.table, before)
 
 
 @pytest.mark.parametrize(
@@ -157,18 +160,18 @@ def test_knobs_that_do_not_fit_change_nothing() -> None:
 def test_what_the_fused_launch_does_not_take(batch: int, num_experts: int, k: int, problem: str) -> None:
     assert problem in str(fused.problem_of(batch, num_experts, k))
     with pytest.raises(ValueError, match=problem):
-        fused.route(torch.zeros(batch, num_experts), Policy.vanilla(), k=k)
+        fused.route(torch.zeros(batch, num_experts), Policy.vanilla(), Router(k))
 
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_without_renormalisation_weights_are_the_scores(name: str) -> None:
     given = logits(9, 64, torch.float32, False, 1)
     policy = POLICIES[name](4, 64)
-    ours = route(given, policy, k=4, renormalize=False)
-    expected = reference.route(given, policy, k=4, renormalize=False)
+    ours = route(given, policy, Router(4, renormalize=False))
+    expected = reference(given, policy, Router(4, renormalize=False))
     assert_same(ours, expected)
-    assert_same(fused.route(given.to(DEVICE), policy, k=4, renormalize=False), expected)
-    assert_same(host.route(given, policy, k=4, renormalize=False), expected)
+    assert_same(fused.route(given.to(DEVICE), policy, Router(4, renormalize=False)), expected)
+    assert_same(host.route(given, policy, Router(4, renormalize=False)), expected)
     scores = given.softmax(-1).gather(1, ours.ids.long())
     used = ours.weights > 0
     torch.testing.assert_close(ours.weights[used], scores[used])
@@ -178,5 +181,5 @@ def test_batches_beyond_the_device_table_route_like_its_last_row() -> None:
     given = logits(1500, 16, torch.float32, False, 2)
     policy = Policy.oea({2: 4, 1024: 1})
     assert_same(
-        route(given, policy, k=4, num_real=torch.tensor(1500)), reference.route(given, policy, k=4, num_real=1500)
+        route(given, policy, Router(4), num_real=torch.tensor(1500)), reference(given, policy, Router(4), num_real=1500)
     )

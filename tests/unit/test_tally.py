@@ -3,7 +3,9 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
-from oea_server.routing import Policy, reference, route
+from oea_server.routing import Policy, Router
+from oea_server.routing.eager import route
+from oea_server.routing.host import reference
 from oea_server.routing.tally import MASS_UNIT, HostTally, Tally, awake_of
 
 CPU = torch.device("cpu")
@@ -26,8 +28,8 @@ def test_tally_counts_what_was_read(make: Callable[..., Tally]) -> None:
         for layer in (3, 7):
             logits, policy = torch.randn(11, 64), Policy.oea(2, p=1.0 if step % 2 else 0.1)
             real = 9 if step % 3 else torch.tensor(9)
-            route(logits, policy, k=4, num_real=real, layer=layer, tally=ours)
-            reference.route(logits, policy, k=4, num_real=9, layer=layer, tally=expected)
+            route(logits, policy, Router(4), num_real=real, layer=layer, tally=ours)
+            reference(logits, policy, Router(4), num_real=9, layer=layer, tally=expected)
     assert torch.equal(ours.unique, expected.unique)
     assert torch.equal(ours.busiest, expected.busiest)
     assert torch.equal(ours.vanilla, expected.vanilla)
@@ -42,7 +44,7 @@ def test_a_vanilla_step_keeps_all_the_mass(make: Callable[..., Tally]) -> None:
     logits = torch.randn(6, 16)
     ours, routed = make([0], 16, ranks=2), make([0], 16, ranks=2)
     ours.add_vanilla(0, logits.topk(4).indices.int(), None)
-    route(logits, Policy.vanilla(), k=4, tally=routed)
+    route(logits, Policy.vanilla(), Router(4), tally=routed)
     assert torch.equal(ours.data[:, :-1], routed.data[:, :-1])
     assert ours.sums[0].tolist() == [6, 24, 0, 6 * MASS_UNIT]
     assert routed.sums[0, 3].item() == pytest.approx(6 * MASS_UNIT, rel=1e-6)
@@ -58,7 +60,7 @@ def test_minus_one_and_pads_read_nothing(make: Callable[..., Tally]) -> None:
 
 def test_experts_that_a_map_places_are_counted_where_they_lie(make: Callable[..., Tally]) -> None:
     tally = make([0], 12, ranks=3, placed=True)
-    routing = route(torch.randn(5, 8), Policy.oea(1), k=2, tally=tally)
+    routing = route(torch.randn(5, 8), Policy.oea(1), Router(2), tally=tally)
     assert not tally.unique.any()
     tally.add_loaded(0, awake_of(routing.ids + 4, 12))
     assert tally.unique[0].nonzero().flatten().tolist() == [int(routing.pool.sum())]
@@ -69,7 +71,7 @@ def test_steps_that_are_not_to_be_counted_are_not(make: Callable[..., Tally]) ->
     tally = make([0], 8, ranks=1)
     tally.counting.fill_(0)
     tally.add_vanilla(0, torch.tensor([[0, 5]]), num_real=None)
-    route(torch.randn(3, 8), Policy.oea(1), k=2, tally=tally)
+    route(torch.randn(3, 8), Policy.oea(1), Router(2), tally=tally)
     assert not tally.data.any()
 
 

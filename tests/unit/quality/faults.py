@@ -6,13 +6,14 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 
-from oea_server.routing import eager, fused, host, kernel
+from oea_server.routing import Routing, eager, fused, host, kernel
 
 Plant = Callable[[pytest.MonkeyPatch], None]
-IMPLEMENTATIONS: Mapping[str, Callable[..., eager.Routing]] = {
+IMPLEMENTATIONS: Mapping[str, Callable[..., Routing]] = {
     "host": lambda *given, **named: host.route(*given, **named),  # noqa: PLW0108
     "fused": lambda *given, **named: fused.route(*given, **named),  # noqa: PLW0108
     "eager": lambda *given, **named: eager.route(*given, **named),  # noqa: PLW0108
@@ -31,7 +32,7 @@ def loop(change: Callable[[dict[str, Any]], None], after: Callable[..., Any] | N
     """The compiled loop with changed arguments (by name), or a changed result."""
 
     def plant(monkeypatch: pytest.MonkeyPatch) -> None:
-        real: Any = host._route
+        real: Any = host._compiled_loop
         signature = inspect.signature(real.py_func)
 
         def broken(*given: Any) -> Any:
@@ -40,7 +41,7 @@ def loop(change: Callable[[dict[str, Any]], None], after: Callable[..., Any] | N
             found = real(*arguments.values())
             return found if after is None else after(*found)
 
-        monkeypatch.setattr(host, "_route", broken)
+        monkeypatch.setattr(host, "_compiled_loop", broken)
 
     return plant
 
@@ -80,14 +81,15 @@ def more(off: int) -> Fault:
 
     def argument(arguments: dict[str, Any]) -> None:
         # vanilla's is k already: beyond it the loop would read past its own top k
-        arguments["floor"] = min(arguments["floor"] + off, arguments["k"])
+        numbers = arguments["numbers"]
+        arguments["numbers"] = numbers._replace(floor=min(numbers.floor + off, arguments["model"].k))
 
     def in_kernel(real: Callable[..., Any]) -> Callable[..., Any]:
         return lambda keys, scores, floor, *rest, **named: real(keys, scores, floor + off, *rest, **named)
 
     def in_eager(real: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda best, scores, numbers, *rest: real(
-            best, scores, numbers._replace(floor=numbers.floor + off), *rest
+        return lambda best, scores, mass, numbers, *rest: real(
+            best, scores, mass, numbers._replace(floor=numbers.floor + off), *rest
         )
 
     plants = {
@@ -102,13 +104,13 @@ def pads() -> Fault:
     """Pad rows have floors too."""
 
     def real_in_loop(arguments: dict[str, Any]) -> None:
-        arguments["real"] = arguments["batch"]
+        arguments["rows"] = arguments["rows"]._replace(real=np.ones_like(arguments["rows"].real))
 
     def real_in_launch(arguments: dict[str, Any]) -> None:
         arguments["num_real"] = arguments["batch"]
 
     def in_eager(real: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *given: real(*given[:-1], None)
+        return lambda *given: real(*given[:-1], given[-1]._replace(real=torch.ones_like(given[-1].real)))
 
     plants = {
         "host": loop(real_in_loop),
@@ -125,14 +127,14 @@ def swapped() -> Fault:
         return weights[:, ::-1].copy(), ids, pool
 
     def in_launch(real: Callable[..., Any]) -> Callable[..., Any]:
-        def route(*given: Any, **named: Any) -> eager.Routing:
-            routing: eager.Routing = real(*given, **named)
+        def route(*given: Any, **named: Any) -> Routing:
+            routing: Routing = real(*given, **named)
             return routing._replace(weights=routing.weights.flip(-1))
 
         return route
 
     def in_eager(real: Callable[..., Any]) -> Callable[..., Any]:
-        def weigh(*given: Any) -> tuple[eager.Routing, torch.Tensor]:
+        def weigh(*given: Any) -> tuple[Routing, torch.Tensor]:
             routing, mass = real(*given)
             return routing._replace(weights=routing.weights.flip(-1)), mass
 

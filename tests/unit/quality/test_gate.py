@@ -10,11 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
 from oea_server.demo import shipped
 from oea_server.quality import gate
 from oea_server.quality.measure import Judge
-from oea_server.routing import fastest
+from oea_server.routing import Routing, fastest
 from tests.unit.quality.faults import FAULTS, IMPLEMENTATIONS, Fault
 
 Summary = dict[str, dict[str, float]]
@@ -83,13 +84,13 @@ def test_a_fault_in_another_implementation_closes_it(
 def test_logits_in_bfloat16_are_judged_too(monkeypatch: pytest.MonkeyPatch, judge: Judge) -> None:
     from oea_server.routing import host
 
-    real = host._route
+    real = host._run
 
-    def flipped(address: int, batch: int, experts: int, bytes_each: int, *rest: Any) -> Any:
-        weights, ids, pool = real(address, batch, experts, bytes_each, *rest)
-        return weights[:, ::-1].copy() if bytes_each == 2 else weights, ids, pool
+    def flipped(loop: Any, logits: torch.Tensor, *rest: Any) -> Routing:
+        routing = real(loop, logits, *rest)
+        return routing._replace(weights=routing.weights.flip(-1)) if logits.dtype == torch.bfloat16 else routing
 
-    monkeypatch.setattr(host, "_route", flipped)
+    monkeypatch.setattr(host, "_run", flipped)
     found = gate.summary(gate.measure(("vanilla@16", "default@16", "default/bfloat16@16"), judge))
     assert failed(found, gate.read()["measured"]) == {"default/bfloat16@16"}
 

@@ -16,7 +16,8 @@ from oea_server.quality.measure import Judge, Measured
 from oea_server.quality.routed import UnsupportedModelError, routed, routers
 from oea_server.quality.steps import to_sequences, to_steps
 from oea_server.quality.text import Sequences
-from oea_server.routing import Policy, reference
+from oea_server.routing import Policy, Router
+from oea_server.routing.host import reference
 from tests.unit.quality.conftest import BATCH, LENGTH, SEQUENCES
 
 
@@ -64,7 +65,7 @@ def test_experts_read_are_those_of_the_paper(model: Any, text: Sequences) -> Non
     for group in range(SEQUENCES // BATCH):
         sequences = slice(group * BATCH, (group + 1) * BATCH)
         steps = [logits[sequences, t] for logits in seen for t in range(LENGTH)]
-        pools = [reference.route(step, Policy.oea(2), k=found.k).pool.sum().item() for step in steps]
+        pools = [reference(step, Policy.oea(2), Router(found.k)).pool.sum().item() for step in steps]
         sizes.append(sum(pools) / len(pools))
     measured = judge.measure(arm, BATCH, ranks=(1, 4))
     assert measured.unique == pytest.approx(sizes)

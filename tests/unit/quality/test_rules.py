@@ -10,8 +10,8 @@ import torch
 from oea_server.quality import rules
 from oea_server.quality.arms import ArmError, parse
 from oea_server.quality.routed import Routers
-from oea_server.routing import Policy, route
-from oea_server.routing.eager import pool_of
+from oea_server.routing import Policy, Router
+from oea_server.routing.eager import pool_of, route
 
 K, N = 4, 16
 FOUND = Routers([], K, N, True)
@@ -28,10 +28,10 @@ def floors(step: rules.Step, floor: rules.Floor) -> torch.Tensor:
 
 def test_many_steps_at_once_are_routed_as_each_alone(logits: torch.Tensor) -> None:
     for policy in (Policy.vanilla(), Policy.pruned(2), Policy.oea(2), Policy.oea(3, p=0.5, k_max=6, max_rank=9)):
-        together = route(logits, policy, k=K)
+        together = route(logits, policy, Router(K))
         for group in range(3):
             for position in range(5):
-                alone = route(logits[group, position], policy, k=K)
+                alone = route(logits[group, position], policy, Router(K))
                 for many, one in zip(together, alone, strict=True):
                     assert torch.equal(many[group, position], one)
 
@@ -39,7 +39,7 @@ def test_many_steps_at_once_are_routed_as_each_alone(logits: torch.Tensor) -> No
 @pytest.mark.parametrize("k0", [1, 2, 4])
 def test_rules_of_oea_are_oea(logits: torch.Tensor, k0: int) -> None:
     ours = rules.route(logits, K, rules.top(k0), rules.union, rules.chosen)
-    served = route(logits, Policy.oea(k0), k=K)
+    served = route(logits, Policy.oea(k0), Router(K))
     assert torch.equal(ours.pool, served.pool)
     assert torch.equal(ours.ids, served.ids)
     torch.testing.assert_close(ours.weights, served.weights)
@@ -99,7 +99,7 @@ def test_a_rank_budget_is_exceeded_by_floors_only(logits: torch.Tensor) -> None:
 def test_filled_ranks_are_the_servers(logits: torch.Tensor) -> None:
     for k0 in (1, 2):
         ours = rules.route(logits, K, rules.top(k0), rules.fill_ranks(4, 4.0), rules.chosen)
-        served = route(logits, Policy.oea(k0, pool="fill", ranks=4), k=K)
+        served = route(logits, Policy.oea(k0, pool="fill", ranks=4), Router(K))
         assert torch.equal(ours.pool, served.pool)
         assert torch.equal(ours.ids, served.ids)
 
@@ -108,7 +108,7 @@ def test_ranks_that_know_only_their_own_tokens(logits: torch.Tensor) -> None:
     split = parse("split:2/ranks=3").chooser(FOUND)(logits, 0)
     for rank in range(3):
         mine = slice(2 * rank, 2 * rank + 2)
-        alone = route(logits[..., mine, :], Policy.oea(2), k=K)
+        alone = route(logits[..., mine, :], Policy.oea(2), Router(K))
         assert torch.equal(split.ids[..., mine, :], alone.ids)
         assert (split.pool | ~alone.pool).all()
 

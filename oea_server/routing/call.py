@@ -1,0 +1,90 @@
+"""`route`, for whoever has some router logits: by the implementation that serves on their device."""
+
+from __future__ import annotations
+
+import torch
+
+from oea_server.routing.contract import Router, Routing, width_of
+from oea_server.routing.fastest import Way, way
+from oea_server.routing.placement import Placement
+from oea_server.routing.policy import Policy
+from oea_server.routing.tally import Tally
+
+
+def route(
+    router_logits: torch.Tensor,
+    policy: Policy,
+    router: Router | None = None,
+    *,
+    k: int | None = None,
+    num_real: int | torch.Tensor | None = None,
+    layer: int = 0,
+    row_k0: torch.Tensor | None = None,
+    requests: torch.Tensor | None = None,
+    placement: Placement | None = None,
+    tally: Tally | None = None,
+) -> Routing:
+    """Choose experts for one decode step of one MoE layer (arXiv 2511.02237, algorithm 1).
+
+    Args:
+        router_logits: [B, N], any float dtype; row i belongs to token i.
+        policy: what to guarantee and how to fill.
+        router: how the model scores and weighs; `k=8` is short for `Router(k=8)`.
+        num_real: rows that are tokens; the rest pad a CUDA graph. None means all; an integer, or a 0-d integer tensor
+            on the logits' device, the first so many, at least 0 and at most B; a bool tensor [B] those that it marks.
+        layer: selects a per-layer k0 and separates random draws.
+        row_k0: [B] integers: where it is 1 or more, the row's floor is its own top `row_k0`, at most k, whatever the
+            policy's floor is; the row may then take as many experts, if the policy's limit is lower.
+        requests: [B] integers from 0, whose row it is, in the order of its tokens. A row fills from the floors of other
+            requests and from those of its own request's rows up to itself. If not given, each row is a request.
+        placement: where the experts lie; if not given, in equal shares on the policy's ranks.
+        tally: where to count the step.
+
+    Returns:
+        Routing: weights [B, width] float32, ids [B, width] int32, pool [N] bool, where width is k
+        (or the policy's k_max if that is more). Ties go to the lowest expert id.
+
+    A broken row, one whose scores are not finite (softmax: any logit NaN or +inf, or all of them -inf; sigmoid: any
+    logit NaN), changes nothing for its neighbours: it has no floor and no vote, and adds nothing to the pool. Like a
+    pad row it names an expert of the pool (0 if that is empty). Its weights are NaN in every slot that a token may
+    use, so that whatever reads the answer still sees it. It is a token of the step, to the schedule and in the tally,
+    which takes no expert and keeps no mass. A single -inf masks an expert and breaks nothing.
+
+    Raises:
+        ValueError: a knob or a field of the router is out of bounds for N experts; or neither, or both, of `router` and
+            `k` are given.
+    """
+    if (router is None) == (k is None):
+        raise ValueError("route takes a Router, or k=8 for short: one of them")
+    router = router or Router(k or 0)
+    batch, num_experts = router_logits.shape
+    chosen = way(router_logits.device, batch, num_experts, width_of(policy, router.k))
+    if chosen.name == "fused":
+        chosen = without_what_it_lacks(chosen, policy, router, num_real, row_k0, requests)
+    return chosen.route(
+        router_logits,
+        policy,
+        router,
+        num_real=num_real,
+        layer=layer,
+        row_k0=row_k0,
+        requests=requests,
+        placement=placement,
+        tally=tally,
+    )
+
+
+def without_what_it_lacks(
+    fused: Way,
+    policy: Policy,
+    router: Router,
+    num_real: int | torch.Tensor | None,
+    row_k0: torch.Tensor | None,
+    requests: torch.Tensor | None,
+) -> Way:
+    """The fused launch, or torch's operators where it does not know yet what is asked."""
+    from oea_server.routing import eager
+    from oea_server.routing.fused import not_yet
+
+    why = not_yet(policy, router, num_real=num_real, row_k0=row_k0, requests=requests)
+    return Way("eager", eager.route, why) if why else fused

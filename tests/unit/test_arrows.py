@@ -1,0 +1,91 @@
+"""Which room imports which: arrows point one way, and only some rooms know SGLang or torch's serving."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[2] / "oea_server"
+SMALL = {"addresses", "oneline", "provenance", "folders", "terminal"}
+"""Single files that say one thing and import none of the rooms below."""
+MAY_IMPORT: dict[str, set[str]] = {
+    "routing": set(),
+    "access": set(),
+    "client": {"access"},
+    "config": {"client"},
+    "settings": {"access", "routing"},
+    "command_line": {"settings"},
+    "observe": {"access", "routing", "settings"},
+    "engine": {"access", "observe", "routing", "settings"},
+    "patching": set(),
+    # the demo model is what they serve and look at where nothing is named
+    "serve": {"access", "command_line", "demo", "engine", "observe", "settings"},
+    "doctor": {"command_line", "demo", "engine", "serve", "settings"},
+    # the laboratory, above all of them
+    "bench": {"client", "demo", "engine", "routing"},
+    "demo": {"bench", "client"},
+    "quality": {"bench", "client", "demo", "engine", "observe", "routing"},
+    "cli": {"bench", "config", "demo", "doctor", "patching", "quality", "serve", "settings"},
+}
+KNOW_SGLANG = {"engine", "bench", "doctor", "patching", "demo", "serve"}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The modules that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module == "oea_server":
+            yield from (f"oea_server.{each.name}" for each in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def files() -> list[Path]:
+    return [path for path in PACKAGE.rglob("*.py") if room_of(path) not in ("__init__", "__main__", "patches")]
+
+
+def test_arrows_point_one_way() -> None:
+    wrong = [
+        f"{path.relative_to(PACKAGE)} imports {target}"
+        for path in files()
+        for module in imports(path)
+        if module.startswith("oea_server.") and (target := module.split(".")[1]) != (room := room_of(path))
+        if target not in SMALL | MAY_IMPORT.get(room, set())
+    ]
+    assert wrong == []
+
+
+def test_nothing_that_may_be_imported_imports_back() -> None:
+    """No circle between rooms, but for the laboratory's own two."""
+
+    def reach(room: str) -> set[str]:
+        found: set[str] = set()
+        open_ = [room]
+        while open_:
+            for each in MAY_IMPORT.get(open_.pop(), set()) - found:
+                found.add(each)
+                open_.append(each)
+        return found
+
+    assert {room for room in MAY_IMPORT if room in reach(room)} == {"bench", "demo"}
+
+
+def test_few_rooms_know_sglang() -> None:
+    knowing = {room_of(path) for path in files() for module in imports(path) if module.split(".")[0] == "sglang"}
+    assert knowing <= KNOW_SGLANG
+
+
+def test_small_files_import_no_room() -> None:
+    assert not [
+        (path, module)
+        for path in files()
+        if room_of(path) in SMALL
+        for module in imports(path)
+        if module.startswith("oea_server.") and module.split(".")[1] not in SMALL
+    ]

@@ -1,0 +1,216 @@
+"""Every kind of router, floors that differ by row, shares and mixtures: the compiled loop and eager are the reference,
+and the reference does what its words say."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+
+from oea_server.routing import Policy, Router, eager, host
+from oea_server.routing.contract import SCORINGS
+from oea_server.routing.host import reference
+from oea_server.routing.knobs import Knobs
+from oea_server.routing.placement import contiguous
+from oea_server.routing.tally import HostTally, Tally
+from tests.unit.test_routing_reference import assert_same, logits
+
+CPU = torch.device("cpu")
+POLICIES = {
+    "vanilla": Policy.vanilla(),
+    "random": Policy.random(5),
+    "pruned": Policy.pruned(2),
+    "oea": Policy.oea(2),
+    "share": Policy.oea(3, share=0.2),
+    "share, mix": Policy.oea(4, share=0.13, mix=0.5),
+    "mix 0": Policy.oea(1, mix=0.0),
+    "p, share, reach": Policy.oea(3, p=0.4, share=0.1, max_rank=7, mix=0.3),
+    "k_max": Policy.oea(1, k_max=2, share=0.3),
+    "fill": Policy.oea(1, pool="fill", ranks=4, share=0.5),
+    "budget": Policy.oea(2, pool="budget", rank_budget=3, ranks=4, mix=0.5),
+}
+SHAPES = {"32, 4": (32, 4), "60, 6": (60, 6), "96, 8": (96, 8)}
+
+
+def router(num_experts: int, k: int, scoring: Any, biased: bool, groups: int, score: Any) -> Router:
+    bias = torch.randn(num_experts, generator=torch.Generator().manual_seed(9)) * 0.3 if biased else None
+    kept = max(1, groups // 2)
+    return Router(k, biased, scoring, bias, groups, kept, score, 2.5 if biased else 1.0)
+
+
+def rows(batch: int, seed: int) -> dict[str, Any]:
+    """What may differ by row: everything, or nothing."""
+    dice = torch.Generator().manual_seed(seed)
+    whose = torch.arange(batch) // 3
+    return (
+        {},
+        {"num_real": max(batch - 2, 0)},
+        {"row_k0": torch.randint(0, 4, (batch,), generator=dice)},
+        {"num_real": torch.rand(batch, generator=dice) < 0.7, "row_k0": torch.randint(0, 9, (batch,), generator=dice)},
+        {"requests": whose},
+        {"requests": whose, "num_real": torch.rand(batch, generator=dice) < 0.8},
+    )[seed % 6]
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("scoring", SCORINGS)
+@pytest.mark.parametrize(("biased", "groups", "score"), [(False, 1, "max"), (True, 1, "max"), (True, 4, "top2"),
+                                                         (False, 4, "max"), (False, 4, "top2")])  # fmt: skip
+def test_the_loop_and_eager_are_the_reference(name: str, scoring: Any, biased: bool, groups: int, score: Any) -> None:
+    policy = POLICIES[name]
+    seeds = itertools.count(hash((name, scoring, biased, groups)) % 6)
+    for (num_experts, k), ties in zip(SHAPES.values(), (False, True, False), strict=True):
+        asked = router(num_experts, k, scoring, biased, groups, score)
+        for batch, dtype in ((1, torch.float32), (7, torch.bfloat16), (13, torch.float32)):
+            seed = next(seeds)
+            given, options = logits(batch, num_experts, dtype, ties, seed), rows(batch, seed)
+            tallies: list[Any] = [HostTally([0], num_experts, 4) for _ in range(2)]
+            tallies.append(Tally([0], num_experts, 4, CPU))
+            expected = reference(given, policy, asked, **options, tally=tallies[0])
+            assert_same(host.route(given, policy, asked, **options, tally=tallies[1]), expected)
+            assert_same(eager.route(given, policy, asked, **options, tally=tallies[2]), expected)
+            for tally in tallies[1:]:
+                assert torch.equal(tally.data[:, :-1], tallies[0].data[:, :-1])
+                assert int((tally.sums[0, 3] - tallies[0].sums[0, 3]).abs()) <= 2 * batch
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_knobs_on_the_device_hold_all_of_it(name: str) -> None:
+    policy, asked = POLICIES[name], router(64, 8, "sigmoid", True, 8, "top2")
+    knobs, place = Knobs({3: 8}, 64, CPU), contiguous(64, policy.ranks, CPU)
+    knobs.write(policy)
+    given, requests = logits(9, 64, torch.float32, False, 1), torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 3])
+    for real in (9, 3, 1, 0):
+        for more in ({}, {"requests": requests}, {"row_k0": requests}):
+            options: dict[str, Any] = {"layer": 3, "placement": place, **more}
+            if policy.k_max is not None:
+                continue  # the table holds it, the width of the answer does not
+            ours = eager.route(given, knobs, asked, num_real=torch.tensor(real), **options)
+            assert_same(ours, reference(given, policy, asked, num_real=real, **options))
+
+
+def test_a_row_has_the_floor_that_it_asks_for() -> None:
+    given, k = logits(6, 64, torch.float32, False, 3), 8
+    own = given.topk(k, dim=1).indices
+    asked = torch.tensor([0, 1, 5, 8, 99, 0])
+    routing = reference(given, Policy.oea(2, share=0.99), Router(k), row_k0=asked)
+    floors = [own[row, :floor] for row, floor in enumerate((1, 1, 5, 8, 8, 1))]
+    assert set(torch.cat(floors).tolist()) == set(routing.pool.nonzero().flatten().tolist())
+    for row, floor in enumerate(floors):
+        assert torch.equal(routing.ids[row, : len(floor)].long(), floor)
+
+
+def test_a_floor_above_the_limit_is_kept() -> None:
+    given = logits(4, 32, torch.float32, False, 4)
+    routing = reference(given, Policy.oea(1, k_max=2, max_rank=3), Router(6), row_k0=torch.tensor([0, 6, 2, 0]))
+    assert (
+        ((routing.weights > 0).sum(dim=1) == torch.tensor([2, 6, 2, 2]))
+        .logical_or(torch.tensor([True, False, False, True]))
+        .all()
+    )
+    assert torch.equal(routing.ids[1].long(), given[1].topk(6).indices)
+
+
+def test_a_share_guarantees_those_that_hold_more_and_the_first() -> None:
+    given = logits(9, 64, torch.float32, False, 5)
+    scores, own = given.softmax(dim=1).topk(8, dim=1)
+    part = scores / scores.sum(dim=1, keepdim=True)
+    for share in (0.0, 0.1, 0.3, 0.9):
+        floors = [own[row, rank] for row in range(9) for rank in range(4) if rank == 0 or part[row, rank] > share]
+        routing = reference(given, Policy.oea(4, share=share), Router(8))
+        assert routing.pool.nonzero().flatten().tolist() == sorted({int(each) for each in floors})
+
+
+def test_weights_are_divided_by_the_mixture() -> None:
+    given = logits(9, 64, torch.float32, False, 6)
+    scores = given.softmax(dim=1)
+    own = scores.topk(8, dim=1).values.sum(dim=1, keepdim=True)
+    for mix in (0.0, 0.25, 1.0):
+        routing = reference(given, Policy.oea(2, mix=mix), Router(8, scale=3.0))
+        held = scores.gather(1, routing.ids.long()) * (routing.weights > 0)
+        expected = 3.0 * held / (mix * held.sum(dim=1, keepdim=True) + (1 - mix) * own)
+        torch.testing.assert_close(routing.weights, expected, rtol=1e-5, atol=1e-7)
+        as_scored = reference(given, Policy.oea(2, mix=mix), Router(8, renormalize=False, scale=3.0))
+        torch.testing.assert_close(as_scored.weights, 3.0 * held)
+
+
+@pytest.mark.parametrize("policy", [Policy.oea(2), Policy.oea(1, pool="fill", ranks=4)], ids=["union", "fill"])
+def test_a_row_takes_nothing_from_later_rows_of_its_request(policy: Policy) -> None:
+    """What a draft's last rows wake must not reach its first: as if those rows were others' alone."""
+    requests, asked = torch.tensor([0, 0, 0, 0, 1, 1]), Router(6)
+    for seed in range(20):
+        given = logits(6, 32, torch.float32, False, seed)
+        whole = reference(given, policy, asked, requests=requests)
+        for row in range(4):
+            # other draft rows after it: what the row takes of what was there before has to stay the same
+            changed = given.clone()
+            changed[row + 1 : 4] = logits(3 - row, 32, torch.float32, False, 100 + seed)
+            if policy.pool == "union":
+                again = reference(changed, policy, asked, requests=requests)
+                assert torch.equal(again.ids[row], whole.ids[row])
+                assert torch.equal(again.weights[row], whole.weights[row])
+
+
+def test_a_lone_request_of_many_rows_runs_vanilla() -> None:
+    given, requests = logits(5, 32, torch.float32, False, 7), torch.zeros(5, dtype=torch.int64)
+    vanilla = reference(given, Policy.vanilla(), Router(4))
+    assert_same(reference(given, Policy.oea(1, share=0.5, mix=0.5), Router(4), requests=requests), vanilla)
+    alone = reference(given, Policy.oea(1, min_batch=1), Router(4), requests=requests)
+    assert int(alone.pool.sum()) < int(vanilla.pool.sum())
+
+
+def test_a_token_stays_inside_its_groups() -> None:
+    asked = Router(4, scoring="sigmoid", bias=torch.zeros(64), groups=8, top_groups=2)
+    for seed in range(5):
+        given = logits(12, 64, torch.float32, False, seed)
+        scores = given.sigmoid()
+        groups = scores.view(12, 8, 8).topk(2, dim=2).values.sum(dim=2).topk(2, dim=1).indices
+        for policy in (Policy.vanilla(), Policy.oea(1), Policy.random(3), Policy.oea(1, pool="budget", rank_budget=64)):
+            routing = reference(given, policy, asked)
+            used = torch.where(routing.weights > 0, routing.ids.long() // 8, groups[:, :1])
+            assert (used[:, :, None] == groups[:, None, :]).any(dim=2).all()
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"k": 0}, "k=0 is below 1"),
+        ({"k": 17}, r"k=17 is outside 1\.\.16"),
+        ({"scoring": "tanh"}, "scoring=tanh is none of softmax, sigmoid, sqrtsoftplus"),
+        ({"groups": 0}, "groups=0 is below 1"),
+        ({"groups": 3}, "groups=3: 16 experts do not divide into them"),
+        ({"groups": 4, "top_groups": 5}, r"top_groups=5 is outside 1\.\.4"),
+        ({"groups": 8, "top_groups": 1}, "k=4 is above the 2 experts of top_groups=1"),
+        ({"group_score": "mean"}, "group_score=mean is none of top2, max"),
+        ({"scale": 0.0}, "scale=0.0 is not above 0"),
+        ({"scale": float("nan")}, "scale=nan is not above 0"),
+        ({"bias": torch.zeros(5)}, "bias has 5 numbers for 16 experts"),
+    ],
+)
+def test_a_router_that_does_not_fit_says_which_field(fields: dict[str, Any], why: str) -> None:
+    for route in (reference, host.route, eager.route):
+        with pytest.raises(ValueError, match=why):
+            route(torch.zeros(2, 16), Policy.vanilla(), Router(**{"k": 4, **fields}))
+
+
+@pytest.mark.parametrize(
+    ("rows_of", "why"),
+    [
+        ({"row_k0": torch.zeros(3, dtype=torch.int32)}, r"row_k0 is torch.int32 \[3\], not integers \[2\]"),
+        ({"row_k0": torch.zeros(2)}, r"row_k0 is torch.float32 \[2\], not integers"),
+        ({"requests": torch.zeros(2, 1, dtype=torch.int64)}, r"requests is torch.int64 \[2, 1\], not integers"),
+        ({"num_real": torch.ones(3, dtype=torch.bool)}, r"num_real is a mask \[3\], not \[2\]"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused(rows_of: dict[str, Any], why: str) -> None:
+    for route in (reference, host.route, eager.route):
+        with pytest.raises(ValueError, match=why):
+            route(torch.zeros(2, 16), Policy.vanilla(), Router(4), **rows_of)
+
+
+@pytest.mark.parametrize(("name", "value"), [("share", 1.0), ("share", -0.1), ("mix", 1.1), ("mix", -0.1)])
+def test_knobs_out_of_bounds_are_refused(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{name}={value} is outside 0 <= {name}"):
+        Policy.oea(2, share=value) if name == "share" else Policy.oea(2, mix=value)

@@ -55,14 +55,16 @@ class Case(NamedTuple):
 
 
 CASES = (
-    *(Case("importing", number, IMPORTING, 2.0) for number in (SIGTERM, SIGINT, SIGHUP, SIGQUIT)),
-    *(Case("starting processes", number, STARTING, 1.0, family=SPAWNED) for number in (SIGTERM, SIGKILL)),
-    Case("loading weights", SIGINT, LOADING, 0.0),
-    *(Case("warming up", number, WARMING, 0.0) for number in (SIGTERM, SIGHUP)),
-    *(Case("idle", number, READY) for number in (SIGINT, SIGQUIT)),
+    Case("importing", SIGINT, IMPORTING, 2.0),
+    Case("starting processes", SIGKILL, STARTING, 1.0, family=SPAWNED),
+    Case("loading weights", SIGTERM, LOADING, 0.0),
+    Case("warming up", SIGHUP, WARMING, 0.0),
+    Case("idle", SIGQUIT, READY),
+    Case("idle", SIGINT, READY),
     Case("in a stream", SIGHUP, READY, streams=3),
     Case("draining, again", SIGTERM, READY, streams=3, again=True),
 )
+"""Each phase, and each signal at least once."""
 FROM_A_TERMINAL = (SIGINT, SIGHUP, SIGQUIT)
 """These go to all processes at once; the others to the first alone."""
 

@@ -17,6 +17,8 @@ from loadtest.client import BROKEN, chat, session
 from oea_server.demo.server import Server
 
 WORKERS = 2
+MEETINGS = 4
+"""Times that two operators meet: each has a connection, so that it is chance whether they meet on one worker."""
 WORKER_PATIENCE = 90.0
 """Seconds for a new worker to come up: it imports SGLang anew."""
 
@@ -29,10 +31,10 @@ async def killed_launcher() -> Outcome:
 
 
 async def killed_worker() -> Outcome:
-    """SIGKILL to one of two HTTP workers: the other goes on, and it is replaced. Then to the launcher."""
+    """SIGKILL to each of two HTTP workers: the other goes on, and it is replaced. Then to the launcher."""
     with TemporaryDirectory(prefix="chaos-") as folder:
         running = server("--tokenizer-worker-num", str(WORKERS), environment={"TMPDIR": folder})
-        return await _kill_and_start("kill -9 of an HTTP worker, then of all workers' parent", running, folder, True)
+        return await _kill_and_start("kill -9 of each HTTP worker, then of their parent", running, folder, True)
 
 
 async def _kill_and_start(name: str, running: Server, folder: str, worker: bool = False) -> Outcome:
@@ -51,7 +53,7 @@ async def _kill_and_start(name: str, running: Server, folder: str, worker: bool 
         name,
         f"{seen.what}{orphaned.what}; {again}",
         "–",
-        "ended with the process that was killed" + said_of(orphaned.known),
+        "had to end with its launcher" + said_of(orphaned.known),
         left_of(wrong),
         BROKE if wrong else HELD,
         tuple(wrong),
@@ -94,29 +96,30 @@ async def _orphaned(running: Server) -> Seen:
 
 
 async def _replaced(running: Server) -> Seen:
-    """Kill a worker amid streams: those of the other go on, and soon there are two again."""
+    """Kill the workers amid streams, one after the other: the last chats can only be of those that came for them."""
     arena = Arena(running, None, None)
     await arena.learn()
-    raced = await operators.two_operators(arena)
-    before = workers(running)
-    if len(before) != WORKERS:
-        return Seen(raced.what, (*raced.wrong, f"{len(before)} workers at the start"))
-    async with session(timeout=2 * DEADLINE) as http:
-        streams = [asyncio.create_task(chat(http, running.url, body(prompt, TOKENS))) for prompt in PROMPTS * 2]
-        await asyncio.sleep(0.5)
-        before[0].kill()
-        results = await asyncio.gather(*streams, return_exceptions=True)
-    wrong, deadline = list(raced.wrong), time.monotonic() + WORKER_PATIENCE
-    while len(set(workers(running)) - {before[0]}) < WORKERS and time.monotonic() < deadline:
-        await asyncio.sleep(1.0)
-    answered, problems = await _all_answered(arena, deadline)
-    wrong += problems
-    if len(set(workers(running)) - {before[0]}) < WORKERS:
-        wrong.append(f"no new worker after {WORKER_PATIENCE:.0f} s")
-    broken = sum(isinstance(each, BROKEN) for each in results)
-    return Seen(
-        f"of {len(results)} streams {broken} cut with their worker; then {answered} chats whole; ", tuple(wrong)
-    )
+    raced = [await operators.two_operators(arena) for _ in range(MEETINGS)]
+    wrong, cut, answered, first = [line for each in raced for line in each.wrong], 0, 0, workers(running)
+    if len(first) != WORKERS:
+        return Seen("", (*wrong, f"{len(first)} workers at the start"))
+    for worker in first:
+        async with session(timeout=2 * DEADLINE) as http:
+            streams = [asyncio.create_task(chat(http, running.url, body(prompt, TOKENS))) for prompt in PROMPTS * 2]
+            await asyncio.sleep(0.5)
+            worker.kill()
+            results = await asyncio.gather(*streams, return_exceptions=True)
+        cut += sum(isinstance(each, BROKEN) for each in results)
+        deadline = time.monotonic() + WORKER_PATIENCE
+        while len(set(workers(running)) - {worker}) < WORKERS and time.monotonic() < deadline:
+            await asyncio.sleep(1.0)
+        whole, problems = await _all_answered(arena, deadline)
+        answered, wrong = answered + whole, wrong + problems
+        if len(set(workers(running)) - {worker}) < WORKERS:
+            wrong.append(f"no new worker after {WORKER_PATIENCE:.0f} s")
+    again = await operators.two_operators(arena)
+    what = f"{raced[-1].what}, {MEETINGS} times; {WORKERS} workers killed: of {2 * len(results)} streams {cut} cut"
+    return Seen(f"{what}, then {answered} chats whole; ", tuple(dict.fromkeys([*wrong, *again.wrong])))
 
 
 async def _all_answered(arena: Arena, deadline: float) -> tuple[int, list[str]]:

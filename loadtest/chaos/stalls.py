@@ -61,7 +61,7 @@ async def _changes_meanwhile(arena: Arena) -> Seen:
     if alive != "200":
         wrong.append(f"/health afterwards: {alive}")
     answers = ", ".join(str(reply.status) for reply in replies)
-    return Seen(f"{STALL:.0f} s; changes: {answers}, one given up and not applied; a chat is whole", tuple(wrong))
+    return Seen(f"{STALL:.0f} s; changes: {answers}, and one given up", tuple(wrong))
 
 
 def stall_wrong(before: Reply, replies: Sequence[Reply], after: Reply) -> list[str]:
@@ -117,7 +117,8 @@ async def _change_meanwhile(arena: Arena) -> Seen:
         wrong.append("the ranks no longer agree")
     if stats != "200":
         wrong.append(f"/oea/stats meanwhile: {stats}")
-    return Seen(f"{RANK_STALL:.0f} s; streams whole, a change waited: {changed.status}; ranks agree", tuple(wrong))
+    broken = sum(isinstance(each, BaseException) for each in results)
+    return Seen(f"{RANK_STALL:.0f} s; of {len(results)} streams {broken} cut; a change: {changed.status}", tuple(wrong))
 
 
 @contextlib.asynccontextmanager

@@ -56,11 +56,13 @@ class Case(NamedTuple):
     patience: float | None = None
 
 
+IMPORTS = 180.0
+"""Seconds: a child that still imports SGLang finds only afterwards that its parent is dead."""
 WARM_UP = 240.0
 """Seconds: SGLang's warm-up asks a port that is closed 120 times, and the end waits for it (docs/load-testing.md)."""
 CASES = (
     Case("importing", SIGINT, IMPORTING, 2.0),
-    Case("starting processes", SIGKILL, STARTING, 1.0, family=SPAWNED),
+    Case("starting processes", SIGKILL, STARTING, 1.0, family=SPAWNED, patience=IMPORTS),
     Case("loading weights", SIGTERM, LOADING, 0.0),
     Case("warming up", SIGHUP, WARMING, 0.0, patience=WARM_UP),
     Case("idle", SIGQUIT, READY),
@@ -107,7 +109,7 @@ async def _one(case: Case) -> tuple[str, list[str]]:
             code = await asyncio.to_thread(wait, running, patience)
             seconds = time.monotonic() - start
             proper = Path(folder) if code == 0 else None
-            wrong, _ = traces.apart(await asyncio.to_thread(traces.left, running, shared, proper))
+            wrong, _ = traces.apart(await asyncio.to_thread(traces.left, running, shared, proper, case.patience))
             if code is None:
                 wrong.append(f"runs after {patience:.0f} s")
             if cut and case.whole:

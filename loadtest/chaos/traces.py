@@ -54,14 +54,15 @@ def shared_memory(running: Server) -> set[str]:
     return {path for path in found if os.path.exists(path)}
 
 
-def left(running: Server, shared: set[str], temporary: Path | None = None) -> list[str]:
+def left(running: Server, shared: set[str], temporary: Path | None = None, patience: float | None = None) -> list[str]:
     """What is still there when the server should be gone, a line each; waits for it to go.
 
     Args:
         shared: what `shared_memory` found.
         temporary: a folder for its temporary files alone, which should be empty.
+        patience: seconds in which it has to go, DEADLINE if not given.
     """
-    deadline = time.monotonic() + DEADLINE
+    deadline = time.monotonic() + (patience or DEADLINE)
     while (processes := family(running)) and time.monotonic() < deadline:
         time.sleep(0.2)
     found = [f"process {name}" for name in names(processes)]

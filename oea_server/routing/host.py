@@ -7,6 +7,7 @@ brings, once per machine. All in one file: numba does not notice when what a fun
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -37,9 +38,17 @@ NOWHERE = torch.empty(0, 1, dtype=torch.int32)
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile at the first call, and keep the result where there is a place for it."""
     try:
-        return njit(cache=True)(function)  # type: ignore[no-any-return]
+        found = njit(cache=True)(function)
     except RuntimeError:  # neither this folder nor the user's cache can be written
         return njit(function)  # type: ignore[no-any-return]
+    keep = found._cache.save_overload
+
+    def keep_if_it_can_be(*compiled: Any) -> None:
+        with contextlib.suppress(OSError):  # it is full, or read-only by now
+            keep(*compiled)
+
+    found._cache.save_overload = keep_if_it_can_be
+    return found  # type: ignore[no-any-return]
 
 
 def warm_up(k: int, num_experts: int) -> None:

@@ -26,7 +26,7 @@ POLICIES = ("oea", "shadow", "pruned", "vanilla")
 COUNTED = "oea_decode_batch_size_count"
 CATCH_UP = 6.0
 """Seconds in which all is shown that was counted meanwhile."""
-PATIENCE = 90.0
+PATIENCE = 240.0
 """Seconds for all of it, on a busy machine."""
 QUIET = 2
 """Tracebacks that one trouble may leave in the log: of what goes on every second, not one a second."""

@@ -19,6 +19,8 @@ from loadtest.client import session
 from oea_server.client.way import is_here
 
 PAGES = ("/health", "/metrics", "/oea", "/oea/config", "/oea/stats", "/v1/models")
+PATIENCE = 90.0
+"""Seconds for all of it, two programs' starts included, on a busy machine."""
 
 
 async def proxies() -> Outcome:
@@ -30,7 +32,7 @@ async def proxies() -> Outcome:
         with server(environment=variables) as running:
             arena = Arena(running, None, None)
             await arena.learn()
-            outcome = await arena.bear(name, functools.partial(_ask_all, environment=variables))
+            outcome = await arena.bear(name, functools.partial(_ask_all, environment=variables), deadline=PATIENCE)
     if here := [line for line in asked if is_here(asked_for(line))]:
         why = (*outcome.why, f"the proxy was asked for this machine: {', '.join(dict.fromkeys(here))[:200]}")
         return outcome._replace(verdict=BROKE, why=why)
@@ -80,7 +82,7 @@ async def _listening(name: str, host: str) -> Outcome:
     with server(host=host) as running:
         arena = Arena(running, None, None)
         await arena.learn()
-        return await arena.bear(name, functools.partial(_ask_all, environment={}))
+        return await arena.bear(name, functools.partial(_ask_all, environment={}), deadline=PATIENCE)
 
 
 async def _ask_all(arena: Arena, environment: Mapping[str, str]) -> Seen:

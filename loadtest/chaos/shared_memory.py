@@ -6,9 +6,10 @@ import asyncio
 import time
 from pathlib import Path
 
-from loadtest.chaos import mounts
+from loadtest.chaos import mounts, traces
 from loadtest.chaos.arena import DEADLINE, PROMPTS, body, server
-from loadtest.chaos.outcome import BROKE, HELD, Outcome, skipped
+from loadtest.chaos.fatal import wait
+from loadtest.chaos.outcome import BROKE, HELD, Outcome, said_of, skipped
 from loadtest.chaos.starting import left, refused, start
 from loadtest.client import BROKEN, chat, session
 from loadtest.stream import Stream
@@ -19,6 +20,8 @@ ROOM = 64 * 1024
 """KiB, what containers have unless they are given more."""
 RANKS = ("--tp", "2", "--ep-size", "2")
 TOKENS = 200
+PATIENCE = 120.0
+"""Seconds for a stream: two ranks share a busy machine's cores."""
 REASONS = ("No space left", "Bus error")
 
 
@@ -52,31 +55,48 @@ async def full_after() -> Outcome:
 
 async def _judge(name: str, running: Server, place: Path, saw: list[str], began: float) -> Outcome:
     assert running.process is not None
-    runs = running.process.poll() is None
+    # what cut the streams may need a while to end the rest
+    code = running.process.poll() if set(saw) == {"whole"} else await asyncio.to_thread(wait, running, DEADLINE)
     log = running.log.read_text(errors="replace")
     said = next((line for line in log.splitlines() if any(each in line for each in REASONS)), "")
-    wrong = []
-    if runs and set(saw) != {"whole"}:
-        wrong.append("it runs, and not every chat is answered")
-    if not runs and not said:
-        wrong.append("it does not say why it ended")
     running.stop()
     group = await asyncio.to_thread(left, running.process.pid)
-    files = [each.name for each in place.iterdir()]
-    if group:
-        wrong.append(f"left behind: {', '.join(group)}")
-    if runs and files:
-        wrong.append(f"left in {SHM}: {', '.join(files)}")
-    did = "ran on" if runs else f"ended with {running.process.returncode}: {said.strip()[:160]}"
+    files = [f"{SHM}/{each.name}" for each in place.iterdir()]
+    wrong, known = wrong_with(saw, code, said, group, files)
+    did = "ran on" if code is None else f"ended with {code}: {said.strip()[:160]}"
     leaked = ", ".join([*group, *files]) or "nothing"
     seconds = time.monotonic() - began
-    what = ", ".join(f"{saw.count(each)} {each}" for each in dict.fromkeys(saw))
+    what = ", ".join(f"{saw.count(each)} {each}" for each in dict.fromkeys(saw)) + said_of(known)
     return Outcome(name, what, "–", did, leaked, BROKE if wrong else HELD, tuple(wrong), seconds)
+
+
+def wrong_with(
+    saw: list[str], code: int | None, said: str, group: list[str], files: list[str]
+) -> tuple[list[str], list[str]]:
+    """What is wrong, and what is SGLang's own.
+
+    Args:
+        saw: how each chat ended.
+        code: what the server ended with; None if it ran on.
+        said: the line of its log that tells why.
+        group, files: what was left of it, in the end.
+    """
+    wrong = []
+    if code is None and set(saw) != {"whole"}:
+        wrong.append("it runs, and not every chat is answered")
+    if code is not None and not said:
+        wrong.append("it does not say why it ended")
+    if group:
+        wrong.append(f"left behind: {', '.join(group)}")
+    bad, known = traces.apart(files)
+    if code is None:  # a process that was killed cannot clear away what it shared
+        wrong += bad
+    return wrong, known
 
 
 async def _chats(running: Server) -> list[str]:
     """How each of some streams ended."""
-    async with session(timeout=DEADLINE) as http:
+    async with session(timeout=PATIENCE) as http:
         streams = (chat(http, running.url, body(each, TOKENS)) for each in PROMPTS)
         found = await asyncio.gather(*streams, return_exceptions=True)
     for each in found:

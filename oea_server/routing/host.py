@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -25,9 +26,17 @@ NO_HOME = np.empty(0, dtype=np.int32)
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile at the first call, and keep the result where there is a place for it."""
     try:
-        return njit(cache=True)(function)  # type: ignore[no-any-return]
+        found = njit(cache=True)(function)
     except RuntimeError:  # neither this folder nor the user's cache can be written
         return njit(function)  # type: ignore[no-any-return]
+    keep = found._cache.save_overload
+
+    def keep_if_it_can_be(*compiled: Any) -> None:
+        with contextlib.suppress(OSError):  # it is full, or read-only by now
+            keep(*compiled)
+
+    found._cache.save_overload = keep_if_it_can_be
+    return found  # type: ignore[no-any-return]
 
 
 _compiled_loop = compiled(loop.route)

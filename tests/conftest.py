@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from tests.servers import Servers
 
 STARTED = pytest.StashKey[list[str]]()
+
+# children inherit it: below nohup, where it is ignored, no test could see what a closed terminal does
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.hookimpl(trylast=True)

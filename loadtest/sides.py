@@ -18,6 +18,8 @@ FLAT = 1.0
 """MiB per 1000 requests and process that count as flat."""
 BLOCKS = 10
 """Turns of each of two servers."""
+DRAWN = 500
+"""Samples that a record keeps of each server, for its picture; slopes are of all."""
 
 
 class Bounds(NamedTuple):
@@ -114,7 +116,7 @@ class Side:
             "before": self.before._asdict(),
             "after": after._asdict(),
             "missed": missed,
-            "samples": [each._asdict() for each in self.samples],
+            "samples": [each._asdict() for each in self.samples[:: 1 + len(self.samples) // DRAWN]],
         }
 
 

@@ -36,3 +36,16 @@ def test_the_page_and_the_picture(tmp_path: Path) -> None:
     assert "| http | 1268 | 1268 | +1.50 ± 0.01 | 45 → 60 | 22 → 22 |" in page
     soaked.draw(RECORD, tmp_path / "soak.png")
     assert (tmp_path / "soak.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_beside_sglang_without_us(tmp_path: Path) -> None:
+    plain = {**RECORD, "requests": 40, "slopes_mib_per_1000": {"http": {"per_1000": 0.4, "error": 0.02}}}
+    as_far = {"http": {"per_1000": 0.6, "error": 0.03}}
+    record = {**RECORD, "blocks": 10, "beside": plain, "slopes_as_far_mib_per_1000": as_far}
+    page = soaked.markdown(record)
+    assert "in 10 turns with SGLang without us" in page
+    assert "| ours, http | 1268 | 1268 | +1.50 ± 0.01 |" in page
+    assert "| ours, http, the first 40 |  |  | +0.60 ± 0.03 |" in page
+    assert "| without us, http | 1268 | 1268 | +0.40 ± 0.02 |" in page
+    soaked.draw(record, tmp_path / "soak.png")
+    assert (tmp_path / "soak.png").stat().st_size > 10_000

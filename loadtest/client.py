@@ -14,6 +14,8 @@ from loadtest.stream import Stream, StreamError
 from loadtest.workload import Ask
 
 PATH = "/v1/chat/completions"
+KEEP = 2.0
+"""Seconds that an idle connection is kept: SGLang closes it after 5, and a request that it meets there is lost."""
 TIMEOUT = 300.0
 """Seconds for a whole answer."""
 BROKEN = (StreamError, aiohttp.ClientError, TimeoutError, ConnectionError)
@@ -33,7 +35,7 @@ def session(key: str | None = None, timeout: float = TIMEOUT) -> AbstractAsyncCo
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     return aiohttp.ClientSession(
         headers=headers,
-        connector=aiohttp.TCPConnector(limit=0),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP),
         timeout=aiohttp.ClientTimeout(total=timeout),
         read_bufsize=1 << 20,
     )

@@ -84,7 +84,7 @@ def _slope(slope: dict[str, float]) -> str:
 
 
 def draw(record: Record, path: Path) -> None:
-    """Each process's resident memory over requests; PNG."""
+    """Each process's memory over requests; PNG."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     sides = {"": record, " without us": record.get("beside")}
@@ -93,7 +93,7 @@ def draw(record: Record, path: Path) -> None:
             if side is not None:
                 counts, held = zip(*((s["requests"], s["rss"][role]) for s in side["samples"]), strict=True)
                 axes.plot(counts, held, style, color=colour, label=role + whose)
-    axes.set(xlabel="requests after the warm-up", ylabel="resident memory, MiB", ylim=(0, None))
+    axes.set(xlabel="requests after the warm-up", ylabel="resident memory that is no file's, MiB", ylim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=DOTS_PER_INCH)

@@ -38,8 +38,15 @@ def processes(pid: int) -> dict[str, psutil.Process]:
     return found
 
 
+def own_memory(process: psutil.Process) -> float:
+    """Resident memory that is no file's, MiB: the kernel takes pages of files back where it needs room, and they are no
+    part of what a process piles up."""
+    info = process.memory_info()
+    return float(info.rss - info.shared) / MIB
+
+
 class Sample(NamedTuple):
-    """Resident memory, MiB by process, after so many requests."""
+    """Memory of its own, MiB by process, after so many requests."""
 
     requests: int
     seconds: float
@@ -47,7 +54,7 @@ class Sample(NamedTuple):
 
 
 class Memory:
-    """Samples resident memory once a second while in a with block.
+    """Samples memory once a second while in a with block.
 
     Args:
         done: requests that have ended so far.
@@ -72,7 +79,7 @@ class Memory:
         start = time.monotonic()
         while not self._stop.wait(EVERY):
             try:
-                rss = {role: process.memory_info().rss / MIB for role, process in self._processes.items()}
+                rss = {role: own_memory(process) for role, process in self._processes.items()}
             except psutil.NoSuchProcess:
                 return
             self.samples.append(Sample(self._done(), time.monotonic() - start, rss))
@@ -141,7 +148,7 @@ def held(url: str, pid: int, key: str | None = None, admin_key: str | None = Non
         {role: process.num_fds() for role, process in found.items()},
         {role: process.num_threads() for role, process in found.items()},
         load(url, key),
-        {role: process.memory_info().rss / MIB for role, process in found.items()},
+        {role: own_memory(process) for role, process in found.items()},
     )
 
 

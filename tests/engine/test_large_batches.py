@@ -144,10 +144,10 @@ def test_a_gpus_kernels_are_compiled_before_traffic(now: runtime.Runtime, monkey
     """One call for each kind of router, with what the steps have."""
     now.routers[6] = Router(6, 2, False, None)
     asked = []
-    monkeypatch.setattr(fused, "warm_up", lambda dtype, knobs, **how: asked.append((dtype, knobs, how)))
+    monkeypatch.setattr(fused, "warm_up", lambda dtype, knobs, rule, **how: asked.append((dtype, knobs, rule, how)))
     now.warm_up(torch.bfloat16)
-    assert [(how["k"], how["renormalize"]) for _, _, how in asked] == [(4, True), (2, False)]
-    for dtype, knobs, how in asked:
+    assert [(rule.k, rule.renormalize) for _, _, rule, _ in asked] == [(4, True), (2, False)]
+    for dtype, knobs, _, how in asked:
         assert (dtype, knobs) == (torch.bfloat16, now.knobs)
         assert how["tally"] is now.tally
         assert isinstance(how["num_real"], torch.Tensor)

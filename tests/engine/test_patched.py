@@ -82,12 +82,13 @@ def test_the_count_of_real_rows_is_written_before_a_pass_and_stays_one_tensor(no
     assert real_rows(torch.device("cpu")) is rows
 
 
-def test_what_a_graph_captures_reads_sglangs_count(plugged: None) -> None:
+def test_what_a_graph_captures_reads_sglangs_count(plugged: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU, where the knobs are tensors: rows that pad are inert by SGLang's number, not by ours."""
     from sglang.srt.layers.moe.batch_routing import real_rows, routed_pass
 
     from oea_server.engine.routers import Router
-    from oea_server.routing import route
+    from oea_server.routing import eager, route
+    from oea_server.routing.fastest import Way
     from oea_server.routing.knobs import Knobs
     from oea_server.settings import Settings
 
@@ -97,6 +98,7 @@ def test_what_a_graph_captures_reads_sglangs_count(plugged: None) -> None:
     now = runtime.Runtime(Settings(k0="1", min_batch=2), before.real_rows)
     assert now.adopt([Router(5, 4, True, None)], 16, torch.device("cpu")) == []
     now.knobs = Knobs({5: 4}, 16, torch.device("cpu"))
+    monkeypatch.setattr(runtime, "way", lambda *_: Way("eager", eager.route, ""))  # it reads knobs, as a launch does
     now.change(now.settings)
     logits = torch.randn(8, 16)
     now.forward_batch = batch("DECODE", 5)  # which SGLang has padded to 8 rows

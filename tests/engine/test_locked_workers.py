@@ -91,8 +91,8 @@ def test_the_command_beside_the_server_finds_the_key(server: Server, tmp_path: P
     assert "policy: oea -> vanilla" in done.stdout, done.stderr
 
 
-def test_a_closed_terminal_ends_it_after_its_streams(server: Server) -> None:
-    """SIGHUP goes to the whole group of processes; last, for the server is gone after it."""
+def test_a_closed_terminal_cuts_no_stream(server: Server) -> None:
+    """SIGHUP goes to the whole group of processes. uvicorn starts its workers anew then, each after its streams."""
     assert server.process is not None
     asked = {"model": "demo", "prompt": "hello", "max_tokens": 600, "ignore_eos": True, "stream": True}
     asked["stream_options"] = {"include_usage": True}
@@ -104,4 +104,3 @@ def test_a_closed_terminal_ends_it_after_its_streams(server: Server) -> None:
         *_, usage, end = [first, *lines]
     assert end == b"data: [DONE]"
     assert b'"completion_tokens":600' in usage
-    assert server.process.wait(60) is not None

@@ -35,11 +35,6 @@ def server(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield started
 
 
-def test_its_own_warm_up_is_no_traffic(server: Server) -> None:
-    metrics = server.settled_metrics()
-    assert (metrics["oea_routed_tokens_total"], metrics["oea_decode_batch_size_count"]) == (0, 0)
-
-
 def ask(server: Server, method: str, path: str, key: str | None = None, **more: Any) -> requests.Response:
     """On a connection of its own, so that either worker may get it."""
     headers = {"Connection": "close", **({"Authorization": f"Bearer {key}"} if key else {}), **more.pop("headers", {})}

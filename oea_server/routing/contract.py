@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 
 from oea_server.routing.keys import arange
+from oea_server.routing.knobs import Knobs
 from oea_server.routing.placement import Placement, contiguous
 from oea_server.routing.policy import POOLS, Policy, Room
 
@@ -93,7 +94,7 @@ class Routing(NamedTuple):
 
 def check(
     router_logits: torch.Tensor,
-    policy: Policy | object,
+    policy: Policy | Knobs,
     router: Router,
     row_k0: torch.Tensor | None,
     requests: torch.Tensor | None,
@@ -125,7 +126,7 @@ def real_rows(batch: int, num_real: int | torch.Tensor | None, device: torch.dev
 
 
 def placement_of(
-    policy: Policy | object, placement: Placement | None, num_experts: int, device: torch.device
+    policy: Policy | Knobs, placement: Placement | None, num_experts: int, device: torch.device
 ) -> Placement | None:
     """Where the experts lie; None where the answer makes no difference."""
     if placement is not None or (isinstance(policy, Policy) and is_union(policy.room, policy.ranks)):
@@ -138,6 +139,6 @@ def is_union(room: Room, ranks: int) -> bool:
     return isinstance(room.kind, int) and POOLS[room.kind] in (("union", "fill") if ranks == 1 else ("union",))
 
 
-def width_of(policy: Policy | object, k: int) -> int:
+def width_of(policy: Policy | Knobs, k: int) -> int:
     """Columns of the routing: k, or k_max where that is more; live knobs never change it."""
     return policy.width(k) if isinstance(policy, Policy) else k

@@ -80,7 +80,7 @@ def route(
 
     best = keys.topk(k, dim=-1).values
     vanilla = expert_of(best if keys is own else own.topk(k, dim=-1).values)
-    mass_own = in_order(scores.gather(-1, vanilla))[..., None]
+    mass_own = widen.in_order(scores.gather(-1, vanilla))[..., None]
     guaranteed = floor(best, scores, mass_own, numbers, router.scoring, rows)
     pool = pool_of(keys, best, guaranteed)
     place = placement_of(policy, placement, num_experts, device)
@@ -105,14 +105,6 @@ def route(
         home_of = None if place is None else place.home
         tally.add_routed(layer, pool, vanilla, guaranteed, used, kept, is_token[:, 0], home_of)
     return routing
-
-
-def in_order(values: torch.Tensor) -> torch.Tensor:
-    """The sum over the last dimension, first to last: another order would round otherwise, and part what is tied."""
-    total = values[..., 0]
-    for place in range(1, values.shape[-1]):
-        total = total + values[..., place]
-    return total
 
 
 def scores_of(logits: torch.Tensor, scoring: Scoring) -> torch.Tensor:

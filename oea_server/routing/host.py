@@ -58,40 +58,13 @@ def route(
     requests: torch.Tensor | None = None,
     placement: Placement | None = None,
     tally: Tally | None = None,
+    by: Callable[..., Any] | None = None,
 ) -> Routing:
-    """See `oea_server.routing.route`: same arguments, same result, for tensors on the CPU."""
-    return _run(_compiled_loop, router_logits, policy, router, num_real, layer, row_k0, requests, placement, tally)
+    """See `oea_server.routing.route`: same arguments, same result, for tensors on the CPU.
 
-
-def reference(
-    router_logits: torch.Tensor,
-    policy: Policy,
-    router: Router,
-    *,
-    num_real: int | torch.Tensor | None = None,
-    layer: int = 0,
-    row_k0: torch.Tensor | None = None,
-    requests: torch.Tensor | None = None,
-    placement: Placement | None = None,
-    tally: Tally | None = None,
-) -> Routing:
-    """The same loop, interpreted: slow, and as the paper has it."""
-    with np.errstate(all="ignore"):  # broken rows
-        return _run(loop.route, router_logits, policy, router, num_real, layer, row_k0, requests, placement, tally)
-
-
-def _run(
-    routed: Callable[..., Any],
-    router_logits: torch.Tensor,
-    policy: Policy,
-    router: Router,
-    num_real: int | torch.Tensor | None,
-    layer: int,
-    row_k0: torch.Tensor | None,
-    requests: torch.Tensor | None,
-    placement: Placement | None,
-    tally: Tally | None,
-) -> Routing:
+    Args:
+        by: the loop that routes; the compiled one, if not given.
+    """
     batch, num_experts = router_logits.shape
     check(router_logits, policy, router, row_k0, requests)
     real = _real(batch, num_real)
@@ -103,7 +76,7 @@ def _run(
     rows = loop.Rows(
         router_logits.float().contiguous().numpy(), real, NOTHING if row_k0 is None else row_k0.long().numpy(), whose
     )
-    weights, ids, pool = routed(
+    weights, ids, pool = (by or _compiled_loop)(
         rows,
         _model(router),
         numbers,
@@ -113,6 +86,12 @@ def _run(
         width_of(policy, router.k),
     )
     return Routing(torch.from_numpy(weights), torch.from_numpy(ids), torch.from_numpy(pool))
+
+
+def reference(router_logits: torch.Tensor, policy: Policy, router: Router, **given: Any) -> Routing:
+    """The same by the same loop, interpreted: slow, and as the paper has it."""
+    with np.errstate(all="ignore"):  # broken rows
+        return route(router_logits, policy, router, **given, by=loop.route)
 
 
 def _real(batch: int, num_real: int | torch.Tensor | None) -> loop.Array:

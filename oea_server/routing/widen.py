@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import torch
 
+from oea_server.routing.contract import RENORMALIZE_EPSILON
 from oea_server.routing.keys import ID_BITS, ID_MASK, arange, expert_of
 from oea_server.routing.placement import Placement
 from oea_server.routing.policy import POOLS, Numbers, Room
 
 VOTE = float(1 << 30)
 """Votes are summed in integers of 1 / VOTE: the same in any order, on every rank."""
-EPSILON = 1e-20
-"""Against a token all of whose scores are 0."""
+
+
+def in_order(values: torch.Tensor) -> torch.Tensor:
+    """The sum over the last dimension, first to last: another order would round otherwise, and part what is tied."""
+    total = values[..., 0]
+    for place in range(1, values.shape[-1]):
+        total = total + values[..., place]
+    return total
 
 
 def could_take(numbers: Numbers, room: Room, ranks: int, k: int, device: torch.device) -> torch.Tensor:
@@ -36,10 +43,7 @@ def votes(best: torch.Tensor, values: torch.Tensor, could: torch.Tensor, n: int)
         values: [..., B, k] what its weights are proportional to: exp(logit - best logit), or other scores.
         could: [..., B, k] bool.
     """
-    mass = values[..., 0]
-    for rank in range(1, values.shape[-1]):  # best first: the same numbers in another order would round otherwise
-        mass = mass + values[..., rank]
-    square = (values / (mass[..., None] + EPSILON)).square()
+    square = (values / (in_order(values)[..., None] + RENORMALIZE_EPSILON)).square()
     each = torch.where(could, (square * square * VOTE).long(), 0)
     total = torch.zeros(*best.shape[:-2], n, dtype=torch.int64, device=best.device)
     return total.scatter_add(-1, expert_of(best).flatten(-2), each.flatten(-2))

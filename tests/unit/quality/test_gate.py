@@ -82,15 +82,11 @@ def test_a_fault_in_another_implementation_closes_it(
 
 
 def test_logits_in_bfloat16_are_judged_too(monkeypatch: pytest.MonkeyPatch, judge: Judge) -> None:
-    from oea_server.routing import host
-
-    real = host._run
-
-    def flipped(loop: Any, logits: torch.Tensor, *rest: Any) -> Routing:
-        routing = real(loop, logits, *rest)
+    def flipped(logits: torch.Tensor, *rest: Any, **named: Any) -> Routing:
+        routing = IMPLEMENTATIONS["host"](logits, *rest, **named)
         return routing._replace(weights=routing.weights.flip(-1)) if logits.dtype == torch.bfloat16 else routing
 
-    monkeypatch.setattr(host, "_run", flipped)
+    monkeypatch.setattr(fastest, "way", lambda *shape: fastest.Way("host", flipped, ""))
     found = gate.summary(gate.measure(("vanilla@16", "default@16", "default/bfloat16@16"), judge))
     assert failed(found, gate.read()["measured"]) == {"default/bfloat16@16"}
 

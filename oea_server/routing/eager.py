@@ -80,7 +80,7 @@ def route(
 
     best = keys.topk(k, dim=-1).values
     vanilla = expert_of(best if keys is own else own.topk(k, dim=-1).values)
-    mass_own = widen.in_order(scores.gather(-1, vanilla))[..., None]
+    mass_own = widen.in_order(scores.gather(-1, vanilla))[..., None].where(rows.real, 0.0)
     guaranteed = floor(best, scores, mass_own, numbers, router.scoring, rows)
     pool = pool_of(keys, best, guaranteed)
     place = placement_of(policy, placement, num_experts, device)
@@ -263,7 +263,7 @@ def weigh(
     if router.renormalize:
         mixed = mass
         if isinstance(mix, torch.Tensor) or mix < 1.0:
-            mixed = torch.where(torch.as_tensor(mix) < 1.0, mix * mass + (1 - mix) * mass_own, mass)
+            mixed = mix * mass + (1 - mix) * mass_own
         weights = weights / (mixed + RENORMALIZE_EPSILON)
     if router.scale != 1.0:
         weights = weights * router.scale

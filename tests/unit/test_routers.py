@@ -161,6 +161,22 @@ def test_a_lone_request_of_many_rows_runs_vanilla() -> None:
     assert int(alone.pool.sum()) < int(vanilla.pool.sum())
 
 
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+def test_pad_rows_weigh_nothing_and_broken_ones_nan_under_a_mixture(number: str) -> None:
+    given, asked = logits(6, 32, torch.float32, False, 8), Router(4)
+    for row in (2, 5):
+        given[row] = float(number)
+    policy = Policy.oea(2, share=0.1, mix=0.5)
+    expected = reference(given, policy, asked, num_real=5)
+    assert expected.weights[2].isnan().all()
+    assert not expected.weights[5].any()
+    knobs = Knobs({0: 4}, 32, CPU)
+    knobs.write(policy)
+    for ours in (eager.route(given, policy, asked, num_real=5), eager.route(given, knobs, asked, num_real=5)):
+        assert torch.equal(ours.ids, expected.ids)
+        torch.testing.assert_close(ours.weights, expected.weights, equal_nan=True)
+
+
 def test_a_token_stays_inside_its_groups() -> None:
     asked = Router(4, scoring="sigmoid", bias=torch.zeros(64), groups=8, top_groups=2)
     for seed in range(5):

@@ -4,18 +4,15 @@ instructions.
     .venv/bin/python benchmarks/kernel_cost.py [--json]
 
 Both kernels are compiled by Triton's own JIT for sm_90, disassembled, and run in the tests' interpreter of PTX on
-random logits in bfloat16. `executed` is what the busiest warp executes, over every launch that a layer makes; of the
-launch that counts once a step, the share of one of 48 layers. Exact, and the same on every machine.
+random logits in bfloat16. `executed` is what the busiest warp executes, over every launch that a layer makes. Exact,
+and the same on every machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -24,22 +21,17 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-import triton
 
 from oea_server.routing import Policy, Router, default_schedule, fused
 from oea_server.routing.knobs import Knobs
 from oea_server.routing.tally import Tally
 from tests.ptx.compiling import assert_compiling
+from tests.ptx.disassembly import opcodes, registers
 from tests.ptx.driver import fake_cuda
-from tests.ptx.launch import Compiled
 
 SHAPES = ((16, 128, 8), (128, 128, 8), (16, 256, 8), (64, 512, 8))
 """(rows, experts, experts per token)."""
-LAYERS = 48
 CPU = torch.device("cpu")
-TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
-OPCODE = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", re.MULTILINE)
-REGISTERS = re.compile(r"REG:(\d+)")
 
 
 class Cost(NamedTuple):
@@ -90,26 +82,14 @@ def cost(kernel: str, batch: int, experts: int, k: int) -> Cost:
         made = driver.recorder
         executed = sum(int(each.run().of_warp.max()) for each in made)
     del kept
-    sass, registers, membar = zip(*(code(each.compiled) for each in made), strict=True)
-    return Cost(kernel, batch, experts, k, sum(sass), max(registers), sum(membar), executed)
+    code = [opcode for each in made for opcode in opcodes(each.compiled.cubin)]
+    fences = sum(each.startswith(("MEMBAR", "ERRBAR")) for each in code)
+    most = max(registers(each.compiled.cubin) for each in made)
+    return Cost(kernel, batch, experts, k, len(code), most, fences, executed)
 
 
 def logits(batch: int, experts: int) -> torch.Tensor:
     return torch.randn(batch, experts, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
-
-
-def code(compiled: Compiled) -> tuple[int, int, int]:
-    """Machine instructions, registers, memory fences."""
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
-        cubin.write(compiled.cubin)
-        cubin.flush()
-        shown, used = (
-            subprocess.run([TOOLS / "cuobjdump", flag, cubin.name], capture_output=True, text=True, check=True).stdout
-            for flag in ("-sass", "-res-usage")
-        )
-    opcodes = [each for each in OPCODE.findall(shown) if each != "NOP"]
-    registers = [int(each) for each in REGISTERS.findall(used)]
-    return len(opcodes), max(registers), sum(each.startswith(("MEMBAR", "ERRBAR")) for each in opcodes)
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from sglang.srt.platforms.cpu import CpuDeviceMixin
 from sglang.srt.platforms.device_mixin import PlatformEnum
 
 from oea_server.engine.cpu_pools_0517 import Base
+from oea_server.engine.ranks import schedulers_here
 
 ENVIRONMENT = {
     # Threads that wait by spinning hold the core that another process, or their own team, needs: on two
@@ -70,16 +71,13 @@ class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
 
 
 def ranks_here(server_args: Any) -> int:
-    """How many ranks of this machine SGLang asks cores for: its share of stages, replicas and tensor-parallel ranks."""
+    """How many ranks of this machine SGLang asks cores for."""
     from sglang.srt.utils import numa_utils  # which asks for the platform, so for this module
 
-    asked: int = server_args.tp_size
-    if "tp_size" not in inspect.signature(numa_utils.init_threads_binding).parameters:
+    if "tp_size" in inspect.signature(numa_utils.init_threads_binding).parameters:
         # 0.5.17 looks a rank's cores up by its tensor-parallel rank alone, and wants no entry more
-        asked *= server_args.pp_size * (
-            1 if getattr(server_args, "enable_dp_attention", False) else server_args.dp_size
-        )
-    return max(1, asked // int(server_args.nnodes))
+        return max(1, int(server_args.tp_size) // int(server_args.nnodes))
+    return schedulers_here(server_args)
 
 
 def bind_cores(ranks: int, nodes: int = 1) -> None:

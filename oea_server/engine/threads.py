@@ -9,6 +9,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from oea_server.engine.ranks import schedulers_here
+
 FOR_ALL, FOR_EACH_RANK = 24, 24
 """Fewer than any server has: on 2 cores without a GPU it is 27 threads in the launcher and the detokenizer, and 38 in a
 scheduler."""
@@ -20,8 +22,7 @@ def problems(view: Any) -> list[str]:
     Args:
         view: SGLang's arguments, resolved.
     """
-    replicas = 1 if view.enable_dp_attention else view.dp_size  # else they share out one server's ranks
-    ranks = max(1, view.tp_size * view.pp_size * replicas // view.nnodes)
+    ranks = schedulers_here(view)
     needed = FOR_ALL + FOR_EACH_RANK * ranks
     if (found := room(needed)) >= needed:
         return []

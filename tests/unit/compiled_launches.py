@@ -5,11 +5,7 @@ one JSON object, by case; Triton must not be in its interpreter."""
 from __future__ import annotations
 
 import json
-import re
-import subprocess
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import sglang.srt.utils.common  # noqa: F401  as in a server: it replaces functions of Triton's
@@ -25,9 +21,9 @@ from oea_server.routing.kernel import route_kernel
 from oea_server.routing.knobs import Knobs
 from oea_server.routing.placement import Placement, contiguous
 from oea_server.routing.tally import Tally
+from tests.ptx.disassembly import opcodes
 
 CPU = torch.device("cpu")
-CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 LAYERS = range(6)
 launched: list[str] = []
 """The hash of what was compiled for each launch."""
@@ -132,16 +128,12 @@ def compiled() -> dict[str, Any]:
 
 def look(built: Any) -> dict[str, int]:
     """A kernel's bytes of shared memory, instructions, memory fences and atomic operations."""
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
-        cubin.write(built.asm["cubin"])
-        cubin.flush()
-        shown = subprocess.run([CUOBJDUMP, "-sass", cubin.name], capture_output=True, text=True, check=True).stdout
-    opcodes = re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", shown, re.MULTILINE)
+    code = opcodes(built.asm["cubin"])
     return {
         "shared": built.metadata.shared,
-        "instructions": sum(each != "NOP" for each in opcodes),
-        "fences": sum(each.startswith(("MEMBAR", "ERRBAR", "CCTL")) for each in opcodes),
-        "atomics": sum(each.startswith(("RED", "ATOM")) and not each.startswith("REDUX") for each in opcodes),
+        "instructions": len(code),
+        "fences": sum(each.startswith(("MEMBAR", "ERRBAR", "CCTL")) for each in code),
+        "atomics": sum(each.startswith(("RED", "ATOM")) and not each.startswith("REDUX") for each in code),
     }
 
 

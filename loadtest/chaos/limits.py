@@ -8,7 +8,6 @@ import os
 import pwd
 import shutil
 import socket
-import sys
 import tempfile
 import time
 
@@ -17,6 +16,7 @@ from loadtest.chaos.arena import DEADLINE, PROMPTS, TOKENS, Arena, body, server
 from loadtest.chaos.outcome import BROKE, HELD, Outcome, Seen, skipped
 from loadtest.chaos.starting import not_started, start
 from loadtest.client import BROKEN, chat, session
+from oea_server.demo.server import SERVE
 
 FILES = 256
 """SGLang raises the soft limit, so that both are set."""
@@ -27,7 +27,6 @@ PROCESSES = (40, 400)
 NOBODY = "nobody"
 READS_ALL = ("--inh-caps=+dac_override", "--ambient-caps=+dac_override")
 """For a user who may not read where this Python lies."""
-SERVE = (sys.executable, "-m", "oea_server", "serve")
 
 
 async def few_files() -> Outcome:

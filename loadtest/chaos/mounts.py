@@ -6,10 +6,11 @@ import contextlib
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from oea_server.demo.server import SERVE
 
 NEEDED = ("mount", "umount", "unshare", "nsenter")
 FILLER = "filler"
@@ -39,8 +40,7 @@ def disk(kib: int) -> Iterator[Path]:
 def private(place: Path | None = None, over: str = "") -> tuple[str, ...]:
     """The command of a server with mounts of its own, where `place` lies over another folder."""
     lay = 'mount --bind "$1" "$2" && ' if place else ""
-    serve = (sys.executable, "-m", "oea_server", "serve")
-    return ("unshare", "-m", "sh", "-c", f'{lay}shift 2 && exec "$@"', "sh", str(place), over, *serve)
+    return ("unshare", "-m", "sh", "-c", f'{lay}shift 2 && exec "$@"', "sh", str(place), over, *SERVE)
 
 
 def freeze(pid: int, *places: Path) -> None:

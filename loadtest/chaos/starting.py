@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import contextlib
 import time
 from typing import NamedTuple
 
 import psutil  # type: ignore[import-untyped]
-import requests
 
+from loadtest.chaos import traces
 from loadtest.chaos.outcome import BROKE, HELD, Outcome
-from oea_server.client.ask import ask
 from oea_server.demo.server import Server
 from oea_server.engine.refuse import PREFIX
 
@@ -48,7 +47,7 @@ def begin(running: Server) -> Ended | None:
     process = running.spawn()
     began = time.monotonic()
     while process.poll() is None and time.monotonic() - began < PATIENCE:
-        if _answers(running.url):
+        if running.is_up():
             return None
         time.sleep(0.3)
     seconds = time.monotonic() - began
@@ -62,13 +61,6 @@ def begin(running: Server) -> Ended | None:
     )
 
 
-def _answers(url: str) -> bool:
-    try:
-        return ask("GET", f"{url}/health", timeout=25).status_code == 200
-    except requests.RequestException:
-        return False
-
-
 def left(group: int) -> list[str]:
     """Processes of a group that do not go."""
     deadline = time.monotonic() + LINGER
@@ -79,12 +71,9 @@ def left(group: int) -> list[str]:
 
 def _members(group: int) -> list[str]:
     found = []
-    for process in psutil.process_iter():
-        try:
-            if process.status() != psutil.STATUS_ZOMBIE and os.getpgid(process.pid) == group:
-                found.append(f"{process.name()} {process.pid}")
-        except (psutil.Error, ProcessLookupError):
-            continue
+    for process in traces.of_session(group):
+        with contextlib.suppress(psutil.Error):
+            found.append(f"{process.name()} {process.pid}")
     return found
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import re
 import shutil
 import struct
@@ -16,6 +14,7 @@ from typing import NamedTuple
 
 import aiohttp
 
+from loadtest.chaos import mounts
 from loadtest.chaos.arena import DEADLINE, PROMPTS, Arena, body, server
 from loadtest.chaos.fatal import wait
 from loadtest.chaos.outcome import BROKE, HELD, Outcome, Seen, skipped
@@ -34,23 +33,10 @@ DISK = 16 * 1024
 async def full_disk() -> Outcome:
     """The metrics' directory on a file system that is full: the server starts and serves, or says why not and ends."""
     name = "full disk for the metrics"
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        return skipped(name, "needs root, to mount a file system of 16 MiB")
-    place = Path(tempfile.mkdtemp(prefix="loadtest-disk-"))
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK}k", "tmpfs", str(place)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode != 0:
-        place.rmdir()
-        return skipped(name, f"cannot mount: {mounted.stderr.strip()[:100]}")
-    try:
+    if why := mounts.missing():
+        return skipped(name, why)
+    with mounts.disk(DISK) as place:
         return await _on_disk(name, place)
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=False)
-        place.rmdir()
 
 
 async def _on_disk(name: str, place: Path) -> Outcome:
@@ -76,23 +62,21 @@ async def _bear_and_fill(name: str, place: Path, running: Server) -> Outcome:
     """It runs: fill what is left, and chat."""
     arena, start = Arena(running, None, None), time.monotonic()
     mark = running.log.stat().st_size
-    with (place / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
-        while filler.write(b"x" * 4096):
-            pass
-    statuses = list[str]()
-    async with session(timeout=DEADLINE) as http:
-        for prompt in (*PROMPTS, *PROMPTS):
+    with mounts.full(place):
+        statuses = list[str]()
+        async with session(timeout=DEADLINE) as http:
+            for prompt in (*PROMPTS, *PROMPTS):
+                try:
+                    statuses.append("whole" if (await chat(http, arena.url, body(prompt, 32))).done else "cut")
+                except BROKEN as error:
+                    statuses.append(type(error).__name__)
             try:
-                statuses.append("whole" if (await chat(http, arena.url, body(prompt, 32))).done else "cut")
+                async with http.get(f"{arena.url}/metrics") as reply:
+                    metrics = str(reply.status)
             except BROKEN as error:
-                statuses.append(type(error).__name__)
-        try:
-            async with http.get(f"{arena.url}/metrics") as reply:
-                metrics = str(reply.status)
-        except BROKEN as error:
-            metrics = type(error).__name__
-    assert running.process is not None
-    code = await asyncio.to_thread(wait, running, 5.0)
+                metrics = type(error).__name__
+        assert running.process is not None
+        code = await asyncio.to_thread(wait, running, 5.0)
     whole = statuses.count("whole")
     wrong = [] if whole == len(statuses) or code is not None else ["it runs, and not every chat is answered"]
     return Outcome(

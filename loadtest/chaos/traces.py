@@ -26,10 +26,15 @@ KNOWN = (f"{SHARED_MEMORY}sglang_loads_",)
 def family(running: Server) -> list[psutil.Process]:
     """The server's processes that run."""
     assert running.process is not None
+    return of_session(running.process.pid)
+
+
+def of_session(number: int) -> list[psutil.Process]:
+    """Processes of a session that run."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(OSError, psutil.Error):
-            if os.getsid(process.pid) == running.process.pid and process.status() != psutil.STATUS_ZOMBIE:
+            if os.getsid(process.pid) == number and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
 

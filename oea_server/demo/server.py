@@ -23,6 +23,7 @@ START_TIMEOUT = 600.0
 """Seconds; a cold disk and two busy cores have taken 90."""
 
 
+SERVE = (sys.executable, "-m", "oea_server", "serve")
 SGLANG = (str(Path(sys.executable).with_name("sglang")), "serve")
 
 
@@ -48,8 +49,7 @@ class Server(Remote):
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.bind((host, 0))
             self.port: int = probe.getsockname()[1]
-        command = command or (sys.executable, "-m", "oea_server", "serve")
-        self._command = [*command, *flags, "--host", host, "--port", str(self.port)]
+        self._command = [*(command or SERVE), *flags, "--host", host, "--port", str(self.port)]
         self._environment = {**os.environ, **(environment or {})}
         self.log = Path(tempfile.mkstemp(prefix="oea-server-", suffix=".log")[1])
         asked = "::1" if host == "::" else host
@@ -69,7 +69,7 @@ class Server(Remote):
         self.process = self.spawn()
         deadline = time.monotonic() + START_TIMEOUT
         try:
-            while not self._is_up():
+            while not self.is_up():
                 if self.process.poll() is not None or time.monotonic() > deadline:
                     command = " ".join(self._command)
                     raise RuntimeError(f"{command} did not start; the end of {self.log}:\n{self.tail()}")
@@ -110,7 +110,8 @@ class Server(Remote):
         """The end of its log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
-    def _is_up(self) -> bool:
+    def is_up(self) -> bool:
+        """Whether it answers, and says that it is healthy."""
         try:
             return ask("GET", f"{self.url}/health", timeout=25).status_code == 200
         except requests.RequestException:

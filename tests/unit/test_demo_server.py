@@ -11,7 +11,7 @@ def test_an_interrupted_start_leaves_no_server_behind(monkeypatch: pytest.Monkey
     def interrupt(self: Server) -> bool:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Server, "_is_up", interrupt)
+    monkeypatch.setattr(Server, "is_up", interrupt)
     server = Server(command=SLEEPER)
     with pytest.raises(KeyboardInterrupt):
         server.start()

@@ -1,11 +1,12 @@
-"""What the routing's launch costs a layer, beside SGLang's own router, without a GPU: machine code and executed
-instructions.
+"""What the routing costs a layer, beside SGLang's own router, without a GPU: machine code and executed instructions.
 
     .venv/bin/python benchmarks/kernel_cost.py [--json]
 
-Both kernels are compiled by Triton's own JIT for sm_90, disassembled, and run in the tests' interpreter of PTX on
-random logits in bfloat16. `executed` is what the busiest warp executes, over every launch that a layer makes. Exact,
-and the same on every machine.
+Both are compiled by Triton's own JIT for sm_90, disassembled, and run in the tests' interpreter of PTX on random logits
+in bfloat16. Exact, and the same on every machine.
+
+`sass` and `registers` are those of the launches that a layer makes. `executed` is what the busiest warp of each of
+them executes, and the share that a layer has of the launch that counts a step of all layers.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,9 +30,12 @@ from oea_server.routing.tally import Tally
 from tests.ptx.compiling import assert_compiling
 from tests.ptx.disassembly import opcodes, registers
 from tests.ptx.driver import fake_cuda
+from tests.ptx.launch import Launch
 
-SHAPES = ((16, 128, 8), (128, 128, 8), (16, 256, 8), (64, 512, 8))
+SHAPES = ((16, 128, 8), (32, 128, 8), (128, 128, 8), (16, 256, 8), (64, 512, 8), (512, 128, 8), (2048, 128, 8))
 """(rows, experts, experts per token)."""
+LAYERS = 48
+"""Qwen3-30B's."""
 CPU = torch.device("cpu")
 
 
@@ -38,10 +43,10 @@ class Cost(NamedTuple):
     """One kernel at one shape.
 
     Args:
-        sass: machine instructions of the kernel.
+        sass: machine instructions of a layer's launches.
         registers: of a thread.
         membar: memory fences.
-        executed: PTX instructions of the busiest warp.
+        executed: PTX instructions of the busiest warp of each launch.
     """
 
     kernel: str
@@ -54,37 +59,47 @@ class Cost(NamedTuple):
     executed: int
 
 
-def ours(batch: int, experts: int, k: int) -> Any:
-    """Call the routing as a layer of a default server does, which counts; returns what must stay in memory."""
-    knobs, tally = Knobs({0: k}, experts, CPU), Tally([0], experts, 1, CPU)
+class Ran(list[tuple[Launch, int]]):
+    """Launches and what the busiest warp of each has executed."""
+
+    def append(self, made: Any) -> None:
+        super().append((made, int(made.run().of_warp.max())))
+
+
+def ours(batch: int, experts: int, k: int, driver: Any) -> tuple[Ran, int]:
+    """The launches of one layer as a default server makes them, and what the one of all layers executes."""
+    knobs, tally = Knobs(dict.fromkeys(range(LAYERS), k), experts, CPU), Tally(range(LAYERS), experts, 1, CPU)
     knobs.write(Policy.oea(default_schedule(k)))
+    tally.by_step = True
     given, real = logits(batch, experts), torch.tensor(batch, dtype=torch.int32)
-    return given, knobs, tally, real, fused.route(given, knobs, Router(k), num_real=real, layer=0, tally=tally)
+    layer = driver.recorder = Ran()
+    fused.route(given, knobs, Router(k), num_real=real, layer=0, tally=tally)
+    last = driver.recorder = Ran()
+    fused.route(given, knobs, Router(k), num_real=real, layer=LAYERS - 1, tally=tally)
+    return layer, last[-1][1]
 
 
-def sglangs(batch: int, experts: int, k: int) -> Any:
+def sglangs(batch: int, experts: int, k: int, driver: Any) -> tuple[Ran, int]:
     """SGLang's own router, with programmatic dependent launch as on sm_90."""
     import sglang.kernels.ops.moe.moe_fused_gate as gate
 
     gate.is_arch_support_pdl = lambda: True
-    given = logits(batch, experts)
-    return given, gate.moe_fused_gate(given, None, k, scoring_func="softmax", renormalize=True)
+    made = driver.recorder = Ran()
+    gate.moe_fused_gate(logits(batch, experts), None, k, scoring_func="softmax", renormalize=True)
+    return made, 0
 
 
-KERNELS: dict[str, Callable[[int, int, int], Any]] = {"ours": ours, "sglang": sglangs}
+KERNELS: dict[str, Callable[[int, int, int, Any], tuple[Ran, int]]] = {"ours": ours, "sglang": sglangs}
 
 
 def cost(kernel: str, batch: int, experts: int, k: int) -> Cost:
     """Compile one, run it, and count."""
     with fake_cuda() as driver:
-        driver.recorder = []
-        kept = KERNELS[kernel](batch, experts, k)
-        made = driver.recorder
-        executed = sum(int(each.run().of_warp.max()) for each in made)
-    del kept
-    code = [opcode for each in made for opcode in opcodes(each.compiled.cubin)]
+        made, counting = KERNELS[kernel](batch, experts, k, driver)
+    executed = sum(warp for _, warp in made) + ceil(counting / LAYERS)
+    code = [opcode for each, _ in made for opcode in opcodes(each.compiled.cubin)]
     fences = sum(each.startswith(("MEMBAR", "ERRBAR")) for each in code)
-    most = max(registers(each.compiled.cubin) for each in made)
+    most = max(registers(each.compiled.cubin) for each, _ in made)
     return Cost(kernel, batch, experts, k, len(code), most, fences, executed)
 
 

@@ -39,6 +39,9 @@ replayed as it was captured, but for the numbers that it reads."""
 class Runtime:
     """Set up once per scheduler process, when the model's modules exist and its weights don't."""
 
+    bounded = True
+    """Whether steps can be held to a budget of experts: on one rank, graphs that were captured without one cannot."""
+
     def __init__(self, settings: Settings, real_rows: Callable[[torch.device], torch.Tensor] | None = None) -> None:
         self.settings = self.started_with = settings
         self.version = self.asked = 0
@@ -175,6 +178,10 @@ class Runtime:
         """Why `settings` cannot be routed by, None if they can."""
         if settings.policy not in self.policies:
             return self.fixed
+        if settings.pool == "budget" and not self.bounded:
+            return (
+                "pool=budget: CUDA graphs were captured without a budget of experts; start anew with --oea-pool budget"
+            )
         try:
             settings.check(k=self.k, num_experts=self.num_experts)
         except ValueError as error:
@@ -226,6 +233,7 @@ class Runtime:
         layers = sorted(self.routers)
         self.tally = tally_on(device, layers, physical_experts, ranks, placed)
         self.shadow_tally = tally_on(device, layers, physical_experts, ranks, False)
+        self.tally.by_step = self.shadow_tally.by_step = True
         self.clock = StepClock(device) if reports else None
         self.expert_bytes = expert_bytes or {}
 
@@ -271,6 +279,7 @@ class Runtime:
     def _capture(self, size: int) -> None:
         if self.graphs is None:
             self.graphs = self.settings.policy if self.settings.policy in GRAPHS else "ours"
+            self.bounded = self.settings.pool == "budget" or self.where is not nowhere
         if size not in self.captured:
             self.captured.add(size)
             self._bypass = {}

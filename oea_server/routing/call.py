@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from oea_server.routing.contract import Router, Routing, width_of
-from oea_server.routing.fastest import Way, way
+from oea_server.routing.fastest import way
 from oea_server.routing.placement import Placement
 from oea_server.routing.policy import Policy
 from oea_server.routing.tally import Tally
@@ -59,8 +59,6 @@ def route(
     router = router or Router(k or 0)
     batch, num_experts = router_logits.shape
     chosen = way(router_logits.device, batch, num_experts, width_of(policy, router.k))
-    if chosen.name == "fused":
-        chosen = without_what_it_lacks(chosen, policy, router, num_real, row_k0, requests)
     return chosen.route(
         router_logits,
         policy,
@@ -72,19 +70,3 @@ def route(
         placement=placement,
         tally=tally,
     )
-
-
-def without_what_it_lacks(
-    fused: Way,
-    policy: Policy,
-    router: Router,
-    num_real: int | torch.Tensor | None,
-    row_k0: torch.Tensor | None,
-    requests: torch.Tensor | None,
-) -> Way:
-    """The fused launch, or torch's operators where it does not know yet what is asked."""
-    from oea_server.routing import eager
-    from oea_server.routing.fused import not_yet
-
-    why = not_yet(policy, router, num_real=num_real, row_k0=row_k0, requests=requests)
-    return Way("eager", eager.route, why) if why else fused

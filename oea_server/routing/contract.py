@@ -128,10 +128,14 @@ def real_rows(batch: int, num_real: int | torch.Tensor | None, device: torch.dev
 def placement_of(
     policy: Policy | Knobs, placement: Placement | None, num_experts: int, device: torch.device
 ) -> Placement | None:
-    """Where the experts lie; None where the answer makes no difference."""
-    if placement is not None or (isinstance(policy, Policy) and is_union(policy.room, policy.ranks)):
+    """Where the experts lie; None where the answer makes no difference.
+
+    Of knobs the host knows the pool as it is now: a graph that was captured without a budget cannot get one later.
+    """
+    ranks = policy.ranks if isinstance(policy, Policy) else 1
+    if placement is not None or policy.pool == "union" or (policy.pool == "fill" and ranks == 1):
         return placement
-    return contiguous(num_experts, policy.ranks if isinstance(policy, Policy) else 1, device)
+    return contiguous(num_experts, ranks, device)
 
 
 def is_union(room: Room, ranks: int) -> bool:

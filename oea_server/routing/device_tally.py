@@ -7,6 +7,7 @@ import torch
 import triton
 
 from oea_server.routing.count_kernel import CHUNK, count_kernel
+from oea_server.routing.counting import count
 from oea_server.routing.tally import Tally
 
 MAX_EXPERTS = 1024
@@ -58,3 +59,5 @@ class DeviceTally(Tally):
             CHUNK=CHUNK,
             num_warps=4,
         )
+        if vanilla and self.by_step and self.row[layer] == len(self.row) - 1:
+            count(self)  # the layers before it may have been routed by us

@@ -1,9 +1,8 @@
-"""floor -> pool -> fill, weights and tally in one Triton launch: what a GPU runs in decode.
+"""floor -> pool -> fill, weights and what is to be counted in one Triton launch: what a GPU runs in decode.
 
-Every program finds the whole pool by itself (phase 1 over all rows, which are few), then fills its
-own rows; one more program counts. So no program waits for another, and one launch is enough.
-The knobs and the number of real rows are read from device memory, so a captured CUDA graph follows
-them at its next replay.
+Steps of more than 32 rows take two, of which the second finds the pool in what the first has written; three where the
+pool knows the ranks. The knobs and the number of real rows are read from device memory, so a captured CUDA graph
+follows them at its next replay.
 """
 
 from __future__ import annotations
@@ -11,22 +10,20 @@ from __future__ import annotations
 import torch
 import triton
 
-from oea_server.routing.contract import Router, Routing, check, placement_of, width_of
+from oea_server.routing.contract import SCORINGS, Router, Routing, check, placement_of, real_rows, width_of
+from oea_server.routing.counting import count, records_of
 from oea_server.routing.device_tally import DeviceTally
+from oea_server.routing.eager import distinct
 from oea_server.routing.kernel import route_kernel
-from oea_server.routing.knobs import TABLE_BATCHES, Knobs, knobs_of
+from oea_server.routing.knobs import Knobs, knobs_of
+from oea_server.routing.launching import KEYS, ROWS_ALONE, find_pool, scratch_of, shape_of
 from oea_server.routing.placement import Placement
 from oea_server.routing.policy import Policy
-from oea_server.routing.tally import Tally, uncounted
+from oea_server.routing.records import MAPPED, MAX_ROWS, SLOTS_KEPT, unread
+from oea_server.routing.tally import Tally
 
-MAX_BATCH, MAX_EXPERTS, MAX_WIDTH = 128, 512, 16
-"""Beyond these the redundant phase 1 would take longer than the launches it saves."""
-
-ROWS_PER_PROGRAM = 4
-"""One warp a row: the rounds of a row's top-k then need no shared memory."""
-
-TILE = 2048
-"""Elements of the logits that phase 1 holds at once: 16 per thread."""
+MAX_BATCH, MAX_EXPERTS, MAX_WIDTH = MAX_ROWS, 1024, SLOTS_KEPT
+"""What the records have room for; and a lane's word has a bit for each of a row's experts that it holds."""
 
 
 def problem_of(batch: int, num_experts: int, width: int) -> str | None:
@@ -38,27 +35,6 @@ def problem_of(batch: int, num_experts: int, width: int) -> str | None:
     if width > MAX_WIDTH:
         return f"{width} experts per token are above the fused launch's {MAX_WIDTH}"
     return None
-
-
-def not_yet(
-    policy: Policy | Knobs,
-    router: Router,
-    num_real: int | torch.Tensor | None,
-    row_k0: torch.Tensor | None,
-    requests: torch.Tensor | None,
-) -> str | None:
-    """What this launch does not know of yet, None if it knows all that is asked."""
-    asked = {
-        "groups": router.groups > 1,
-        "scoring=sqrtsoftplus": router.scoring == "sqrtsoftplus",
-        "scale": router.scale != 1.0,
-        "share": isinstance(policy, Policy) and policy.share is not None,
-        "mix": isinstance(policy, Policy) and policy.mix != 1.0,
-        "row_k0": row_k0 is not None,
-        "requests": requests is not None,
-        "mask of rows": isinstance(num_real, torch.Tensor) and num_real.dtype == torch.bool,
-    }
-    return next((f"the fused launch knows no {name} yet" for name, given in asked.items() if given), None)
 
 
 def route(
@@ -76,70 +52,68 @@ def route(
     """See `oea_server.routing.route`: same arguments, same result.
 
     Raises:
-        ValueError: also for a batch beyond `problem_of`, and for what it does not know of yet.
+        ValueError: also for a batch beyond `problem_of`.
     """
     check(router_logits, policy, router, row_k0, requests)
     batch, num_experts = router_logits.shape
-    k = router.k
-    if problem := not_yet(policy, router, num_real, row_k0, requests):
-        raise ValueError(problem)
-    width, device = width_of(policy, k), router_logits.device
+    width, device = width_of(policy, router.k), router_logits.device
     if problem := problem_of(batch, num_experts, width):
         raise ValueError(problem)
+    if router_logits.dtype not in KEYS:
+        router_logits = router_logits.float()
     if router_logits.stride(1) != 1:
         router_logits = router_logits.contiguous()
-    knobs = policy if isinstance(policy, Knobs) else knobs_of(policy, layer, k, num_experts, device)
+    knobs = policy if isinstance(policy, Knobs) else knobs_of(policy, layer, router.k, num_experts, device)
+    place = placement_of(policy, placement, num_experts, device)
+    book = unread(num_experts, device) if tally is None else records_of(tally, num_experts)
+    row = 0 if tally is None else tally.row[layer]
     weights = torch.empty(batch, width, dtype=torch.float32, device=device)
     ids = torch.empty(batch, width, dtype=torch.int32, device=device)
-    pool = torch.empty(num_experts, dtype=torch.bool, device=device)
-    # on one rank the launch needs no map
-    place = placement if isinstance(policy, Knobs) else placement_of(policy, placement, num_experts, device)
-    row = 0 if tally is None else tally.row[layer]
-    if tally is None:  # what counts nothing runs the same kernel: under TP all ranks must choose alike
-        physical = num_experts if place is None else place.ranks * place.slots
-        tally = uncounted(physical, 1 if place is None else place.ranks, device)
-    columns = triton.next_power_of_2(num_experts)
-    route_kernel[(triton.cdiv(batch, ROWS_PER_PROGRAM) + 1,)](
-        router_logits,
-        router_logits.stride(0),
-        router.bias,
-        weights,
-        ids,
-        pool,
-        knobs.table[knobs.row[layer]],
-        None if place is None else place.physical,
-        1 if place is None else place.physical.stride(0),
-        None if place is None else place.home,
-        num_real,
-        batch,
-        tally.data[row],
-        tally.counting,
-        tally.num_experts,
-        int(tally.placed),
-        layer,
-        N=num_experts,
-        K=k,
-        WIDTH=width,
-        SLOTS=triton.next_power_of_2(width),
-        COLUMNS=columns,
-        ROWS=max(ROWS_PER_PROGRAM, TILE // columns),
-        OWN_ROWS=ROWS_PER_PROGRAM,
-        SIGMOID=router.scoring == "sigmoid",
-        RENORMALIZE=router.renormalize,
-        COUNT_ON_DEVICE=isinstance(num_real, torch.Tensor),
-        ALL_REAL=num_real is None,
-        TABLE=TABLE_BATCHES,
-        RANKS=1 if tally.placed and place is None else tally.ranks,
-        POOL_RANKS=1 if place is None else place.ranks,
-        SLOTS_OF_RANK=num_experts if place is None else place.slots,
-        REPLICAS=1 if place is None else place.physical.shape[1],
-        SPARE=0 if place is None else min(place.spare, num_experts),
-        RANK_BINS=triton.next_power_of_2(1 if tally.placed and place is None else tally.ranks),
-        POOL_RANK_BINS=triton.next_power_of_2(1 if place is None else place.ranks),
-        COPIES=triton.next_power_of_2(1 if place is None else place.physical.shape[1]),
-        num_warps=4,
+    # of a tally that counts by step, the pool is written when it does
+    later = tally is not None and tally.by_step
+    pool = None if later else torch.empty(num_experts, dtype=torch.bool, device=device)
+    shape = shape_of(router_logits, place)
+    numbers = knobs.table[knobs.row[layer]]
+    scratch = scratch_of(batch, shape, place, requests is not None, device)
+    where = (None, 1, None) if place is None else (place.physical, place.physical.stride(0), place.home)
+    told = (
+        *(router_logits, router_logits.stride(0), router.bias, weights, ids, pool, numbers),
+        batch if num_real is None else num_real,
+        *(row_k0, requests, None if requests is None else distinct(requests, real_rows(batch, num_real, device))),
+        *(*scratch, *where, book.homes[row], book.rows[row], book.kept[row], book.words[row], book.heads[row]),
+        *(batch | (0 if place is None else MAPPED), batch, shape.parts, layer, router.scale),
     )
-    return Routing(weights, ids, pool)
+    for stage in ("all",) if shape.parts == 1 else ("floors", "fills"):
+        if stage == "fills" and place is not None:
+            find_pool(numbers, scratch, place, book.homes[row], shape)
+        route_kernel[(shape.parts,)](
+            *told,
+            K=router.k,
+            WIDTH=width,
+            SLOTS=triton.next_power_of_2(width),
+            STAGE=stage,
+            REAL=kind_of(num_real),
+            **KEYS[router_logits.dtype],
+            SCORING=SCORINGS.index(router.scoring),
+            GROUPS=router.groups,
+            TOP_GROUPS=router.top_groups,
+            TOP2=router.group_score == "top2",
+            GROUP_BINS=triton.next_power_of_2(router.groups),
+            RENORMALIZE=router.renormalize,
+            ROWS=shape.rows,
+            **shape.constants,
+            num_warps=shape.rows,
+        )
+    if tally is not None and (row == len(tally.row) - 1 or not later):
+        count(tally)
+    return Routing(weights, ids, book.pools[row] if pool is None else pool)
+
+
+def kind_of(num_real: int | torch.Tensor | None) -> str:
+    """How the kernel learns which rows are tokens."""
+    if not isinstance(num_real, torch.Tensor):
+        return "host"
+    return "mask" if num_real.dtype == torch.bool else "device"
 
 
 def warm_up(
@@ -153,8 +127,8 @@ def warm_up(
 ) -> None:
     """Compile what decode steps launch, which takes seconds where it was not kept, before there is traffic.
 
-    One launch for a step without tokens, which is counted nowhere: it serves all layers, batches and policies, with
-    and without a tally. With one on a GPU, also the launch that counts steps of the model's own top k.
+    One step without tokens of each size that is launched in another way, which is counted nowhere: they serve all
+    layers, batches and policies, with and without a tally. With one, also the launches that count.
 
     Args:
         dtype: of the router's logits.
@@ -165,8 +139,12 @@ def warm_up(
     """
     device, num_experts, layer = knobs.table.device, knobs.num_experts, next(iter(knobs.row))
     nothing = torch.zeros((), dtype=torch.int32 if num_real is None else num_real.dtype, device=device)
-    like = None if tally is None else Tally([layer], tally.num_experts, tally.ranks, device, tally.placed)
-    logits = torch.zeros(1, num_experts, dtype=dtype, device=device)
-    route(logits, knobs, router, num_real=nothing, layer=layer, tally=like, placement=placement)
+    like = None
+    if tally is not None:
+        like = Tally([layer], tally.num_experts, tally.ranks, device, tally.placed)
+        like.by_step = tally.by_step
+    for batch in (*ROWS_ALONE, ROWS_ALONE[-1] + 1):
+        logits = torch.zeros(batch, num_experts, dtype=dtype, device=device)
+        route(logits, knobs, router, num_real=nothing, layer=layer, tally=like, placement=placement)
     if isinstance(tally, DeviceTally):
         tally.warm_up(router.k, nothing)

@@ -43,11 +43,11 @@ def random_keys(router_logits: torch.Tensor, seed: int | torch.Tensor, layer: in
 
 
 def _mix(x: torch.Tensor) -> torch.Tensor:
-    """murmur3's finaliser on 32 bits, in int64 arithmetic; its upper 24, which float32 holds too."""
+    """murmur3's finaliser on 32 bits, in int64 arithmetic; its upper 16: all that a 32-bit key has room for."""
     x = x & 0xFFFFFFFF
     x = ((x ^ (x >> 16)) * 0x85EBCA6B) & 0xFFFFFFFF
     x = ((x ^ (x >> 13)) * 0xC2B2AE35) & 0xFFFFFFFF
-    return (x ^ (x >> 16)) >> 8
+    return x >> 16
 
 
 def arange(n: int, device: torch.device) -> torch.Tensor:

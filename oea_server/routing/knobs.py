@@ -8,7 +8,7 @@ from functools import cache, lru_cache
 import numpy as np
 import torch
 
-from oea_server.routing.policy import Numbers, Policy, Room
+from oea_server.routing.policy import Numbers, Policy, Pool, Room
 
 TABLE_BATCHES = 1024
 """Steps of more tokens use the numbers of this size (tables on the device must end somewhere)."""
@@ -37,6 +37,8 @@ class Knobs:
         self._k = dict(layers)
         self.table = torch.zeros(len(layers), TABLE_BATCHES + 1, len(FIELDS), dtype=torch.int32, device=device)
         """[layers, batch, FIELDS]."""
+        self.pool: Pool = "union"
+        """What the steps may load, as the host knows it: on one rank a launch holds to no budget unless told of it."""
         self.write(Policy.vanilla())
 
     def write(self, policy: Policy) -> None:
@@ -47,6 +49,7 @@ class Knobs:
         """
         for k in set(self._k.values()):
             policy.check(k=k, num_experts=self.num_experts)
+        self.pool = policy.pool
         self.table.copy_(torch.stack([_rows(policy, layer, k, self.num_experts) for layer, k in self._k.items()]))
 
     def at(self, layer: int, tokens: torch.Tensor, requests: torch.Tensor | None) -> tuple[Numbers, Room]:

@@ -306,7 +306,7 @@ def members(scores: Array, choice: Array, model: Model, member: Array) -> None:
 
 @register_jitable  # type: ignore[untyped-decorator]
 def shuffle(logits: Array, row: int, draw: Draw, choice: Array) -> None:
-    """A random order of one token's experts, [N]: see `keys.random_keys`, whose 24 bits float32 holds."""
+    """A random order of one token's experts, [N]: see `keys.random_keys`."""
     bits = logits.view(np.int32)
     low = np.int64(0xFFFFFFFF)
     for expert in range(len(logits)):
@@ -316,7 +316,7 @@ def shuffle(logits: Array, row: int, draw: Draw, choice: Array) -> None:
         x = x & low
         x = ((x ^ (x >> 16)) * 0x85EBCA6B) & low
         x = ((x ^ (x >> 13)) * 0xC2B2AE35) & low
-        choice[expert] = np.float32((x ^ (x >> 16)) >> 8)
+        choice[expert] = np.float32(x >> 16)
 
 
 @register_jitable  # type: ignore[untyped-decorator]

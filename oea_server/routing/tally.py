@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from oea_server.routing.contract import real_rows
+from oea_server.routing.records import Records
 
 Array = npt.NDArray[np.bool_]
 
@@ -62,6 +63,10 @@ class Tally:
         and, token by token, the share of the router mass of its own top k that its experts hold."""
         self.counting = torch.ones((), dtype=torch.int64, device=device)
         """0 while steps are not to be counted (warm-up, capture, health checks)."""
+        self.records: Records | None = None
+        """What the launches on a GPU write down of a step, to be counted by one more (`counting`)."""
+        self.by_step = False
+        """Whether that one runs after the last of the layers alone; else after each."""
 
     def add_vanilla(self, layer: int, ids: torch.Tensor, num_real: int | torch.Tensor | None) -> None:
         """Count a step that ran the model's own top k.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from tests.ptx.parse import Statement
 from tests.ptx.values import FLOATS, PAIRS, Array
 
 DOUBLE = {f"{kind}{bits}": f"{kind}{2 * bits}" for kind in "us" for bits in (8, 16, 32)}
+HALVES = {"s16x2": np.dtype("i2"), "u16x2": np.dtype("u2")}
 
 
 def divide(x: Array, y: Array) -> Array:
@@ -64,8 +66,21 @@ def arithmetic(decoder: Decoder, statement: Statement) -> Step:
     kind = statement.modifiers[-1]
     if kind in FLOATS or kind in PAIRS:
         return floats.arithmetic(decoder, statement)
+    function = OPERATIONS[statement.opcode]
+    if kind in HALVES and len(statement.modifiers) == 1:
+        return decoder.elementwise(statement, by_halves(function, HALVES[kind]), "b32")
     only(statement)
-    return decoder.elementwise(statement, OPERATIONS[statement.opcode], kind)
+    return decoder.elementwise(statement, function, kind)
+
+
+def by_halves(function: Callable[..., Array], dtype: np.dtype[Any]) -> Callable[..., Array]:
+    """A function of 16-bit integers on both halves of 32-bit registers."""
+
+    def both(*values: Array) -> Array:
+        pairs = [np.ascontiguousarray(value).view(dtype) for value in np.broadcast_arrays(*values)]
+        return np.asarray(function(*pairs), dtype).view(np.uint32)
+
+    return both
 
 
 @handles("mul", "mad")

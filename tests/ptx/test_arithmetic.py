@@ -56,6 +56,14 @@ def floats(*values: float, dtype: torch.dtype = torch.float32) -> torch.Tensor:
             "clz.b32 {0}, {1}",
             lambda x, y: torch.tensor([32 - (int(v) & 0xFFFFFFFF).bit_length() for v in x]),
         ),
+        (
+            "add.s16x2 {0}, {1}, {2}",
+            lambda x, y: ((x & 0xFFFF) + (y & 0xFFFF) & 0xFFFF) | ((x >> 16) + (y >> 16)) << 16,
+        ),
+        (
+            "max.s16x2 {0}, {1}, {2}",
+            lambda x, y: torch.maximum(x.view(torch.int16), y.view(torch.int16)).view(torch.int32),
+        ),
         ("set.lt.s32.s32 {0}, {1}, {2}", lambda x, y: -(x < y).int()),
     ],
     ids=lambda value: value.split()[0] if isinstance(value, str) else "",

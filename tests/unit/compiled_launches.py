@@ -20,6 +20,8 @@ from oea_server.routing.device_tally import DeviceTally
 from oea_server.routing.kernel import route_kernel
 from oea_server.routing.knobs import Knobs
 from oea_server.routing.placement import Placement, contiguous
+from oea_server.routing.pool_kernel import pool_kernel
+from oea_server.routing.step_kernel import step_kernel
 from oea_server.routing.tally import Tally
 from tests.ptx.disassembly import opcodes
 
@@ -63,13 +65,13 @@ def layers_of_a_server(num_experts: int, k: int) -> dict[str, Any]:
     """One rank that counts and one that does not, over layers and batches, warmed up before."""
     knobs, real = Knobs(dict.fromkeys(LAYERS, k), num_experts, CPU), torch.tensor(3, dtype=torch.int32)
     tally = DeviceTally(LAYERS, num_experts, 1, CPU)
+    tally.by_step = True
     fused.warm_up(torch.bfloat16, knobs, Router(k), num_real=real, tally=tally)
     warm = len(launched)
-    for batch in (1, 5, 16, 128):
+    for batch in (1, 5, 16, 32, 128, 2048):
         logits, ids = torch.zeros(batch, num_experts, dtype=torch.bfloat16), torch.zeros(batch, k, dtype=torch.int32)
         for layer in LAYERS:
-            for counted in (tally, None):
-                fused.route(logits, knobs, Router(k), num_real=real, layer=layer, tally=counted)
+            fused.route(logits, knobs, Router(k), num_real=real, layer=layer, tally=tally)
             tally.add_vanilla(layer, ids, real)
     return {"warm": warm, **compiled()}
 
@@ -83,11 +85,12 @@ def ranks_with_a_map(num_experts: int, k: int) -> dict[str, Any]:
     places = [Placement(ranks, slots, each, home) for each, home in zip(maps, homes, strict=True)]
     tally = DeviceTally(LAYERS, ranks * slots, ranks, CPU, placed=True)
     shadow = Tally(LAYERS, ranks * slots, ranks, CPU)
+    tally.by_step = shadow.by_step = True
     fused.warm_up(torch.bfloat16, knobs, Router(k), num_real=real, tally=tally, placement=places[0])
     warm = len(launched)
     logits, ids = torch.zeros(4, num_experts, dtype=torch.bfloat16), torch.zeros(4, k, dtype=torch.int32)
     for layer in LAYERS:
-        for counted in (tally, shadow, None):
+        for counted in (tally, shadow):
             fused.route(logits, knobs, Router(k), num_real=real, layer=layer, tally=counted, placement=places[layer])
         tally.add_loaded_ids(layer, ids, real)
         tally.add_vanilla(layer, ids, real)
@@ -118,7 +121,7 @@ def compiled() -> dict[str, Any]:
     """What was launched, in order, and every kernel that was compiled: its name, and what its machine code is like."""
     kernels = [
         {"name": each.__name__, **look(built)}
-        for each in (route_kernel, count_kernel)
+        for each in (route_kernel, pool_kernel, step_kernel, count_kernel)
         for kernels, *_ in each.device_caches.values()
         for built in kernels.values()
         if built.metadata.hash in launched

@@ -29,17 +29,19 @@ def compiled() -> dict[str, Any]:
 
 @pytest.mark.parametrize("case", ["layers", "map", "ranks", "ampere"])
 def test_compiles_without_fences(case: str) -> None:
-    """Counts order nothing: an atomic that did would wait for all memory, half a microsecond each in every layer."""
+    """Counts order nothing: an atomic that did would wait for all memory, half a microsecond each. And a layer's own
+    launches have none at all."""
     for kernel in compiled()[case]["kernels"]:
         assert kernel["instructions"] > 0
-        assert kernel["atomics"] >= 7
+        assert (kernel["atomics"] >= 7) == (kernel["name"] in ("step_kernel", "count_kernel"))
         assert kernel["fences"] == 0
-        assert kernel["shared"] <= 8192  # bytes, of 48 Ki; it stays in registers
+        assert kernel["shared"] <= 16384  # bytes, of 48 Ki; it stays in registers
 
 
-@pytest.mark.parametrize(("case", "kernels"), [("layers", 2), ("map", 3)])
-def test_one_kernel_for_all_layers_batches_and_ranks(case: str, kernels: int) -> None:
-    """Whether a rank counts or not, and wherever in memory a layer's numbers lie."""
+@pytest.mark.parametrize(("case", "kernels"), [("layers", 6), ("map", 8)])
+def test_one_kernel_for_all_layers_and_ranks(case: str, kernels: int) -> None:
+    """Wherever in memory a layer's numbers lie; and for all batches that are cut into programs alike."""
     said = compiled()[case]
-    assert said["warm"] == len(said["kernels"]) == kernels
-    assert set(said["launched"]) == set(range(kernels))  # nothing is compiled once there is traffic
+    assert len(said["kernels"]) == kernels
+    warm, traffic = said["launched"][: said["warm"]], said["launched"][said["warm"] :]
+    assert set(traffic) <= set(warm)  # nothing is compiled once there is traffic

@@ -191,7 +191,8 @@ def test_random_is_uniform_seeded_and_without_repeats() -> None:
     assert torch.equal(routing.ids, route(logits, Policy.random(1), Router(8)).ids)
     assert not torch.equal(routing.ids, route(logits, Policy.random(2), Router(8)).ids)
     assert not torch.equal(routing.ids, route(logits, Policy.random(1), Router(8), layer=1).ids)
-    assert len(random_keys(torch.zeros(50, 64), 0, 0).unique()) == 50 * 64  # equal logits still differ by place
+    # equal logits still differ by place, but for the few draws of 16 bits that are the same
+    assert len(random_keys(torch.zeros(50, 64), 0, 0).unique()) > 0.99 * 50 * 64
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,33 @@
+"""The launch that counts a step of all layers from what their launches have written down."""
+
+from __future__ import annotations
+
+import triton
+
+from oea_server.routing.records import MAX_ROWS, Records, columns_for, records
+from oea_server.routing.step_kernel import step_kernel
+from oea_server.routing.tally import Tally
+
+
+def records_of(tally: Tally, num_experts: int) -> Records:
+    """Where the launches of a tally's layers write; made once."""
+    if tally.records is None:
+        tally.records = records(len(tally.row), num_experts, tally.data.device)
+    return tally.records
+
+
+def count(tally: Tally) -> None:
+    """Count what is written down in a tally's records, and forget it."""
+    book = tally.records
+    if book is None:
+        return
+    num_experts = book.pools.shape[1]
+    step_kernel[(len(tally.row),)](
+        *(book.heads, book.words, book.pools, book.rows, book.kept, book.homes),
+        *(tally.data, tally.data.stride(0), tally.counting, tally.num_experts, int(tally.placed), MAX_ROWS),
+        N=num_experts,
+        COLUMNS=columns_for(num_experts),
+        RANKS=tally.ranks,
+        RANK_BINS=triton.next_power_of_2(tally.ranks),
+        num_warps=4,
+    )

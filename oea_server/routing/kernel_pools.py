@@ -1,0 +1,127 @@
+"""The pool of a step as bits: every lane of a warp has one word, for the experts that it holds of each row.
+
+And pools that know the ranks: see `oea_server.routing.widen`.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from oea_server.routing import records
+from oea_server.routing.keys import ID_BITS, ID_MASK
+
+LANES = tl.constexpr(records.LANES)
+PARTS = tl.constexpr(32)
+"""Programs whose words are read at once: eight words a thread."""
+ID_BITS_ = tl.constexpr(ID_BITS)
+ID_MASK_ = tl.constexpr(ID_MASK)
+
+
+@triton.jit
+def either(a, b):
+    return a | b
+
+
+@triton.jit
+def packed(holds, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """[ROWS, COLUMNS] bool as words, [ROWS, LANES] int32. No lane asks another: its experts lie side by side."""
+    EACH: tl.constexpr = COLUMNS // LANES
+    bit = tl.arange(0, EACH)[None, None, :]
+    return tl.reduce(tl.reshape(holds.to(tl.int32), [ROWS, LANES, EACH]) << bit, 2, either)
+
+
+@triton.jit
+def unpacked(words, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Words [ROWS, LANES] as [ROWS, COLUMNS] bool."""
+    bit = tl.arange(0, COLUMNS // LANES)[None, None, :]
+    return tl.reshape((words[:, :, None] >> bit) & 1, [ROWS, COLUMNS]) != 0
+
+
+@triton.jit
+def gathered(words_ptr, parts):
+    """What any of `parts` programs holds, [LANES] int32."""
+    lane = tl.arange(0, LANES)
+    words = tl.zeros([LANES], tl.int32)
+    for start in range(0, parts, PARTS):
+        part = start + tl.arange(0, PARTS)
+        at = words_ptr + part[:, None] * LANES + lane[None, :]
+        words |= tl.reduce(tl.load(at, mask=(part < parts)[:, None], other=0), 0, either)
+    return words
+
+
+@triton.jit
+def seen_by(words_ptr, requests_ptr, row, batch, ROWS: tl.constexpr):
+    """What a row may take: what rows of other requests hold, and those of its own up to itself. [ROWS, LANES] int32."""
+    lane = tl.arange(0, LANES)
+    mine = tl.load(requests_ptr + row, mask=row < batch, other=-1)
+    words = tl.zeros([ROWS, LANES], tl.int32)
+    for other in range(0, batch):
+        may = (tl.load(requests_ptr + other) != mine) | (other <= row)
+        words |= tl.where(may[:, None], tl.load(words_ptr + other * LANES + lane)[None, :], 0)
+    return words
+
+
+@triton.jit
+def loads(experts, rank_of, BINS: tl.constexpr):
+    """How many of a set are on each rank. [BINS] int32."""
+    rank = tl.arange(0, BINS)
+    return tl.sum(tl.where(rank[:, None] == rank_of[None, :], experts[None, :], 0), axis=1)
+
+
+@triton.jit
+def homes(
+    pool,
+    expert,
+    physical_ptr,
+    stride,
+    N: tl.constexpr,
+    RANKS: tl.constexpr,
+    SLOTS: tl.constexpr,
+    REPLICAS: tl.constexpr,
+    SPARE: tl.constexpr,
+    BINS: tl.constexpr,
+    COPIES: tl.constexpr,
+):
+    """Which physical expert each expert is read from: see `widen.homes`. [COLUMNS] int32."""
+    physical: tl.constexpr = RANKS * SLOTS
+    home = tl.load(physical_ptr + expert * stride, mask=expert < N, other=0).to(tl.int32)
+    if SPARE > 0:
+        second = tl.load(physical_ptr + expert * stride + 1, mask=expert < N, other=-1).to(tl.int32)
+        left = second >= 0
+        load = loads(tl.where(left, 0, pool), home // SLOTS, BINS)
+        rank = tl.arange(0, BINS)
+        copy = tl.arange(0, COPIES)
+        for _ in range(SPARE):
+            turn = tl.min(tl.where(left, tl.where(pool != 0, expert, expert + N), 2 * N))
+            mine = turn % N
+            at = tl.load(physical_ptr + mine * stride + copy, mask=(copy < REPLICAS) & (turn < 2 * N), other=-1)
+            at = at.to(tl.int32)
+            there = tl.sum(tl.where(rank[:, None] == (at // SLOTS)[None, :], load[:, None], 0), axis=0)
+            chosen = tl.min(tl.where(at >= 0, there * physical + at, 1 << 30)) % physical
+            home = tl.where((expert == mine) & (turn < 2 * N), chosen, home)
+            load += tl.where((rank == chosen // SLOTS) & (turn < 2 * N), 1, 0)
+            left = left & (expert != mine)
+    return home
+
+
+@triton.jit
+def widen(pool, wanted, expert, rank_of, target, BINS: tl.constexpr, N: tl.constexpr):
+    """The pool and each rank's most wanted experts, up to `target` or, if that is 0, to the busiest rank's count: see
+    `widen.widen`. [COLUMNS] int32."""
+    rank = tl.arange(0, BINS)
+    here = (rank[:, None] == rank_of[None, :]) & (expert < N)[None, :]
+    load = tl.sum(tl.where(here, pool[None, :], 0), axis=1)
+    target = tl.where(target == 0, tl.max(load), target)
+    low_bits = (~expert & ID_MASK_).to(tl.int64)
+    keys = tl.where((wanted > 0) & (pool == 0), (wanted << ID_BITS_) | low_bits, -1)
+    more = 1
+    while more > 0:  # in each round every rank with room takes one
+        best = tl.max(tl.where(here & (load < target)[:, None], keys[None, :], -1), axis=1)
+        takes = here & (keys[None, :] == best[:, None]) & (best >= 0)[:, None]
+        taken = tl.max(takes.to(tl.int32), axis=0)
+        pool |= taken
+        keys = tl.where(taken != 0, -1, keys)
+        load += (best >= 0).to(tl.int32)
+        more = tl.max(taken)
+    return pool

@@ -47,6 +47,7 @@ class Cost(NamedTuple):
         registers: of a thread.
         membar: memory fences.
         executed: PTX instructions of the busiest warp of each launch.
+        spilled: machine instructions that move registers to memory and back.
     """
 
     kernel: str
@@ -57,6 +58,7 @@ class Cost(NamedTuple):
     registers: int
     membar: int
     executed: int
+    spilled: int
 
 
 class Ran(list[tuple[Launch, int]]):
@@ -100,7 +102,8 @@ def cost(kernel: str, batch: int, experts: int, k: int) -> Cost:
     code = [opcode for each, _ in made for opcode in opcodes(each.compiled.cubin)]
     fences = sum(each.startswith(("MEMBAR", "ERRBAR")) for each in code)
     most = max(registers(each.compiled.cubin) for each, _ in made)
-    return Cost(kernel, batch, experts, k, len(code), most, fences, executed)
+    spilled = sum(each.startswith(("STL", "LDL")) for each in code)
+    return Cost(kernel, batch, experts, k, len(code), most, fences, executed, spilled)
 
 
 def logits(batch: int, experts: int) -> torch.Tensor:
@@ -115,7 +118,7 @@ def main() -> None:
         assert_compiling()
         rows = [cost(kernel, *shape) for shape in SHAPES for kernel in KERNELS]
     if as_json:
-        print(json.dumps([row._asdict() for row in rows]))
+        print(json.dumps([{key: value for key, value in row._asdict().items() if key != "spilled"} for row in rows]))
         return
     print(
         f"{'rows':>5} {'experts':>7} {'k':>3}  {'kernel':8} {'SASS':>6} {'registers':>9} {'fences':>6} {'executed':>9}"

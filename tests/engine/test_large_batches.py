@@ -17,7 +17,8 @@ from oea_server.settings import Settings
 
 CPU = torch.device("cpu")
 CUDA = torch.device("cuda")
-SIZES = (1, 8, 64, 128, 136, 256, 512)
+MOST = fused.MAX_BATCH
+SIZES = (1, 8, 64, 512, MOST, MOST + 8, 2 * MOST)
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_a_server_started_without_our_routing_has_none_in_any_graph(now: runtime
     assert now.graphs == now.settings.policy
 
 
-@pytest.mark.parametrize(("batch", "reason"), [(2, []), (128, []), (129, ["rows"]), (200, ["rows"]), (513, ["rows"])])
+@pytest.mark.parametrize(("batch", "reason"), [(2, []), (128, []), (MOST, []), (MOST + 1, ["rows"]), (3 * MOST, ["rows"])])
 def test_a_step_above_the_launch_is_counted_as_bypassed(now: runtime.Runtime, batch: int, reason: list[str]) -> None:
     assert bypassed(now, batch) == reason  # without graphs
     capture(now)
@@ -68,14 +69,14 @@ def test_a_step_above_the_launch_is_counted_as_bypassed(now: runtime.Runtime, ba
 
 
 def test_a_step_is_as_large_as_the_graph_that_it_replays(now: runtime.Runtime) -> None:
-    capture(now, (1, 8, 100, 256))
+    capture(now, (1, 8, 100, 2 * MOST))
     assert bypassed(now, 100) == []
-    assert bypassed(now, 101) == ["rows"]  # padded to 256
+    assert bypassed(now, 101) == ["rows"]  # padded to the next
     now.pads = False
     assert bypassed(now, 102) == []  # no graph of this size: the layers run, on 102 rows
 
 
-@pytest.mark.parametrize("batch", [129, 256])
+@pytest.mark.parametrize("batch", [MOST + 1, 2 * MOST])
 def test_above_the_launch_no_layer_is_routed_in_torchs_operators(
     now: runtime.Runtime, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,17 +127,17 @@ def test_a_rank_that_does_not_report_counts_nothing_in_the_same_kernel(
         assert int(now.tally_of_step.counting) == 0
 
 
-@pytest.mark.parametrize(("experts", "k", "bound"), [(1024, 8, "1024 experts"), (512, 17, "17 experts per token")])
+@pytest.mark.parametrize(("experts", "k", "bound"), [(1025, 8, "1025 experts"), (512, 33, "33 experts per token")])
 def test_what_no_launch_takes_is_left_to_sglang_and_said(experts: int, k: int, bound: str) -> None:
     refused = limits.problem_of(CUDA, experts, k)
     assert refused is not None
     assert bound in refused
     assert limits.problem_of(CPU, experts, k) is None
-    assert limits.problem_of(CUDA, 512, 16) is None
+    assert limits.problem_of(CUDA, 1024, 32) is None
 
 
 def test_doctor_says_so_on_a_gpu_only() -> None:
-    assert "more than 128 rows" in str(limits.fact("cuda"))
+    assert f"more than {MOST} rows" in str(limits.fact("cuda"))
     assert limits.fact("cpu") is None
 
 
@@ -151,3 +152,21 @@ def test_a_gpus_kernels_are_compiled_before_traffic(now: runtime.Runtime, monkey
         assert (dtype, knobs) == (torch.bfloat16, now.knobs)
         assert how["tally"] is now.tally
         assert isinstance(how["num_real"], torch.Tensor)
+
+
+def test_graphs_that_were_captured_without_a_budget_cannot_get_one(now: runtime.Runtime) -> None:
+    """On one rank what holds the pool to a budget is a launch of its own; until there are graphs, it can be chosen."""
+    budget = Settings(k0="1", pool="budget", rank_budget=4)
+    assert now.change(budget) is None
+    assert now.change(Settings(k0="1")) is None
+    capture(now)
+    assert "start anew with --oea-pool budget" in str(now.change(budget))
+    assert now.settings.pool != "budget"
+
+
+def test_with_one_they_can_do_without(now: runtime.Runtime) -> None:
+    budget = Settings(k0="1", pool="budget", rank_budget=4)
+    assert now.change(budget) is None
+    capture(now)
+    for settings in (Settings(k0="1"), budget):
+        assert now.change(settings) is None

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from oea_server.routing import Policy, Router, Routing, eager, fused
+from oea_server.routing.device_tally import DeviceTally
 from oea_server.routing.knobs import Knobs
 from oea_server.routing.placement import contiguous
 from oea_server.routing.tally import HostTally, Tally
@@ -72,3 +73,37 @@ def test_replays_follow_the_device(router: Callable[..., Routing], ranks: int, g
     before = tally.data.clone()
     graph.replay()
     assert torch.equal(tally.data, before)
+
+
+def test_a_step_is_counted_when_its_last_layer_is_through(gpu: Device) -> None:
+    """As a server does: a launch for each layer, and one that counts them all; where the last layer runs SGLang's own
+    top k, that layer's own count brings it."""
+    device = gpu.torch_device
+    logits = torch.randn(3, 16, 128, device=device).bfloat16()
+    num_real = torch.tensor(13, device=device, dtype=torch.int32)
+    knobs, tally = Knobs({4: 8, 5: 8, 6: 8}, 128, device), DeviceTally([4, 5, 6], 128, 1, device)
+    tally.by_step = True
+    knobs.write(Policy.oea(3))
+    own = eager.route(logits[2], Policy.vanilla(), Router(8)).ids
+
+    def step() -> None:
+        for layer in (4, 5):
+            fused.route(logits[layer - 4], knobs, Router(8), num_real=num_real, layer=layer, tally=tally)
+        tally.add_vanilla(6, own, num_real)
+
+    for _ in range(2):
+        step()
+    tally.data.zero_()
+    graph = gpu.new_graph()
+    with gpu.capture(graph):
+        step()
+    expected = HostTally([4, 5, 6], 128, 1)
+    for batch in (13, 2, 16):
+        num_real.fill_(batch)
+        logits.copy_(torch.randn(3, 16, 128))
+        own.copy_(eager.route(logits[2], Policy.vanilla(), Router(8)).ids)
+        graph.replay()
+        for layer in (4, 5):
+            eager.route(logits[layer - 4].cpu(), Policy.oea(3), Router(8), num_real=batch, layer=layer, tally=expected)
+        expected.add_vanilla(6, own.cpu(), batch)
+    assert torch.equal(tally.data[:, :-1].cpu(), expected.data[:, :-1])

@@ -106,9 +106,11 @@ def schedule_of(settings: Settings) -> dict[str, str]:
     """What the file of `schedule` holds, wherever it lies."""
     if settings.schedule is None:
         return {"schedule": "none"}
-    default, *layers = str(calibrated(settings.schedule, None)).split("; ")
+    held = calibrated(settings.schedule, None)
+    default, *layers = str(held.k0).split("; ")
     parts = (part.partition("=") for part in layers)
-    return {"schedule": default, **{f"schedule of layer {layer}": steps for layer, _, steps in parts}}
+    found = {"schedule": default, **{f"schedule of layer {layer}": steps for layer, _, steps in parts}}
+    return found | {"schedule's share": str(held.share), "schedule's mix": str(held.mix)}
 
 
 def layers_of(found: Sequence[Router]) -> dict[str, str]:

@@ -10,18 +10,18 @@ def test_text_round_trips(text: str) -> None:
 
 
 def test_a_step_holds_from_its_batch_size_on() -> None:
-    schedule = Schedule.of("1:8,2:6,4:5,8:4,16:3")
-    assert [schedule.k0(batch, 0) for batch in (1, 2, 3, 4, 7, 8, 15, 16, 500)] == [8, 6, 6, 5, 5, 4, 4, 3, 3]
+    schedule: Schedule[int] = Schedule.of("1:8,2:6,4:5,8:4,16:3")
+    assert [schedule.at(batch, 0) for batch in (1, 2, 3, 4, 7, 8, 15, 16, 500)] == [8, 6, 6, 5, 5, 4, 4, 3, 3]
 
 
 def test_below_the_first_step_nothing_holds() -> None:
-    assert Schedule.of({4: 3}).k0(3, 0) is None
-    assert Schedule.of({4: 3}).k0(4, 0) == 3
+    assert Schedule.of({4: 3}).at(3, 0) is None
+    assert Schedule.of({4: 3}).at(4, 0) == 3
 
 
 def test_layers_override_the_default() -> None:
-    schedule = Schedule.of("1:8,16:3; 0-2=8; 5=2")
-    assert [schedule.k0(16, layer) for layer in range(7)] == [8, 8, 8, 3, 3, 2, 3]
+    schedule: Schedule[int] = Schedule.of("1:8,16:3; 0-2=8; 5=2")
+    assert [schedule.at(16, layer) for layer in range(7)] == [8, 8, 8, 3, 3, 2, 3]
 
 
 def test_mapping_and_number_and_text_mean_the_same() -> None:
@@ -33,7 +33,7 @@ def test_mapping_and_number_and_text_mean_the_same() -> None:
 @pytest.mark.parametrize("k", [1, 2, 4, 8, 10])
 def test_the_default_is_vanilla_for_one_token_and_falls_with_the_batch(k: int) -> None:
     schedule = default_schedule(k)
-    k0s = [schedule.k0(batch, 0) or 0 for batch in range(1, 65)]
+    k0s = [schedule.at(batch, 0) or 0 for batch in range(1, 65)]
     assert k0s[0] == k
     assert k0s == sorted(k0s, reverse=True)
     assert min(k0s) >= 1

@@ -53,9 +53,7 @@ def test_rules_of_oea_are_oea(logits: torch.Tensor, k0: int) -> None:
         ("fill:2/ranks=4/share=0.3/mix=0.5", "fill:2/ranks=4/share=0.3/mix=0.5/power=4.0000001"),
     ],
 )
-def test_what_the_server_offers_is_the_rule_that_was_written_apart(
-    logits: torch.Tensor, text: str, apart: str
-) -> None:
+def test_what_the_server_offers_is_the_rule_that_was_written_apart(logits: torch.Tensor, text: str, apart: str) -> None:
     served, alone = (parse(each).chooser(FOUND)(logits, 0) for each in (text, apart))
     assert (served.by, alone.by) == ("host", "rules")
     assert torch.equal(served.pool, alone.pool)
@@ -151,7 +149,8 @@ def test_weights_between_two_masses(logits: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["vanilla", "pruned:2", "oea:2", "oea:2/k_max=6", "share:0.2", "vote:7", "lynx:7", "oea:2/share=0.1/mix=0.5"]
+    "text",
+    ["vanilla", "pruned:2", "oea:2", "oea:2/k_max=6", "share:0.2", "vote:7", "lynx:7", "oea:2/share=0.1/mix=0.5"],
 )
 def test_arms_choose(logits: torch.Tensor, text: str) -> None:
     arm = parse(text)

@@ -74,12 +74,16 @@ class Settings(BaseSettings):
     )
     p: float = Field(1.0, gt=0, le=1, description="guarantee only as many of the k0 as reach this router mass")
     k_max: int | None = Field(
-        None, ge=1, description="experts per token after the fill; the model's top k if not given"
+        None,
+        ge=1,
+        description="experts per token after the fill; the model's top k if not given",
+        json_schema_extra={"unset": "top k"},
     )
     max_rank: int | None = Field(
         None,
         ge=1,
         description="how far down its own ranking a token looks for experts that are awake; all if not given",
+        json_schema_extra={"unset": "all"},
     )
     min_batch: int = Field(2, ge=1, description="steps with fewer tokens run vanilla")
     pool: Literal["fill", "union", "budget"] = Field(
@@ -89,7 +93,10 @@ class Settings(BaseSettings):
         "union); budget (the most wanted up to rank_budget on each rank; k0 auto is 1 then)",
     )
     rank_budget: int | None = Field(
-        None, ge=1, description="experts that a rank may read under pool budget, unless more are guaranteed"
+        None,
+        ge=1,
+        description="experts that a rank may read under pool budget, unless more are guaranteed",
+        json_schema_extra={"unset": "none"},
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of the random policy")
     allow_inactive: bool = Field(

@@ -145,7 +145,7 @@ class Metrics:
         )
         self.share = Latest(
             "oea_share",
-            "Share of the mass of a token's own top k that its guaranteed experts but for the first exceed, by tokens in "
+            "Share of the mass of a token's own top k that its guaranteed experts but the first exceed, by tokens in "
             "the step; 0 where all k0 are guaranteed",
             ["batch"],
             registry=registry,

@@ -137,6 +137,8 @@ def number_or_schedule(
     Raises:
         ValueError: see `Schedule.of`.
     """
+    if isinstance(value, str) and re.fullmatch(knob.pattern, value.strip()):
+        value = knob.number(value)
     if isinstance(value, int | float):
         check(value, knob)
         return value

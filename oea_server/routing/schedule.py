@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 MAX_K0 = 64
 """Largest k0 accepted; no published MoE model activates more experts per token."""
@@ -82,8 +82,16 @@ class Schedule(Generic[T]):
     def __hash__(self) -> int:
         return hash((self.default, tuple(sorted(self.by_layer.items())), self.knob.name))
 
+    @overload
     @classmethod
-    def of(cls, value: T | str | Mapping[int, T] | Schedule[T], knob: Knob = K0) -> Schedule[T]:
+    def of(cls, value: int | str | Mapping[int, int] | Schedule[int]) -> Schedule[int]: ...
+
+    @overload
+    @classmethod
+    def of(cls, value: float | str | Mapping[int, float] | Schedule[float], knob: Knob) -> Schedule[float]: ...
+
+    @classmethod
+    def of(cls, value: Any, knob: Knob = K0) -> Schedule[Any]:
         """Read a schedule from ``3``, ``{1: 8, 16: 3}``, ``"1:8,2:6,16:3"`` or, per layer,
         ``"1:8,16:3; 0-3=8; 47=1:8,2:5"`` (the default first, then layers or ranges of layers).
 
@@ -93,11 +101,12 @@ class Schedule(Generic[T]):
         if isinstance(value, Schedule):
             return value
         if isinstance(value, int | float):
-            return cls(((1, value),), knob=knob)
+            alone: Steps[Any] = ((1, value),)
+            return cls(alone, knob=knob)
         if isinstance(value, Mapping):
             return cls(tuple(sorted(value.items())), knob=knob)
         default, *overrides = value.split(";")
-        by_layer: dict[int, Steps[T]] = {}
+        by_layer: dict[int, Steps[Any]] = {}
         for override in overrides:
             layers, _, steps = override.partition("=")
             match = _LAYERS.fullmatch(layers.strip())
@@ -142,7 +151,7 @@ def number_or_schedule(
     if isinstance(value, int | float):
         check(value, knob)
         return value
-    found: Schedule[float] = Schedule.of(value, knob)
+    found = Schedule.of(value, knob)
     return found.default[0][1] if not found.by_layer and [start for start, _ in found.default] == [1] else found
 
 

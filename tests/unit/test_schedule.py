@@ -13,7 +13,7 @@ def test_text_round_trips(text: str) -> None:
 
 
 def test_a_step_holds_from_its_batch_size_on() -> None:
-    schedule: Schedule[int] = Schedule.of("1:8,2:6,4:5,8:4,16:3")
+    schedule = Schedule.of("1:8,2:6,4:5,8:4,16:3")
     assert [schedule.at(batch, 0) for batch in (1, 2, 3, 4, 7, 8, 15, 16, 500)] == [8, 6, 6, 5, 5, 4, 4, 3, 3]
 
 
@@ -23,7 +23,7 @@ def test_below_the_first_step_nothing_holds() -> None:
 
 
 def test_layers_override_the_default() -> None:
-    schedule: Schedule[int] = Schedule.of("1:8,16:3; 0-2=8; 5=2")
+    schedule = Schedule.of("1:8,16:3; 0-2=8; 5=2")
     assert [schedule.at(16, layer) for layer in range(7)] == [8, 8, 8, 3, 3, 2, 3]
 
 
@@ -35,7 +35,7 @@ def test_mapping_and_number_and_text_mean_the_same() -> None:
 
 @pytest.mark.parametrize("text", ["1:0.0,16:0.13", "4:0.5; 3=0.1", "1e-05", "0.5; 0=2:0.25"])
 def test_shares_by_batch_size_round_trip_too(text: str) -> None:
-    found: Schedule[float] = Schedule.of(text, SHARE)
+    found = Schedule.of(text, SHARE)
     assert str(found) == text
     assert Schedule.of(str(found), SHARE) == found
 

@@ -3,6 +3,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from oea_server.doctor import policy_fact
+from oea_server.engine.model_card import ModelCard
 from oea_server.settings import LIVE, Settings, SettingsError, argument_parser, read, split_flags
 
 README = Path(__file__).parents[2] / "README.md"
@@ -83,6 +85,11 @@ def test_share_and_mix_are_numbers_or_follow_the_batch() -> None:
     assert [numbers(steps, batch) for batch in (2, 4, 16)] == [(8, 0.0, 1.0), (8, 0.1, 1.0), (8, 0.13, 0.5)]
     assert numbers(steps, 16, layer=5) == (8, 0.2, 0.5)
     assert numbers(Settings(k0="8", share="0.1", mix="0.5"), 1) == (8, 0.0, 1.0)  # min_batch: vanilla
+
+
+def test_doctor_tells_them() -> None:
+    said = policy_fact(Settings(k0="8", share="16:0.13", mix="0.5"), None, ModelCard(128, 8))
+    assert said == "oea, k0 8, share 16:0.13, mix 0.5, p 1.0, k_max 8, max_rank all"
 
 
 def test_under_shadow_the_policy_that_is_counted_has_them() -> None:

@@ -84,12 +84,14 @@ def check(arm: Arm, found: Routers, batch: int) -> None:
     """Check an arm against a model and a batch size, before anything is measured.
 
     Raises:
-        ArmError: a knob asks for more than there is.
+        ArmError: a knob asks for more than there is, or for what has no effect there.
     """
     try:
         if arm.says is not None:
             arm.says.check(k=found.k, num_experts=found.num_experts)
             arm.says.check_batch(batch)
+        if arm.policy is not None:
+            arm.policy.check(k=found.k, num_experts=found.num_experts, renormalize=found.renormalize)
     except ValueError as error:
         raise ArmError(f"{arm.label}: {error}") from None
 

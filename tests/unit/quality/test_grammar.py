@@ -70,6 +70,14 @@ def test_an_arm_that_asks_for_more_than_the_model_has_is_refused(text: str, says
     assert str(error.value).startswith(f"{text}: ")
 
 
+def test_a_mixture_where_weights_are_not_divided_is_refused() -> None:
+    as_scored = Routers([], 4, 16, renormalize=False)
+    for text in ("oea:3/mix=0.5", "fill:3/mix=0.5"):
+        with pytest.raises(ArmError, match=f"{text}: mix=0.5 has no effect"):
+            check(parse(text), as_scored, 4)
+    check(parse("oea:3/share=0.1"), as_scored, 4)
+
+
 def test_labels_are_canonical_and_vanilla_comes_first() -> None:
     found = read_all("oea:03; share:0.10/mix=0.50/k_max=10; vote:24/power=1.0; vanilla", [16])
     assert [each.label for each in found] == ["vanilla", "oea:3", "share:0.1/mix=0.5/k_max=10", "vote:24/power=1"]

@@ -16,8 +16,9 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from oea_server.access import keys
+from oea_server.routing.calibrated import calibrated
 from oea_server.routing.policy import Policy
-from oea_server.routing.schedule import MIX, SHARE, Knob, Schedule, calibrated, default_schedule, number_or_schedule
+from oea_server.routing.schedule import MIX, SHARE, Knob, Schedule, default_schedule, number_or_schedule
 
 LIVE = ("policy", "k0", "share", "mix", "p", "k_max", "max_rank", "min_batch", "pool", "rank_budget", "seed")
 """Knobs that can change while serving."""

@@ -12,7 +12,7 @@ from oea_server import provenance
 from oea_server.engine import meeting, plugin
 from oea_server.engine.meeting import Answer, DisagreementError, World
 from oea_server.engine.routers import Router
-from oea_server.routing.schedule import calibrated
+from oea_server.routing.calibrated import calibrated
 from oea_server.settings import Settings
 
 APART = ("allow_inactive", "per_layer_metrics", "latency_line", "admin_key_file", "api_key_file")

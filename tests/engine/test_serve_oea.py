@@ -155,7 +155,7 @@ def test_the_running_server_is_steered(server: Server) -> None:
         assert 'oea_router_limits{reason="the policy is vanilla"} 1.0' in text
         assert "oea_router_mass_kept 1.0" in text
 
-        server.steer(policy="oea", k0=2)
+        server.steer(policy="oea", k0=2, min_batch=1)  # so that lone tokens, too, hold two on a busy machine
         on = chats(server)
         assert on["oea_unique_experts_sum"] < on["oea_vanilla_unique_experts_sum"]
         assert on["oea_unique_experts_sum"] <= 2 * on["oea_routed_tokens_total"]
@@ -174,7 +174,7 @@ def test_the_running_server_is_steered(server: Server) -> None:
         assert 'oea_share{batch="2"} 0.25' in text
         assert 'oea_mix{batch="2"} 0.5' in text
     finally:
-        server.steer(policy="oea", k0="auto", share="auto", mix="auto")
+        server.steer(policy="oea", k0="auto", share="auto", mix="auto", min_batch=2)
 
 
 @pytest.mark.skipif(not REPLAY, reason="SGLang 0.5.17 keeps routing replays on GPUs only")

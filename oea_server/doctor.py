@@ -245,6 +245,8 @@ def _describe(settings: Settings, k: int) -> str:
     policy = settings.shadow_for(k) or settings.policy_for(k)
     knobs = {
         "k0": policy.k0,
+        "share": policy.share or 0,
+        "mix": policy.mix,
         "p": policy.p,
         "k_max": policy.k_max or k,
         "max_rank": policy.max_rank or "all",

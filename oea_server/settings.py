@@ -10,16 +10,17 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from oea_server.access import keys
+from oea_server.routing.calibrated import calibrated
 from oea_server.routing.policy import Policy
-from oea_server.routing.schedule import Schedule, calibrated, default_schedule
+from oea_server.routing.schedule import MIX, SHARE, Knob, Schedule, default_schedule, number_or_schedule
 
-LIVE = ("policy", "k0", "p", "k_max", "max_rank", "min_batch", "pool", "rank_budget", "seed")
+LIVE = ("policy", "k0", "share", "mix", "p", "k_max", "max_rank", "min_batch", "pool", "rank_budget", "seed")
 """Knobs that can change while serving."""
 
 ENV_PREFIX = "OEA_"
@@ -35,6 +36,14 @@ class SettingsError(ValueError):
     """One clear line: the knob, its value, the bounds."""
 
 
+def _written(value: object) -> object:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+ByBatch = Annotated[str, BeforeValidator(_written)]
+"""A number or a schedule (`oea_server.routing.schedule`) as it is written, or auto."""
+
+
 class Settings(BaseSettings):
     """How to route. Bounds that need the model's size are checked once its config is read."""
 
@@ -45,23 +54,37 @@ class Settings(BaseSettings):
         description="oea; vanilla (the model's own top k); shadow (serves vanilla and counts what oea would do); "
         "pruned and random are for comparison",
     )
-    k0: str = Field(
+    k0: ByBatch = Field(
         "auto",
         description="experts guaranteed per token: a number, or a schedule from batch sizes on "
         "('1:8,2:5,4:4,16:3', which is what auto means for top-8 models), and per layer ('1:8,16:3; 0-3=8')",
     )
+    share: ByBatch = Field(
+        "auto",
+        description="guarantee only those of the k0 that hold more than this share of the mass of the token's own top "
+        "k, the first always: a number, or a schedule as of k0 ('1:0,16:0.13'); auto is 0, all of them",
+    )
+    mix: ByBatch = Field(
+        "auto",
+        description="what weights are divided by: the mass of the chosen experts (1, which is auto), that of the "
+        "token's own top k (0), or a mixture: a number, or a schedule as of k0 ('1:1,16:0.5')",
+    )
     schedule: str | None = Field(
         None,
-        description="a file of 'oea-server calibrate': what auto means for k0",
+        description="a file of 'oea-server calibrate': what auto means for k0, share and mix",
     )
     p: float = Field(1.0, gt=0, le=1, description="guarantee only as many of the k0 as reach this router mass")
     k_max: int | None = Field(
-        None, ge=1, description="experts per token after the fill; the model's top k if not given"
+        None,
+        ge=1,
+        description="experts per token after the fill; the model's top k if not given",
+        json_schema_extra={"unset": "top k"},
     )
     max_rank: int | None = Field(
         None,
         ge=1,
         description="how far down its own ranking a token looks for experts that are awake; all if not given",
+        json_schema_extra={"unset": "all"},
     )
     min_batch: int = Field(2, ge=1, description="steps with fewer tokens run vanilla")
     pool: Literal["fill", "union", "budget"] = Field(
@@ -71,7 +94,10 @@ class Settings(BaseSettings):
         "union); budget (the most wanted up to rank_budget on each rank; k0 auto is 1 then)",
     )
     rank_budget: int | None = Field(
-        None, ge=1, description="experts that a rank may read under pool budget, unless more are guaranteed"
+        None,
+        ge=1,
+        description="experts that a rank may read under pool budget, unless more are guaranteed",
+        json_schema_extra={"unset": "none"},
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of the random policy")
     allow_inactive: bool = Field(
@@ -110,35 +136,52 @@ class Settings(BaseSettings):
         """The policy that is only counted beside the one that serves; None if there is none."""
         return self._oea(k) if self.policy == "shadow" else None
 
-    def check(self, *, k: int, num_experts: int) -> None:
+    def check(self, *, k: int, num_experts: int, renormalize: bool = True) -> None:
         """Check the knobs against a model with `num_experts` experts of which each token takes `k`.
 
+        Args:
+            renormalize: whether it divides weights by their sum, if that is known.
+
         Raises:
-            ValueError: a knob asks for more than the model has.
+            ValueError: a knob asks for more than the model has, or for what has no effect there.
         """
         # whatever the policy: it can be switched while serving, and then must find knobs that fit
-        self._oea(k).check(k=k, num_experts=num_experts, k_max_bound=k)
+        self._oea(k).check(k=k, num_experts=num_experts, k_max_bound=k, renormalize=renormalize)
 
     def live(self) -> dict[str, Any]:
         """The knobs that can change while serving, by name."""
         return {name: getattr(self, name) for name in LIVE}
 
-    def _schedule(self, k: int | None) -> Schedule:
+    def _schedule(self, k: int | None) -> Schedule[int]:
         if self.k0 != "auto":
             return Schedule.of(self.k0)
         if self.pool == "budget" and self.schedule is None:
             return Schedule.of(1)  # the budget is what follows the batch
-        return default_schedule(k or 1) if self.schedule is None else calibrated(self.schedule, k)
+        return default_schedule(k or 1) if self.schedule is None else calibrated(self.schedule, k).k0
+
+    def _weighed(self, knob: Knob, auto: float, k: int | None) -> float | Schedule[float]:
+        """`share` or `mix`: as asked for, or as calibrated, or what changes nothing."""
+        asked: str = getattr(self, knob.name)
+        if asked != "auto":
+            return number_or_schedule(asked, knob)
+        found = None if self.schedule is None else calibrated(self.schedule, k)
+        value: float | Schedule[float] = getattr(found, knob.name, auto)
+        return value
 
     def _oea(self, k: int | None) -> Policy:
+        k0, share = self._schedule(k), self._weighed(SHARE, 0.0, k)
+        if share and self.pool == "budget" and self.k0 == "auto" and self.schedule is None:
+            raise ValueError(f"share={share} has no effect beside k0=auto, which is 1 under pool=budget: give a k0")
         return Policy.oea(
-            self._schedule(k),
+            k0,
             self.p,
             self.k_max,
             self.max_rank,
             self.min_batch,
             pool=self.pool,
             rank_budget=self.rank_budget,
+            share=share,
+            mix=self._weighed(MIX, 1.0, k),
         )
 
     def environment(self) -> dict[str, str]:

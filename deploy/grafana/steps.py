@@ -79,6 +79,17 @@ CONFIGURATION = (
         kind="bars",
     ),
     Panel(
+        "Share and mixture in force, by batch",
+        "none",
+        "What each guaranteed expert but the first exceeds, of the mass of a token's own top k (0 guarantees all "
+        "k0), and the part of the chosen experts' mass in what weights are divided by (1 is the model's own way).",
+        (
+            Query(f"max by (namespace, pod, batch) ({oea('oea_share')})", "{{pod}} {{batch}} share"),
+            Query(f"max by (namespace, pod, batch) ({oea('oea_mix')})", "{{pod}} {{batch}} mix"),
+        ),
+        kind="bars",
+    ),
+    Panel(
         "Configuration changes",
         "none",
         "Changes of the knobs of the running server, within the window. A restart returns to the flags.",

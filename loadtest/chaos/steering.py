@@ -11,7 +11,12 @@ from loadtest.chaos.outcome import Seen
 from loadtest.client import BROKEN, PATH, chat, session
 
 CHANGES = 150
-FLAPPED = ({"k0": "3"}, {"k0": "1:8,2:6", "max_rank": 16}, {"k0": "auto", "max_rank": None}, {"min_batch": 4})
+FLAPPED = (
+    {"k0": "3"},
+    {"k0": "1:8,2:6", "share": "2:0.1", "mix": 0.5, "max_rank": 16},
+    {"k0": "auto", "share": "auto", "mix": "auto", "max_rank": None},
+    {"min_batch": 4},
+)
 REFUSED = ({"k0": "99", "min_batch": 7}, {"policy": "none such"}, {"k0": "3", "nonsense": 1}, {"k_max": -1})
 """Each has a part that is wrong; so that nothing of it may be applied."""
 NOT_ASCII = "kéy"

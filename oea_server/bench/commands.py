@@ -36,7 +36,8 @@ Policies = Annotated[
     typer.Option(
         "--policies",
         metavar="P,…",
-        help=f"vanilla, random, pruned:K0, oea:K0, fill:K0 (K0 in 1..{K}), budget:D (D experts per rank)",
+        help=f"vanilla, random, pruned:K0, oea:K0, fill:K0 (K0 in 1..{K}, both with /share=S/mix=A), budget:D (D "
+        "experts per rank)",
     ),
 ]
 Repeats = Annotated[
@@ -175,7 +176,7 @@ def serve(
         batches = options.numbers("--batch", batch, 1, options.MAX_BATCH)
         chosen = options.policies("--policies", policies, k=K, seed=0)
         for label, policy in chosen.items():
-            # the server is told policy and k0 alone: under this label it would run plain OEA
+            # the server is told of no pool: under this label it would run plain OEA
             if policy.pool != "union":
                 raise options.OptionError(f"--policies={label}: bench serve switches vanilla, random, pruned and oea")
         rounds = options.number("--repeats", repeats, *REPEATS)

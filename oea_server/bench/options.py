@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from oea_server.routing.policy import Policy
+from oea_server.routing.schedule import BY_BATCH, Schedule, number_or_schedule
 
 MAX_BATCH = 512
 MAX_EXPERTS = 1024
@@ -58,7 +59,7 @@ def names(option: str, texts: Sequence[str], known: Collection[str]) -> list[str
 
 
 def policies(option: str, text: str, *, k: int, seed: int, ranks: int = 1) -> dict[str, Policy]:
-    """``vanilla,random,pruned:3,oea:4,fill:3,budget:6`` -> label -> policy, in the order given.
+    """``vanilla,random,pruned:3,oea:8/share=0.13/mix=0.5,fill:3,budget:6`` -> label -> policy, in the order given.
 
     Args:
         k: the model's experts per token, the upper bound of k0.
@@ -79,10 +80,13 @@ def policies(option: str, text: str, *, k: int, seed: int, ranks: int = 1) -> di
         elif name in ("pruned", "oea", "fill"):
             if not k0:
                 raise OptionError(f"{option}={part}: needs a k0 of 1..{k}, as in {name}:3")
-            value = number(option, k0, 1, k, part)
+            first, *knobs = [k0] if name == "pruned" else k0.split("/")
+            value = number(option, first, 1, k, part)
             filled = partial(Policy.oea, pool="fill", ranks=ranks)
-            makers: dict[str, Callable[[int], Policy]] = {"pruned": Policy.pruned, "oea": Policy.oea, "fill": filled}
-            found[f"{name}:{value}"] = makers[name](value)
+            makers: dict[str, Callable[..., Policy]] = {"pruned": Policy.pruned, "oea": Policy.oea, "fill": filled}
+            more = _weighed(option, part, knobs)
+            label = "".join(f"/{knob}={given}" for knob, given in more.items())
+            found[f"{name}:{value}{label}"] = makers[name](value, **more)
         elif name == "budget":
             if not k0:
                 raise OptionError(f"{option}={part}: needs experts per rank, as in budget:6")
@@ -92,6 +96,21 @@ def policies(option: str, text: str, *, k: int, seed: int, ranks: int = 1) -> di
             raise OptionError(f"{option}={part}: is none of vanilla, random, pruned:K0, oea:K0, fill:K0, budget:D")
         if len(found) == before:
             raise OptionError(f"{option}={text}: {part} is given twice")
+    return found
+
+
+def _weighed(option: str, part: str, knobs: Sequence[str]) -> dict[str, float | Schedule[float]]:
+    """What stands behind a k0: ``share=0.13``, ``mix=0.5``."""
+    found: dict[str, float | Schedule[float]] = {}
+    for each in knobs:
+        name, _, text = each.partition("=")
+        if name not in ("share", "mix") or name in found:
+            why = "is given twice" if name in found else "is none of share, mix"
+            raise OptionError(f"{option}={part}: {name or 'a knob without a name'} {why}")
+        try:
+            found[name] = number_or_schedule(text, BY_BATCH[name])
+        except ValueError as error:
+            raise OptionError(f"{option}={part}: {error}") from None
     return found
 
 

@@ -14,6 +14,7 @@ from oea_server.bench.load import Load, play
 from oea_server.bench.timing import WARM_UP_ROUNDS, Spread, laps, turns
 from oea_server.demo.remote import Remote
 from oea_server.routing import Policy
+from oea_server.routing.schedule import BY_BATCH
 
 US, MS = 1e6, 1e3
 
@@ -68,7 +69,7 @@ def measure(
                 for label in order:
                     _round(server, policies[label], batch, tokens, mine[label] if repetition >= 0 else Rounds())
     finally:  # it may be somebody's server
-        server.steer(policy=found["policy"], k0=found["k0"])
+        server.steer(policy=found["policy"], **{name: found[name] for name in BY_BATCH})
     bandwidth = reader.facts(reads)
     memory_us = layers * bytes_per_expert / (bandwidth["gb_per_s"] * 1e9) * US
     return {
@@ -88,7 +89,8 @@ def measure(
 
 
 def _round(server: Remote, policy: Policy, batch: int, tokens: int, rounds: Rounds) -> None:
-    server.steer(policy=policy.name, **({} if policy.k0 is None else {"k0": str(policy.k0)}))
+    named = {"k0": str(policy.k0), "share": str(policy.share or 0), "mix": str(policy.mix)}
+    server.steer(policy=policy.name, **({} if policy.k0 is None else named))
     before = server.settled_metrics()
     rounds.loads.append(play(server.url, batch, tokens, server.key))
     after = server.settled_metrics()

@@ -12,7 +12,7 @@ from oea_server import provenance
 from oea_server.engine import meeting, plugin
 from oea_server.engine.meeting import Answer, DisagreementError, World
 from oea_server.engine.routers import Router
-from oea_server.routing.schedule import calibrated
+from oea_server.routing.calibrated import calibrated
 from oea_server.settings import Settings
 
 APART = ("allow_inactive", "per_layer_metrics", "latency_line", "admin_key_file", "api_key_file")
@@ -106,9 +106,11 @@ def schedule_of(settings: Settings) -> dict[str, str]:
     """What the file of `schedule` holds, wherever it lies."""
     if settings.schedule is None:
         return {"schedule": "none"}
-    default, *layers = str(calibrated(settings.schedule, None)).split("; ")
+    held = calibrated(settings.schedule, None)
+    default, *layers = str(held.k0).split("; ")
     parts = (part.partition("=") for part in layers)
-    return {"schedule": default, **{f"schedule of layer {layer}": steps for layer, _, steps in parts}}
+    found = {"schedule": default, **{f"schedule of layer {layer}": steps for layer, _, steps in parts}}
+    return found | {"schedule's share": str(held.share), "schedule's mix": str(held.mix)}
 
 
 def layers_of(found: Sequence[Router]) -> dict[str, str]:

@@ -44,7 +44,7 @@ def after_get_internal_state(answer: Any, self: Any, *args: Any, **kwargs: Any) 
         answer.internal_state["oea"] = {**state_of(runtime.current), "refused": refused}
 
 
-K0_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 def state_of(now: runtime.Runtime) -> dict[str, Any]:
@@ -52,14 +52,17 @@ def state_of(now: runtime.Runtime) -> dict[str, Any]:
     version, settings = now.version, now.settings  # a change may come in between: the version must not be ahead
     policy = settings.shadow_for(now.k) or settings.policy_for(now.k)
 
-    def k0(batch: int) -> int:
-        return policy.numbers(batch, -1, k=now.k, num_experts=now.num_experts).floor
-
+    numbers = {
+        str(batch): policy.numbers(batch, -1, k=now.k, num_experts=now.num_experts)
+        for batch in (BATCHES if now.routers else ())
+    }
     return {
         "version": version,
         "settings": settings.live(),
         "started_with": now.started_with.live(),
-        "k0_by_batch": {str(batch): k0(batch) for batch in K0_BATCHES} if now.routers else {},
+        "k0_by_batch": {batch: each.floor for batch, each in numbers.items()},
+        "share_by_batch": {batch: each.share for batch, each in numbers.items()},
+        "mix_by_batch": {batch: each.mix for batch, each in numbers.items()},
         "active": now.active,
         "reason": now.reason,
         "policies": list(now.policies),
@@ -69,6 +72,7 @@ def state_of(now: runtime.Runtime) -> dict[str, Any]:
             "layers": len(now.routers),
             "num_experts": now.num_experts,
             "top_k": now.k,
+            "renormalize": now.renormalize,
             "ranks": now.tally.ranks if now.tally is not None else 1,
             "expert_bytes": max(now.expert_bytes.values(), default=0),
         },
@@ -117,5 +121,4 @@ def knob(name: str, value: float) -> tuple[str, Any]:
     field, is_text, text = name.removeprefix(LIVE_PREFIX).partition("=")
     if is_text:
         return field, None if text == "none" else text
-    number = int(value) if float(value).is_integer() else value
-    return field, str(number) if field in ("k0", "policy") else number
+    return field, int(value) if float(value).is_integer() else value

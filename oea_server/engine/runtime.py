@@ -183,7 +183,7 @@ class Runtime:
                 "pool=budget: CUDA graphs were captured without a budget of experts; start anew with --oea-pool budget"
             )
         try:
-            settings.check(k=self.k, num_experts=self.num_experts)
+            settings.check(k=self.k, num_experts=self.num_experts, renormalize=self.renormalize)
         except ValueError as error:
             return str(error)
         return None
@@ -193,6 +193,11 @@ class Runtime:
         """Experts that the model's tokens take; the least of them, if layers or stages differ."""
         here = [router.k for router in self.routers.values()]
         return min([*here, *filter(None, (self._k_elsewhere,))], default=0)
+
+    @property
+    def renormalize(self) -> bool:
+        """Whether weights are divided by their sum in any layer, as far as this stage knows."""
+        return any(router.renormalize for router in self.routers.values()) or not self.routers
 
     @property
     def policies(self) -> tuple[str, ...]:

@@ -101,7 +101,7 @@ def clash(state: Mapping[str, Any], asked: Mapping[str, Any]) -> str | None:
             return f"policy={policy}: {state['fixed']}"
     try:
         after = settings.changed(Settings(**state["settings"]), asked)
-        after.check(k=model["top_k"], num_experts=model["num_experts"])
+        after.check(k=model["top_k"], num_experts=model["num_experts"], renormalize=model["renormalize"])
     except (SettingsError, ValueError) as error:
         return str(error)
     return None

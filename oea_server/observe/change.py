@@ -9,22 +9,23 @@ import jiter
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from oea_server.oneline import oneline
-from oea_server.routing.schedule import MAX_K0
+from oea_server.routing.schedule import BY_BATCH, Knob
 from oea_server.settings import LIVE, Settings
 
-SCHEDULE = (
-    r"^(auto|\d{1,9}|\d{1,9}:\d{1,9}(,\d{1,9}:\d{1,9})*)"
-    r"(; ?\d{1,4}(-\d{1,4})?=(\d{1,9}|\d{1,9}:\d{1,9}(,\d{1,9}:\d{1,9})*))*$"
-)
-"""What `Schedule.of` reads, strictly: a number, steps, and such for layers."""
+
+def _written(knob: Knob) -> str:
+    """What `Schedule.of` reads, strictly: a number, steps, and such for layers."""
+    value = rf"({knob.pattern}|\d{{1,9}}:{knob.pattern}(,\d{{1,9}}:{knob.pattern})*)"
+    return rf"^(auto|{value})(; ?\d{{1,4}}(-\d{{1,4}})?={value})*$"
 
 
 def _field(name: str) -> tuple[Any, Any]:
     field = Settings.model_fields[name]
     annotation = field.annotation
-    if name == "k0":
-        text = Annotated[str, Field(pattern=SCHEDULE, max_length=4096)]
-        annotation = text | Annotated[int, Field(ge=1, le=MAX_K0)]  # type: ignore[assignment]
+    if knob := BY_BATCH.get(name):
+        text = Annotated[str, Field(pattern=_written(knob), max_length=4096)]
+        number: Any = Annotated[knob.number, Field(**knob.limits)]  # type: ignore[name-defined]
+        return text | number, Field(field.default, description=field.description)
     return annotation, field
 
 
@@ -83,9 +84,7 @@ def parse(body: bytes) -> dict[str, Any]:
         raise ValueError(_first([*found, *_unknown(unknown[:MOST])], len(found) + len(unknown)))
     if not asked:
         raise ValueError(f"nothing to change; there are {', '.join(LIVE)}")
-    if "k0" in asked:
-        asked["k0"] = str(asked["k0"])
-    return asked
+    return {name: str(value) if name in BY_BATCH else value for name, value in asked.items()}
 
 
 def _first(lines: Sequence[str], problems: int) -> str:
@@ -108,6 +107,7 @@ def _unknown(names: Sequence[str]) -> list[str]:
 def _line(problem: Any) -> str:
     said = f"{problem['msg'][0].lower()}{problem['msg'][1:]}"
     name = str(problem["loc"][0])
-    if name == "k0":
-        said = f"neither a number of 1..{MAX_K0} nor a schedule such as auto, 1:8,2:6,16:3 or 1:8,16:3; 0-3=8"
+    if knob := BY_BATCH.get(name):
+        layered = f"{knob.example}; 0-3={knob.example.split(',')[0].split(':')[1]}"
+        said = f"neither a number of {knob.bounds} nor a schedule such as auto, {knob.example} or {layered}"
     return f"{name}={oneline(str(problem['input']), SHOWN)}: {said}"

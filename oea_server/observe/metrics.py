@@ -143,6 +143,20 @@ class Metrics:
             ["batch"],
             registry=registry,
         )
+        self.share = Latest(
+            "oea_share",
+            "Share of the mass of a token's own top k that its guaranteed experts but the first exceed, by tokens in "
+            "the step; 0 where all k0 are guaranteed",
+            ["batch"],
+            registry=registry,
+        )
+        self.mix = Latest(
+            "oea_mix",
+            "Part of the chosen experts' mass in what weights are divided by, beside that of the token's own top k, by "
+            "tokens in the step",
+            ["batch"],
+            registry=registry,
+        )
         self.config_changes = Counter(
             "oea_config_changes", "Changes of the configuration since the start", registry=registry
         )
@@ -165,8 +179,9 @@ class Metrics:
         for each in POLICIES:
             sizes = (model["num_experts"], model["top_k"], model["ranks"])
             self.policy_info.labels(each, *sizes).set(int(each == policy))
-        for batch, k0 in state["k0_by_batch"].items():
-            self.k0.labels(batch=batch).set(k0)
+        for name, series in (("k0", self.k0), ("share", self.share), ("mix", self.mix)):
+            for batch, value in state[f"{name}_by_batch"].items():
+                series.labels(batch=batch).set(value)
         self.config_changes.inc(state["version"] - before.get("version", 0))
 
     def set_router_active(self, active: bool, reason: str) -> None:

@@ -1,7 +1,7 @@
 """What is compared, as text: a policy of the server, or rules for its three steps.
 
-vanilla   pruned:3   oea:3   oea:3/max_rank=8   oea:3/k_max=10   oea:8/p=0.7
-share:0.13   vote:24/power=2/floor=1   lynx:24   oea:3/mix=0.5   oea:3/weights=scored
+vanilla   pruned:3   oea:3   oea:8/share=0.13/mix=0.5   oea:3/max_rank=8   oea:3/k_max=10   oea:8/p=0.7
+share:0.13   vote:24/power=2/floor=1   lynx:24   oea:3/weights=scored
     fill:3/ranks=8   budget:7/ranks=8   split:3/ranks=8
 """
 
@@ -84,12 +84,14 @@ def check(arm: Arm, found: Routers, batch: int) -> None:
     """Check an arm against a model and a batch size, before anything is measured.
 
     Raises:
-        ArmError: a knob asks for more than there is.
+        ArmError: a knob asks for more than there is, or for what has no effect there.
     """
     try:
         if arm.says is not None:
             arm.says.check(k=found.k, num_experts=found.num_experts)
             arm.says.check_batch(batch)
+        if arm.policy is not None:
+            arm.policy.check(k=found.k, num_experts=found.num_experts, renormalize=found.renormalize)
     except ValueError as error:
         raise ArmError(f"{arm.label}: {error}") from None
 
@@ -98,7 +100,7 @@ def _steps(says: Kind) -> tuple[rules.Floor, rules.Pool]:
     """The floor and the pool of an experiment."""
     match says:
         case grammar.Oea():
-            return rules.top(says.k0), rules.union
+            return rules.top(says.k0, says.share), rules.union
         case grammar.Share():
             return rules.shares_above(says.tau), rules.union
         case grammar.Vote():
@@ -106,7 +108,7 @@ def _steps(says: Kind) -> tuple[rules.Floor, rules.Pool]:
         case grammar.Lynx():
             return rules.top(says.floor), rules.lynx(says.experts)
         case grammar.Fill():
-            return rules.top(says.k0), rules.fill_ranks(says.ranks, says.power)
+            return rules.top(says.k0, says.share), rules.fill_ranks(says.ranks, says.power)
         case grammar.Budget():
             return rules.top(says.floor), rules.fill_ranks(says.ranks, says.power, says.rank_experts)
     raise TypeError(f"no rule for {type(says).__name__}")

@@ -1,4 +1,4 @@
-"""From an evaluation to a schedule: at each batch size the smallest k0 that costs no more than was allowed."""
+"""From an evaluation to a schedule: at each batch size the rule that reads least and costs no more than was allowed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from oea_server.bench.report import table
 from oea_server.observe.latency import Line, nearest
-from oea_server.routing.schedule import Schedule
+from oea_server.quality import grammar
+from oea_server.routing.schedule import BY_BATCH, Schedule
 
 Record = Mapping[str, Any]
 
@@ -19,7 +20,7 @@ class Choice(NamedTuple):
     """One batch size.
 
     Args:
-        k0: what was chosen; the model's k if nothing smaller fits.
+        k0, share, mix: what was chosen; the model's k, 0 and 1, which is vanilla, if nothing else fits.
         increase: in cross-entropy, nats per token, and the upper end of its 95 % interval.
         unique: T under it, and under vanilla.
         latency: of a layer under it over vanilla's, by a line of `bench moe`; None without one.
@@ -27,6 +28,8 @@ class Choice(NamedTuple):
 
     batch: int
     k0: int
+    share: float
+    mix: float
     increase: float
     high: float
     unique: float
@@ -36,10 +39,10 @@ class Choice(NamedTuple):
 
 def choose(record: Record, budget: float, k: int, lines: Sequence[Line] = ()) -> list[Choice]:
     """For each batch size that was evaluated, ascending. A larger batch loses less, so what it needs a smaller one gets
-    as well, whatever chance said there: k0 never rises with the batch.
+    as well, whatever chance said there: a smaller batch's rule reads at least what the larger one's would.
 
     Args:
-        record: of `oea-server eval`, with arms `oea:K0`.
+        record: of `oea-server eval`, with arms `oea:K0`, with or without `share` and `mix`.
         budget: nats per token that the upper end of the increase may reach.
         k: the model's experts per token.
 
@@ -47,21 +50,36 @@ def choose(record: Record, budget: float, k: int, lines: Sequence[Line] = ()) ->
         ValueError: the record has no such arms.
     """
     found: list[Choice] = []
-    least = 1
+    least = ""
     for batch in sorted(record["batches"], reverse=True):
         rows = {row["arm"]: row for row in record["rows"] if row["batch"] == batch}
-        tried = {k0: rows[f"oea:{k0}"] for k0 in range(1, k) if f"oea:{k0}" in rows} | {k: rows["vanilla"]}
-        if len(tried) == 1:
+        tried = {arm: rule for arm in rows if (rule := _rule(arm, k)) is not None}
+        if not tried:
             raise ValueError(f"the evaluation has no arms oea:K0 at B={batch}")
+        tried["vanilla"] = (k, 0.0, 1.0)
+        reads = {arm: rows[arm]["unique"][0] for arm in tried}
+        floor = reads.get(least, 0.0)
+        fit = [arm for arm in tried if reads[arm] >= floor and rows[arm]["increase"][2] <= budget]
         # a lone token's floor is all that it gets
-        k0 = k if batch == 1 else min(k0 for k0, row in tried.items() if k0 >= least and row["increase"][2] <= budget)
-        least = k0
-        unique, vanilla = tried[k0]["unique"][0], rows["vanilla"]["unique"][0]
+        arm = least = "vanilla" if batch == 1 else min(fit, key=lambda each: reads[each])
         line = nearest(list(lines), batch) if lines else None
-        latency = None if line is None else line.at(unique) / line.at(vanilla)
-        _, _, high = tried[k0]["increase"]
-        found.append(Choice(batch, k0, tried[k0]["increase"][0], high, unique, vanilla, latency))
+        latency = None if line is None else line.at(reads[arm]) / line.at(reads["vanilla"])
+        increase, _, high = rows[arm]["increase"]
+        found.append(Choice(batch, *tried[arm], increase, high, reads[arm], reads["vanilla"], latency))
     return found[::-1]
+
+
+def _rule(label: str, k: int) -> tuple[int, float, float] | None:
+    """k0, share and mix of an arm that a schedule can hold; None for others, and for what is vanilla."""
+    try:
+        says = grammar.read(label).says
+    except grammar.ArmError:  # of another version
+        return None
+    if not isinstance(says, grammar.Oea) or says.model_fields_set - BY_BATCH.keys() or says.k0 > k:
+        return None
+    if says.k0 == k and not says.share:
+        return None
+    return says.k0, says.share, 1.0 if says.mix is None else says.mix
 
 
 def budget(text: str, record: Record) -> float:
@@ -83,11 +101,21 @@ def budget(text: str, record: Record) -> float:
     return float(vanilla) * value / 100
 
 
-def schedule(choices: Sequence[Choice], k: int) -> Schedule:
-    """As `--oea-k0` takes it: each batch size's k0 holds until the next that was evaluated."""
-    steps = {1: k} | {each.batch: each.k0 for each in choices}
-    kept = [(batch, k0) for batch, k0 in sorted(steps.items())]
-    return Schedule(tuple(step for i, step in enumerate(kept) if i == 0 or step[1] != kept[i - 1][1]))
+def schedules(choices: Sequence[Choice], k: int) -> dict[str, Schedule[float]]:
+    """As `--oea-k0`, `--oea-share` and `--oea-mix` take them, by these names: what was chosen at a batch size holds
+    until the next that was evaluated."""
+    found = {}
+    for name, vanilla in (("k0", k), ("share", 0.0), ("mix", 1.0)):
+        steps = sorted(({1: vanilla} | {each.batch: getattr(each, name) for each in choices}).items())
+        rising = tuple(step for i, step in enumerate(steps) if i == 0 or step[1] != steps[i - 1][1])
+        found[name] = Schedule(rising, knob=BY_BATCH[name])
+    return found
+
+
+def flags(choices: Sequence[Choice], k: int) -> str:
+    """The schedules as flags, without those that change nothing."""
+    found = schedules(choices, k).items()
+    return " ".join(f"--oea-{name} '{each}'" for name, each in found if str(each) not in ("0.0", "1.0"))
 
 
 def shown(choices: Sequence[Choice]) -> str:
@@ -96,19 +124,22 @@ def shown(choices: Sequence[Choice]) -> str:
         [
             str(each.batch),
             str(each.k0),
+            f"{each.share:g}",
+            f"{each.mix:g}",
             f"{each.increase:+.4f} (at most {each.high:+.4f})",
             f"{each.unique:.1f} of {each.vanilla:.1f}",
             "–" if each.latency is None else f"{each.latency:.2f}",
         ]
         for each in choices
     ]
-    return "\n".join(table(["batch", "k0", "increase, nats", "T of vanilla's", "layer over vanilla"], rows))
+    header = ["batch", "k0", "share", "mix", "increase, nats", "T of vanilla's", "layer over vanilla"]
+    return "\n".join(table(header, rows))
 
 
 def save(path: Path, record: Record, choices: Sequence[Choice], budget: float, k: int) -> None:
     """What `--oea-schedule` reads, with where it is from."""
     content = {
-        "k0": str(schedule(choices, k)),
+        **{name: str(each) for name, each in schedules(choices, k).items()},
         "k": k,
         "budget_nats": budget,
         "choices": [each._asdict() for each in choices],

@@ -102,7 +102,9 @@ def evaluate(
 
 
 def calibrate(
-    record: Annotated[Path, typer.Argument(metavar="EVAL.json", help="of 'oea-server eval', with arms oea:K0")],
+    record: Annotated[
+        Path, typer.Argument(metavar="EVAL.json", help="of 'oea-server eval', with arms oea:K0, oea:K0/share=S/mix=A")
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="what --oea-schedule takes")],
     budget: Annotated[
         str,
@@ -113,7 +115,7 @@ def calibrate(
     ] = None,
     k: Annotated[str, typer.Option("--k", metavar="K", help="the model's experts per token")] = "8",
 ) -> None:
-    """Turn an evaluation into a schedule: at each batch size the smallest k0 within a budget of quality."""
+    """Turn an evaluation into a schedule: at each batch size what reads least within a budget of quality."""
     from oea_server.observe import latency as lines
     from oea_server.quality import calibrate as method
 
@@ -130,7 +132,7 @@ def calibrate(
     except ValueError as error:
         _end(str(error))
     print(method.shown(choices))
-    print(f"\n--oea-k0 '{method.schedule(choices, top)}'   or   --oea-schedule {out}")
+    print(f"\n{method.flags(choices, top)}   or   --oea-schedule {out}")
 
 
 def _gate(reset: bool) -> None:

@@ -7,6 +7,7 @@ was measured when the thresholds were set (`gate.json`, made by `oea-server eval
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ import torch
 
 from oea_server.bench import timing
 from oea_server.demo import shipped
-from oea_server.quality import text
+from oea_server.quality import equal, text
 from oea_server.quality.arms import Arm, parse
 from oea_server.quality.evaluation import fingerprint, load
 from oea_server.quality.measure import Judge, Measured
@@ -31,6 +32,10 @@ BATCHES = (1, 4, 16)
 PADS = 3
 K0S = (2, 3, 4, 5, 6)
 """Compared with pruning, and with each other, at the largest batch."""
+RANKS = 8
+BARS = {"oea:8/share=0.13/mix=0.5": ("unique", 0.66), f"fill:8/ranks={RANKS}/share=0.13/mix=0.5": ("busiest", 0.22)}
+"""Arms at the largest batch, by what they read, experts or those of the busiest rank, and the most that they may lose
+of what plain OEA loses where it reads as much."""
 LOSS_SLACK, READ_SLACK = 0.15, 0.02
 """How far an increase in cross-entropy and T may be from what was measured: other kernels round otherwise."""
 LEAST_CORRELATION = 0.9
@@ -70,12 +75,14 @@ def measure(only: Collection[str] = (), by: Judge | None = None) -> dict[str, Me
     runs += [(padded("default/bfloat16", schedule, PADS, torch.bfloat16), largest)]
     runs += [(padded(f"oea:{k0}", Policy.oea(k0), PADS), largest) for k0 in K0S]
     runs += [(parse(f"pruned:{k0}"), largest) for k0 in K0S]
+    runs += [(padded(label, policy, PADS), largest) for label in BARS if (policy := parse(label).policy)]
     named = {f"{arm.label}@{batch}": (arm, batch) for arm, batch in runs}
-    return {name: by.measure(*run) for name, run in named.items() if not only or name in only}
+    return {name: by.measure(*run, (RANKS,)) for name, run in named.items() if not only or name in only}
 
 
 def summary(measured: dict[str, Measured]) -> dict[str, dict[str, float]]:
-    """Increase in cross-entropy over vanilla at the same batch size, T and mass kept: what `gate.json` keeps."""
+    """Increase in cross-entropy over vanilla at the same batch size, T and mass kept, and of `BARS` what is lost over
+    plain OEA: what `gate.json` keeps."""
     found = {}
     for name, each in measured.items():
         base = measured[f"vanilla@{name.rpartition('@')[2]}"]
@@ -85,7 +92,20 @@ def summary(measured: dict[str, Measured]) -> dict[str, dict[str, float]]:
             "kept": float(np.mean(each.kept)),
             "kl": float(np.mean(each.kl)),
         }
+    largest = BATCHES[-1]
+    for label, (what, _) in BARS.items():
+        if (name := f"{label}@{largest}") in measured:
+            base = measured[f"vanilla@{largest}"]
+            plain = [_point(measured[f"oea:{k0}@{largest}"], base, what) for k0 in K0S]
+            ratio = equal.over(_point(measured[name], base, what), plain)
+            value, _, high = ratio or (math.inf,) * 3  # it reads less or more than every plain OEA
+            found[name] |= {"over": value, "over_high": high}
     return found
+
+
+def _point(mine: Measured, base: Measured, what: str) -> equal.Point:
+    reads = mine.unique if what == "unique" else mine.busiest[RANKS]
+    return equal.Point(float(np.mean(reads)), np.subtract(mine.loss, base.loss))
 
 
 def bounds(name: str, now: dict[str, float], before: dict[str, float]) -> list[Check]:
@@ -113,6 +133,11 @@ def checks(found: dict[str, dict[str, float]], kept: dict[str, Any]) -> list[Che
     for k0 in K0S:
         ours, pruned = (found[f"{kind}:{k0}@{largest}"]["increase"] for kind in ("oea", "pruned"))
         result.append(Check(f"oea:{k0} loses less than pruned:{k0}", ours < pruned, f"{ours:+.4f} to {pruned:+.4f}"))
+    for label, (what, most) in BARS.items():
+        over, high = (found[f"{label}@{largest}"][name] for name in ("over", "over_high"))
+        where = "T" if what == "unique" else f"busiest of {RANKS} ranks"
+        said = f"{label} loses at most {most} of plain OEA at the same {where}, intervals apart"
+        result.append(Check(said, over <= most and high < 1.0, f"{over:.2f}, at most {high:.2f}"))
     arms = [found[f"{kind}:{k0}@{largest}"] for kind in ("oea", "pruned") for k0 in K0S]
     lost, mass = ([each[name] for each in arms] for name in ("increase", "kept"))
     correlation = float(np.corrcoef(np.argsort(np.argsort(lost)), np.argsort(np.argsort([-m for m in mass])))[0, 1])

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from oea_server.routing.policy import Policy
@@ -95,24 +95,22 @@ class Pruned(Kind):
 
 
 class Oea(Kind):
-    """The server's OEA; with `mix` or `weights` an experiment, which has neither p nor max_rank."""
+    """The server's OEA; with `weights` an experiment, which has neither p nor max_rank nor mix."""
 
     NUMBER = "k0"
     k0: Whole = Field(ge=1, le=MAX_K0)
+    share: Real = Field(0.0, ge=0, lt=1)
+    mix: Real | None = Field(None, ge=0, le=1)
     p: Real | None = Field(None, gt=0, le=1)
     k_max: Whole | None = Field(None, ge=1, le=MAX_EXPERTS)
     max_rank: Whole | None = Field(None, ge=1, le=MAX_EXPERTS)
-    mix: Real | None = Field(None, ge=0, le=1)
     weights: Literal["scored"] | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Oea:
-        weighs = [name for name in ("mix", "weights") if getattr(self, name) is not None]
-        if len(weighs) > 1:
-            raise ValueError("mix and weights exclude each other")
-        for name in ("p", "max_rank"):
-            if weighs and getattr(self, name) is not None:
-                raise ValueError(f"{name} and {weighs[0]} exclude each other")
+        for name in ("mix", "p", "max_rank"):
+            if self.weights is not None and getattr(self, name) is not None:
+                raise ValueError(f"{name} and weights exclude each other")
         for name in ("k_max", "max_rank"):
             value = getattr(self, name)
             if value is not None and value < self.k0:
@@ -120,13 +118,14 @@ class Oea(Kind):
         return self
 
     def policy(self) -> Policy | None:
-        if self.mix is not None or self.weights is not None:
+        if self.weights is not None:
             return None
-        return Policy.oea(self.k0, p=1.0 if self.p is None else self.p, k_max=self.k_max, max_rank=self.max_rank)
+        p, mix = (1.0 if each is None else each for each in (self.p, self.mix))
+        return Policy.oea(self.k0, p, self.k_max, self.max_rank, share=self.share, mix=mix)
 
 
 class Share(Kind):
-    """A floor by share of mass."""
+    """A floor by share of mass, written apart from the server's: oea:K0/share=TAU, where K0 is the model's top k."""
 
     NUMBER = "tau"
     tau: Real = Field(ge=0, le=1)
@@ -161,10 +160,14 @@ class Fill(Kind):
     NUMBER = "k0"
     k0: Whole = Field(ge=1, le=MAX_K0)
     ranks: Whole = Field(8, ge=1, le=MAX_EXPERTS)
+    share: Real = Field(0.0, ge=0, lt=1)
+    mix: Real = Field(1.0, ge=0, le=1)
     power: Real = Field(SERVED_POWER, ge=0, le=16)
 
     def policy(self) -> Policy | None:
-        return Policy.oea(self.k0, pool="fill", ranks=self.ranks) if self.power == SERVED_POWER else None
+        if self.power != SERVED_POWER:
+            return None
+        return Policy.oea(self.k0, pool="fill", ranks=self.ranks, share=self.share, mix=self.mix)
 
 
 class Budget(Kind):
@@ -290,5 +293,5 @@ def _line(made: type[Kind], problem: Any) -> str:
     low, high = "", ""
     for bound in made.model_fields[name].metadata:
         low = f"{bound.ge} <= " if isinstance(bound, Ge) else f"{bound.gt} < " if isinstance(bound, Gt) else low
-        high = f" <= {bound.le}" if isinstance(bound, Le) else high
+        high = f" <= {bound.le}" if isinstance(bound, Le) else f" < {bound.lt}" if isinstance(bound, Lt) else high
     return f"{given} is outside {low}{name}{high}"

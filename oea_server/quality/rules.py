@@ -70,9 +70,14 @@ def route(
     return routing._replace(weights=weigh(step, routing.weights, own))
 
 
-def top(k0: int) -> Floor:
-    """OEA's: each token's top k0."""
-    return lambda step: (arange(step.best.shape[-1], step.best.device) < k0).expand(step.best.shape)
+def top(k0: int, share: float = 0.0) -> Floor:
+    """OEA's: each token's top k0, or those of them that hold more than a share."""
+
+    def rule(step: Step) -> torch.Tensor:
+        held = (arange(step.best.shape[-1], step.best.device) < k0).expand(step.best.shape)
+        return held & shares_above(share)(step) if share else held
+
+    return rule
 
 
 def shares_above(tau: float) -> Floor:

@@ -99,7 +99,8 @@ def knobs_of(arm: Arm) -> dict[str, object]:
     if policy.k0 is None:
         return {"policy": policy.name}
     live = ("p", "k_max", "max_rank", "min_batch", "pool", "rank_budget")
-    return {"policy": policy.name, "k0": str(policy.k0)} | {name: getattr(policy, name) for name in live}
+    by_batch = {"k0": str(policy.k0), "share": str(policy.share or 0), "mix": str(policy.mix)}
+    return {"policy": policy.name, **by_batch, **{name: getattr(policy, name) for name in live}}
 
 
 def markdown(record: Record) -> str:

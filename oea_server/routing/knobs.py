@@ -86,8 +86,7 @@ def knobs_of(policy: Policy, layer: int, k: int, num_experts: int, device: torch
 
 
 def _rows(policy: Policy, layer: int, k: int, num_experts: int) -> torch.Tensor:
-    own = policy.k0 is not None and layer in policy.k0.by_layer
-    return _table(policy, layer if own else -1, k, num_experts)
+    return _table(policy, layer if policy.is_own(layer) else -1, k, num_experts)
 
 
 @lru_cache(maxsize=1024)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from oea_server.routing.schedule import Schedule
+from oea_server.routing.schedule import MIX, SHARE, Schedule, check, number_or_schedule
 
 Name = Literal["vanilla", "random", "pruned", "oea"]
 Pool = Literal["union", "fill", "budget"]
@@ -50,7 +50,7 @@ class Policy:
     """
 
     name: Name
-    k0: Schedule | None = None
+    k0: Schedule[int] | None = None
     p: float = 1.0
     k_max: int | None = None
     max_rank: int | None = None
@@ -59,8 +59,8 @@ class Policy:
     pool: Pool = "union"
     ranks: int = 1
     rank_budget: int | None = None
-    share: float | None = None
-    mix: float = 1.0
+    share: float | Schedule[float] | None = None
+    mix: float | Schedule[float] = 1.0
     _hash: int = field(init=False, repr=False, compare=False)
     """Computed once: tables are looked up by policy in every layer of every step."""
 
@@ -76,14 +76,14 @@ class Policy:
         return cls("random", seed=seed)
 
     @classmethod
-    def pruned(cls, k0: int | str | Mapping[int, int] | Schedule) -> Policy:
+    def pruned(cls, k0: int | str | Mapping[int, int] | Schedule[int]) -> Policy:
         """Phase 1 alone: each token keeps its top k0 and nothing else. For comparison only."""
         return cls("pruned", k0=Schedule.of(k0))
 
     @classmethod
     def oea(
         cls,
-        k0: int | str | Mapping[int, int] | Schedule,
+        k0: int | str | Mapping[int, int] | Schedule[int],
         p: float = 1.0,
         k_max: int | None = None,
         max_rank: int | None = None,
@@ -91,8 +91,8 @@ class Policy:
         pool: Pool = "union",
         ranks: int = 1,
         rank_budget: int | None = None,
-        share: float | None = None,
-        mix: float = 1.0,
+        share: float | str | Mapping[int, float] | Schedule[float] | None = None,
+        mix: float | str | Mapping[int, float] | Schedule[float] = 1.0,
     ) -> Policy:
         """Opportunistic expert activation.
 
@@ -108,24 +108,26 @@ class Policy:
             ranks: expert-parallel ranks with equal, contiguous shares of the experts; a `Placement` says otherwise.
             rank_budget: of `budget`: experts per rank, which floors alone may exceed; on one rank a bound on T.
             share: guarantee only those of them that hold more than this share of the mass of the token's own top k,
-                the first always; None guarantees all k0.
+                the first always; None and 0 guarantee all k0. A number or a schedule, as k0; 0 below its first step.
             mix: 1 divides the weights by the mass of the chosen experts, 0 by that of the token's own top k, between
-                them by a mixture. Without effect where the model does not renormalize.
+                them by a mixture. A number or a schedule; 1 below its first step. Without effect where the model does
+                not renormalize.
 
         Raises:
             ValueError: a knob is out of bounds; the message names it, its value and the bounds.
         """
-        return cls("oea", Schedule.of(k0), p, k_max, max_rank, min_batch, 0, pool, ranks, rank_budget, share, mix)
+        held = None if share is None else number_or_schedule(share, SHARE) or None
+        mixed = number_or_schedule(mix, MIX)
+        return cls("oea", Schedule.of(k0), p, k_max, max_rank, min_batch, 0, pool, ranks, rank_budget, held, mixed)
 
     def __post_init__(self) -> None:
         knobs = (self.name, self.k0, self.p, self.k_max, self.max_rank, self.min_batch, self.seed)
         object.__setattr__(self, "_hash", hash((*knobs, self.pool, self.ranks, self.rank_budget, self.share, self.mix)))
         if not 0.0 < self.p <= 1.0:
             raise ValueError(f"p={self.p} is outside 0 < p <= 1")
-        if self.share is not None and not 0.0 <= self.share < 1.0:
-            raise ValueError(f"share={self.share} is outside 0 <= share < 1")
-        if not 0.0 <= self.mix <= 1.0:
-            raise ValueError(f"mix={self.mix} is outside 0 <= mix <= 1")
+        for value, knob in ((self.share, SHARE), (self.mix, MIX)):
+            if isinstance(value, int | float):
+                check(value, knob)
         if self.min_batch < 1:
             raise ValueError(f"min_batch={self.min_batch} is below 1")
         if self.pool not in POOLS:
@@ -139,23 +141,24 @@ class Policy:
         if self.k0 is None:
             return
         for name, value in (("k_max", self.k_max), ("max_rank", self.max_rank)):
-            if value is not None and value < self.k0.largest:
-                raise ValueError(f"{name}={value} is below k0={self.k0.largest}, which every token is guaranteed")
+            if value is not None and value < max(self.k0.values):
+                raise ValueError(f"{name}={value} is below k0={max(self.k0.values)}, which every token is guaranteed")
 
     def __hash__(self) -> int:
         return self._hash
 
-    def check(self, *, k: int, num_experts: int, k_max_bound: int | None = None) -> None:
+    def check(self, *, k: int, num_experts: int, k_max_bound: int | None = None, renormalize: bool = True) -> None:
         """Check the knobs against a model with `num_experts` experts of which each token takes `k`.
 
         Args:
             k_max_bound: the most experts per token the caller can carry; None for no bound.
+            renormalize: False refuses a mixture, which does nothing where weights are not divided by their sum.
 
         Raises:
             ValueError: a knob asks for more than the model has.
         """
-        if self.k0 is not None and self.k0.largest > k:
-            raise ValueError(f"k0={self.k0} guarantees {self.k0.largest} experts, above the model's top-k {k}")
+        if self.k0 is not None and max(self.k0.values) > k:
+            raise ValueError(f"k0={self.k0} guarantees {max(self.k0.values)} experts, above the model's top-k {k}")
         bound = num_experts if k_max_bound is None else k_max_bound
         if self.k_max is not None and self.k_max > bound:
             raise ValueError(f"k_max={self.k_max} is above {bound}")
@@ -163,6 +166,8 @@ class Policy:
             raise ValueError(f"max_rank={self.max_rank} is above the model's {num_experts} experts")
         if self.rank_budget is not None and self.rank_budget > num_experts:
             raise ValueError(f"rank_budget={self.rank_budget} is above the model's {num_experts} experts")
+        if self.mix != 1.0 and not renormalize:
+            raise ValueError(f"mix={self.mix} has no effect: this model does not divide weights by their sum; 1 is off")
         if num_experts % self.ranks:
             raise ValueError(f"ranks={self.ranks}: {num_experts} experts do not divide over them")
 
@@ -173,12 +178,21 @@ class Policy:
             requests: how many requests the rows are of; one each, if not given.
         """
         lone = (batch if requests is None else requests) < self.min_batch
-        k0 = None if self.k0 is None or lone else self.k0.k0(batch, layer)
+        k0 = None if self.k0 is None or lone else self.k0.at(batch, layer)
         if k0 is None:
             return Numbers(k, k, num_experts)
         if self.name == "pruned":
             return Numbers(k0, k0, num_experts)
-        return Numbers(k0, self.k_max or k, self.max_rank or num_experts, self.p, self.share or 0.0, self.mix)
+        share = self.share.at(batch, layer) if isinstance(self.share, Schedule) else self.share
+        mix = self.mix.at(batch, layer) if isinstance(self.mix, Schedule) else self.mix
+        # floats, whatever was given: the loop is compiled for them
+        weighs = float(self.p), float(share or 0.0), 1.0 if mix is None else float(mix)
+        return Numbers(k0, self.k_max or k, self.max_rank or num_experts, *weighs)
+
+    def is_own(self, layer: int) -> bool:
+        """Whether a layer has numbers of its own."""
+        schedules = (each for each in (self.k0, self.share, self.mix) if isinstance(each, Schedule))
+        return any(layer in each.by_layer for each in schedules)
 
     @property
     def room(self) -> Room:

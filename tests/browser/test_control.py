@@ -43,6 +43,22 @@ def test_only_what_was_edited_is_sent_and_numbers_are_numbers(page: Page, serve:
     assert page.text("knobs-answer") == "Nothing was edited."
 
 
+def test_a_schedule_of_shares_is_sent_as_it_is_typed_and_what_is_in_force_is_told(page: Page, serve: Serve) -> None:
+    sizes = ("1", "2", "4", "8", "16", "32", "64", "128")
+    shares = dict.fromkeys(sizes, 0.0) | {"16": 0.13}
+    stub = serve(World(by_batch={"share_by_batch": shares, "mix_by_batch": dict.fromkeys(sizes, 1.0)}))
+    page.write("knob-share", "1:0,16:0.13")
+    page.write("knob-mix", "0.5")
+    page.find("apply").click()
+    page.until(lambda: page.text("knobs-answer") == "In force: version 1.", "the change")
+    assert stub.changes == [{"share": "1:0,16:0.13", "mix": "0.5"}]
+    rows = page.script(
+        "return [...document.getElementById('k0-by-batch').rows].map((row) => row.innerText.split(/\\s+/))"
+    )
+    assert [row[0] for row in rows] == ["tokens", "k0", "share"]  # the mixture changes nothing
+    assert rows[2] == ["share", "0", "0", "0", "0", "0.13", "0", "0", "0"]
+
+
 @pytest.mark.parametrize("status", [403, 409, 413, 422])
 def test_a_refusal_stands_beside_the_form_word_by_word(page: Page, serve: Serve, status: int) -> None:
     stub = serve(World())

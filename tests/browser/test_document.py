@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 
-from oea_server.observe.page import FOLDER, SCRIPTS, STYLES, headers, html
+from oea_server.observe.page import FOLDER, SCRIPTS, STYLES, fields, headers, html
+from oea_server.settings import LIVE, POLICIES
 
 
 def test_all_of_it_is_inside() -> None:
@@ -18,6 +20,20 @@ def test_all_of_it_is_inside() -> None:
 def test_every_file_of_the_folder_is_in_it() -> None:
     files = {path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.*") if path.suffix in (".js", ".css")}
     assert files == {*SCRIPTS, *STYLES, "vendor/uPlot.iife.min.js"}
+
+
+def test_every_live_knob_has_a_field_with_the_words_of_its_flag() -> None:
+    found = {each["name"]: each for each in fields.fields()}
+    assert tuple(found) == LIVE
+    assert found["policy"]["options"] == POLICIES
+    assert [name for name, each in found.items() if each.get("text")] == ["k0", "share", "mix"]
+    assert {name: each["empty"] for name, each in found.items() if "empty" in each} == {
+        **{"k_max": "top k", "max_rank": "all", "rank_budget": "none"},
+    }
+    assert found["seed"]["help"] == "Seed of the random policy."
+    inside = re.search(r'id="knob-fields">(.*?)</script>', html())
+    assert inside is not None
+    assert json.loads(inside[1]) == json.loads(json.dumps(fields.fields()))
 
 
 def test_no_module_uses_one_that_stands_after_it() -> None:

@@ -35,6 +35,7 @@ class World:
     active: bool = True
     reason: str = ""
     latency: dict[str, Any] | None = None
+    by_batch: dict[str, dict[str, float]] = field(default_factory=dict)  # of share and mix
     skew: float = 0.0  # of the server's clock
 
     @property
@@ -48,6 +49,7 @@ class World:
             "settings": self.settings,
             "started_with": DEFAULTS,
             "k0_by_batch": {"1": 8, "2": 6, "4": 5, "8": 4, "16": 3, "32": 3, "64": 3, "128": 3},
+            **self.by_batch,
             "active": self.active,
             "reason": self.reason,
             "policies": self.policies,

@@ -102,7 +102,7 @@ def test_a_node_without_our_plug_in_is_missed(refused: Refused, without: int) ->
     "knobs",
     [
         {"p": 0.5, "k_max": 8, "max_rank": 9, "min_batch": 3},
-        {"pool": "union", "rank_budget": 5, "seed": 7},
+        {"pool": "union", "rank_budget": 5, "seed": 7, "share": "16:0.13"},
     ],
 )
 def test_every_knob_is_named(refused: Refused, knobs: dict[str, object]) -> None:

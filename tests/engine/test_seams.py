@@ -261,11 +261,37 @@ def test_a_change_waits_for_the_next_step(now: runtime.Runtime) -> None:
     assert now.reason == "the policy is vanilla"
 
 
+def test_a_share_by_batch_size_and_a_mixture_hold_from_the_next_step_on(now: runtime.Runtime) -> None:
+    asked = {"oea_k0": 4, "oea_share=3:0.2,6:0.4": 1, "oea_mix": 0.5}
+    assert control.change(now, asked) is None
+    for rows, policy in ((5, Policy.oea(4, share=0.2, mix=0.5)), (6, Policy.oea(4, share=0.4, mix=0.5))):
+        logits = torch.randn(rows, 16)
+        expected = route(logits, policy)
+        with now.decoding(Step(rows, counted=True)):
+            found = select(logits)
+        assert torch.equal(found.topk_ids, expected.ids)
+        assert torch.equal(found.topk_weights, expected.weights)
+    told = control.state_of(now)
+    assert [told["share_by_batch"][batch] for batch in ("2", "4", "8")] == [0.0, 0.2, 0.4]
+    assert set(told["mix_by_batch"].values()) == {0.5, 1.0}  # a lone token is vanilla
+    assert now.bypass(2) == "schedule"  # all k experts are guaranteed there: that is vanilla, whatever the mixture
+    assert now.bypass(3) is None
+
+
+def test_a_mixture_needs_a_model_that_divides_weights() -> None:
+    state = runtime.Runtime(Settings(mix="0.5"))
+    (problem,) = state.adopt([Router(0, 4, False, None)], 16, torch.device("cpu"))
+    assert problem.startswith("mix=0.5 has no effect: this model does not divide weights by their sum")
+
+
 @pytest.mark.parametrize(
     ("requested", "problem"),
     [
         ({"oea_k0": 5}, "k0=5 guarantees 5 experts, above the model's top-k 4"),
         ({"oea_k0": 2, "oea_p": 2}, "oea_p=2: input should be less than or equal to 1"),
+        ({"oea_k0": 2, "oea_share": 1}, "share=1.0 is outside 0 <= share < 1"),
+        ({"oea_share=1:0,16:2": 1}, "share=1:0.0,16:2.0: share 2.0 is outside 0 <= share < 1"),
+        ({"oea_mix=half": 1}, "mix='half': 'half' is not BATCH:MIX"),
         ({"oea_k_max": 5}, "k_max=5 is above 4"),
         ({"oea_max_rank": 2.5}, "oea_max_rank=2.5: input should be a valid integer"),
         ({"oea_policy=off": 1}, "oea_policy=off: input should be 'oea', 'vanilla'"),
@@ -291,6 +317,8 @@ def test_a_change_that_does_not_fit_is_refused_whole(
         ({"oea_policy=vanilla": 1}, {"policy": "vanilla"}),
         ({"oea_k0": 2}, {"k0": "2"}),
         ({"oea_k0=1:4,8:2; 5=3": 1, "oea_p": 0.5}, {"k0": "1:4,8:2; 5=3", "p": 0.5}),
+        ({"oea_share": 0.1, "oea_mix": 0.5}, {"share": "0.1", "mix": "0.5"}),
+        ({"oea_share=1:0,16:0.13": 1, "oea_mix=16:0.5": 1}, {"share": "1:0,16:0.13", "mix": "16:0.5"}),
         ({"oea_max_rank": 9.0, "oea_k_max": 3}, {"max_rank": 9, "k_max": 3}),
         ({"oea_max_rank=none": 1}, {"max_rank": None}),
         ({"oea_k0=auto": 1, "oea_min_batch": 4, "oea_seed": 3}, {"k0": "auto", "min_batch": 4, "seed": 3}),

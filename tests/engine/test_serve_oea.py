@@ -126,6 +126,8 @@ def test_the_text_is_prometheus(server: Server) -> None:
         "oea_policy_info",
         "oea_build_info",
         "oea_k0",
+        "oea_share",
+        "oea_mix",
         "oea_config_changes_total",
         "oea_decode_batch_size",
         "oea_decode_step_seconds",
@@ -153,7 +155,7 @@ def test_the_running_server_is_steered(server: Server) -> None:
         assert 'oea_router_limits{reason="the policy is vanilla"} 1.0' in text
         assert "oea_router_mass_kept 1.0" in text
 
-        server.steer(policy="oea", k0=2)
+        server.steer(policy="oea", k0=2, min_batch=1)  # so that lone tokens, too, hold two on a busy machine
         on = chats(server)
         assert on["oea_unique_experts_sum"] < on["oea_vanilla_unique_experts_sum"]
         assert on["oea_unique_experts_sum"] <= 2 * on["oea_routed_tokens_total"]
@@ -161,8 +163,18 @@ def test_the_running_server_is_steered(server: Server) -> None:
         assert "oea_router_active 1.0" in requests.get(f"{server.url}/metrics", timeout=30).text
         assert server.config()["settings"]["k0"] == "2"
         assert "OEA: settings changed: policy vanilla -> oea, k0 auto -> 2" in server.log.read_text()
+
+        server.steer(k0=8, share="1:0,2:0.25", mix=0.5)  # without the share, that would be vanilla
+        shared = chats(server)
+        assert shared["oea_unique_experts_sum"] < shared["oea_vanilla_unique_experts_sum"]
+        assert shared["oea_piggybacked_assignments_total"] > 0
+        told = server.config()
+        assert [told["share_by_batch"][batch] for batch in ("1", "2", "128")] == [0.0, 0.25, 0.25]
+        text = requests.get(f"{server.url}/metrics", timeout=30).text
+        assert 'oea_share{batch="2"} 0.25' in text
+        assert 'oea_mix{batch="2"} 0.5' in text
     finally:
-        server.steer(policy="oea", k0="auto")
+        server.steer(policy="oea", k0="auto", share="auto", mix="auto", min_batch=2)
 
 
 @pytest.mark.skipif(not REPLAY, reason="SGLang 0.5.17 keeps routing replays on GPUs only")

@@ -20,12 +20,14 @@ def state(policy: str = "oea", version: int = 0, **settings: Any) -> dict[str, A
         "settings": {**knobs, **settings},
         "started_with": knobs,
         "k0_by_batch": {"1": 8, "16": 3},
+        "share_by_batch": {"1": 0.0, "16": 0.13},
+        "mix_by_batch": {"1": 1.0, "16": 0.5},
         "active": active,
         "reason": "" if active else f"the policy is {policy}",
         "policies": ["oea", "vanilla", "shadow", "pruned", "random"],
         "fixed": None,
         "ranks_agree": True,
-        "model": {"layers": 1, "num_experts": 16, "top_k": 8, "ranks": 1, "expert_bytes": 100},
+        "model": {"layers": 1, "num_experts": 16, "top_k": 8, "renormalize": True, "ranks": 1, "expert_bytes": 100},
     }
 
 

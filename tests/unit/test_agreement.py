@@ -22,6 +22,8 @@ ROUTERS = [Router(0, 8, True, None), Router(1, 8, True, None)]
 OTHER: dict[str, Any] = {
     "policy": "vanilla",
     "k0": "1:4,8:2",
+    "share": "1:0,16:0.13",
+    "mix": "0.5",
     "p": 0.5,
     "k_max": 7,
     "max_rank": 9,
@@ -86,9 +88,9 @@ def test_what_is_only_reported_may_differ(tmp_path: Path) -> None:
     assert load(about(), about(other)) == [[about(), about(other)]] * 2
 
 
-def schedule(path: Path, k0: str) -> Settings:
+def schedule(path: Path, k0: str, **more: str) -> Settings:
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"k0": k0, "k": 8}))
+    path.write_text(json.dumps({"k0": k0, "k": 8, **more}))
     return Settings(schedule=str(path))
 
 
@@ -102,6 +104,9 @@ def test_a_schedule_is_what_its_file_holds_and_not_where_it_lies(tmp_path: Path)
     ):
         other = about(schedule(tmp_path / str(len(k0)) / f"{k0[7:]}.json", k0))
         assert refused(one, other) == f"ended: ranks differ: {said}"
+    other = about(schedule(tmp_path / "c" / "schedule.json", "1:8,4:3; 5=4", share="16:0.13"))
+    said = "schedule's share 0.0 on rank 0 (node 0), 16:0.13 on rank 1 (node 1)"
+    assert refused(one, other) == f"ended: ranks differ: {said}"
     assert "schedule none on rank 0 (node 0), 1:8,4:3 on rank 1" in refused(about(), one)
 
 
@@ -110,7 +115,7 @@ def test_a_schedule_is_compared_as_it_is_served(tmp_path: Path) -> None:
     path = tmp_path / "schedule.json"
     settings = schedule(path, "3")
     schedule(path, "5")
-    assert agreement.schedule_of(settings) == {"schedule": "3"}
+    assert agreement.schedule_of(settings)["schedule"] == "3"
     assert str(settings.policy_for(8).k0) == "3"
 
 

@@ -32,6 +32,11 @@ def test_policies_are_read_by_label() -> None:
         "pruned:3": Policy.pruned(3),
         "oea:4": Policy.oea(4),
     }
+    weighed = options.policies("--policies", "oea:8/share=0.13/mix=.5,fill:8/share=0.1", k=8, seed=0, ranks=4)
+    assert weighed == {
+        "oea:8/share=0.13/mix=0.5": Policy.oea(8, share=0.13, mix=0.5),
+        "fill:8/share=0.1": Policy.oea(8, pool="fill", ranks=4, share=0.1),
+    }
     ranked = options.policies("--policies", "fill:3,budget:6", k=8, seed=0, ranks=16)
     assert ranked == {
         "fill:3": Policy.oea(3, pool="fill", ranks=16),
@@ -58,6 +63,14 @@ WRONG = [
     (["moe", "--policies", "budget:0"], "--policies=budget:0: 0 is outside 1..1024"),
     (["moe", "--policies", "oea"], "--policies=oea: needs a k0 of 1..8, as in oea:3"),
     (["moe", "--policies", "oea:9"], "--policies=oea:9: 9 is outside 1..8"),
+    (["moe", "--policies", "oea:8/share=1"], "--policies=oea:8/share=1: share=1.0 is outside 0 <= share < 1"),
+    (["moe", "--policies", "oea:8/mix=2"], "--policies=oea:8/mix=2: mix=2.0 is outside 0 <= mix <= 1"),
+    (["moe", "--policies", "oea:8/p=0.5"], "--policies=oea:8/p=0.5: p is none of share, mix"),
+    (["moe", "--policies", "oea:8/mix=1/mix=0"], "--policies=oea:8/mix=1/mix=0: mix is given twice"),
+    (
+        ["moe", "--policies", "pruned:8/share=0.1"],
+        "--policies=pruned:8/share=0.1: '8/share=0.1' is not a whole number",
+    ),
     (["moe", "--policies", "vanilla:3"], "--policies=vanilla:3: vanilla takes no k0"),
     (
         ["serve", "--policies", "vanilla,fill:3"],

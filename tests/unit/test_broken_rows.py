@@ -84,7 +84,7 @@ def as_at(policy: Policy, tokens: int) -> Policy:
     """The policy that treats a step of any size as this one does a step of so many tokens."""
     if policy.k0 is None:
         return policy
-    return replace(policy, k0=Schedule.of(policy.k0.k0(tokens, 0) or K), min_batch=1)
+    return replace(policy, k0=Schedule.of(policy.k0.at(tokens, 0) or K), min_batch=1)
 
 
 @every_router

@@ -156,6 +156,8 @@ def test_the_configuration_is_shown_and_its_changes_counted() -> None:
         assert registry.get_sample_value("oea_config_changes_total") == version
         assert registry.get_sample_value("oea_router_active") == int(policy == "oea")
         assert registry.get_sample_value("oea_k0", {"batch": "16"}) == version
+        assert registry.get_sample_value("oea_share", {"batch": "16"}) == 0.13
+        assert registry.get_sample_value("oea_mix", {"batch": "16"}) == 0.5
 
 
 def test_layers_get_series_only_where_asked_for() -> None:

@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from oea_server import settings
 from oea_server.observe import change
 from oea_server.routing import Schedule
+from oea_server.routing.schedule import SHARE
 from tests.unit.counted import state
 from tests.unit.replicas import Replicas, app_of
 
@@ -73,6 +74,12 @@ BAD: list[tuple[str, int, str]] = [
     ('{"k0": "1:8,2"}', 422, "k0=1:8,2: neither a number of 1..64 nor a schedule"),
     ('{"k0": 0}', 422, "k0=0: neither a number of 1..64"),
     ('{"k0": null}', 422, "k0=None: neither a number"),
+    ('{"share": 1}', 422, "share=1: neither a number of 0 <= share < 1 nor a schedule such as auto, 1:0,16:0.13 or"),
+    ('{"share": "0.1,4:0"}', 422, "share=0.1,4:0: neither a number of 0 <= share < 1"),
+    ('{"mix": true}', 422, "mix=True: neither a number of 0 <= mix <= 1"),
+    ('{"mix": null}', 422, "mix=None: neither a number of 0 <= mix <= 1"),
+    ('{"mix": "1:1,16:1.5"}', 409, "mix=1:1.0,16:1.5: mix 1.5 is outside 0 <= mix <= 1"),
+    ('{"k0": 3, "share": "2"}', 409, "share=2.0 is outside 0 <= share < 1"),
     ('{"p": 0}', 422, "p=0: input should be greater than 0"),
     ('{"p": "1"}', 422, "p=1: input should be a valid number"),
     ('{"min_batch": true}', 422, "min_batch=True: input should be a valid integer"),
@@ -105,6 +112,18 @@ def test_whole_numbers_may_be_written_as_json_likes() -> None:
     assert isinstance(asked["k_max"], int)
 
 
+def test_a_mixture_is_refused_where_the_model_does_not_divide_weights() -> None:
+    replicas = Replicas()
+    client = client_of(replicas)
+    assert client.put("/oea/config", json={"share": 0.1, "mix": 0.5}).json()["changes"] == {
+        **{"share": ["auto", "0.1"], "mix": ["auto", "0.5"]},
+    }
+    replicas.now[0]["model"]["renormalize"] = False
+    refused = client.put("/oea/config", json={"share": 0.2})
+    assert (refused.status_code, "mix=0.5 has no effect" in refused.json()["error"]) == (409, True)
+    assert client.put("/oea/config", json={"share": 0.2, "mix": "auto"}).status_code == 200
+
+
 def test_policies_that_graphs_do_not_hold_are_refused() -> None:
     replicas = Replicas()
     replicas.now[0] |= {"policies": ["vanilla", "shadow"], "fixed": "CUDA graphs were captured otherwise"}
@@ -129,10 +148,18 @@ def test_schedules_are_read_as_the_flag_reads_them(k0: str) -> None:
     assert k0 == "auto" or Schedule.of(k0)
 
 
+@pytest.mark.parametrize("text", ["auto", "0", "0.13", ".5", "1e-3", "1:0,16:0.13", "1:0,16:0.13; 0-3=0; 47=2:0.1"])
+def test_shares_are_read_as_the_flag_reads_them(text: str) -> None:
+    assert change.parse(json.dumps({"share": text}).encode()) == {"share": text}
+    assert text == "auto" or Schedule.of(text, SHARE)
+
+
 def test_the_description_has_every_knob_and_its_bounds() -> None:
     described = client_of(Replicas()).get("/openapi.json").json()["paths"]["/oea/config"]["put"]
     schema = described["requestBody"]["content"]["application/json"]["schema"]
     assert list(schema["properties"]) == list(settings.LIVE)
     assert schema["additionalProperties"] is False
     assert schema["properties"]["p"]["maximum"] == 1
+    share = next(each for each in schema["properties"]["share"]["anyOf"] if each["type"] == "number")
+    assert (share["minimum"], share["exclusiveMaximum"]) == (0, 1)
     assert {"200", "401", "409", "413", "422"} <= set(described["responses"])

@@ -13,6 +13,8 @@ import re
 from functools import cache
 from pathlib import Path
 
+from oea_server.observe.page import fields
+
 FOLDER = Path(__file__).parent
 STYLES = ("vendor/uPlot.min.css", "theme.css", "layout.css", "charts.css", "control.css")
 SCRIPTS = (
@@ -55,6 +57,7 @@ def _parts() -> dict[str, str]:
     """What the document's scripts and styles are made of, by its placeholders."""
     return {
         "style": "\n".join(_read(name) for name in STYLES),
+        "knobs": fields.embedded(),
         "library": f"/*!\n{_read('vendor/uPlot-LICENSE')}*/\n{_read('vendor/uPlot.iife.min.js')}",
         "script": '(() => {\n"use strict";\n' + "\n".join(_script(name) for name in SCRIPTS) + "})();\n",
     }

@@ -1,7 +1,7 @@
 import { place, put } from "./dom.js";
 import { Refusal, writeConfig } from "./api.js";
 import { Knobs } from "./knobs.js";
-import { showK0 } from "./tables.js";
+import { showByBatch } from "./tables.js";
 import { describe } from "./words.js";
 
 /** The panel that changes how the server routes. */
@@ -38,7 +38,7 @@ export class Control {
     for (const id of ["apply", "reset", "initial"]) place(id).disabled = !policies.length;
     if (elsewhere) put(place("elsewhere"), `The server's settings changed meanwhile (version ${version}); your edits are kept.`);
     this.#showSwitch();
-    showK0(place("k0-by-batch"), config.k0_by_batch);
+    showByBatch(place("k0-by-batch"), config);
   }
 
   get #target() {

@@ -1,16 +1,6 @@
 import { describe } from "./words.js";
 
-const KNOBS = [
-  { name: "policy", label: "Policy" },
-  { name: "k0", label: "k0", text: true, help: "Experts guaranteed per token: auto, a number, or a schedule such as 1:8,2:6,16:3." },
-  { name: "p", label: "p", help: "Guarantees only as many as reach this router mass." },
-  { name: "k_max", label: "k_max", empty: "top k", help: "Experts per token after the fill." },
-  { name: "max_rank", label: "max_rank", empty: "all", help: "How far down its ranking a token looks for more." },
-  { name: "min_batch", label: "min_batch", help: "Steps with fewer tokens run vanilla." },
-  { name: "pool", label: "pool", options: ["fill", "union", "budget"], help: "Read besides what tokens are guaranteed: what fits beside the busiest rank, nothing, or up to the budget." },
-  { name: "rank_budget", label: "rank_budget", empty: "none", help: "Experts that a rank may read under pool budget." },
-  { name: "seed", label: "seed", help: "Of the policy random." },
-];
+const KNOBS = JSON.parse(document.getElementById("knob-fields").textContent);
 
 /** The knobs' fields, and what differs in them from what the server has. */
 export class Knobs {
@@ -24,7 +14,7 @@ export class Knobs {
   follow(settings, policies) {
     const edited = this.settings ? this.changes : {};
     offer(this.inputs.policy, policies, settings.policy);
-    for (const { name, options } of KNOBS) if (options) offer(this.inputs[name], options, settings[name]);
+    for (const { name, options } of KNOBS) if (options && name !== "policy") offer(this.inputs[name], options, settings[name]);
     this.settings = settings;
     for (const { name } of KNOBS) if (!(name in edited)) this.inputs[name].value = shown(settings[name]);
     this.#mark();
@@ -57,27 +47,26 @@ const shown = (value) => (value === null || value === undefined ? "" : String(va
 
 /** What is no number goes to the server as it was typed: it refuses better than a page can. */
 function meant(knob, text) {
-  if (knob.name === "policy" || knob.options || knob.text) return text;
+  if (knob.options || knob.text) return text;
   if (text === "" && knob.empty) return null;
   return /^-?\d+(\.\d+)?$/.test(text) ? Number(text) : text;
 }
 
-function field(fields, { name, label, help, empty, options }) {
-  const chosen = name === "policy" || options;
+function field(fields, { name, help, empty, options }) {
   const box = document.createElement("div");
   const head = document.createElement("label");
   const note = document.createElement("span");
   const hint = document.createElement("p");
-  const input = document.createElement(chosen ? "select" : "input");
+  const input = document.createElement(options ? "select" : "input");
   box.className = "knob";
   note.className = "now";
   hint.className = "small";
   hint.id = `knob-${name}-help`;
-  hint.textContent = help ?? "";
+  hint.textContent = name === "policy" ? "" : help; // it says what the chosen one is
   input.name = name;
   head.htmlFor = input.id = `knob-${name}`;
-  head.textContent = label;
-  if (!chosen) Object.assign(input, { type: "text", autocomplete: "off", spellcheck: false, placeholder: empty ?? "" });
+  head.textContent = name === "policy" ? "Policy" : name;
+  if (!options) Object.assign(input, { type: "text", autocomplete: "off", spellcheck: false, placeholder: empty ?? "" });
   input.setAttribute("aria-describedby", hint.id);
   box.append(head, note, input, hint);
   fields.append(box);

@@ -53,10 +53,14 @@ export function showLayers(place, layers) {
   }));
 }
 
-export function showK0(body, byBatch) {
-  const sizes = Object.keys(byBatch ?? {}).sort((a, b) => a - b);
-  const text = JSON.stringify(byBatch);
+/** What is in force by tokens in a step; share and mix where they change anything. */
+export function showByBatch(body, config) {
+  const rows = [["k0", config.k0_by_batch], ["share", config.share_by_batch, 0], ["mix", config.mix_by_batch, 1]];
+  const sizes = Object.keys(config.k0_by_batch ?? {}).sort((a, b) => a - b);
+  const told = rows.filter(([, values, nothing]) => values && sizes.some((size) => values[size] !== nothing));
+  const text = JSON.stringify(told);
   if (body.dataset.shown === text) return;
   body.dataset.shown = text;
-  body.replaceChildren(row(["tokens", ...sizes], ["row"]), row(["k0", ...sizes.map((size) => `${byBatch[size]}`)], ["row"]));
+  const lines = told.map(([name, values]) => row([name, ...sizes.map((size) => `${values[size]}`)], ["row"]));
+  body.replaceChildren(row(["tokens", ...sizes], ["row"]), ...lines);
 }

@@ -11,6 +11,7 @@ import pytest
 from oea_server.observe.latency import Line
 from oea_server.quality import calibrate
 from oea_server.routing.schedule import default_schedule
+from oea_server.settings import Settings
 
 K = 8
 RESULTS = Path(__file__).parents[3] / "benchmarks/results/2-core-x86_64"
@@ -37,7 +38,7 @@ def test_the_smallest_k0_within_the_budget() -> None:
     choices = calibrate.choose(record(), 0.015, K)
     assert [(each.batch, each.k0) for each in choices] == [(1, 8), (4, 5), (16, 4)]
     assert all(each.high <= 0.015 for each in choices)
-    assert str(calibrate.schedule(choices, K)) == "1:8,4:5,16:4"
+    assert str(calibrate.schedules(choices, K)["k0"]) == "1:8,4:5,16:4"
 
 
 def test_a_lone_token_gets_vanilla_whatever_the_budget() -> None:
@@ -46,13 +47,57 @@ def test_a_lone_token_gets_vanilla_whatever_the_budget() -> None:
 
 def test_a_budget_of_nothing_buys_nothing() -> None:
     choices = calibrate.choose(record(), 0.0, K)
-    assert str(calibrate.schedule(choices, K)) == "8"
+    assert str(calibrate.schedules(choices, K)["k0"]) == "8"
 
 
 def test_k0_never_rises_with_the_batch() -> None:
     """Chance let the smaller batch lose less."""
     lucky = record({4: LOSSES[16], 16: LOSSES[4]})
     assert [each.k0 for each in calibrate.choose(lucky, 0.015, K)] == [5, 5]
+
+
+MIXED = {
+    4: {"oea:4": (0.03, 24.0), "oea:8/share=0.1/mix=0.5": (0.012, 22.0), "oea:8/share=0.2/mix=0.5": (0.05, 14.0)},
+    16: {"oea:3": (0.013, 18.0), "oea:8/share=0.1/mix=0.5": (0.008, 17.0), "oea:8/share=0.2/mix=0.5": (0.014, 12.0)},
+}
+
+
+def mixed(**more: tuple[float, float]) -> dict[str, Any]:
+    """A record with arms of more than a k0, and what no schedule can hold."""
+    about = dict.fromkeys(("command", "model", "text", "seed", "machine", "versions"), "?")
+    others = {"vanilla": (0.0, 48.0), "share:0.2": (0.0, 1.0), "oea:3/p=0.5": (0.0, 1.0), "oea:9": (0.0, 1.0), **more}
+    rows = [
+        {"batch": batch, "arm": arm, "increase": [value] * 3, "unique": [reads, 0, 0]}
+        for batch, arms in MIXED.items()
+        for arm, (value, reads) in {**arms, **others}.items()
+    ]
+    return {"batches": list(MIXED), "rows": rows, **about}
+
+
+def test_the_rule_that_reads_least_within_the_budget_may_have_a_share_and_a_mixture() -> None:
+    choices = calibrate.choose(mixed(), 0.015, K)
+    assert [(each.batch, each.k0, each.share, each.mix) for each in choices] == [(4, 8, 0.1, 0.5), (16, 8, 0.2, 0.5)]
+    assert calibrate.flags(choices, K) == "--oea-k0 '8' --oea-share '1:0.0,4:0.1,16:0.2' --oea-mix '1:1.0,4:0.5'"
+    assert calibrate.flags(calibrate.choose(record(), 0.015, K), K) == "--oea-k0 '1:8,4:5,16:4'"
+
+
+def test_a_smaller_batch_reads_at_least_what_the_larger_ones_rule_would() -> None:
+    """Chance let the sharper share lose less there."""
+    lucky = mixed()
+    sharp = next(row for row in lucky["rows"] if (row["batch"], row["arm"]) == (4, "oea:8/share=0.2/mix=0.5"))
+    sharp["increase"] = [0.0] * 3
+    assert [each.share for each in calibrate.choose(lucky, 0.0125, K)] == [0.1, 0.1]
+
+
+def test_a_server_routes_by_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "schedule.json"
+    calibrate.save(path, mixed(), calibrate.choose(mixed(), 0.015, K), 0.015, K)
+    policy = Settings(schedule=str(path)).policy_for(K)
+    found = [policy.numbers(batch, 0, k=K, num_experts=64) for batch in (2, 4, 15, 16, 90)]
+    assert [(each.floor, each.share, each.mix) for each in found] == [
+        *((8, 0.0, 1.0), (8, 0.1, 0.5), (8, 0.1, 0.5)),
+        *((8, 0.2, 0.5), (8, 0.2, 0.5)),
+    ]
 
 
 def test_it_says_what_a_layer_gains() -> None:
@@ -75,7 +120,7 @@ def test_another_budget_is_refused(text: str) -> None:
 def test_the_shipped_default_is_what_the_committed_evaluation_gives() -> None:
     """At 1 % of vanilla's loss, and nothing below 3 of 8, the smallest k0 that the paper measured."""
     kept = json.loads((RESULTS / "eval.json").read_text())
-    found = calibrate.schedule(calibrate.choose(kept, calibrate.budget("1%", kept), K), K)
+    found = calibrate.schedules(calibrate.choose(kept, calibrate.budget("1%", kept), K), K)["k0"]
     assert {batch: k0 for batch, k0 in found.default if k0 >= 3} == dict(default_schedule(K).default)
     assert min(k0 for _, k0 in found.default) < 3  # so that the bound above is one
 

@@ -24,7 +24,10 @@ WRONG = [
     ("oea:3/", "oea has no knob without a name"),
     ("oea:3/mix=0.5/weights=scored", "mix and weights exclude each other"),
     ("oea:3/weights=scored/p=0.5", "p and weights exclude each other"),
-    ("oea:3/mix=0.5/max_rank=8", "max_rank and mix exclude each other"),
+    ("oea:3/share=1", "share=1 is outside 0 <= share < 1"),
+    ("fill:3/share=-0.1", "share=-0.1 is outside 0 <= share < 1"),
+    ("fill:3/mix=2", "mix=2 is outside 0 <= mix <= 1"),
+    ("oea:3/weights=scored/max_rank=8", "max_rank and weights exclude each other"),
     ("oea:3/mix=0.5/k_max=2", "k_max=2 is below k0=3"),
     ("oea:1_0", "k0=1_0 is not a whole number"),
     ("budget:0", "rank_experts=0 is outside 1 <= rank_experts <= 1024"),
@@ -65,6 +68,14 @@ def test_an_arm_that_asks_for_more_than_the_model_has_is_refused(text: str, says
     with pytest.raises(ArmError, match=says) as error:
         check(parse(text), Routers([], 4, 16, True), 4)
     assert str(error.value).startswith(f"{text}: ")
+
+
+def test_a_mixture_where_weights_are_not_divided_is_refused() -> None:
+    as_scored = Routers([], 4, 16, renormalize=False)
+    for text in ("oea:3/mix=0.5", "fill:3/mix=0.5"):
+        with pytest.raises(ArmError, match=f"{text}: mix=0.5 has no effect"):
+            check(parse(text), as_scored, 4)
+    check(parse("oea:3/share=0.1"), as_scored, 4)
 
 
 def test_labels_are_canonical_and_vanilla_comes_first() -> None:

@@ -45,6 +45,22 @@ def test_rules_of_oea_are_oea(logits: torch.Tensor, k0: int) -> None:
     torch.testing.assert_close(ours.weights, served.weights)
 
 
+@pytest.mark.parametrize(
+    ("text", "apart"),
+    [
+        ("oea:4/share=0.3/mix=0.5", "share:0.3/mix=0.5"),
+        ("oea:4/share=0.2", "share:0.2"),
+        ("fill:2/ranks=4/share=0.3/mix=0.5", "fill:2/ranks=4/share=0.3/mix=0.5/power=4.0000001"),
+    ],
+)
+def test_what_the_server_offers_is_the_rule_that_was_written_apart(logits: torch.Tensor, text: str, apart: str) -> None:
+    served, alone = (parse(each).chooser(FOUND)(logits, 0) for each in (text, apart))
+    assert (served.by, alone.by) == ("host", "rules")
+    assert torch.equal(served.pool, alone.pool)
+    assert torch.equal(served.ids, alone.ids)
+    torch.testing.assert_close(served.weights, alone.weights)
+
+
 def test_a_share_guarantees_what_weighs(logits: torch.Tensor) -> None:
     step = rules.Step.of(logits, K)
     floor = rules.shares_above(0.3)(step)
@@ -133,7 +149,8 @@ def test_weights_between_two_masses(logits: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["vanilla", "pruned:2", "oea:2", "oea:2/k_max=6", "share:0.2", "vote:7", "lynx:7", "oea:2/mix=0.5"]
+    "text",
+    ["vanilla", "pruned:2", "oea:2", "oea:2/k_max=6", "share:0.2", "vote:7", "lynx:7", "oea:2/share=0.1/mix=0.5"],
 )
 def test_arms_choose(logits: torch.Tensor, text: str) -> None:
     arm = parse(text)
@@ -148,7 +165,7 @@ def test_arms_choose(logits: torch.Tensor, text: str) -> None:
         ("best", "best: is none of vanilla, pruned, oea"),
         ("oea", "oea: oea needs a number"),
         ("vanilla:3", "vanilla takes no number"),
-        ("oea:3/depth=2", "oea has no depth; it has p, k_max"),
+        ("oea:3/depth=2", "oea has no depth; it has share, mix, p, k_max"),
         ("oea:three", "oea:three: k0=three is not a whole number"),
         ("oea:3/max_rank=2", "max_rank=2 is below k0=3"),
     ],

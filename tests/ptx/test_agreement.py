@@ -15,6 +15,7 @@ import torch
 from oea_server.routing import Policy, Router, Routing, eager, fused, host
 from oea_server.routing.contract import SCORINGS
 from oea_server.routing.placement import Placement, contiguous
+from oea_server.routing.policy import POOLS
 from oea_server.routing.tally import HostTally, Tally
 from tests.ptx.driver import Driver
 
@@ -91,7 +92,7 @@ def policy_of(draw: random.Random, n: int, k: int, ranks: int) -> Policy:
         k_max=draw.randint(k0, min(32, n)) if draw.random() < 0.2 else None,
         max_rank=draw.randint(k0, n) if draw.random() < 0.3 else None,
         min_batch=draw.choice([1, 2]),
-        pool=(pool := draw.choice(["union", "fill", "budget"])),
+        pool=(pool := draw.choice(POOLS)),
         ranks=ranks,
         rank_budget=draw.randint(1, max(1, n // ranks)) if pool == "budget" else None,
         share=draw.choice([None, None, 0.1, 0.2]),

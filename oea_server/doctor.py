@@ -197,7 +197,7 @@ def engine_facts() -> list[Fact]:
     if left := plugin.leftover():
         facts.append(("left", f"{left}, of an SGLang that was patched: nothing imports it; oea-server patch revert"))
     if current_platform.device_type == "cpu":
-        from oea_server.engine.cpu_experts import describe
+        from oea_server.cpu.experts import describe
 
         facts.append(("experts", describe()))
     return facts

@@ -33,7 +33,7 @@ def open_layer(preset: Preset, device: torch.device, seed: int) -> Layer:
             "SGLang's default for unquantised experts",
             gpu_experts(w13, w2, preset.num_experts),
         )
-    from oea_server.engine.cpu_experts import open_experts
+    from oea_server.cpu.experts import open_experts
 
     return Layer(*open_experts(w13, w2))
 

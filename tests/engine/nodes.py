@@ -83,7 +83,7 @@ def metadata(folder: Path, package: str, number: str) -> Path:
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {number}\n")
     groups = {"sglang.srt.plugins": "oea = oea_server.engine.plugin:activate"}
-    groups["sglang.srt.platforms"] = "oea_cpu = oea_server.engine.platform_entry:activate"
+    groups["sglang.srt.platforms"] = "oea_cpu = oea_server.cpu.entry:activate"
     if package == "oea-server":
         (info / "entry_points.txt").write_text("".join(f"[{group}]\n{line}\n" for group, line in groups.items()))
     assert version(package) != number

@@ -18,17 +18,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "command_line": {"settings"},
     "observe": {"access", "routing", "settings"},
     "engine": {"access", "observe", "routing", "settings"},
+    "cpu": {"engine"},
     "patching": set(),
     # the demo model is what they serve and look at where nothing is named
     "serve": {"access", "command_line", "demo", "engine", "observe", "settings"},
-    "doctor": {"command_line", "demo", "engine", "serve", "settings"},
+    "doctor": {"command_line", "cpu", "demo", "engine", "serve", "settings"},
     # the laboratory, above all of them
-    "bench": {"client", "demo", "engine", "routing"},
+    "bench": {"client", "cpu", "demo", "engine", "routing"},
     "demo": {"bench", "client"},
     "quality": {"bench", "client", "demo", "engine", "observe", "routing"},
     "cli": {"bench", "config", "demo", "doctor", "patching", "quality", "serve", "settings"},
 }
-KNOW_SGLANG = {"engine", "bench", "doctor", "patching", "demo", "serve"}
+KNOW_SGLANG = {"engine", "cpu", "bench", "doctor", "patching", "demo", "serve"}
 
 
 def imports(path: Path) -> Iterator[str]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from oea_server.engine import cpu_attention
+from oea_server.cpu import attention
 
 SLOTS, LONGEST = 64, 12
 
@@ -33,7 +33,7 @@ def test_all_at_once_is_one_by_one(dtype: torch.dtype, kv_heads: int, lengths: l
     keys[-1] = values[-1] = float("nan")
     for row, mine in zip(table, slots, strict=True):
         row[: len(mine)] = mine
-    out = cpu_attention.decode(query, keys, values, table, torch.tensor(lengths), 0.3)
+    out = attention.decode(query, keys, values, table, torch.tensor(lengths), 0.3)
     expected = one_by_one(query.float(), keys.float(), values.float(), [mine.tolist() for mine in slots])
     torch.testing.assert_close(out.float(), expected, atol=1e-6 if dtype == torch.float32 else 2e-2, rtol=1e-2)
 
@@ -62,7 +62,7 @@ def test_what_is_not_ours_is_left_to_sglang(lengths: list[int], more: dict[str, 
     table = torch.randint(SLOTS, (9, 10_000))
     rows = torch.arange(len(lengths)) + 2
     output = torch.zeros_like(query)
-    result = cpu_attention.around(original)(
+    result = attention.around(original)(
         None, query, output, keys, keys, table, rows, torch.tensor(lengths), encoder, **given
     )
     assert result is output

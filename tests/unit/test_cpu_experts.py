@@ -6,8 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from oea_server.engine import cpu_experts, cpu_unfilled, cpu_zentorch, guard
-from oea_server.engine.cpu_experts import Experts, after_loading, by_loop, open_experts
+from oea_server.cpu import experts as cpu_experts
+from oea_server.cpu import unfilled, zentorch
+from oea_server.cpu.experts import Experts, after_loading, by_loop, open_experts
+from oea_server.engine import guard
 
 Open = Callable[[torch.Tensor, torch.Tensor], Experts]
 
@@ -21,7 +23,7 @@ def opened(request: pytest.FixtureRequest) -> Open:
     """Both ways to run experts; the weights are the caller's to keep, as zentorch re-orders them."""
     if request.param == "loop":
         return loop
-    if why := cpu_zentorch.problem():
+    if why := zentorch.problem():
         pytest.skip(why)
     return lambda w13, w2: open_experts(w13.clone(), w2.clone())
 
@@ -92,15 +94,15 @@ def test_unused_slots_and_other_ranks_experts_are_not_read() -> None:
     weights = torch.tensor([[0.7, 0.3, 0.0], [1.0, 0.5, 0.0]])
     ids = torch.tensor([[0, 1, 3], [1, -1, 2]])
     assert not loop(w13, w2).run(x, weights, ids).isnan().any()
-    pairs = cpu_zentorch.used_pairs(weights, ids.int(), 4)
+    pairs = zentorch.used_pairs(weights, ids.int(), 4)
     assert pairs.tokens.tolist() == [0, 0, 1]
     assert pairs.ids.tolist() == [[0], [1], [1]]
 
 
 def test_weights_that_somebody_else_writes_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    if why := cpu_zentorch.problem():
+    if why := zentorch.problem():
         pytest.skip(why)
-    monkeypatch.setattr(cpu_zentorch, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(zentorch, "LOOK_EVERY", 0.0)
     w13, w2 = torch.randn(4, 128, 64), torch.randn(4, 64, 64)
     layer = open_experts(w13, w2)
     step = torch.randn(2, 64), torch.ones(2, 2), torch.tensor([[0, 1], [2, 3]], dtype=torch.int32)
@@ -123,7 +125,7 @@ def test_opening_while_the_default_is_bfloat16() -> None:
 
 def test_memory_that_is_used_again_is_not_taken_for_the_layer_before() -> None:
     """Zentorch remembers weights by address; benchmarks open one layer after the other."""
-    if why := cpu_zentorch.problem():
+    if why := zentorch.problem():
         pytest.skip(why)
     for seed in range(4):
         torch.manual_seed(seed)
@@ -145,11 +147,11 @@ def test_memory_that_is_used_again_is_not_taken_for_the_layer_before() -> None:
 def test_what_zentorch_does_not_take_runs_in_the_loop(weights: torch.Tensor, why: str) -> None:
     layer = open_experts(weights, weights[:, :6, :4])
     assert layer.kind == "loop"
-    assert why in layer.why or layer.why == cpu_zentorch.problem()
+    assert why in layer.why or layer.why == zentorch.problem()
 
 
 def test_a_machine_without_zentorch_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_zentorch, "problem", lambda: "zentorch is not installed")
+    monkeypatch.setattr(zentorch, "problem", lambda: "zentorch is not installed")
     layer = open_experts(torch.randn(4, 8, 6), torch.randn(4, 6, 4))
     assert (layer.kind, layer.why) == ("loop", "zentorch is not installed")
 
@@ -171,12 +173,12 @@ def test_a_layer_whose_weights_are_loaded_again_goes_on_right() -> None:
         assert (layer.oea_experts.run(*step).double() - expected).norm() <= 1e-5 * expected.norm()
         after_loading(layer)  # the end of an update that has nothing for this layer
         assert (layer.oea_experts.run(*step).double() - expected).norm() <= 1e-5 * expected.norm()
-    assert layer.oea_experts.why in ("its weights were updated", cpu_zentorch.problem())
+    assert layer.oea_experts.why in ("its weights were updated", zentorch.problem())
     assert not cpu_experts.is_plain(SimpleNamespace(moe_runner_config=config, w13_weight_bias=w2))
 
 
 def test_a_layer_of_which_only_a_part_is_loaded_again_is_refused() -> None:
-    if why := cpu_zentorch.problem():
+    if why := zentorch.problem():
         pytest.skip(why)
     torch.manual_seed(0)
     config = SimpleNamespace(activation="silu", apply_router_weight_on_input=False)
@@ -234,7 +236,7 @@ def loaded(experts: int, *missing: tuple[int, str]) -> Any:
         w2_weight=torch.nn.Parameter(torch.full((experts, hidden, inner), 0.5).bfloat16(), requires_grad=False),
         moe_runner_config=SimpleNamespace(activation="silu", apply_router_weight_on_input=False),
     )
-    cpu_unfilled.mark(layer)
+    unfilled.mark(layer)
     for expert in range(experts):
         parts = {
             "gate": layer.w13_weight.data[expert, :inner],
@@ -249,14 +251,14 @@ def loaded(experts: int, *missing: tuple[int, str]) -> Any:
 
 def test_a_layer_that_was_loaded_is_no_problem() -> None:
     layer = loaded(4)
-    assert cpu_unfilled.problem(layer) is None
+    assert unfilled.problem(layer) is None
     assert torch.isfinite(layer.w13_weight).all()
     assert torch.isfinite(layer.w2_weight).all()
 
 
 @pytest.mark.parametrize("missing", [[(2, "gate")], [(0, "up")], [(3, "down")], [(1, "gate"), (2, "down")]])
 def test_what_loading_left_out_is_said(missing: list[tuple[int, str]]) -> None:
-    problem = cpu_unfilled.problem(loaded(4, *missing))
+    problem = unfilled.problem(loaded(4, *missing))
     assert problem is not None
     assert problem.startswith(f"layer 3: the checkpoint has no weights for {len(missing)} of its 4 experts; ")
     assert "mlp_only_layers" in problem
@@ -265,7 +267,7 @@ def test_what_loading_left_out_is_said(missing: list[tuple[int, str]]) -> None:
 @pytest.mark.usefixtures("ended")
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_no_numbers_are_named(value: float) -> None:
-    if why := cpu_zentorch.problem():
+    if why := zentorch.problem():
         pytest.skip(why)
     layer = loaded(4)
     layer.w2_weight.data[1:3, 5, 7] = value

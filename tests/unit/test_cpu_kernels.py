@@ -10,18 +10,19 @@ from typing import Any
 import pytest
 import torch
 
-from oea_server.engine import cpu_kernels, guard
+from oea_server.cpu import kernels
+from oea_server.engine import guard
 
 
 @pytest.fixture(scope="module")
 def sglangs() -> Any:
-    return importlib.import_module(cpu_kernels.MODULE)
+    return importlib.import_module(kernels.MODULE)
 
 
 @pytest.mark.interpreter
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("rows", "hidden"), [(1, 64), (5, 96), (33, 128)])
-@pytest.mark.parametrize("name", cpu_kernels.STANDINS)
+@pytest.mark.parametrize("name", kernels.STANDINS)
 def test_a_stand_in_computes_what_the_kernel_does(
     name: str, rows: int, hidden: int, dtype: torch.dtype, sglangs: Any
 ) -> None:
@@ -33,7 +34,7 @@ def test_a_stand_in_computes_what_the_kernel_does(
     given = (x, gate, shared) if name == "fused_gate_sigmoid_mul" else (x, gate, shared, final)
     theirs, ours = [each.clone() for each in given], [each.clone() for each in given]
     expected = getattr(sglangs, name)(*theirs)
-    standin: Any = cpu_kernels.STANDINS[name]
+    standin: Any = kernels.STANDINS[name]
     got = standin(*ours)
     close = {torch.float32: (1e-5, 1e-5), torch.bfloat16: (1e-2, 1e-2)}[dtype]
     torch.testing.assert_close(got, expected, rtol=close[0], atol=close[1])
@@ -45,12 +46,12 @@ def test_models_that_are_imported_get_them_too(monkeypatch: pytest.MonkeyPatch) 
     source, model = ModuleType("source"), ModuleType("model")
     for module in (source, model):
         monkeypatch.setattr(module, "fused_gate_sigmoid_mul_add", None, raising=False)
-    monkeypatch.setitem(sys.modules, cpu_kernels.MODULE, source)
-    monkeypatch.setitem(sys.modules, cpu_kernels.IMPORTED_BY, model)
-    monkeypatch.setattr(cpu_kernels, "refuse_others", lambda: None)
-    cpu_kernels.install()
+    monkeypatch.setitem(sys.modules, kernels.MODULE, source)
+    monkeypatch.setitem(sys.modules, kernels.IMPORTED_BY, model)
+    monkeypatch.setattr(kernels, "refuse_others", lambda: None)
+    kernels.install()
     for module in (source, model):
-        assert module.fused_gate_sigmoid_mul_add is cpu_kernels.gate_sigmoid_mul_add
+        assert module.fused_gate_sigmoid_mul_add is kernels.gate_sigmoid_mul_add
         assert not hasattr(module, "fused_gate_sigmoid_mul")
 
 
@@ -71,7 +72,7 @@ def test_another_kernel_is_refused_by_name(tuned: bool, monkeypatch: pytest.Monk
     for kind in (JITFunction, Autotuner):
         monkeypatch.setattr(kind, "run", kind.run)
     monkeypatch.setattr(guard, "end", end)
-    cpu_kernels.refuse_others()
+    kernels.refuse_others()
     kind = Autotuner if tuned else JITFunction
     kernel = SimpleNamespace(fn=a_kernel, **({"base_fn": a_kernel} if tuned else {}))
     with pytest.raises(

@@ -20,7 +20,7 @@ def test_variables_are_set_unless_the_user_did(monkeypatch: pytest.MonkeyPatch) 
     import sglang.srt.platforms
     import sglang.srt.server_args  # noqa: F401
 
-    from oea_server.engine.cpu_platform import ENVIRONMENT, OeaCpuPlatform
+    from oea_server.cpu.platform import ENVIRONMENT, OeaCpuPlatform
 
     monkeypatch.setattr(os, "environ", {"LRU_CACHE_CAPACITY": "7"})
     OeaCpuPlatform.apply_server_args_defaults(Mock(), SimpleNamespace(tp_size=1, pp_size=1, dp_size=1, nnodes=1))
@@ -44,7 +44,7 @@ def test_variables_are_set_unless_the_user_did(monkeypatch: pytest.MonkeyPatch) 
 def test_every_rank_of_this_machine_is_counted(
     tp: int, pp: int, dp: int, attention: bool, nodes: int, ranks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from oea_server.engine.cpu_platform import ranks_here
+    from oea_server.cpu.platform import ranks_here
 
     def by_world(*, numa_index: int, world_size: int) -> None: ...
 
@@ -54,7 +54,7 @@ def test_every_rank_of_this_machine_is_counted(
 
 
 def test_0517_takes_cores_for_tensor_parallel_ranks_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    from oea_server.engine.cpu_platform import ranks_here
+    from oea_server.cpu.platform import ranks_here
 
     def by_tensor_parallel_rank(*, tp_rank: int, tp_size: int) -> None: ...
 
@@ -79,7 +79,7 @@ def test_0517_takes_cores_for_tensor_parallel_ranks_alone(monkeypatch: pytest.Mo
 def test_every_rank_has_cores(
     cores: set[int], ranks: int, nodes: int, bound: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from oea_server.engine.cpu_platform import bind_cores
+    from oea_server.cpu.platform import bind_cores
 
     monkeypatch.setattr(os, "environ", {})
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores)

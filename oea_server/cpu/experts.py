@@ -15,8 +15,9 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from oea_server.engine import cpu_unfilled, cpu_zentorch, guard
-from oea_server.engine.cpu_loop import run_experts
+from oea_server.cpu import unfilled, zentorch
+from oea_server.cpu.loop import run_experts
+from oea_server.engine import guard
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ class Experts(NamedTuple):
     kind: Literal["zentorch", "loop"]
     why: str
     run: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-    """(x [B, H], weights [B, k] float32, ids [B, k]) -> [B, H], as `cpu_loop.run_experts`."""
+    """(x [B, H], weights [B, k] float32, ids [B, k]) -> [B, H], as `loop.run_experts`."""
 
 
 FUSED = "a fused kernel that reads weights as fast as memory"
@@ -35,7 +36,7 @@ FUSED = "a fused kernel that reads weights as fast as memory"
 
 def describe() -> str:
     """Which code runs unquantised bfloat16 experts here, and why."""
-    why = cpu_zentorch.problem()
+    why = zentorch.problem()
     return f"zentorch, {FUSED}" if why is None else f"a plain loop: {why}"
 
 
@@ -47,14 +48,14 @@ def open_experts(w13: torch.Tensor, w2: torch.Tensor) -> Experts:
             this only the returned object may read or write it.
         w2: [N, H, I] down projections; likewise.
     """
-    why = cpu_zentorch.problem()
-    if why is None and w13.dtype not in cpu_zentorch.DTYPES:
+    why = zentorch.problem()
+    if why is None and w13.dtype not in zentorch.DTYPES:
         why = f"zentorch does not take {w13.dtype}"
     if why is None and len(w13) < 2:
         why = "zentorch does not take a single expert"
     if why is not None:
         return by_loop(w13, w2, why)
-    return Experts("zentorch", FUSED, cpu_zentorch.ZentorchExperts(w13, w2))
+    return Experts("zentorch", FUSED, zentorch.ZentorchExperts(w13, w2))
 
 
 def by_loop(w13: torch.Tensor, w2: torch.Tensor, why: str) -> Experts:
@@ -69,7 +70,7 @@ def after_loading(layer: Any, experts_move: bool = False) -> None:
     before: Experts | None = getattr(layer, "oea_experts", None)
     if before is None:
         layer.oea_experts = open_layer(layer, experts_move)
-    elif isinstance(before.run, cpu_zentorch.ZentorchExperts) and before.run.rewritten():
+    elif isinstance(before.run, zentorch.ZentorchExperts) and before.run.rewritten():
         # in their own order again, which zentorch's table cannot be told layer by layer
         layer.oea_experts = by_loop(layer.w13_weight.data, layer.w2_weight.data, "its weights were updated")
     now: Experts = layer.oea_experts
@@ -87,7 +88,7 @@ def open_layer(layer: Any, experts_move: bool) -> Experts:
     try:
         return open_experts(w13, w2)
     except RuntimeError:
-        odd = cpu_unfilled.not_finite(w13, w2)
+        odd = unfilled.not_finite(w13, w2)
         if not odd:
             raise
         whose = f"expert {odd[0]}" + (f" and {len(odd) - 1} more" if len(odd) > 1 else "")
@@ -135,11 +136,11 @@ def install(dispatch_key: str) -> None:
 
     def create_weights(self: Any, layer: Any, *args: Any, **kwargs: Any) -> None:
         creates(self, layer, *args, **kwargs)
-        cpu_unfilled.mark(layer)
+        unfilled.mark(layer)
 
     def process_weights_after_loading(self: Any, layer: Any) -> None:
-        is_first = not hasattr(layer, "oea_experts") and cpu_unfilled.fills_first()
-        if is_first and (problem := cpu_unfilled.problem(layer)):
+        is_first = not hasattr(layer, "oea_experts") and unfilled.fills_first()
+        if is_first and (problem := unfilled.problem(layer)):
             guard.end(problem, verb="refusing to start")
         processes(self, layer)
         after_loading(layer, moves_experts())

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from oea_server.engine.cpu_loop import run_experts
+from oea_server.cpu.loop import run_experts
 from oea_server.routing.host import compiled
 
 INSTRUCTIONS = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16")
@@ -112,7 +112,7 @@ class ZentorchExperts:
             raise RuntimeError(f"zentorch is off by {error:.3f} on this layer")
 
     def __call__(self, x: torch.Tensor, weights: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        """See `oea_server.engine.cpu_loop.run_experts`.
+        """See `oea_server.cpu.loop.run_experts`.
 
         Raises:
             RuntimeError: somebody wrote into the weights.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-PLATFORM = "oea_server.engine.cpu_platform.OeaCpuPlatform"
+PLATFORM = "oea_server.cpu.platform.OeaCpuPlatform"
 
 
 def activate() -> str | None:

@@ -15,7 +15,7 @@ import torch
 from sglang.srt.platforms.cpu import CpuDeviceMixin
 from sglang.srt.platforms.device_mixin import PlatformEnum
 
-from oea_server.engine.cpu_pools_0517 import Base
+from oea_server.cpu.pools_0517 import Base
 from oea_server.engine.ranks import schedulers_here
 
 ENVIRONMENT = {
@@ -62,11 +62,11 @@ class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
         return "eager"
 
     def init_backend(self) -> None:
-        from oea_server.engine import cpu_attention, cpu_experts, cpu_kernels
+        from oea_server.cpu import attention, experts, kernels
 
-        cpu_experts.install(self.get_dispatch_key_name())
-        cpu_attention.install()
-        cpu_kernels.install()
+        experts.install(self.get_dispatch_key_name())
+        attention.install()
+        kernels.install()
         allocate_unpinned()
 
 

@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "command_line": {"settings"},
     "observe": {"access", "routing", "settings"},
     "engine": {"access", "observe", "routing", "settings"},
-    "cpu": {"engine"},
+    "cpu": {"engine", "routing"},
     "patching": set(),
     # the demo model is what they serve and look at where nothing is named
     "serve": {"access", "command_line", "demo", "engine", "observe", "settings"},

@@ -68,7 +68,7 @@ def check(now: Runtime, rows: int) -> None:
     step = now.step
     if step is None or rows == step.batch:
         return
-    if not step.capturing and rows == now.rows_of(step.batch):
+    if not step.capturing and rows == now.graphs.rows_of(step.batch):
         return
     if not step.capturing and now.forward_batch is not None and rows == rows_of(now.forward_batch):
         return

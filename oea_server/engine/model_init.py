@@ -90,7 +90,7 @@ def allowed(now: Runtime, found: list[Router]) -> list[Router]:
     from sglang.srt.runtime_context import get_server_args
 
     server_args = get_server_args()
-    now.pads = not getattr(conflicts.resolved(server_args), "disable_cuda_graph_padding", False)
+    now.graphs.pads = not getattr(conflicts.resolved(server_args), "disable_cuda_graph_padding", False)
     if names := conflicts.unknown(server_args):
         logger.warning("OEA: nobody has looked yet at what %s means for the rows of a step", ", ".join(names))
     clashes = conflicts.find_in_server_args(server_args)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from oea_server.engine import captures, limits
+from oea_server.engine.graphs import Graphs
 from oea_server.engine.placed import Where, nowhere
 from oea_server.engine.routers import Router
 from oea_server.engine.step import Step, StepClock
@@ -19,7 +20,7 @@ from oea_server.routing.fastest import way
 from oea_server.routing.knobs import Knobs
 from oea_server.routing.policy import Policy
 from oea_server.routing.tally import Tally, tally_on
-from oea_server.settings import POLICIES, Settings
+from oea_server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -27,20 +28,9 @@ BYPASSES = ("policy", "schedule", "rows", "router", "prefill", "mixed", "verify"
 """Why a forward pass ran the model's own top k: the policy does so at every batch size; at this one; it ran
 more rows than the fused launch takes on a GPU; no router can be handled; or it was no decode step."""
 
-GRAPHS = {
-    "vanilla": ("SGLang's own kernels, without our routing", ("vanilla",)),
-    "shadow": ("SGLang's own kernels, with our counting beside them", ("vanilla", "shadow")),
-    "ours": ("our routing, without shadow's counting", ("oea", "vanilla", "pruned", "random")),
-}
-"""What CUDA graphs can be captured with, and the policies that can then be switched to: a graph is
-replayed as it was captured, but for the numbers that it reads."""
-
 
 class Runtime:
     """Set up once per scheduler process, when the model's modules exist and its weights don't."""
-
-    bounded = True
-    """Whether steps can be held to a budget of experts: on one rank, graphs that were captured without one cannot."""
 
     def __init__(self, settings: Settings, real_rows: Callable[[torch.device], torch.Tensor] | None = None) -> None:
         self.settings = self.started_with = settings
@@ -74,13 +64,7 @@ class Runtime:
         """Why the settings cannot change, None if they can."""
         self.clash = ""
         """The SGLang options that allow vanilla alone, each with its reason (`engine.conflicts`)."""
-        self.graphs: str | None = None
-        """What the decode graphs were captured with, a key of GRAPHS; None before, or without any. Decided
-        at the first capture: a later one, whatever the policy is by then, must not take ours away."""
-        self.captured: set[int] = set()
-        """The sizes of the decode graphs, in rows."""
-        self.pads = True
-        """Whether a step that no graph fits is padded to the next larger one."""
+        self.graphs = Graphs()
         self.device = torch.device("cpu")
         self.forward_batch: Any = None
         """SGLang's own batch of the step that runs now, for `engine.guard`."""
@@ -178,10 +162,8 @@ class Runtime:
         """Why `settings` cannot be routed by, None if they can."""
         if settings.policy not in self.policies:
             return self.fixed
-        if settings.pool == "budget" and not self.bounded:
-            return (
-                "pool=budget: CUDA graphs were captured without a budget of experts; start anew with --oea-pool budget"
-            )
+        if problem := self.graphs.problem_of(settings):
+            return problem
         try:
             settings.check(k=self.k, num_experts=self.num_experts, renormalize=self.renormalize)
         except ValueError as error:
@@ -204,18 +186,12 @@ class Runtime:
         """The policies that can be switched to now."""
         if self.frozen is not None:
             return ()
-        policies = POLICIES if self.graphs is None else GRAPHS[self.graphs][1]
-        return ("vanilla",) if self.clash else policies
+        return ("vanilla",) if self.clash else self.graphs.policies
 
     @property
     def fixed(self) -> str | None:
         """Why not all of the policies can be switched to, None if all can."""
-        if self.frozen is not None or self.clash:
-            return self.frozen or self.clash
-        if self.graphs is None:
-            return None
-        inside, policies = GRAPHS[self.graphs]
-        return f"CUDA graphs were captured with {inside}: only {' and '.join(policies)} can run in them; start anew"
+        return self.frozen or self.clash or self.graphs.fixed
 
     def start_counting(
         self,
@@ -269,24 +245,15 @@ class Runtime:
             return True
         if self.step.capturing:
             # A graph with our launch in it follows the knobs, a graph without it is SGLang's to the bit.
-            return self.graphs != "ours"
+            return self.graphs.held != "ours"
         return self.policy.is_vanilla(self.step.batch, router.layer, k=router.k, num_experts=self.num_experts)
 
     def beyond(self, batch: int, k: int) -> str:
         """Which bound of the fused launch a step of `batch` tokens is above on a GPU, empty if none."""
-        return limits.beyond(self.device, self.rows_of(batch), self.num_experts, k)
-
-    def rows_of(self, batch: int) -> int:
-        """The rows that a step of `batch` tokens runs: those of the graph that it replays, if there is one."""
-        sizes = (size for size in self.captured if size >= batch)
-        return min(sizes, default=batch) if self.pads else batch
+        return limits.beyond(self.device, self.graphs.rows_of(batch), self.num_experts, k)
 
     def _capture(self, size: int) -> None:
-        if self.graphs is None:
-            self.graphs = self.settings.policy if self.settings.policy in GRAPHS else "ours"
-            self.bounded = self.settings.pool == "budget" or self.where is not nowhere
-        if size not in self.captured:
-            self.captured.add(size)
+        if self.graphs.capture(size, self.settings, ranked=self.where is not nowhere):
             self._bypass = {}
             if why := self.beyond(size, self.k):
                 logger.info("OEA: the CUDA graph of %d rows holds SGLang's own top k: %s", size, why)

@@ -52,13 +52,13 @@ def bypassed(now: runtime.Runtime, batch: int) -> list[str]:
 
 def test_graphs_above_the_launch_hold_sglangs_own_top_k(now: runtime.Runtime) -> None:
     assert capture(now) == {size: size > fused.MAX_BATCH for size in SIZES}
-    assert now.graphs == "ours"
+    assert now.graphs.held == "ours"
 
 
 @pytest.mark.parametrize("now", ["vanilla", "shadow"], indirect=True)
 def test_a_server_started_without_our_routing_has_none_in_any_graph(now: runtime.Runtime) -> None:
     assert all(capture(now).values())
-    assert now.graphs == now.settings.policy
+    assert now.graphs.held == now.settings.policy
 
 
 @pytest.mark.parametrize(("batch", "reason"), [(2, []), (MOST, []), (MOST + 1, ["rows"]), (3 * MOST, ["rows"])])
@@ -72,7 +72,7 @@ def test_a_step_is_as_large_as_the_graph_that_it_replays(now: runtime.Runtime) -
     capture(now, (1, 8, 100, 2 * MOST))
     assert bypassed(now, 100) == []
     assert bypassed(now, 101) == ["rows"]  # padded to the next
-    now.pads = False
+    now.graphs.pads = False
     assert bypassed(now, 102) == []  # no graph of this size: the layers run, on 102 rows
 
 
@@ -92,7 +92,7 @@ def test_what_graphs_hold_outlives_a_recapture_after_a_live_switch(now: runtime.
     first = capture(now)
     assert now.change(Settings(policy="vanilla")) is None
     assert capture(now) == first
-    assert now.graphs == "ours"
+    assert now.graphs.held == "ours"
     assert now.change(Settings(k0="2")) is None  # and back
 
 
@@ -101,7 +101,7 @@ def test_so_do_those_of_a_server_that_only_counts(now: runtime.Runtime) -> None:
     capture(now)
     assert now.change(Settings(policy="vanilla")) is None
     capture(now)
-    assert now.graphs == "shadow"
+    assert now.graphs.held == "shadow"
     assert now.change(Settings(policy="shadow")) is None
 
 

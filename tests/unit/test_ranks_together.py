@@ -100,7 +100,7 @@ def test_what_no_rank_can_take_says_what_one_alone_would_say(together: Together)
 def test_what_one_rank_cannot_take_none_takes(together: Together) -> None:
     """Here, because its CUDA graphs hold something else."""
     runtimes = [loaded(Settings()) for _ in range(2)]
-    runtimes[1].graphs = "vanilla"
+    runtimes[1].graphs.held = "vanilla"
     one, two = together(lambda rank: control.change(runtimes[rank], {"oea_k0": 2}))
     assert one == two
     assert "refusal none on rank 0 (node 0, " in one

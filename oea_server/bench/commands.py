@@ -52,7 +52,7 @@ Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="benchmar
 
 @app.command()
 def router(
-    batch: Batch = "1,8,16,32,64",
+    batch: Batch = "1,8,16,32,64,256,512",
     experts: Annotated[
         str, typer.Option("--experts", metavar="N,…", help=f"experts to choose among, {K}..{options.MAX_EXPERTS} each")
     ] = "64,128,256,512",

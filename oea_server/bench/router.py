@@ -21,8 +21,11 @@ from oea_server.bench.timing import WARM_UP_ROUNDS, Call, Spread, capture, laps,
 from oea_server.routing import Policy
 
 US = 1e6
-CALLS_PER_LAP = {"cuda": 16, "cpu": 1}
+CALLS_PER_LAP = {"cuda": routers.LAYERS, "cpu": 1}
 """On a GPU one graph holds several routings, so that its own launch is not what is measured."""
+BETWEEN_BYTES = 64 << 20
+"""What a GPU reads between two of them, as a layer reads experts: the routing's instructions are not in its caches
+then, and no router overlaps with itself. The time of the same graph without routings is taken off."""
 OURS = "oea-server"
 
 
@@ -62,8 +65,10 @@ def measure(
     for num_experts in experts:
         for batch in batches:
             draws = source.draw(WARM_UP_ROUNDS + repeats, batch, num_experts, generator).bfloat16().to(device)
-            logits = draws[0].clone()
-            mine, kind, missing = _contenders(logits, policies, k, device)
+            logits, fresh = draws[0].clone(), draws[0].clone()
+            between = _between(logits, fresh) if device.type == "cuda" else None
+            mine, kind, missing = _contenders(logits, policies, k, between)
+            rest = [capture(between, device, CALLS_PER_LAP["cuda"])] if between else []
             kinds |= kind
             unavailable |= missing
             rounds = track(
@@ -72,13 +77,15 @@ def measure(
                 description=f"router, {num_experts:4} experts, batch {batch:3}",
             )
             for repetition, order in rounds:
-                logits.copy_(draws[repetition])  # -1 and -2, the warm-up's, are the last two
-                read, *times = laps(device, [reader.read, *(mine[label].call for label in order)])
+                for buffer in (logits, fresh):
+                    buffer.copy_(draws[repetition])  # -1 and -2, the warm-up's, are the last two
+                read, *times = laps(device, [reader.read, *rest, *(mine[label].call for label in order)])
+                without = times.pop(0) if rest else 0.0
                 if repetition < 0:
                     continue
                 reads.append(read)
                 for label, seconds in zip(order, times, strict=True):
-                    mine[label].seconds.append(seconds / CALLS_PER_LAP[device.type])
+                    mine[label].seconds.append((seconds - without) / CALLS_PER_LAP[device.type])
             measured.append((num_experts, batch, mine))
     bandwidth = reader.facts(reads)
     reference = next(name for name in measured[0][2] if all(name in mine for *_, mine in measured))
@@ -89,6 +96,7 @@ def measure(
         "repeats": repeats,
         "seed": seed,
         "calls_per_lap": CALLS_PER_LAP[device.type],
+        "bytes_between": BETWEEN_BYTES if device.type == "cuda" else 0,
         "routing": sorted(kinds),
         "unavailable": unavailable,
         "reference": reference,
@@ -102,9 +110,9 @@ def measure(
 
 
 def _contenders(
-    logits: torch.Tensor, policies: dict[str, Policy], k: int, device: torch.device
+    logits: torch.Tensor, policies: dict[str, Policy], k: int, between: Call | None
 ) -> tuple[dict[str, Contender], set[str], dict[str, str]]:
-    batch, num_experts = logits.shape
+    (batch, num_experts), device = logits.shape, logits.device
     times = CALLS_PER_LAP[device.type]
     ours = partial(routers.ours, k=k, batch=batch, num_experts=num_experts, ranks=1, device=device)
     expected = ours(Policy.vanilla())[1](logits)
@@ -112,7 +120,7 @@ def _contenders(
     kinds: set[str] = set()
 
     def add(label: str, policy: str, route: Callable[[torch.Tensor], Any], experts: int, same: float | None) -> None:
-        call = capture(lambda: route(logits), device, times)
+        call = capture(lambda: (between and between(), route(logits)), device, times)
         found[label] = Contender(label.partition(" ")[0], policy, call, experts, same)
 
     working, missing = routers.others(k, logits)
@@ -124,8 +132,15 @@ def _contenders(
         kinds.add(kind)
         routing = route(logits)
         same = routers.same_choice(routing.ids, expected.ids) if label == "vanilla" else None
-        add(f"{OURS} {label}", label, route, int(routing.pool.sum()), same)
+        timed = routers.by_layer(policy, k, logits) if kind == "fused" and policy.width(k) == k else route
+        add(f"{OURS} {label}", label, timed, int(routing.pool.sum()), same)
     return found, kinds, missing
+
+
+def _between(logits: torch.Tensor, fresh: torch.Tensor) -> Call:
+    """What lies between the routings of two layers: much memory is read, then the gate writes logits."""
+    weights = torch.ones(BETWEEN_BYTES // 4, device=logits.device)
+    return lambda: (weights.sum(), logits.copy_(fresh))
 
 
 def _row(

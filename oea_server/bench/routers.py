@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -10,9 +11,11 @@ import torch
 
 from oea_server.bench import sglang_kernels
 from oea_server.bench.sglang_kernels import Router
-from oea_server.routing import Policy, Routing
+from oea_server.routing import Policy, Routing, fused
 from oea_server.routing import Router as Rule
+from oea_server.routing.device_tally import DeviceTally
 from oea_server.routing.fastest import way
+from oea_server.routing.knobs import Knobs
 from oea_server.routing.tally import tally_on
 
 Route = Callable[[torch.Tensor], Routing]
@@ -27,17 +30,32 @@ ON_CPU: dict[str, Callable[[int], Router]] = {
     "sglang-native": sglang_kernels.native_router,
     "torch": sglang_kernels.torch_router,
 }
+LAYERS = 16
+"""Of a step on a GPU: a launch that counts them all comes after the last."""
 NEEDS_GPU = "a CUDA kernel; there is no GPU here"
 
 
 def ours(
     policy: Policy, *, k: int, batch: int, num_experts: int, ranks: int, device: torch.device
 ) -> tuple[str, Route]:
-    """Our routing with its tally, as a server runs it: (name of the implementation, how to call it)."""
+    """Our routing with its tally: (name of the implementation, how to call it)."""
     tally = tally_on(device, [0], num_experts, ranks, placed=False)
     name, route, _ = way(device, batch, num_experts, policy.width(k))
     rule = Rule(k)
     return name, lambda logits: route(logits, policy, rule, tally=tally)
+
+
+def by_layer(policy: Policy, k: int, logits: torch.Tensor) -> Route:
+    """Our routing on a GPU as a server launches it: one layer after the other, by knobs and a number of tokens that the
+    device reads, counted in one launch after the last. Its `pool` is there only then."""
+    (batch, num_experts), device, layers = logits.shape, logits.device, range(LAYERS)
+    knobs = Knobs(dict.fromkeys(layers, k), num_experts, device)
+    knobs.write(policy)
+    tally = DeviceTally(layers, num_experts, 1, device)
+    tally.by_step = True
+    real = torch.tensor(batch, dtype=torch.int32, device=device)
+    turn, rule = itertools.cycle(layers), Rule(k)
+    return lambda given: fused.route(given, knobs, rule, num_real=real, layer=next(turn), tally=tally)
 
 
 def others(k: int, logits: torch.Tensor) -> tuple[dict[str, Router], dict[str, str]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from oea_server.access import keys
 from oea_server.access.keys import Keys
-from oea_server.engine import locks, runtime
+from oea_server.engine import locks, runtime, warmup
 from oea_server.engine.refuse import refuse
 from oea_server.observe import turns
 from oea_server.settings import LIVE_PREFIX
@@ -27,9 +27,11 @@ def before_setup_and_run_http_server(server_args: Any, *args: Any, **kwargs: Any
     from sglang.srt.entrypoints import http_server
 
     has = Keys(server_args.api_key, server_args.admin_api_key)
+    warmup.choose_word()
     if server_args.tokenizer_worker_num > 1:
         hand_to_workers(http_server, server_args, has)
         return
+    warmup.sign(http_server)
     add_routes(http_server, has)
 
 

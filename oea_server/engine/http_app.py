@@ -14,7 +14,7 @@ from sglang.srt.plugins import load_plugins
 
 from oea_server.access import keys
 from oea_server.access.keys import Keys
-from oea_server.engine import http, locks, plugin
+from oea_server.engine import http, locks, plugin, warmup
 
 plugin.in_http_worker = True
 load_plugins()
@@ -33,5 +33,6 @@ async def init_multi_tokenizer() -> Any:
 
 
 http_server.init_multi_tokenizer = init_multi_tokenizer
+warmup.sign(http_server)
 app = http_server.app
 http.add_routes_and_locks(http_server, has)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 import pytest
 import requests
 
-from oea_server.demo.server import Server
+from loadtest.chaos.orphans import workers
+from oea_server.demo.server import START_TIMEOUT, Server
 from oea_server.demo.shipped import MODEL
 from tests.servers import COMMON, Servers, command_lines
 
@@ -33,6 +35,15 @@ def server(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         environment={"OEA_ADMIN_KEY_FILE": str(file), "OEA_API_KEY": API},
     ) as started:
         yield started
+
+
+def counted(server: Server) -> tuple[float, float]:
+    metrics = server.settled_metrics()
+    return metrics["oea_routed_tokens_total"], metrics["oea_decode_batch_size_count"]
+
+
+def test_its_own_warm_up_is_no_traffic(server: Server) -> None:
+    assert counted(server) == (0, 0)
 
 
 def ask(server: Server, method: str, path: str, key: str | None = None, **more: Any) -> requests.Response:
@@ -84,6 +95,22 @@ def test_the_command_beside_the_server_finds_the_key(server: Server, tmp_path: P
     command = [sys.executable, "-m", "oea_server", "config", "set", "policy=vanilla"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert "policy: oea -> vanilla" in done.stdout, done.stderr
+
+
+def test_the_warm_up_of_a_worker_that_replaces_another_is_no_traffic(server: Server) -> None:
+    """The worker that goes on may get it."""
+    before, ready = counted(server), starts(server)
+    workers(server)[0].kill()
+    deadline = time.monotonic() + START_TIMEOUT
+    while starts(server) == ready and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert starts(server) == ready + 1
+    assert counted(server) == before
+
+
+def starts(server: Server) -> int:
+    """Warm-ups that have ended."""
+    return server.log.read_text(errors="replace").count("The server is fired up")
 
 
 def test_a_closed_terminal_cuts_no_stream(server: Server) -> None:

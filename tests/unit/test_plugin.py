@@ -79,19 +79,6 @@ def test_any_exception_ends_the_process(monkeypatch: pytest.MonkeyPatch, capsys:
     assert capsys.readouterr().err == "oea-server: refusing to start: the plug-in failed: RuntimeError: broken\n"
 
 
-def test_requests_before_the_server_is_up_are_warm_up() -> None:
-    def arrive(status: str, rid: str | None) -> str | None:
-        request = SimpleNamespace(rid=rid)
-        manager = SimpleNamespace(server_status=SimpleNamespace(name=status))
-        warmup.before_generate_request(manager, request)
-        named: str | None = request.rid
-        return named
-
-    assert str(arrive("Starting", None)).startswith(warmup.WARMUP_PREFIX)
-    assert arrive("Starting", "mine") == "mine"
-    assert arrive("Up", None) is None
-
-
 @pytest.mark.parametrize(
     ("ids", "expected"),
     [
@@ -197,20 +184,3 @@ def test_who_serves_http_is_not_told_by_having_a_parent(
     monkeypatch.setattr(multiprocessing, "current_process", lambda: SimpleNamespace(_target=target))
     monkeypatch.setattr(multiprocessing, "parent_process", SimpleNamespace)
     assert plugin.is_launcher() == serves
-
-
-def _asked(path: str, root_path: str = "") -> SimpleNamespace:
-    return SimpleNamespace(scope={"path": root_path + path, "root_path": root_path})
-
-
-@pytest.mark.parametrize("rid", ["OEA_WARMUP", "OEA_WARMUP_1", "HEALTH_CHECK_1", ["mine", "HEALTH_CHECK"]])
-@pytest.mark.parametrize("status", ["Starting", "Up"])
-def test_nobody_names_a_request_as_the_server_names_its_own(rid: Any, status: str) -> None:
-    manager = SimpleNamespace(server_status=SimpleNamespace(name=status))
-    with pytest.raises(ValueError, match=r"^rid: OEA_WARMUP and HEALTH_CHECK begin the ids"):
-        warmup.before_generate_request(manager, SimpleNamespace(rid=rid), _asked("/generate"))
-    for root in ("", "/pre"):
-        warmup.before_generate_request(manager, SimpleNamespace(rid=rid), _asked("/health_generate", root))
-    warmup.before_generate_request(manager, SimpleNamespace(rid=rid))  # SGLang's own, from inside
-    for theirs in ("mine", ["a", "b"], "", 5):
-        warmup.before_generate_request(manager, SimpleNamespace(rid=theirs), _asked("/generate"))

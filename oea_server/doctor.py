@@ -185,12 +185,11 @@ def located(model: str, revision: str | None = None) -> str:
 def engine_facts() -> list[Fact]:
     """The device and the seams; activates the plug-in."""
     from sglang.srt.platforms import current_platform
-    from sglang.srt.plugins import load_plugins
 
     from oea_server.engine import plugin
 
     facts = [("device", f"{current_platform.device_name} ({type(current_platform).__name__})")]
-    load_plugins()
+    serve.load_plug_in()
     within = sum(seam.in_patch for seam in plugin.SEAMS)
     inside = f", {within} inside the patched SGLang" if plugin.patched else ""
     facts.append(("seams", f"{len(plugin.SEAMS)} of {len(plugin.SEAMS)} hold{inside}"))

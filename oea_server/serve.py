@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from importlib.metadata import entry_points
+from collections.abc import Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
 from typing import NamedTuple
 
 from oea_server import folders
 from oea_server.access import keys
 from oea_server.command_line import completed, merged, model_of, override_of, value
 from oea_server.demo.shipped import MODEL
-from oea_server.engine import conflicts, model_card, overrides
+from oea_server.engine import conflicts, model_card, overrides, plugin
+from oea_server.engine.refuse import refuse
 from oea_server.observe import latency
 from oea_server.settings import Settings, SettingsError, read, split_flags
 
@@ -37,7 +38,7 @@ def check(argv: Sequence[str]) -> Launch:
     """
     given, rest = split_flags(argv)
     settings = read(given)
-    problems = plugin_problems(os.environ.get("SGLANG_PLUGINS", ""))
+    problems = plugin_problems(os.environ)
     problems += latency.problems(settings.latency_line) + key_problems(settings) + folders.problems(os.environ)
     whole = merged(rest)
     if settings.policy != "vanilla":
@@ -80,7 +81,20 @@ def run(launch: Launch) -> None:
     sys.argv = ["sglang", "serve", *argv]
     from sglang.cli.main import main
 
+    load_plug_in()
     main()
+
+
+def load_plug_in() -> None:
+    """Have SGLang load its plug-ins, as it does once it has control; end this process if ours is not in force then.
+
+    SGLang only logs why it leaves one out, and serves on.
+    """
+    from sglang.srt.plugins import load_plugins
+
+    load_plugins()
+    if not plugin.active:
+        refuse("SGLang has loaded its plug-ins without oea-server's, so it would serve without us; the log may say why")
 
 
 def command(launch: Launch) -> list[str]:
@@ -100,13 +114,27 @@ def demo_argv(argv: Sequence[str]) -> list[str]:
     return argv
 
 
-def plugin_problems(allowed: str) -> list[str]:
-    """Why SGLang would not load us, if it wouldn't: it says nothing then."""
+def plugin_problems(environ: Mapping[str, str]) -> list[str]:
+    """Why SGLang would not load us, if it wouldn't: it says nothing then, or only in its log."""
+    allowed, selected = environ.get("SGLANG_PLUGINS", ""), environ.get("SGLANG_PLATFORM", "")
     names = [name.strip() for name in allowed.split(",") if name.strip()]
     problems = []
     for group, name in PLUGINS.items():
-        if not entry_points(group=group, name=name):
+        found = entry_points(group=group, name=name)
+        if not found:
             problems.append(f"entry point {group}:{name} is not installed; run: pip install oea-server")
+        problems += [f"entry point {group}:{name}: {why}" for each in found if (why := unloadable(each))]
         if names and name not in names:
             problems.append(f"SGLANG_PLUGINS={allowed}: leaves out {name}, so SGLang would serve without us")
+    if selected and selected not in PLUGINS.values():
+        problems.append(f"SGLANG_PLATFORM={selected}: leaves out oea-server, so SGLang would serve without us")
     return problems
+
+
+def unloadable(entry_point: EntryPoint) -> str | None:
+    """Why an entry point cannot be loaded; None if it can."""
+    try:
+        entry_point.load()
+    except Exception as error:
+        return f"{entry_point.value} cannot be loaded ({type(error).__name__}: {error}), so SGLang would do without it"
+    return None

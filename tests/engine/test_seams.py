@@ -433,6 +433,23 @@ def test_a_plug_in_that_breaks_is_not_swallowed() -> None:
 
 
 @pytest.mark.launch
+@pytest.mark.parametrize("command", ["serve", "doctor"])
+def test_a_launch_into_which_sglang_does_not_load_us_is_refused(command: str, tmp_path: Path) -> None:
+    """Another installation of our name, say, whose entry point leads elsewhere: SGLang would serve, and say nothing."""
+    shadow = tmp_path / "oea_server-0.0.dist-info"
+    shadow.mkdir()
+    (shadow / "METADATA").write_text("Metadata-Version: 2.1\nName: oea-server\nVersion: 0.0\n")
+    platform = "oea_cpu = oea_server.engine.platform_entry:activate"
+    entries = {"sglang.srt.plugins": "oea = builtins:dict", "sglang.srt.platforms": platform}
+    (shadow / "entry_points.txt").write_text("".join(f"[{group}]\n{entry}\n" for group, entry in entries.items()))
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = run(str(BIN / "oea-server"), command, PYTHONPATH=path)
+    assert done.returncode != 0
+    assert "SGLang has loaded its plug-ins without oea-server's" in done.stdout + done.stderr
+    assert "server_args=" not in done.stderr
+
+
+@pytest.mark.launch
 def test_doctor_says_that_serving_would_be_oea() -> None:
     command = (sys.executable, "-m", "oea_server", "doctor")
     good = run(*command, "--model-path", str(MODEL))

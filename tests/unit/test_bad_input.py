@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,22 @@ def test_an_override_of_the_config_counts(tmp_path: Path) -> None:
 def test_being_left_out_of_the_plug_in_list_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SGLANG_PLUGINS", "oea_cpu,other")
     with pytest.raises(SettingsError, match="SGLANG_PLUGINS=oea_cpu,other: leaves out oea"):
+        serve.check([])
+
+
+def test_a_platform_that_leaves_us_out_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SGLANG_PLATFORM", "another")
+    with pytest.raises(SettingsError, match="SGLANG_PLATFORM=another: leaves out oea-server"):
+        serve.check([])
+    monkeypatch.setenv("SGLANG_PLATFORM", "oea_cpu")
+    assert serve.check([])
+
+
+@pytest.mark.parametrize("value", ["oea_server.engine.gone:activate", "oea_server.engine.plugin:gone"])
+def test_an_entry_point_that_cannot_be_loaded_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = EntryPoint("oea", value, "sglang.srt.plugins")
+    monkeypatch.setattr(serve, "entry_points", lambda **of: [broken] if of["name"] == "oea" else entry_points(**of))
+    with pytest.raises(SettingsError, match=rf"^entry point sglang\.srt\.plugins:oea: {value} cannot be loaded"):
         serve.check([])
 
 

@@ -76,10 +76,11 @@ FROM_A_TERMINAL = (SIGINT, SIGHUP, SIGQUIT)
 
 
 async def every_phase() -> Outcome:
-    """Each case on a server of its own, which is let come no further than it has to."""
+    """Each case on a server of its own, which is let come no further than it has to; told as it ends."""
     began, wrong, ends = time.monotonic(), list[str](), list[str]()
     for case in CASES:
         said, problems = await _one(case)
+        print(f"        {case.number.name} while {case.phase}: {'; '.join((said, *problems))}", flush=True)
         ends.append(said)
         wrong += [f"{case.number.name} while {case.phase}: {each}" for each in problems]
     return Outcome(

@@ -6,6 +6,8 @@ quietly: this module imports nothing that can fail, and every failure ends the p
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import importlib.util
 import pkgutil
@@ -140,6 +142,8 @@ def activate() -> None:
     """Called by SGLang in each of its processes, before it applies hooks."""
     from oea_server.engine import hangup, orphans
 
+    # the interpreter's last collections would look through the million objects that SGLang imports, for seconds
+    atexit.register(gc.freeze)
     try:
         if is_launcher() and not in_http_worker:
             hangup.drain()

@@ -415,6 +415,17 @@ def test_the_plug_in_leaves_prometheus_to_sglang() -> None:
 
 
 @pytest.mark.launch
+def test_an_end_is_not_held_up_by_a_last_collection() -> None:
+    script = (
+        "import atexit, gc\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() > 100_000))\n"
+        "from sglang.srt.plugins import load_plugins\n"
+        "load_plugins()\n"
+    )
+    assert run(sys.executable, "-c", script).stdout.strip() == "True"
+
+
+@pytest.mark.launch
 def test_a_plug_in_that_breaks_is_not_swallowed() -> None:
     script = (
         "from oea_server.engine import plugin\n"

@@ -12,7 +12,7 @@ from typing import Any
 
 from oea_server.access import keys
 from oea_server.access.keys import Keys
-from oea_server.engine import locks, runtime, warmup
+from oea_server.engine import locks, runtime, sockets, warmup
 from oea_server.engine.refuse import refuse
 from oea_server.observe import turns
 from oea_server.settings import LIVE_PREFIX
@@ -22,11 +22,14 @@ APP_PATH = "SGLANG_HTTP_SERVER_APP_PATH"
 APP = "oea_server.engine.http_app:app"
 
 
-def before_setup_and_run_http_server(server_args: Any, *args: Any, **kwargs: Any) -> None:
+def before_setup_and_run_http_server(
+    server_args: Any, tokenizer_manager: Any, template_manager: Any, port_args: Any, *args: Any, **kwargs: Any
+) -> None:
     """Add the routes and the door, here or, where workers import the app, to what they import."""
     from sglang.srt.entrypoints import http_server
 
     has = Keys(server_args.api_key, server_args.admin_api_key)
+    sockets.remove_at_end(port_args)
     warmup.choose_word()
     if server_args.tokenizer_worker_num > 1:
         hand_to_workers(http_server, server_args, has)

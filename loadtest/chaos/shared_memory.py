@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from pathlib import Path
 
@@ -59,6 +60,9 @@ async def _judge(name: str, running: Server, place: Path, saw: list[str], began:
     code = running.process.poll() if set(saw) == {"whole"} else await asyncio.to_thread(wait, running, DEADLINE)
     log = running.log.read_text(errors="replace")
     said = next((line for line in log.splitlines() if any(each in line for each in REASONS)), "")
+    if code is None:  # to the first alone, which ends the others: at once killed, nobody clears away what they share
+        running.process.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(wait, running, DEADLINE)
     running.stop()
     group = await asyncio.to_thread(left, running.process.pid)
     files = [f"{SHM}/{each.name}" for each in place.iterdir()]

@@ -12,7 +12,7 @@ from typing import Any
 
 from oea_server.access import keys
 from oea_server.access.keys import Keys
-from oea_server.engine import locks, runtime, sockets, warmup
+from oea_server.engine import leftovers, locks, runtime, warmup
 from oea_server.engine.refuse import refuse
 from oea_server.observe import turns
 from oea_server.settings import LIVE_PREFIX
@@ -29,7 +29,7 @@ def before_setup_and_run_http_server(
     from sglang.srt.entrypoints import http_server
 
     has = Keys(server_args.api_key, server_args.admin_api_key)
-    sockets.remove_at_end(port_args)
+    leftovers.remove_at_end(port_args)
     warmup.choose_word()
     if server_args.tokenizer_worker_num > 1:
         hand_to_workers(http_server, server_args, has)

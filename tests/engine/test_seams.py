@@ -450,7 +450,7 @@ def test_a_launch_into_which_sglang_does_not_load_us_is_refused(command: str, tm
     shadow = tmp_path / "oea_server-0.0.dist-info"
     shadow.mkdir()
     (shadow / "METADATA").write_text("Metadata-Version: 2.1\nName: oea-server\nVersion: 0.0\n")
-    platform = "oea_cpu = oea_server.engine.platform_entry:activate"
+    platform = "oea_cpu = oea_server.cpu.entry:activate"
     entries = {"sglang.srt.plugins": "oea = builtins:dict", "sglang.srt.platforms": platform}
     (shadow / "entry_points.txt").write_text("".join(f"[{group}]\n{entry}\n" for group, entry in entries.items()))
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])

@@ -19,7 +19,7 @@ from oea_server.routing.knobs import Knobs, knobs_of
 from oea_server.routing.launching import KEYS, ROWS_ALONE, find_pool, scratch_of, shape_of
 from oea_server.routing.placement import Placement
 from oea_server.routing.policy import Policy
-from oea_server.routing.records import MAPPED, MAX_ROWS, SLOTS_KEPT, unread
+from oea_server.routing.records import MAPPED, MAX_ROWS, SLOTS_KEPT, WRITTEN, unread
 from oea_server.routing.tally import Tally
 
 MAX_BATCH, MAX_EXPERTS, MAX_WIDTH = MAX_ROWS, 1024, SLOTS_KEPT
@@ -81,7 +81,7 @@ def route(
         batch if num_real is None else num_real,
         *(row_k0, requests, None if requests is None else distinct(requests, real_rows(batch, num_real, device))),
         *(*scratch, *where, book.homes[row], book.rows[row], book.kept[row], book.words[row], book.heads[row]),
-        *(batch | (0 if place is None else MAPPED), batch, shape.parts, layer, router.scale),
+        *(WRITTEN | batch | (0 if place is None else MAPPED), batch, shape.parts, layer, router.scale),
     )
     for stage in ("all",) if shape.parts == 1 else ("floors", "fills"):
         if stage == "fills" and place is not None:

@@ -18,15 +18,16 @@ SLOTS_KEPT = 32
 OWN, GUARANTEED, TAKEN = 1 << 10, 1 << 11, 1 << 12
 """Bits of a record above an expert's id: there is one; the token's floor holds it; the token takes an expert in the
 slot of this number."""
-MAPPED, TOKENS = 1 << 16, 1 << 17
-"""Of a head, above its rows: whether the layer's experts lie as `homes` says; and the tokens among its rows."""
+WRITTEN, MAPPED, TOKENS = 1 << 15, 1 << 16, 1 << 17
+"""Of a head, above its rows: that there is one; whether the layer's experts lie as `homes` says; the tokens among its
+rows."""
 
 
 class Records(NamedTuple):
     """One step of each layer.
 
     Args:
-        heads: [layers] int32, rows, MAPPED and tokens; 0 where there is nothing to count.
+        heads: [layers] int32, rows, WRITTEN, MAPPED and tokens; 0 where there is nothing to count.
         words: [layers, 32] int32, the pool as `kernel_pools.packed` has it.
         pools: [layers, N] bool, the same once the step is counted.
         rows: [layers, MAX_ROWS, SLOTS_KEPT] int32, the experts of each token's own top k, with OWN, GUARANTEED and

@@ -7,12 +7,12 @@ import triton.language as tl
 
 from oea_server.routing.kernel_pools import LANES, unpacked
 from oea_server.routing.kernel_rows import columns_of
-from oea_server.routing.records import GUARANTEED, MAPPED, OWN, SLOTS_KEPT, TAKEN, TOKENS
+from oea_server.routing.records import GUARANTEED, MAPPED, OWN, SLOTS_KEPT, TAKEN, TOKENS, WRITTEN
 from oea_server.routing.tally import HISTOGRAMS
 
 OWN_, GUARANTEED_, TAKEN_ = tl.constexpr(OWN), tl.constexpr(GUARANTEED), tl.constexpr(TAKEN)
 MAPPED_, TOKENS_, SLOTS_KEPT_ = tl.constexpr(MAPPED), tl.constexpr(TOKENS), tl.constexpr(SLOTS_KEPT)
-HISTOGRAMS_ = tl.constexpr(HISTOGRAMS)
+WRITTEN_, HISTOGRAMS_ = tl.constexpr(WRITTEN), tl.constexpr(HISTOGRAMS)
 AT_ONCE = tl.constexpr(16)
 """Rows that are read at once."""
 
@@ -39,7 +39,7 @@ def step_kernel(
     layer = tl.program_id(0)
     head = tl.load(heads_ptr + layer)
     if head != 0:
-        batch, mapped = head & (MAPPED_ - 1), head & MAPPED_
+        batch, mapped = head & (WRITTEN_ - 1), head & MAPPED_
         once = tl.load(counting_ptr)
         slot, place = tl.arange(0, SLOTS_KEPT_)[None, :], tl.arange(0, COLUMNS)
         expert = columns_of(COLUMNS)

@@ -130,8 +130,8 @@ class Case:
         assert int((self.ours.sums[0, 3] - self.theirs.sums[0, 3]).abs()) <= self.mass
 
 
-BATCHES = ((1, 1), (5, 0), (19, 18), (33, 33))
-"""(rows, real ones): one token, none, pads, more rows than the first phase holds at once."""
+BATCHES = ((0, 0), (1, 1), (5, 0), (19, 18), (33, 33))
+"""(rows, real ones): no rows, one token, none, pads, more rows than one program holds."""
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -53,6 +53,7 @@ def choose(record: Record, budget: float, k: int, lines: Sequence[Line] = ()) ->
     least = ""
     for batch in sorted(record["batches"], reverse=True):
         rows = {row["arm"]: row for row in record["rows"] if row["batch"] == batch}
+        vanilla = rows["vanilla"]["unique"][0]
         tried = {arm: rule for arm in rows if (rule := _rule(arm, k)) is not None}
         if not tried:
             raise ValueError(f"the evaluation has no arms oea:K0 at B={batch}")
@@ -63,9 +64,9 @@ def choose(record: Record, budget: float, k: int, lines: Sequence[Line] = ()) ->
         # a lone token's floor is all that it gets
         arm = least = "vanilla" if batch == 1 else min(fit, key=lambda each: reads[each])
         line = nearest(list(lines), batch) if lines else None
-        latency = None if line is None else line.at(reads[arm]) / line.at(reads["vanilla"])
+        latency = None if line is None else line.at(reads[arm]) / line.at(vanilla)
         increase, _, high = rows[arm]["increase"]
-        found.append(Choice(batch, *tried[arm], increase, high, reads[arm], reads["vanilla"], latency))
+        found.append(Choice(batch, *tried[arm], increase, high, reads[arm], vanilla, latency))
     return found[::-1]
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from oea_server.routing import Routing, eager, fused, host, kernel
+from oea_server.routing.knobs import FIELDS
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 IMPLEMENTATIONS: Mapping[str, Callable[..., Routing]] = {
@@ -47,7 +48,7 @@ def loop(change: Callable[[dict[str, Any]], None], after: Callable[..., Any] | N
 
 
 def helper(module: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Plant:
-    """A function of the kernel (interpreted, so Python) or of eager, wrapped."""
+    """A function of a module, wrapped."""
     return lambda monkeypatch: monkeypatch.setattr(module, name, wrap(getattr(module, name)))
 
 
@@ -84,8 +85,10 @@ def more(off: int) -> Fault:
         numbers = arguments["numbers"]
         arguments["numbers"] = numbers._replace(floor=min(numbers.floor + off, arguments["model"].k))
 
-    def in_kernel(real: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda keys, scores, floor, *rest, **named: real(keys, scores, floor + off, *rest, **named)
+    def in_launch(arguments: dict[str, Any]) -> None:
+        numbers = arguments["numbers_ptr"].clone()
+        numbers[:, FIELDS.index("floor")] = (numbers[:, FIELDS.index("floor")] + off).clamp(max=arguments["K"])
+        arguments["numbers_ptr"] = numbers
 
     def in_eager(real: Callable[..., Any]) -> Callable[..., Any]:
         return lambda best, scores, mass, numbers, *rest: real(
@@ -94,7 +97,7 @@ def more(off: int) -> Fault:
 
     plants = {
         "host": loop(argument),
-        "fused": helper(kernel, "_floor", in_kernel),
+        "fused": launch(in_launch),
         "eager": helper(eager, "floor", in_eager),
     }
     return Fault(f"floor{off:+d}", plants)
@@ -107,7 +110,7 @@ def pads() -> Fault:
         arguments["rows"] = arguments["rows"]._replace(real=np.ones_like(arguments["rows"].real))
 
     def real_in_launch(arguments: dict[str, Any]) -> None:
-        arguments["num_real"] = arguments["batch"]
+        arguments["num_real"], arguments["REAL"] = arguments["batch"], "host"
 
     def in_eager(real: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *given: real(*given[:-1], given[-1]._replace(real=torch.ones_like(given[-1].real)))

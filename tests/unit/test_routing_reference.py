@@ -155,7 +155,7 @@ def test_knobs_that_do_not_fit_change_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("batch", "num_experts", "k", "problem"),
-    [(129, 16, 4, "129 rows"), (4, 513, 4, "513 experts"), (4, 64, 17, "17 experts per token")],
+    [(2049, 16, 4, "2049 rows"), (4, 1025, 4, "1025 experts"), (4, 64, 33, "33 experts per token")],
 )
 def test_what_the_fused_launch_does_not_take(batch: int, num_experts: int, k: int, problem: str) -> None:
     assert problem in str(fused.problem_of(batch, num_experts, k))

@@ -15,7 +15,7 @@ mkdir -p "$OUT"
 "$PYTHON" -m oea_server bench moe --preset qwen3-30b,qwen3-235b-tp8,qwen3-235b-ep8 --out "$OUT" 2>&1 | tee "$OUT/moe.txt"
 "$PYTHON" -m oea_server bench moe --preset qwen3-30b --logits uniform --out "$OUT" 2>&1 | tee "$OUT/moe-uniform.txt"
 
-MODEL=$("$PYTHON" -c "from oea_server.demo.build import *; print(build(default_directory('qwen3-30b-$LAYERS-layers'), qwen3_30b($LAYERS)))")
+MODEL=$("$PYTHON" -c "from oea_server.lab.demo.build import *; print(build(default_directory('qwen3-30b-$LAYERS-layers'), qwen3_30b($LAYERS)))")
 # shellcheck disable=SC2086
 "$PYTHON" -m oea_server serve --model-path "$MODEL" --port "$PORT" --max-running-requests 64 ${SGLANG_FLAGS:-} > "$OUT/server.log" 2>&1 &
 SERVER=$!

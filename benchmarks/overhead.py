@@ -25,10 +25,10 @@ from pathlib import Path
 import torch
 from rich.progress import track
 
-from oea_server.demo.build import CONFIG
-from oea_server.demo.compare import play, tokens_per_second
-from oea_server.demo.server import Server, without_us
-from oea_server.demo.shipped import MODEL
+from oea_server.lab.demo.build import CONFIG
+from oea_server.lab.demo.compare import play, tokens_per_second
+from oea_server.lab.demo.server import Server, without_us
+from oea_server.lab.demo.shipped import MODEL
 from oea_server.routing import Policy, Router, default_schedule
 from oea_server.routing.host import route
 from oea_server.routing.tally import HostTally

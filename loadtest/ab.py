@@ -14,7 +14,7 @@ from loadtest import paired, workload
 from loadtest.client import Block, play
 from loadtest.workload import Tenant
 from oea_server.config import parsed
-from oea_server.demo.remote import Remote
+from oea_server.lab.demo.remote import Remote
 
 Knobs = dict[str, Any]
 

@@ -47,9 +47,9 @@ def ab(
     """Two configurations of one server by turns: paired differences with intervals; HTML, JSON, CSV, Markdown."""
     from loadtest import ab as measurement
     from loadtest import report, workload
-    from oea_server.bench.served import own_server
     from oea_server.client import key as keys
-    from oea_server.demo.remote import Remote
+    from oea_server.lab.bench.served import own_server
+    from oea_server.lab.demo.remote import Remote
 
     with refusing():
         asker = workload.parse(tenant)
@@ -86,8 +86,8 @@ def soak(
     """Thousands of good and bad requests on a CPU demo server; fails if anything leaked or was not answered."""
     from loadtest import sides as measurement
     from loadtest import soaked
-    from oea_server.demo.server import Server, without_us
-    from oea_server.demo.shipped import MODEL
+    from oea_server.lab.demo.server import Server, without_us
+    from oea_server.lab.demo.shipped import MODEL
 
     # else SGLang fills most of the machine's memory with slots, and the demo needs few
     flags = ("--model-path", str(MODEL), "--max-total-tokens", "65536")
@@ -146,7 +146,7 @@ def compare(
 ) -> None:
     """The same load by Locust and by SGLang's own client; fails if their figures are more than 5 % apart."""
     from loadtest import compare as measurement
-    from oea_server.bench.served import own_server
+    from oea_server.lab.bench.served import own_server
 
     plan = measurement.Plan(rounds, chats, requests, prompt, output, seed)
     given = {"rounds": rounds, "chats": chats, "requests": requests, "prompt": prompt, "output": output, "seed": seed}
@@ -190,7 +190,7 @@ def _command(name: str, *words: str, **given: object) -> str:
 def _provenance(command: str) -> dict[str, Any]:
     import torch
 
-    from oea_server.bench import record
+    from oea_server.lab.bench import record
 
     return {"command": command, "machine": record.machine(torch.device("cpu")), "versions": record.versions()}
 
@@ -198,7 +198,7 @@ def _provenance(command: str) -> dict[str, Any]:
 def _folder(out: Path | None) -> Path:
     import torch
 
-    from oea_server.bench import record
+    from oea_server.lab.bench import record
 
     return out or record.default_folder(torch.device("cpu"))
 

@@ -7,11 +7,11 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from oea_server.bench.commands import app as bench
 from oea_server.config import app as config
+from oea_server.lab.bench.commands import app as bench
+from oea_server.lab.quality.commands import calibrate, evaluate
 from oea_server.patching.commands import app as patch
 from oea_server.provenance import commit, version
-from oea_server.quality.commands import calibrate, evaluate
 from oea_server.terminal import forgiving
 
 app = typer.Typer(
@@ -60,7 +60,7 @@ def demo(
     rounds: Annotated[int, typer.Option(min=1, max=100, help="measured rounds per policy")] = 3,
 ) -> None:
     """Serve the demo model, switching between vanilla and OEA, and print both side by side."""
-    from oea_server.demo.compare import compare
+    from oea_server.lab.demo.compare import compare
 
     compare(chats, tokens, rounds)
 

@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from oea_server import serve
-from oea_server.demo.shipped import MODEL
 from oea_server.engine import conflicts, launch, model_init, options, runtime
 from oea_server.engine.options_apart import APART
 from oea_server.engine.routers import Router
+from oea_server.lab.demo.shipped import MODEL
 from oea_server.settings import Settings, SettingsError
 
 CPU = torch.device("cpu")

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import torch
 
-from oea_server.demo.shipped import MODEL
 from oea_server.engine import control, plugin, runtime
 from oea_server.engine.routers import Router
 from oea_server.engine.step import Step
+from oea_server.lab.demo.shipped import MODEL
 from oea_server.routing import Policy, host
 from oea_server.routing import Router as Rule
 from oea_server.routing.eager import route as route_eagerly

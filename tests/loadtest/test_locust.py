@@ -223,7 +223,7 @@ def test_the_web_page_starts_a_run(stub: Stub) -> None:
 
 def test_oea_server_does_not_import_locust() -> None:
     check = (
-        "import sys, oea_server.cli, oea_server.bench.commands, oea_server.demo.compare; "
+        "import sys, oea_server.cli, oea_server.lab.bench.commands, oea_server.lab.demo.compare; "
         "sys.exit('gevent' in sys.modules or 'locust' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=False).returncode == 0

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from oea_server.bench import options, trace
-from oea_server.bench.commands import app
-from oea_server.bench.options import OptionError
+from oea_server.lab.bench import options, trace
+from oea_server.lab.bench.commands import app
+from oea_server.lab.bench.options import OptionError
 from oea_server.routing import Policy
 
 
@@ -100,7 +100,7 @@ def test_refused_with_one_clear_line(words: list[str], message: str) -> None:
 def test_refused_before_anything_heavy_is_imported() -> None:
     script = (
         "import sys\n"
-        "from oea_server.bench.commands import app\n"
+        "from oea_server.lab.bench.commands import app\n"
         "try: app(['moe', '--batch', '0'])\n"
         "except SystemExit as end: code = end.code\n"
         "print(code, sorted({'torch', 'sglang', 'numpy', 'matplotlib'} & set(sys.modules)))\n"

@@ -12,14 +12,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from oea_server.bench import bandwidth, moe, options, record, report, routers, timing
-from oea_server.bench.commands import app
-from oea_server.bench.experts import Layer, make_weights
-from oea_server.bench.fit import fit
-from oea_server.bench.logits import Uniform
-from oea_server.bench.paper import QWEN3_30B
-from oea_server.bench.presets import PRESETS, Preset
-from oea_server.bench.sglang_kernels import torch_router
+from oea_server.lab.bench import bandwidth, moe, options, record, report, routers, timing
+from oea_server.lab.bench.commands import app
+from oea_server.lab.bench.experts import Layer, make_weights
+from oea_server.lab.bench.fit import fit
+from oea_server.lab.bench.logits import Uniform
+from oea_server.lab.bench.paper import QWEN3_30B
+from oea_server.lab.bench.presets import PRESETS, Preset
+from oea_server.lab.bench.sglang_kernels import torch_router
 
 CPU = torch.device("cpu")
 ROW = {"policy", "batch", "unique_experts", "latency_us", "latency_us_quartiles", "floor_us"}

@@ -9,7 +9,7 @@ import pytest
 
 from oea_server import serve
 from oea_server.command_line import completed, merged, model_of
-from oea_server.demo.shipped import MODEL
+from oea_server.lab.demo.shipped import MODEL
 from oea_server.settings import SettingsError
 
 

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from oea_server.demo import build
+from oea_server.lab.demo import build
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ def test_a_hub_name_is_left_to_later(tmp_path: Path) -> None:
 
 
 def test_the_demo_is_readable(tmp_path: Path) -> None:
-    from oea_server.demo.build import CONFIG
+    from oea_server.lab.demo.build import CONFIG
 
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     assert model_card.read_local(str(tmp_path)) == model_card.ModelCard(128, 8, None)

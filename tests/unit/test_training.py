@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from oea_server.demo.build import CONFIG
-from oea_server.demo.training import corpus, export, loop, tokens
-from oea_server.demo.training.experts import Experts
-from oea_server.demo.training.network import Network
+from oea_server.lab.demo.build import CONFIG
+from oea_server.lab.demo.training import corpus, export, loop, tokens
+from oea_server.lab.demo.training.experts import Experts
+from oea_server.lab.demo.training.network import Network
 
 TINY: dict[str, Any] = {
     **CONFIG,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from oea_server.quality.text import Sequences
+from oea_server.lab.quality.text import Sequences
 from tests.unit.test_training import TINY
 
 BATCH, SEQUENCES, LENGTH = 4, 8, 12

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from oea_server.quality import gate
+from oea_server.lab.quality import gate
 
 ROOT = Path(__file__).parents[3]
 RECORD = ROOT / "benchmarks/results/2-core-x86_64/eval-share.json"

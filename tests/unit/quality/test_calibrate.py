@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from oea_server.lab.quality import calibrate
 from oea_server.observe.latency import Line
-from oea_server.quality import calibrate
 from oea_server.routing.schedule import default_schedule
 from oea_server.settings import Settings
 

@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from oea_server.cli import app
-from oea_server.quality import text
-from oea_server.quality.documents import documents
+from oea_server.lab.quality import text
+from oea_server.lab.quality.documents import documents
 from tests.unit.quality.test_text import Words
 
 
@@ -148,7 +148,7 @@ def test_calibrate_names_a_file_that_it_cannot_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("first", ["", "no JSON", "[]", '{"model": 1}', '{"model"', "\udcff"])
 def test_a_file_of_another_run_is_not_gone_on_from(tmp_path: Path, first: str) -> None:
-    from oea_server.quality import grid
+    from oea_server.lab.quality import grid
 
     kept = tmp_path / "eval.jsonl"
     kept.write_bytes(first.encode(errors="surrogateescape") + b"\n")

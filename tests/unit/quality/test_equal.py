@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from oea_server.quality.equal import Point, over
+from oea_server.lab.quality.equal import Point, over
 
 FINE = Point(40, np.full(8, 0.02))
 COARSE = Point(20, np.full(8, 0.08))

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from oea_server.quality import findings
-from oea_server.quality.findings import NO, OPEN, YES
+from oea_server.lab.quality import findings
+from oea_server.lab.quality.findings import NO, OPEN, YES
 
 ROOT = Path(__file__).parents[3]
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from oea_server.demo import shipped
-from oea_server.quality import gate
-from oea_server.quality.measure import Judge
+from oea_server.lab.demo import shipped
+from oea_server.lab.quality import gate
+from oea_server.lab.quality.measure import Judge
 from oea_server.routing import Routing, fastest
 from tests.unit.quality.faults import FAULTS, IMPLEMENTATIONS, Fault
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from oea_server.quality.arms import ArmError, check, parse
-from oea_server.quality.grammar import KINDS, read_all
-from oea_server.quality.routed import Routers
+from oea_server.lab.quality.arms import ArmError, check, parse
+from oea_server.lab.quality.grammar import KINDS, read_all
+from oea_server.lab.quality.routed import Routers
 
 WRONG = [
     ("oea:3/weights=nonsense", "weights=nonsense is none of scored"),

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from oea_server.quality import grid
-from oea_server.quality.arms import Arm, parse
-from oea_server.quality.measure import Judge, Measured
-from oea_server.quality.routed import UnsupportedModelError, routed, routers
-from oea_server.quality.steps import to_sequences, to_steps
-from oea_server.quality.text import Sequences
+from oea_server.lab.quality import grid
+from oea_server.lab.quality.arms import Arm, parse
+from oea_server.lab.quality.measure import Judge, Measured
+from oea_server.lab.quality.routed import UnsupportedModelError, routed, routers
+from oea_server.lab.quality.steps import to_sequences, to_steps
+from oea_server.lab.quality.text import Sequences
 from oea_server.routing import Policy, Router
 from oea_server.routing.host import reference
 from tests.unit.quality.conftest import BATCH, LENGTH, SEQUENCES

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from oea_server.quality import picture, report
+from oea_server.lab.quality import picture, report
 
 
 def row(arm: str, unique: float, increase: float, over: float | None = None) -> dict[str, Any]:

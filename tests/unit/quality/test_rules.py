@@ -7,9 +7,9 @@ from itertools import pairwise
 import pytest
 import torch
 
-from oea_server.quality import rules
-from oea_server.quality.arms import ArmError, parse
-from oea_server.quality.routed import Routers
+from oea_server.lab.quality import rules
+from oea_server.lab.quality.arms import ArmError, parse
+from oea_server.lab.quality.routed import Routers
 from oea_server.routing import Policy, Router
 from oea_server.routing.eager import pool_of, route
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from oea_server.quality import stats, text
+from oea_server.lab.quality import stats, text
 
 
 class Words:

@@ -1,0 +1,156 @@
+"""Train, resumably: step i of a seed is the same step whenever and however often the run was stopped before it."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from oea_server.lab.demo.training.network import Network, Routed
+from oea_server.lab.demo.training.tokens import Data
+
+NOTE_EVERY, SAVE_EVERY, LOOK_EVERY = 20, 200, 500
+"""Steps between two points of the curve, two checkpoints, two looks at held-out text."""
+LOOK = 128
+"""Windows of held-out text per look, spread over it: always the same ones."""
+
+
+class Recipe(NamedTuple):
+    """How a model is trained.
+
+    Args:
+        rate: of learning: reached within `warm_up` steps, then level, then a line down to a tenth over the last `fall`
+            of the steps, so that a run can be made longer until then.
+    """
+
+    steps: int
+    batch: int = 16
+    length: int = 256
+    rate: float = 3e-3
+    warm_up: int = 100
+    fall: float = 0.35
+    decay: float = 0.05
+    balance: float = 0.001
+    clip: float = 1.0
+    seed: int = 20251102
+    dense: bool = False
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of a step."""
+        if step < self.warm_up:
+            return self.rate * (step + 1) / self.warm_up
+        left = (self.steps - step) / max(self.fall * self.steps, 1)
+        return self.rate * max(min(left, 1.0), 0.1)
+
+
+def train(config: Mapping[str, Any], data: Data, recipe: Recipe, work: Path) -> Network:
+    """Train to the recipe's last step, from the checkpoint in `work` if there is one."""
+    torch.manual_seed(recipe.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = Network(config, recipe.dense).to(device)
+    optimizer = torch.optim.AdamW(groups(network, recipe.decay), lr=recipe.rate, betas=(0.9, 0.95), fused=True)
+    name = "dense" if recipe.dense else "moe"
+    checkpoint, curve = work / f"{name}.pt", work / f"{name}-curve.jsonl"
+    first = _resume(checkpoint, curve, network, optimizer, device)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress, curve.open("a") as kept:
+        task = progress.add_task("steps", total=recipe.steps, completed=first)
+        start = time.perf_counter()
+        for step in range(first, recipe.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.rate_at(step)
+            ids = batch(data.training, recipe, step).to(device)
+            loss, routed = losses(network, ids)
+            (loss + recipe.balance * routed.balance).backward()
+            norm = torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            done = step + 1
+            if done % NOTE_EVERY == 0 or done == recipe.steps:
+                point = {"step": done, "loss": loss.item(), "balance": routed.balance.item(), "norm": norm.item()}
+                point["seconds"] = (time.perf_counter() - start) / NOTE_EVERY
+                start = time.perf_counter()
+                if done % LOOK_EVERY == 0 or done == recipe.steps:
+                    point |= look(network, data.held_out, recipe.length)
+                    start = time.perf_counter()
+                kept.write(json.dumps(point) + "\n")
+                kept.flush()
+                progress.update(task, completed=done, description=f"loss {point['loss']:.3f}")
+            if done % SAVE_EVERY == 0 or done == recipe.steps:
+                _save(checkpoint, network, optimizer, done)
+    return network
+
+
+def losses(network: Network, ids: torch.Tensor) -> tuple[torch.Tensor, Routed]:
+    """Cross-entropy, nats per token, of windows [B, L + 1], and what the routers did."""
+    logits, routed = network(ids[:, :-1])
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()), routed
+
+
+def batch(tokens: NDArray[np.uint16], recipe: Recipe, step: int) -> torch.Tensor:
+    """The windows of one step, [B, L + 1] int64: each epoch goes through all of them in an order of its own."""
+    windows = (len(tokens) - 1) // recipe.length
+    epoch, place = divmod(step * recipe.batch, windows - windows % recipe.batch)
+    order = np.random.default_rng((recipe.seed, epoch)).permutation(windows)[place : place + recipe.batch]
+    offset = epoch * recipe.length // 3  # so that windows do not begin where they did before
+    starts = np.minimum(order * recipe.length + offset % recipe.length, len(tokens) - recipe.length - 1)
+    return torch.from_numpy(np.stack([tokens[at : at + recipe.length + 1] for at in starts]).astype(np.int64))
+
+
+@torch.no_grad()
+def look(network: Network, tokens: NDArray[np.uint16], length: int) -> dict[str, float]:
+    """Held-out cross-entropy, and how evenly experts are used there, of the least even layer: entropy over that of even
+    use, and the least used expert's share over an even one."""
+    device = next(network.parameters()).device
+    looked = [losses(network, ids.to(device)) for ids in windows(tokens, length)]
+    used = torch.stack([routed.share for _, routed in looked]).mean(dim=0)
+    found = {"held_out": sum(loss.item() for loss, _ in looked) / len(looked)}
+    if used.shape[1] > 1:
+        part = used / used.sum(dim=1, keepdim=True)
+        entropy = -(part * part.clamp_min(1e-12).log()).sum(dim=1) / math.log(part.shape[1])
+        found |= {"evenness": entropy.min().item(), "least_used": (part.min() * part.shape[1]).item()}
+    return found
+
+
+def windows(tokens: NDArray[np.uint16], length: int) -> Iterator[torch.Tensor]:
+    """The `LOOK` windows of held-out text, [16, L + 1] int64 at a time."""
+    every = max((len(tokens) - 1) // length // LOOK, 1) * length
+    first = list(range(0, len(tokens) - length, every))[:LOOK]
+    for at in range(0, len(first), 16):
+        starts = first[at : at + 16]
+        yield torch.from_numpy(np.stack([tokens[s : s + length + 1] for s in starts]).astype(np.int64))
+
+
+def groups(network: Network, decay: float) -> list[dict[str, Any]]:
+    """Matrices decay, norms do not."""
+    matrices = [each for each in network.parameters() if each.dim() > 1]
+    return [
+        {"params": matrices, "weight_decay": decay},
+        {"params": [each for each in network.parameters() if each.dim() < 2], "weight_decay": 0.0},
+    ]
+
+
+def _save(path: Path, network: Network, optimizer: torch.optim.Optimizer, step: int) -> None:
+    scratch = path.with_suffix(".part")
+    torch.save({"step": step, "network": network.state_dict(), "optimizer": optimizer.state_dict()}, scratch)
+    scratch.rename(path)
+
+
+def _resume(path: Path, curve: Path, network: Network, optimizer: torch.optim.Optimizer, device: torch.device) -> int:
+    if not path.exists():
+        curve.unlink(missing_ok=True)
+        return 0
+    kept = torch.load(path, map_location=device)
+    network.load_state_dict(kept["network"])
+    optimizer.load_state_dict(kept["optimizer"])
+    points = [line for line in curve.read_text().splitlines() if json.loads(line)["step"] <= kept["step"]]
+    curve.write_text("".join(line + "\n" for line in points))
+    return int(kept["step"])

@@ -25,14 +25,14 @@ from pathlib import Path
 import torch
 from rich.progress import track
 
+from oea_server.client.server import Server, without_us
 from oea_server.lab.demo.build import CONFIG
 from oea_server.lab.demo.compare import play, tokens_per_second
-from oea_server.lab.demo.server import Server, without_us
-from oea_server.lab.demo.shipped import MODEL
 from oea_server.routing import Policy, Router, default_schedule
 from oea_server.routing.host import route
 from oea_server.routing.tally import HostTally
 from oea_server.settings import Settings
+from oea_server.shipped import MODEL
 
 ROUNDS, CHATS, TOKENS = 60, 16, 32
 

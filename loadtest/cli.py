@@ -48,8 +48,8 @@ def ab(
     from loadtest import ab as measurement
     from loadtest import report, workload
     from oea_server.client import key as keys
+    from oea_server.client.remote import Remote
     from oea_server.lab.bench.served import own_server
-    from oea_server.lab.demo.remote import Remote
 
     with refusing():
         asker = workload.parse(tenant)
@@ -86,8 +86,8 @@ def soak(
     """Thousands of good and bad requests on a CPU demo server; fails if anything leaked or was not answered."""
     from loadtest import sides as measurement
     from loadtest import soaked
-    from oea_server.lab.demo.server import Server, without_us
-    from oea_server.lab.demo.shipped import MODEL
+    from oea_server.client.server import Server, without_us
+    from oea_server.shipped import MODEL
 
     # else SGLang fills most of the machine's memory with slots, and the demo needs few
     flags = ("--model-path", str(MODEL), "--max-total-tokens", "65536")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from loadtest import watch
 from loadtest.soak import CONCURRENCY, Soak, shares
-from oea_server.lab.demo.server import Server
+from oea_server.client.server import Server
 
 GREEDY = ("The import statement", "An expert is awake if", "1 2 3 4 5 6 7 8")
 GREEDY_TOKENS = 64

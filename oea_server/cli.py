@@ -1,15 +1,17 @@
-"""The command line. Thin: parse, call, print."""
+"""The command line. Thin: parse, call, print.
+
+The laboratory's commands are entry points of the group `oea_server.commands`: functions, or Typer applications.
+"""
 
 from __future__ import annotations
 
 import sys
+from importlib.metadata import entry_points
 from typing import Annotated, NoReturn
 
 import typer
 
 from oea_server.config import app as config
-from oea_server.lab.bench.commands import app as bench
-from oea_server.lab.quality.commands import calibrate, evaluate
 from oea_server.patching.commands import app as patch
 from oea_server.provenance import commit, version
 from oea_server.terminal import forgiving
@@ -17,7 +19,6 @@ from oea_server.terminal import forgiving
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Serve Mixture-of-Experts models faster: SGLang with OEA routing."
 )
-app.add_typer(bench, name="bench")
 app.add_typer(config, name="config")
 app.add_typer(patch, name="patch")
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
@@ -53,20 +54,12 @@ def doctor(context: typer.Context) -> None:
     raise typer.Exit(0 if examine(context.args) else 1)
 
 
-@app.command()
-def demo(
-    chats: Annotated[int, typer.Option(min=1, max=64, help="concurrent chats")] = 16,
-    tokens: Annotated[int, typer.Option(min=8, max=1024, help="tokens per answer")] = 128,
-    rounds: Annotated[int, typer.Option(min=1, max=100, help="measured rounds per policy")] = 3,
-) -> None:
-    """Serve the demo model, switching between vanilla and OEA, and print both side by side."""
-    from oea_server.lab.demo.compare import compare
-
-    compare(chats, tokens, rounds)
-
-
-app.command("eval")(evaluate)
-app.command()(calibrate)
+for entry in entry_points(group="oea_server.commands"):
+    command = entry.load()
+    if isinstance(command, typer.Typer):
+        app.add_typer(command, name=entry.name)
+    else:
+        app.command(entry.name)(command)
 
 
 @app.callback(invoke_without_command=True)

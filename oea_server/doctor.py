@@ -21,9 +21,9 @@ from oea_server import folders, serve
 from oea_server.command_line import model_of
 from oea_server.engine.model_card import ModelCard
 from oea_server.engine.refuse import PREFIX
-from oea_server.lab.demo.shipped import MODEL
 from oea_server.provenance import commit, version
 from oea_server.settings import Settings, SettingsError
+from oea_server.shipped import MODEL
 
 PACKAGES = ("oea-server", "sglang", "torch", "transformers", "triton")
 Fact = tuple[str, str]

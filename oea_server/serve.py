@@ -13,9 +13,9 @@ from oea_server.access import keys
 from oea_server.command_line import completed, merged, model_of, override_of, value
 from oea_server.engine import conflicts, model_card, overrides, plugin
 from oea_server.engine.refuse import refuse
-from oea_server.lab.demo.shipped import MODEL
 from oea_server.observe import latency
 from oea_server.settings import Settings, SettingsError, read, split_flags
+from oea_server.shipped import MODEL
 
 PLUGINS = {"sglang.srt.plugins": "oea", "sglang.srt.platforms": "oea_cpu"}
 DEMO_FLAGS = {"--served-model-name": "demo", "--max-total-tokens": "65536"}

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import requests
 
+from oea_server.client.server import Server
 from oea_server.lab.demo.build import CONFIG
-from oea_server.lab.demo.server import Server
 from tests.engine.recount import replay_of
 
 NEW_TOKENS = 24

@@ -13,9 +13,9 @@ import aiohttp
 from loadtest import watch
 from loadtest.chaos.outcome import BROKE, HELD, Outcome, Seen, said_of
 from loadtest.client import BROKEN, chat, session
-from oea_server.lab.demo.remote import Remote
-from oea_server.lab.demo.server import Server
-from oea_server.lab.demo.shipped import MODEL
+from oea_server.client.remote import Remote
+from oea_server.client.server import Server
+from oea_server.shipped import MODEL
 
 KEY, ADMIN_KEY = "key", "admin-key"
 DEADLINE = 30.0

@@ -15,7 +15,7 @@ from loadtest.chaos.arena import BYSTANDERS, DEADLINE, PROMPTS, Arena, body, ser
 from loadtest.chaos.outcome import BROKE, HELD, Outcome
 from loadtest.client import BROKEN, RefusedError, chat, session
 from loadtest.stream import Stream
-from oea_server.lab.demo.server import Server
+from oea_server.client.server import Server
 
 LINGER = 5.0
 """Seconds that the kernel may take to be rid of a process that was killed: it has gigabytes to give back."""

@@ -14,7 +14,7 @@ from loadtest.chaos import mounts
 from loadtest.chaos.arena import DEADLINE, PROMPTS, TOKENS, Arena, body, server
 from loadtest.chaos.outcome import Outcome, Seen, skipped
 from loadtest.client import chat, session
-from oea_server.lab.demo.server import Server
+from oea_server.client.server import Server
 
 ROOM = 64 * 1024
 """KiB of the file system that a folder lies on."""

@@ -16,7 +16,7 @@ from loadtest.chaos.arena import DEADLINE, PROMPTS, TOKENS, Arena, body, server
 from loadtest.chaos.outcome import BROKE, HELD, Outcome, Seen, skipped
 from loadtest.chaos.starting import not_started, start
 from loadtest.client import BROKEN, chat, session
-from oea_server.lab.demo.server import SERVE
+from oea_server.client.server import SERVE
 
 FILES = 256
 """SGLang raises the soft limit, so that both are set."""

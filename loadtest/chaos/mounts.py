@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from oea_server.lab.demo.server import SERVE
+from oea_server.client.server import SERVE
 
 NEEDED = ("mount", "umount", "unshare", "nsenter")
 FILLER = "filler"

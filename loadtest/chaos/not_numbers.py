@@ -20,7 +20,7 @@ from loadtest.chaos.outcome import BROKE, HELD, Outcome
 from loadtest.chaos.starting import left, not_started, start
 from loadtest.chaos.weights import WEIGHTS, copied
 from loadtest.client import BROKEN, PATH, session
-from oea_server.lab.demo.server import Server
+from oea_server.client.server import Server
 
 ROUTER, HEAD = "model.layers.1.mlp.gate.weight", "lm_head.weight"
 POLICIES = ("vanilla", "oea", "shadow", "pruned")

@@ -14,7 +14,7 @@ from loadtest.chaos.arena import BYSTANDERS, DEADLINE, PROMPTS, TOKENS, Arena, b
 from loadtest.chaos.fatal import LONG, wait
 from loadtest.chaos.outcome import BROKE, HELD, Outcome, Seen, left_of, said_of
 from loadtest.client import BROKEN, chat, session
-from oea_server.lab.demo.server import Server
+from oea_server.client.server import Server
 
 WORKERS = 2
 MEETINGS = 4

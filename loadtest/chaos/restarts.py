@@ -16,7 +16,7 @@ from loadtest.chaos.arena import DEADLINE, PROMPTS, TOKENS, body, server
 from loadtest.chaos.fatal import wait
 from loadtest.chaos.outcome import BROKE, HELD, Outcome, left_of
 from loadtest.client import BROKEN, RefusedError, chat, session
-from oea_server.lab.demo.server import Server
+from oea_server.client.server import Server
 
 CLIENTS = 4
 QUIET = 3.0

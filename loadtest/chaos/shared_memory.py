@@ -14,7 +14,7 @@ from loadtest.chaos.outcome import BROKE, HELD, Outcome, said_of, skipped
 from loadtest.chaos.starting import left, refused, start
 from loadtest.client import BROKEN, chat, session
 from loadtest.stream import Stream
-from oea_server.lab.demo.server import Server
+from oea_server.client.server import Server
 
 SHM = "/dev/shm"
 ROOM = 64 * 1024

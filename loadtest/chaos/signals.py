@@ -18,7 +18,7 @@ from loadtest.chaos.arena import DEADLINE, PROMPTS, body, server
 from loadtest.chaos.fatal import wait
 from loadtest.chaos.outcome import BROKE, HELD, Outcome, left_of
 from loadtest.client import BROKEN, chat, session
-from oea_server.lab.demo.server import START_TIMEOUT, Server
+from oea_server.client.server import START_TIMEOUT, Server
 
 IMPORTING = re.compile(rb"oea-server: policy")
 STARTING = re.compile(rb"server_args=")

@@ -11,8 +11,8 @@ import psutil  # type: ignore[import-untyped]
 
 from loadtest.chaos import traces
 from loadtest.chaos.outcome import BROKE, HELD, Outcome
+from oea_server.client.server import Server
 from oea_server.engine.refuse import PREFIX
-from oea_server.lab.demo.server import Server
 
 PATIENCE = 300.0
 """Seconds for a start on a busy machine, or for its end."""

@@ -19,7 +19,7 @@ from loadtest.chaos.arena import DEADLINE, PROMPTS, Arena, body, server
 from loadtest.chaos.fatal import wait
 from loadtest.chaos.outcome import BROKE, HELD, Outcome, Seen, skipped
 from loadtest.client import BROKEN, chat, session
-from oea_server.lab.demo.server import Server
+from oea_server.client.server import Server
 
 SHIFTS = Path(__file__).parent / "clock.c"
 JUMPS = (3600, -7200, 0)

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 
 from loadtest.chaos.arena import DEADLINE
-from oea_server.lab.demo.server import Server
+from oea_server.client.server import Server
 
 SHARED_MEMORY = "/dev/shm/"
 KNOWN = (f"{SHARED_MEMORY}sglang_loads_",)

@@ -11,7 +11,7 @@ from pathlib import Path
 from loadtest.chaos.arena import server
 from loadtest.chaos.outcome import Outcome
 from loadtest.chaos.starting import refused, start
-from oea_server.lab.demo.shipped import MODEL
+from oea_server.shipped import MODEL
 
 WEIGHTS = "model.safetensors"
 

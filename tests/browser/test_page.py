@@ -11,7 +11,7 @@ import requests
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
-from oea_server.lab.demo.server import Server
+from oea_server.client.server import Server
 from tests.browser.page import Page
 from tests.servers import KEY, Servers
 

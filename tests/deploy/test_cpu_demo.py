@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import requests
 
-from oea_server.lab.demo.remote import Remote
+from oea_server.client.remote import Remote
 from tests.deploy.manifests import Object, container_args, container_env, needs_kubectl, objects, servers
 from tests.deploy.names import DEPLOY
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pytest
 import requests
 
-from oea_server.lab.demo.server import Server
+from oea_server.client.server import Server
 from tests.deploy.names import DASHBOARD, alerts, panel_expressions, rules
 from tests.deploy.scraping import Prometheus, prometheus
 from tests.servers import Servers, on

@@ -17,7 +17,7 @@ from unittest import mock
 import torch
 
 from oea_server.engine import model_card, routers, runtime
-from oea_server.lab.demo.shipped import MODEL
+from oea_server.shipped import MODEL
 from tests.engine import compare_commands, tiny
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import requests
 
-from oea_server.lab.demo.server import Server
+from oea_server.client.server import Server
 
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
 

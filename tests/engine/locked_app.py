@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from oea_server.access.keys import Keys
 from oea_server.engine import control, http, locks, runtime
-from oea_server.lab.demo.shipped import MODEL
+from oea_server.shipped import MODEL
 
 
 class Manager:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import oea_server
-from oea_server.lab.demo.server import SGLANG, Server
-from oea_server.lab.demo.shipped import MODEL
+from oea_server.client.server import SGLANG, Server
+from oea_server.shipped import MODEL
 from tests.engine.patched import patched_copy
 from tests.servers import COMMON
 

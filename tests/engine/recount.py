@@ -11,7 +11,7 @@ import numpy as np
 import requests
 
 from oea_server.client.ask import ask
-from oea_server.lab.demo.server import Server
+from oea_server.client.server import Server
 
 TOGETHER, TOGETHER_STEPS = 7, 23
 """Prompts, and decode steps of each: its first token comes from the prefill."""

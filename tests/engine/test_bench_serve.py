@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from oea_server.cli import app
-from oea_server.lab.demo.remote import Remote
+from oea_server.client.remote import Remote
 from tests.servers import LAYERS, SETTLE, Servers
 
 

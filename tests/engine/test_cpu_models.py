@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from oea_server.client.ask import ask
-from oea_server.lab.demo.server import Server
-from oea_server.lab.demo.shipped import MODEL
+from oea_server.client.server import Server
+from oea_server.shipped import MODEL
 from tests.engine.patched import IS_PATCHED
 
 pytestmark = [

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from oea_server.lab.demo.server import SGLANG, Server
-from oea_server.lab.demo.shipped import MODEL
+from oea_server.client.server import SGLANG, Server
+from oea_server.shipped import MODEL
 from tests.servers import COMMON, Servers
 
 SHIMS = Path(__file__).parents[1] / "dp_attention"

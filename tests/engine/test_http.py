@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import requests
 
-from oea_server.lab.demo.remote import Remote
-from oea_server.lab.demo.server import Server
+from oea_server.client.remote import Remote
+from oea_server.client.server import Server
 from tests.servers import KEY, LAYERS, LINE, Servers, command_lines
 from tests.transcript import PROMPTS, generate
 

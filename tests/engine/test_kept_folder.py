@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from oea_server.lab.demo.server import Server
+from oea_server.client.server import Server
 from tests.servers import KILLED, Servers
 
 pytestmark = pytest.mark.server("oea")

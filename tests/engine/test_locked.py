@@ -15,7 +15,7 @@ import pytest
 from oea_server.access import keys
 from oea_server.access.keys import Keys
 from oea_server.engine import conflicts, http, locks, runtime
-from oea_server.lab.demo.shipped import MODEL
+from oea_server.shipped import MODEL
 from tests.engine.locked_app import App, listening
 
 ADMIN, API = "the-admin's", "a-customer's"

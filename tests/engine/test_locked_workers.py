@@ -15,8 +15,8 @@ import pytest
 import requests
 
 from loadtest.chaos.orphans import workers
-from oea_server.lab.demo.server import START_TIMEOUT, Server
-from oea_server.lab.demo.shipped import MODEL
+from oea_server.client.server import START_TIMEOUT, Server
+from oea_server.shipped import MODEL
 from tests.servers import COMMON, Servers, command_lines
 
 ADMIN, API = "the-admins-own", "what-customers-have"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from oea_server.lab.demo.server import Server
+from oea_server.client.server import Server
 from tests.engine import nodes
 from tests.engine.nodes import Node
 from tests.servers import Servers

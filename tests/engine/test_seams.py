@@ -18,12 +18,12 @@ import torch
 from oea_server.engine import control, plugin, runtime
 from oea_server.engine.routers import Router
 from oea_server.engine.step import Step
-from oea_server.lab.demo.shipped import MODEL
 from oea_server.routing import Policy, host
 from oea_server.routing import Router as Rule
 from oea_server.routing.eager import route as route_eagerly
 from oea_server.routing.knobs import Knobs
 from oea_server.settings import Settings
+from oea_server.shipped import MODEL
 
 BIN = Path(sys.executable).parent
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("OEA_", "SGLANG_PLUGINS"))}

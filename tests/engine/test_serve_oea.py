@@ -10,7 +10,7 @@ import openai
 import pytest
 import requests
 
-from oea_server.lab.demo.server import Server
+from oea_server.client.server import Server
 from tests.engine.client import OfficialClient
 from tests.engine.recount import TOGETHER_STEPS, record_together
 from tests.servers import LAYERS, K, Servers

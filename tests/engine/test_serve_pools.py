@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from oea_server.lab.demo.server import Server
+from oea_server.client.server import Server
 from tests.engine.recount import Together, record_together
 from tests.servers import LAYERS, K, Servers
 from tests.transcript import PROMPTS, generate

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from oea_server.lab.demo.shipped import HELD_OUT, MODEL
 from oea_server.lab.quality import served, text
 from oea_server.lab.quality.evaluation import load
+from oea_server.shipped import HELD_OUT, MODEL
 from tests.servers import K, Servers
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from oea_server.lab.demo.server import Server
+from oea_server.client.server import Server
 from tests.engine.client import OfficialClient
 from tests.engine.recount import TOGETHER, TOGETHER_STEPS
 from tests.servers import LAYERS, Servers, on

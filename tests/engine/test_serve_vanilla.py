@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from oea_server.lab.demo.shipped import MODEL
+from oea_server.shipped import MODEL
 from tests.servers import Servers
 from tests.transcript import PROMPTS
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import requests
 
-from oea_server.lab.demo.server import Server
-from oea_server.lab.demo.shipped import MODEL
+from oea_server.client.server import Server
+from oea_server.shipped import MODEL
 from tests.servers import COMMON, Servers
 
 pytestmark = [pytest.mark.server("own"), pytest.mark.nightly]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from oea_server.lab.demo.server import Server
+from oea_server.client.server import Server
 from tests.servers import LAYERS, Servers
 
 pytestmark = pytest.mark.server("k3-ep2")

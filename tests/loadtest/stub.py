@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
-from oea_server.lab.demo.remote import Remote
+from oea_server.client.remote import Remote
 
 EXPERTS = {"vanilla": 80.0, "oea": 40.0, "shadow": 80.0}
 MASS = {"vanilla": 1.0, "oea": 0.875, "shadow": 1.0}

@@ -17,7 +17,7 @@ from loadtest import ab, report, workload
 from loadtest.cli import app
 from loadtest.client import play
 from loadtest.stream import StreamError
-from oea_server.lab.demo.remote import Remote
+from oea_server.client.remote import Remote
 from tests.loadtest.conftest import ROOT
 from tests.loadtest.stub import Stub
 

@@ -14,7 +14,7 @@ from loadtest.chaos import arena, crowds, operators, restarts, signals, stalls, 
 from loadtest.chaos.operators import Reply
 from loadtest.client import session
 from loadtest.stream import StreamError
-from oea_server.lab.demo.server import Server
+from oea_server.client.server import Server
 from tests.loadtest.stub import Stub
 
 FIT = crowds.QUEUED

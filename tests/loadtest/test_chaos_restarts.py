@@ -9,7 +9,7 @@ import pytest
 
 from loadtest.chaos import restarts, traces
 from loadtest.chaos.outcome import BROKE, HELD
-from oea_server.lab.demo.server import Server
+from oea_server.client.server import Server
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import pytest
 from loadtest.chaos import networks, starting
 from loadtest.chaos.outcome import BROKE, HELD
 from loadtest.chaos.starting import Ended
+from oea_server.client.server import Server
 from oea_server.engine.refuse import PREFIX
-from oea_server.lab.demo.server import Server
 
 LINE = f"{PREFIX}/models/x.safetensors: cut"
 CLEAR = Ended(2, [LINE], 0, [], 20.0)

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from loadtest import arrivals, lengths, words, workload
 from loadtest.lengths import LengthError
-from oea_server.lab.demo.shipped import MODEL
+from oea_server.shipped import MODEL
 
 
 def test_fixed_lengths() -> None:

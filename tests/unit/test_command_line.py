@@ -9,8 +9,8 @@ import pytest
 
 from oea_server import serve
 from oea_server.command_line import completed, merged, model_of
-from oea_server.lab.demo.shipped import MODEL
 from oea_server.settings import SettingsError
+from oea_server.shipped import MODEL
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ from oea_server.lab.bench.session import command_line, joined, keep, on_device, 
 if TYPE_CHECKING:
     import torch
 
+    from oea_server.client.remote import Remote
     from oea_server.lab.bench.bandwidth import Reader
     from oea_server.lab.bench.logits import Source
     from oea_server.lab.bench.paper import Published
     from oea_server.lab.bench.served import Model
     from oea_server.lab.bench.trace import Trace
-    from oea_server.lab.demo.remote import Remote
 
 app = typer.Typer(no_args_is_help=True, help="Measure routers, layers and a server, side by side in one run.")
 

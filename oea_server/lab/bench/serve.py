@@ -9,10 +9,10 @@ from typing import Any
 
 from rich.progress import track
 
+from oea_server.client.remote import Remote
 from oea_server.lab.bench.bandwidth import Reader
 from oea_server.lab.bench.load import Load, play
 from oea_server.lab.bench.timing import WARM_UP_ROUNDS, Spread, laps, turns
-from oea_server.lab.demo.remote import Remote
 from oea_server.routing import Policy
 from oea_server.routing.schedule import BY_BATCH
 

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from oea_server.client.server import Server
 from oea_server.lab.demo.build import CONFIG
-from oea_server.lab.demo.server import Server
 
 QUESTIONS = ("What is a mixture of experts?", "Why is decoding slow?", "What does a router do?", "Who wakes an expert?")
 

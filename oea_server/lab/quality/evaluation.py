@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from rich.progress import track
 
+from oea_server import shipped
 from oea_server.lab.bench import record, timing
-from oea_server.lab.demo import shipped
 from oea_server.lab.quality import grid, report, text
 from oea_server.lab.quality.arms import Arm, check
 from oea_server.lab.quality.documents import documents

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from oea_server import shipped
 from oea_server.lab.bench import timing
-from oea_server.lab.demo import shipped
 from oea_server.lab.quality import equal, text
 from oea_server.lab.quality.arms import Arm, parse
 from oea_server.lab.quality.evaluation import fingerprint, load

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 
 from oea_server.client.ask import ask
+from oea_server.client.server import Server
 from oea_server.engine.forced import forced
-from oea_server.lab.demo.server import Server
 
 FLAGS = ("--enable-custom-logit-processor", "--dtype", "float32", "--max-total-tokens", "65536")
 TIMEOUT = 600.0

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from rich.progress import track
 
+from oea_server import shipped
+from oea_server.client.server import Server
 from oea_server.lab.bench import record
 from oea_server.lab.bench.report import made_by, table
-from oea_server.lab.demo import shipped
-from oea_server.lab.demo.server import Server
 from oea_server.lab.quality import served, stats, text
 from oea_server.lab.quality.arms import Arm
 from oea_server.lab.quality.documents import documents

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from oea_server.lab.demo import shipped
+from oea_server import shipped
 from oea_server.lab.quality import gate
 from oea_server.lab.quality.measure import Judge
 from oea_server.routing import Routing, fastest

@@ -10,8 +10,8 @@ import typer
 from tokenizers import Tokenizer
 
 from oea_server.lab.demo.build import CONFIG, cached
-from oea_server.lab.demo.shipped import MODEL
 from oea_server.lab.demo.training import export, loop, sample, tokens
+from oea_server.shipped import MODEL
 
 
 def main(

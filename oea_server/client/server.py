@@ -17,7 +17,7 @@ from typing import Self
 import requests
 
 from oea_server.client.ask import ask
-from oea_server.lab.demo.remote import Remote
+from oea_server.client.remote import Remote
 
 START_TIMEOUT = 600.0
 """Seconds; a cold disk and two busy cores have taken 90."""

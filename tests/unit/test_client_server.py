@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from oea_server.lab.demo.server import Server
+from oea_server.client.server import Server
 
 SLEEPER = (sys.executable, "-c", "import time; time.sleep(60)")
 

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-MODEL = Path(__file__).parent / "model"
-HELD_OUT = Path(__file__).parent / "held_out.jsonl"
+DEMO = Path(__file__).parent / "lab" / "demo"
+MODEL = DEMO / "model"
+HELD_OUT = DEMO / "held_out.jsonl"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache, lru_cache
+from typing import get_type_hints
 
 import numpy as np
 import torch
@@ -13,10 +14,12 @@ from oea_server.routing.policy import Numbers, Policy, Pool, Room
 TABLE_BATCHES = 1024
 """Steps of more tokens use the numbers of this size (tables on the device must end somewhere)."""
 
-INTEGERS = ("floor", "limit", "reach", "kind", "budget", "min_batch", "draw", "seed")
-FLOATS = ("p", "share", "mix")
+OF_ALL_BATCHES = ("kind", "budget", "min_batch", "draw", "seed")
+"""`draw` is 1 where experts are drawn at random."""
+INTEGERS = (*(name for name, kind in get_type_hints(Numbers).items() if kind is int), *OF_ALL_BATCHES)
+FLOATS = tuple(name for name, kind in get_type_hints(Numbers).items() if kind is float)
 FIELDS = (*INTEGERS, *FLOATS)
-"""A row of the table, int32 each; floats by their bits. `draw` is 1 where experts are drawn at random."""
+"""A row of the table, int32 each; floats by their bits."""
 
 
 class Knobs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal, NamedTuple
 
 from oea_server.routing.schedule import MIX, SHARE, Schedule, check, number_or_schedule
@@ -121,8 +121,8 @@ class Policy:
         return cls("oea", Schedule.of(k0), p, k_max, max_rank, min_batch, 0, pool, ranks, rank_budget, held, mixed)
 
     def __post_init__(self) -> None:
-        knobs = (self.name, self.k0, self.p, self.k_max, self.max_rank, self.min_batch, self.seed)
-        object.__setattr__(self, "_hash", hash((*knobs, self.pool, self.ranks, self.rank_budget, self.share, self.mix)))
+        knobs = tuple(getattr(self, each.name) for each in fields(self) if each.compare)
+        object.__setattr__(self, "_hash", hash(knobs))
         if not 0.0 < self.p <= 1.0:
             raise ValueError(f"p={self.p} is outside 0 < p <= 1")
         for value, knob in ((self.share, SHARE), (self.mix, MIX)):
@@ -202,8 +202,8 @@ class Policy:
     def is_vanilla(self, batch: int, layer: int, *, k: int, num_experts: int) -> bool:
         """Whether a step of `batch` real tokens chooses exactly the model's own top k."""
         numbers = self.numbers(batch, layer, k=k, num_experts=num_experts)
-        whole = numbers.floor == numbers.limit == k and numbers.p == 1.0 and numbers.share == 0.0
-        return self.name != "random" and whole
+        # of its whole own top k, a token scans no more, and a mixture of their mass is their mass
+        return self.name != "random" and numbers._replace(reach=num_experts, mix=1.0) == Numbers(k, k, num_experts)
 
     def width(self, k: int) -> int:
         """Columns of the routing: k, or k_max where that is more."""

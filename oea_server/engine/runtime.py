@@ -140,6 +140,7 @@ class Runtime:
         if self.device.type != "cuda":
             return
         from oea_server.routing import fused
+        from oea_server.routing.counting import records_of
 
         assert self.knobs is not None
         kinds = {router.rule: router.layer for router in self.routers.values()}
@@ -147,6 +148,9 @@ class Runtime:
             fused.warm_up(
                 dtype, self.knobs, rule, num_real=self._num_real, tally=self.tally, placement=self.where(layer)
             )
+        for tally in (self.tally, self.shadow_tally):
+            if tally is not None:  # before any capture, whose memory is another's at the next
+                records_of(tally, self.num_experts)
 
     def change(self, settings: Settings) -> str | None:
         """Route by `settings` from the next step on. Returns why not; then nothing has changed."""

@@ -152,6 +152,9 @@ def test_a_gpus_kernels_are_compiled_before_traffic(now: runtime.Runtime, monkey
         assert (dtype, knobs) == (torch.bfloat16, now.knobs)
         assert how["tally"] is now.tally
         assert isinstance(how["num_real"], torch.Tensor)
+    for tally in (now.tally, now.shadow_tally):
+        assert tally is not None
+        assert tally.records is not None  # what a capture allocated, the next could overwrite
 
 
 def test_graphs_that_were_captured_without_a_budget_cannot_get_one(now: runtime.Runtime) -> None:

@@ -49,7 +49,8 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 def state_of(now: runtime.Runtime) -> dict[str, Any]:
     """What is asked and what runs, in plain types: the body of `GET /oea/config`."""
-    version, settings = now.version, now.settings  # a change may come in between: the version must not be ahead
+    steering = now.steering
+    version, settings = steering.version, steering.settings  # a change may come in between: no version may be ahead
     policy = settings.shadow_for(now.k) or settings.policy_for(now.k)
 
     numbers = {
@@ -59,20 +60,20 @@ def state_of(now: runtime.Runtime) -> dict[str, Any]:
     return {
         "version": version,
         "settings": settings.live(),
-        "started_with": now.started_with.live(),
+        "started_with": steering.started_with.live(),
         "k0_by_batch": {batch: each.floor for batch, each in numbers.items()},
         "share_by_batch": {batch: each.share for batch, each in numbers.items()},
         "mix_by_batch": {batch: each.mix for batch, each in numbers.items()},
-        "active": now.active,
-        "reason": now.reason,
-        "policies": list(now.policies),
-        "fixed": now.fixed,
-        "ranks_agree": now.ranks_agree,
+        "active": steering.active,
+        "reason": steering.reason,
+        "policies": list(steering.policies),
+        "fixed": steering.fixed,
+        "ranks_agree": steering.ranks_agree,
         "model": {
             "layers": len(now.routers),
             "num_experts": now.num_experts,
             "top_k": now.k,
-            "renormalize": now.renormalize,
+            "renormalize": steering.facts.renormalize,
             "ranks": now.tally.ranks if now.tally is not None else 1,
             "expert_bytes": max(now.expert_bytes.values(), default=0),
         },
@@ -84,16 +85,16 @@ def change(now: runtime.Runtime, requested: Mapping[str, float]) -> str | None:
     theirs = [name for name in requested if not name.startswith(LIVE_PREFIX)]
     if theirs:
         return f"{', '.join(theirs)}: SGLang's own; ask for it by itself"
-    before, after = now.settings, None
+    before, after = now.steering.settings, None
     try:
         after = settings.changed(before, dict(knob(name, value) for name, value in requested.items()))
-        problem = now.problem_of(after)
+        problem = now.steering.problem_of(after)
     except SettingsError as error:
         problem = str(error)
     problem = clash_of_ranks(now, after, problem) or problem
     if problem or after is None:
         return problem
-    now.change(after)
+    now.steering.change(after)
     old, new = before.model_dump(), after.model_dump()
     changes = [f"{name} {old[name]} -> {new[name]}" for name in new if old[name] != new[name]]
     logger.info("OEA: settings changed: %s", oneline(", ".join(changes) or "nothing", LINE))
@@ -102,16 +103,16 @@ def change(now: runtime.Runtime, requested: Mapping[str, float]) -> str | None:
 
 def clash_of_ranks(now: runtime.Runtime, after: Settings | None, problem: str | None) -> str | None:
     """Why the ranks do not take a change alike, None if they do. Ends the server if they were not alike before."""
-    if now.clash:
+    if now.steering.clash:
         # Vanilla alone, on all of them; and DP attention may bring a request to each in its own time.
         return None
     here = meeting.world()
     if here is None:
         return None
-    now.asked += 1
+    now.steering.asked += 1
     outcome = {"refusal": problem or "none", **(agreement.knobs_of(after) if after else {})}
     try:
-        return agreement.at_change(here, now.asked, now.settings, outcome)
+        return agreement.at_change(here, now.steering.asked, now.steering.settings, outcome)
     except DisagreementError as error:
         guard.end(str(error))
 

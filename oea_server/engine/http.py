@@ -70,7 +70,7 @@ def add_routes(http_server: Any, has: Keys, shared: str | None = None) -> None:
     from oea_server.observe.stats import Stats
 
     assert runtime.current is not None
-    line = runtime.current.settings.latency_line
+    line = runtime.current.steering.settings.latency_line
     place = folder.current()
     stats = Stats(place, latency.read(line) if line else ())
     stats.start()

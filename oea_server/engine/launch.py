@@ -54,10 +54,10 @@ def before_check_server_args(self: Any, *args: Any, **kwargs: Any) -> None:
         refuse(str(error))
     locks.learn(self)
     proxies.spare(self)
-    if found := judge(runtime.current.settings, self).problems:
+    if found := judge(runtime.current.steering.settings, self).problems:
         refuse(*found)
-    if not any(name in os.environ for name in runtime.current.settings.environment()):
-        logger.warning(UNASKED, runtime.current.settings.policy)
+    if not any(name in os.environ for name in runtime.current.steering.settings.environment()):
+        logger.warning(UNASKED, runtime.current.steering.settings.policy)
 
 
 UNASKED = (

@@ -68,14 +68,14 @@ def agreed(now: Runtime, found: list[Router], stage: Stage) -> list[Stage]:
     """
     here = meeting.world()
     if here is None:
-        now.ranks_agree = True
+        now.steering.ranks_agree = True
         return [stage]
-    about = agreement.about(now.settings, found, stage.num_experts, now.clash)
+    about = agreement.about(now.steering.settings, found, stage.num_experts, now.steering.clash)
     try:
         answers = agreement.at_load(here, {**about, "holds": stage})
     except DisagreementError as error:
         refuse_from_scheduler(str(error))
-    now.ranks_agree = True
+    now.steering.ranks_agree = True
     return [Stage(*answer["holds"]) for answer in answers[:: here.width]]
 
 
@@ -94,9 +94,9 @@ def allowed(now: Runtime, found: list[Router]) -> list[Router]:
     if names := conflicts.unknown(server_args):
         logger.warning("OEA: nobody has looked yet at what %s means for the rows of a step", ", ".join(names))
     clashes = conflicts.find_in_server_args(server_args)
-    if clashes and now.settings.policy != "vanilla":
+    if clashes and now.steering.settings.policy != "vanilla":
         refuse_from_scheduler(*clashes)
-    now.clash = "; ".join(clashes)
+    now.steering.clash = "; ".join(clashes)
     rows = "; ".join(conflicts.about_rows(server_args))
     return [each._replace(problem=rows) if rows else each for each in found]
 

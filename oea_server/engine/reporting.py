@@ -34,8 +34,9 @@ def start(now: Runtime, counts_steps: int = 0) -> None:
     """
     from sglang.srt.runtime_context import get_parallel, get_server_args
 
-    state = f"OEA: router {'active' if now.active else 'inactive'}{': ' if now.reason else ''}{now.reason}"
-    logger.log(logging.WARNING if now.reason else logging.INFO, state)
+    reason = now.steering.reason
+    state = f"OEA: router {'active' if now.steering.active else 'inactive'}{': ' if reason else ''}{reason}"
+    logger.log(logging.WARNING if reason else logging.INFO, state)
     if not get_server_args().enable_metrics:
         return
     from oea_server.observe import folder
@@ -45,11 +46,11 @@ def start(now: Runtime, counts_steps: int = 0) -> None:
     metrics = Metrics()
     seams = "patched" if plugin.patched else "hooks"
     metrics.build_info.labels(version("oea-server"), commit(), version("sglang"), seams).set(1)
-    if now.frozen is not None and not now.routers:
+    if now.steering.frozen is not None and not now.routers:
         metrics.set_state(state_of(now), {})  # said once: nothing will change it
         return
     if now.tally is None or now.shadow_tally is None or now.clock is None:
-        metrics.set_router_active(now.active, now.reason)
+        metrics.set_router_active(now.steering.active, reason)
         return
     if now.device.type == "cuda":
         captures.watch(torch.cuda.CUDAGraph)
@@ -63,4 +64,4 @@ def start(now: Runtime, counts_steps: int = 0) -> None:
         captures.ongoing,
     )
     first_stage = get_parallel().pp_rank == counts_steps
-    Reporter(metrics, counted, Options(first_stage, now.settings.per_layer_metrics, folder.current())).start()
+    Reporter(metrics, counted, Options(first_stage, now.steering.settings.per_layer_metrics, folder.current())).start()

@@ -14,6 +14,7 @@ from oea_server.engine import captures, limits
 from oea_server.engine.graphs import Graphs
 from oea_server.engine.placed import Where, nowhere
 from oea_server.engine.routers import Router
+from oea_server.engine.steering import Facts, Steering
 from oea_server.engine.step import Step, StepClock
 from oea_server.routing.contract import Routing
 from oea_server.routing.fastest import way
@@ -33,11 +34,8 @@ class Runtime:
     """Set up once per scheduler process, when the model's modules exist and its weights don't."""
 
     def __init__(self, settings: Settings, real_rows: Callable[[torch.device], torch.Tensor] | None = None) -> None:
-        self.settings = self.started_with = settings
-        self.version = self.asked = 0
-        """Changes of the settings since the start; and what was asked for, taken or not."""
-        self.ranks_agree = False
-        """Whether all ranks that serve together go by the same settings (`engine.agreement`)."""
+        self.graphs = Graphs()
+        self.steering = Steering(settings, self.graphs)
         self.policy = Policy.vanilla()
         self.shadow: Policy | None = None
         """What is only counted, beside the policy that serves."""
@@ -57,22 +55,12 @@ class Runtime:
         self.bypassed = Counter(dict.fromkeys(BYPASSES, 0))
         self.num_experts = 0
         self.expert_bytes: Mapping[int, int] = {}
-        self.active = False
-        self.reason = "no model yet"
-        """Why routing is not ours: in no layer (not active), or in some."""
-        self.frozen: str | None = "no model yet"
-        """Why the settings cannot change, None if they can."""
-        self.clash = ""
-        """The SGLang options that allow vanilla alone, each with its reason (`engine.conflicts`)."""
-        self.graphs = Graphs()
         self.device = torch.device("cpu")
         self.forward_batch: Any = None
         """SGLang's own batch of the step that runs now, for `engine.guard`."""
         self.reports = True
         """Whether this rank counts for all. The others run the same kernels, with the counting off."""
-        self._unhandled = ""
         self._k_elsewhere = 0
-        self._pending: tuple[Policy, Policy | None] | None = None
         self._bypass: dict[int, str | None] = {}
         self._num_real: torch.Tensor | None = None
         self._held = (-1, False)
@@ -95,26 +83,26 @@ class Runtime:
         self.routers = {router.layer: router for router in routers if router.problem is None}
         self._num_real = self.real_rows(device) if self.real_rows else torch.zeros((), dtype=torch.int32, device=device)
         problems = Counter(router.problem for router in routers if router.problem is not None)
-        unhandled = [f"{n} of {len(routers)} MoE layers run vanilla: {problem}" for problem, n in problems.items()]
-        self._unhandled = "; ".join(unhandled)
+        steering = self.steering
+        unhandled = "; ".join(
+            f"{n} of {len(routers)} MoE layers run vanilla: {problem}" for problem, n in problems.items()
+        )
+        facts = Facts(self.k, num_experts, any(router.renormalize for router in self.routers.values()))
         if not self.routers:
             nothing = "this pipeline stage has no MoE layers" if k_elsewhere else "the model has no experts to route"
-            self._unhandled = self.reason = self._unhandled or nothing
-            self.frozen = None if k_elsewhere else self.reason  # other stages can be switched: all take it, or none
-            may_be_idle = self.settings.policy == "vanilla" or self.settings.allow_inactive
+            steering.reason = unhandled = unhandled or nothing
+            steering.frozen = unhandled
+            may_be_idle = steering.settings.policy == "vanilla" or steering.settings.allow_inactive
             if not may_be_idle and (routers or not k_elsewhere):
-                return [self.reason]
-            if k_elsewhere and (problem := self.change(self.settings)):
-                return [problem]
-            self.version = 0
-            return []
+                return [unhandled]
+            # other stages can be switched: all take it, or none
+            problem = steering.adopt(facts._replace(renormalize=True), unhandled) if k_elsewhere else None
+            return [problem] if problem else []
         if device.type != "cpu":
             ks = {layer: router.k for layer, router in sorted(self.routers.items())}
             self.knobs, self.shadow_knobs = (Knobs(ks, num_experts, device) for _ in range(2))
-        self.frozen = None
-        if problem := self.change(self.settings):
+        if problem := steering.adopt(facts, unhandled):
             return [problem]
-        self.version = 0
         self._take_effect()
         if device.type == "cpu":
             from oea_server.routing import host
@@ -152,50 +140,11 @@ class Runtime:
             if tally is not None:  # before any capture, whose memory is another's at the next
                 records_of(tally, self.num_experts)
 
-    def change(self, settings: Settings) -> str | None:
-        """Route by `settings` from the next step on. Returns why not; then nothing has changed."""
-        if problem := self.problem_of(settings):
-            return problem
-        self.settings, self._pending = settings, (settings.policy_for(self.k), settings.shadow_for(self.k))
-        self.version += 1
-        self.active = settings.policy not in ("vanilla", "shadow")
-        self.reason = self._unhandled if self.active else f"the policy is {settings.policy}"
-        return None
-
-    def problem_of(self, settings: Settings) -> str | None:
-        """Why `settings` cannot be routed by, None if they can."""
-        if settings.policy not in self.policies:
-            return self.fixed
-        if problem := self.graphs.problem_of(settings):
-            return problem
-        try:
-            settings.check(k=self.k, num_experts=self.num_experts, renormalize=self.renormalize)
-        except ValueError as error:
-            return str(error)
-        return None
-
     @property
     def k(self) -> int:
         """Experts that the model's tokens take; the least of them, if layers or stages differ."""
         here = [router.k for router in self.routers.values()]
         return min([*here, *filter(None, (self._k_elsewhere,))], default=0)
-
-    @property
-    def renormalize(self) -> bool:
-        """Whether weights are divided by their sum in any layer, as far as this stage knows."""
-        return any(router.renormalize for router in self.routers.values()) or not self.routers
-
-    @property
-    def policies(self) -> tuple[str, ...]:
-        """The policies that can be switched to now."""
-        if self.frozen is not None:
-            return ()
-        return ("vanilla",) if self.clash else self.graphs.policies
-
-    @property
-    def fixed(self) -> str | None:
-        """Why not all of the policies can be switched to, None if all can."""
-        return self.frozen or self.clash or self.graphs.fixed
 
     def start_counting(
         self,
@@ -257,7 +206,7 @@ class Runtime:
         return limits.beyond(self.device, self.graphs.rows_of(batch), self.num_experts, k)
 
     def _capture(self, size: int) -> None:
-        if self.graphs.capture(size, self.settings, ranked=self.where is not nowhere):
+        if self.graphs.capture(size, self.steering.settings, ranked=self.where is not nowhere):
             self._bypass = {}
             if why := self.beyond(size, self.k):
                 logger.info("OEA: the CUDA graph of %d rows holds SGLang's own top k: %s", size, why)
@@ -324,9 +273,9 @@ class Runtime:
 
     def _take_effect(self) -> None:
         """Write a change between two steps, on the stream that runs them."""
-        if self._pending is None:
+        if (taken := self.steering.taken()) is None:
             return
-        (self.policy, self.shadow), self._pending = self._pending, None
+        self.policy, self.shadow = taken
         self._bypass = {}
         self._held = (-1, False)  # whether shadow counts has to be said again
         if self.knobs is not None:

@@ -105,7 +105,7 @@ def test_so_is_a_server_none_of_whose_layers_is_ours(now: runtime.Runtime) -> No
 def test_a_layer_that_sees_other_rows_ends(
     now: runtime.Runtime, ended: Callable[[], str], rows: int, policy: str
 ) -> None:
-    now.change(now.settings.model_copy(update={"policy": policy}))
+    now.steering.change(now.steering.settings.model_copy(update={"policy": policy}))
     with now.decoding(Step(6, counted=True)), pytest.raises(SystemExit):
         select(torch.randn(rows, 16))
     assert f"a router got {rows} rows in a decode step of 6" in ended()

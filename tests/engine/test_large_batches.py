@@ -28,7 +28,7 @@ def now(plugged: None, request: pytest.FixtureRequest) -> Iterator[runtime.Runti
     assert adopted.adopt([Router(5, 4, True, None)], 16, CPU) == []
     adopted.start_counting(16, 1, CPU)
     adopted.device, adopted.knobs, adopted.shadow_knobs = CUDA, Knobs({5: 4}, 16, CPU), Knobs({5: 4}, 16, CPU)
-    assert adopted.change(adopted.settings) is None
+    assert adopted.steering.change(adopted.steering.settings) is None
     before, runtime.current = runtime.current, adopted
     yield adopted
     runtime.current = before
@@ -58,7 +58,7 @@ def test_graphs_above_the_launch_hold_sglangs_own_top_k(now: runtime.Runtime) ->
 @pytest.mark.parametrize("now", ["vanilla", "shadow"], indirect=True)
 def test_a_server_started_without_our_routing_has_none_in_any_graph(now: runtime.Runtime) -> None:
     assert all(capture(now).values())
-    assert now.graphs.held == now.settings.policy
+    assert now.graphs.held == now.steering.settings.policy
 
 
 @pytest.mark.parametrize(("batch", "reason"), [(2, []), (MOST, []), (MOST + 1, ["rows"]), (3 * MOST, ["rows"])])
@@ -90,19 +90,19 @@ def test_above_the_launch_no_layer_is_routed_in_torchs_operators(
 
 def test_what_graphs_hold_outlives_a_recapture_after_a_live_switch(now: runtime.Runtime) -> None:
     first = capture(now)
-    assert now.change(Settings(policy="vanilla")) is None
+    assert now.steering.change(Settings(policy="vanilla")) is None
     assert capture(now) == first
     assert now.graphs.held == "ours"
-    assert now.change(Settings(k0="2")) is None  # and back
+    assert now.steering.change(Settings(k0="2")) is None  # and back
 
 
 @pytest.mark.parametrize("now", ["shadow"], indirect=True)
 def test_so_do_those_of_a_server_that_only_counts(now: runtime.Runtime) -> None:
     capture(now)
-    assert now.change(Settings(policy="vanilla")) is None
+    assert now.steering.change(Settings(policy="vanilla")) is None
     capture(now)
     assert now.graphs.held == "shadow"
-    assert now.change(Settings(policy="shadow")) is None
+    assert now.steering.change(Settings(policy="shadow")) is None
 
 
 def test_every_step_of_a_gpu_counts_by_the_devices_word(now: runtime.Runtime) -> None:
@@ -160,16 +160,16 @@ def test_a_gpus_kernels_are_compiled_before_traffic(now: runtime.Runtime, monkey
 def test_graphs_that_were_captured_without_a_budget_cannot_get_one(now: runtime.Runtime) -> None:
     """On one rank what holds the pool to a budget is a launch of its own; until there are graphs, it can be chosen."""
     budget = Settings(k0="1", pool="budget", rank_budget=4)
-    assert now.change(budget) is None
-    assert now.change(Settings(k0="1")) is None
+    assert now.steering.change(budget) is None
+    assert now.steering.change(Settings(k0="1")) is None
     capture(now)
-    assert "start anew with --oea-pool budget" in str(now.change(budget))
-    assert now.settings.pool != "budget"
+    assert "start anew with --oea-pool budget" in str(now.steering.change(budget))
+    assert now.steering.settings.pool != "budget"
 
 
 def test_with_one_they_can_do_without(now: runtime.Runtime) -> None:
     budget = Settings(k0="1", pool="budget", rank_budget=4)
-    assert now.change(budget) is None
+    assert now.steering.change(budget) is None
     capture(now)
     for settings in (Settings(k0="1"), budget):
-        assert now.change(settings) is None
+        assert now.steering.change(settings) is None

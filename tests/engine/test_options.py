@@ -203,9 +203,9 @@ def test_a_vanilla_server_of_unknown_rows_serves_counts_nothing_and_stays_vanill
 ) -> None:
     now, found = allow(monkeypatch, Settings(policy="vanilla"), ROUTERS, args=SimpleNamespace(attn_dp_size=2))
     assert now.adopt(found, 16, CPU) == []
-    assert (now.routers, now.active, now.policies) == ({}, False, ())
-    assert "1 of 1 MoE layers run vanilla: --attn-dp-size 2" in now.reason
-    assert "--attn-dp-size 2" in str(now.change(Settings()))
+    assert (now.routers, now.steering.active, now.steering.policies) == ({}, False, ())
+    assert "1 of 1 MoE layers run vanilla: --attn-dp-size 2" in now.steering.reason
+    assert "--attn-dp-size 2" in str(now.steering.change(Settings()))
 
 
 @pytest.mark.parametrize("layers", [1, 0])
@@ -217,6 +217,6 @@ def test_a_vanilla_server_that_promises_no_batch_routing_counts_and_stays_vanill
     now, found = allow(monkeypatch, Settings(policy="vanilla"), ROUTERS[:layers], args=args)
     assert found == ROUTERS[:layers]
     assert now.adopt(found, 16, CPU, k_elsewhere=4) == []
-    assert now.policies == ("vanilla",)
-    assert "--enable-deterministic-inference: promises" in str(now.change(Settings()))
-    assert now.settings.policy == "vanilla"
+    assert now.steering.policies == ("vanilla",)
+    assert "--enable-deterministic-inference: promises" in str(now.steering.change(Settings()))
+    assert now.steering.settings.policy == "vanilla"

@@ -99,7 +99,7 @@ def test_what_a_graph_captures_reads_sglangs_count(plugged: None, monkeypatch: p
     assert now.adopt([Router(5, 4, True, None)], 16, torch.device("cpu")) == []
     now.knobs = Knobs({5: 4}, 16, torch.device("cpu"))
     monkeypatch.setattr(runtime, "way", lambda *_: Way("eager", eager.route, ""))  # it reads knobs, as a launch does
-    now.change(now.settings)
+    now.steering.change(now.steering.settings)
     logits = torch.randn(8, 16)
     now.forward_batch = batch("DECODE", 5)  # which SGLang has padded to 8 rows
     now.forward_batch.input_ids = torch.zeros(8)

@@ -122,7 +122,7 @@ def test_under_ep_pads_are_inert_after_sglangs_own_masking_too(now: runtime.Runt
 def with_device_knobs(now: runtime.Runtime) -> runtime.Runtime:
     """As on a GPU: what a graph reads lives in tensors."""
     now.knobs = Knobs({5: 4}, 16, torch.device("cpu"))
-    now.change(now.settings)
+    now.steering.change(now.steering.settings)
     return now
 
 
@@ -138,7 +138,7 @@ def test_what_a_graph_captures_follows_rows_and_knobs_on_the_device(now: runtime
     assert knobs is not None
     assert tally is not None
     for settings in (Settings(k0="1"), Settings(k0="2", p=0.5), Settings(policy="vanilla"), Settings(policy="random")):
-        assert now.change(settings) is None
+        assert now.steering.change(settings) is None
         for batch in (1, 3, 8):
             before = tally.unique.clone()
             with now.decoding(Step(batch, counted=True)):
@@ -153,17 +153,17 @@ def test_what_a_graph_captures_follows_rows_and_knobs_on_the_device(now: runtime
 
 
 def test_graphs_captured_vanilla_are_sglangs_own_and_stay_so(now: runtime.Runtime) -> None:
-    now.change(Settings(policy="vanilla"))
+    now.steering.change(Settings(policy="vanilla"))
     with now.decoding(Step(8, counted=False, capturing=True)):
         assert now.is_vanilla(now.routers[5])
-    assert now.policies == ("vanilla",)
-    assert "captured with SGLang's own kernels, without our routing" in str(now.change(Settings()))
-    assert now.settings.policy == "vanilla"
+    assert now.steering.policies == ("vanilla",)
+    assert "captured with SGLang's own kernels, without our routing" in str(now.steering.change(Settings()))
+    assert now.steering.settings.policy == "vanilla"
 
 
 def test_shadow_serves_vanilla_and_counts_what_oea_would_do(now: runtime.Runtime) -> None:
     logits = torch.randn(8, 16)
-    now.change(Settings(policy="shadow", k0="1"))
+    now.steering.change(Settings(policy="shadow", k0="1"))
     with padded(now, 5, 8):
         chosen = select(logits)
     weights, ids = logits.softmax(-1).topk(4)
@@ -174,10 +174,10 @@ def test_shadow_serves_vanilla_and_counts_what_oea_would_do(now: runtime.Runtime
     assert now.shadow_tally is not None
     assert now.shadow_tally.unique[0].nonzero().flatten().tolist() == [int(would.pool.sum())]
     assert now.shadow_tally.vanilla[0].tolist() == now.tally.vanilla[0].tolist() == now.tally.unique[0].tolist()
-    assert (now.active, now.reason, now.bypassed["policy"]) == (False, "the policy is shadow", 1)
+    assert (now.steering.active, now.steering.reason, now.bypassed["policy"]) == (False, "the policy is shadow", 1)
     with now.decoding(Step(8, counted=False)):  # warm-up
         select(logits)
-    now.change(Settings(k0="1"))
+    now.steering.change(Settings(k0="1"))
     with now.decoding(Step(8, counted=True)):  # no shadow any more
         assert torch.equal(select(logits).topk_ids, route(logits, Policy.oea(1)).ids)
     assert now.shadow_tally.unique.sum() == 1
@@ -186,16 +186,16 @@ def test_shadow_serves_vanilla_and_counts_what_oea_would_do(now: runtime.Runtime
 def test_graphs_captured_as_shadow_count_what_the_knobs_ask_for(now: runtime.Runtime) -> None:
     """SGLang's own kernels, and beside them our counting, which follows the device."""
     with_device_knobs(now).shadow_knobs = Knobs({5: 4}, 16, torch.device("cpu"))
-    now.change(Settings(policy="shadow", k0="1"))
+    now.steering.change(Settings(policy="shadow", k0="1"))
     logits, router = torch.randn(8, 16), now.routers[5]
     with now.decoding(Step(8, counted=False, capturing=True)):
         assert now.is_vanilla(router)
         captured, knobs, tally = now.num_real(8), now.shadow_knobs, now.shadow_tally
     assert knobs is not None
     assert tally is not None
-    assert "only vanilla and shadow can run in them" in str(now.change(Settings()))
+    assert "only vanilla and shadow can run in them" in str(now.steering.change(Settings()))
     for settings, counts in ((Settings(policy="shadow", k0="2"), True), (Settings(policy="vanilla"), False)):
-        assert now.change(settings) is None
+        assert now.steering.change(settings) is None
         before = tally.unique.clone()
         with now.decoding(Step(3, counted=True)):
             route_eagerly(logits, knobs, Rule(4), num_real=captured, layer=5, tally=tally)
@@ -206,18 +206,18 @@ def test_graphs_captured_as_shadow_count_what_the_knobs_ask_for(now: runtime.Run
 def test_graphs_captured_with_our_routing_cannot_turn_to_shadow(now: runtime.Runtime) -> None:
     with now.decoding(Step(8, counted=False, capturing=True)):
         assert not now.is_vanilla(now.routers[5])
-    assert "shadow" not in now.policies
-    assert "only oea and vanilla and pruned and random" in str(now.change(Settings(policy="shadow")))
-    assert now.change(Settings(policy="vanilla")) is None
+    assert "shadow" not in now.steering.policies
+    assert "only oea and vanilla and pruned and random" in str(now.steering.change(Settings(policy="shadow")))
+    assert now.steering.change(Settings(policy="vanilla")) is None
 
 
 def test_steps_that_vanilla_routes_are_told_apart(now: runtime.Runtime) -> None:
-    now.change(Settings(k0="1:4,4:2; 5=1:4,8:2"))
+    now.steering.change(Settings(k0="1:4,4:2; 5=1:4,8:2"))
     for batch in (1, 4, 8):
         with now.decoding(Step(batch, counted=True)):
             pass
     assert {why: times for why, times in now.bypassed.items() if times} == {"schedule": 2}
-    now.change(Settings(policy="vanilla"))
+    now.steering.change(Settings(policy="vanilla"))
     with now.decoding(Step(8, counted=True)):
         pass
     assert now.bypassed["policy"] == 1
@@ -253,12 +253,12 @@ def test_graphs_of_every_size_can_be_steered(now: runtime.Runtime) -> None:
 def test_a_change_waits_for_the_next_step(now: runtime.Runtime) -> None:
     logits = torch.randn(6, 16)
     with now.decoding(Step(6, counted=True)):
-        assert now.change(Settings(policy="vanilla")) is None
+        assert now.steering.change(Settings(policy="vanilla")) is None
         assert torch.equal(select(logits).topk_ids, route(logits, Policy.oea(1)).ids)
     with now.decoding(Step(6, counted=True)):
         assert torch.equal(select(logits).topk_ids, logits.softmax(-1).topk(4).indices)
-    assert not now.active
-    assert now.reason == "the policy is vanilla"
+    assert not now.steering.active
+    assert now.steering.reason == "the policy is vanilla"
 
 
 def test_a_share_by_batch_size_and_a_mixture_hold_from_the_next_step_on(now: runtime.Runtime) -> None:
@@ -304,11 +304,11 @@ def test_a_mixture_needs_a_model_that_divides_weights() -> None:
 def test_a_change_that_does_not_fit_is_refused_whole(
     now: runtime.Runtime, requested: dict[str, float], problem: str
 ) -> None:
-    before = now.settings
+    before = now.steering.settings
     said = control.change(now, requested)
     assert problem in str(said)
     assert "\n" not in str(said)
-    assert now.settings == before
+    assert now.steering.settings == before
 
 
 @pytest.mark.parametrize(
@@ -327,9 +327,9 @@ def test_a_change_that_does_not_fit_is_refused_whole(
 def test_a_change_keeps_everything_else(
     now: runtime.Runtime, requested: dict[str, float], expected: dict[str, Any]
 ) -> None:
-    before = now.settings.model_dump()
+    before = now.steering.settings.model_dump()
     assert control.change(now, requested) is None
-    assert now.settings.model_dump() == {**before, **expected}
+    assert now.steering.settings.model_dump() == {**before, **expected}
 
 
 def test_knobs_that_do_not_fit_the_model_are_refused_when_it_is_built() -> None:
@@ -345,17 +345,17 @@ def test_a_model_without_a_router_for_us(allowed: bool) -> None:
     problems = state.adopt([Router(0, 4, True, "grouped routing is not supported yet")] * 3, 16, torch.device("cpu"))
     reason = "3 of 3 MoE layers run vanilla: grouped routing is not supported yet"
     assert problems == ([] if allowed else [reason])
-    assert not state.active
-    assert state.reason == reason
+    assert not state.steering.active
+    assert state.steering.reason == reason
     assert state.policy == Policy.vanilla()
 
 
 def test_a_model_with_some_routers_for_us_says_which_are_not() -> None:
     state = runtime.Runtime(Settings())
     assert state.adopt([Router(0, 4, True, None), Router(1, 4, True, "biased")], 16, torch.device("cpu")) == []
-    assert state.active
+    assert state.steering.active
     assert list(state.routers) == [0]
-    assert state.reason == "1 of 2 MoE layers run vanilla: biased"
+    assert state.steering.reason == "1 of 2 MoE layers run vanilla: biased"
 
 
 def test_every_kind_of_router_that_is_not_handled_says_why(plugged: None) -> None:

@@ -49,7 +49,7 @@ def test_a_server_that_nobody_asked_to_route_says_so(
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(runtime, "current", SimpleNamespace(settings=Settings()))
+    monkeypatch.setattr(runtime, "current", SimpleNamespace(steering=SimpleNamespace(settings=Settings())))
     monkeypatch.setattr(launch, "judge", lambda *_: SimpleNamespace(problems=[]))
     for name in ("locks.take", "locks.learn", "proxies.spare"):
         monkeypatch.setattr(f"oea_server.engine.{name}", lambda *_: None)

@@ -15,7 +15,11 @@ CPU = torch.device("cpu")
 def test_a_stage_without_moe_layers_is_accepted_and_says_so() -> None:
     now = runtime.Runtime(Settings(k0="3"))
     assert now.adopt([], 16, CPU, k_elsewhere=4) == []
-    assert (now.active, now.reason, now.routers) == (True, "this pipeline stage has no MoE layers", {})
+    assert (now.steering.active, now.steering.reason, now.routers) == (
+        True,
+        "this pipeline stage has no MoE layers",
+        {},
+    )
 
 
 def test_a_model_without_experts_in_any_stage_is_refused() -> None:
@@ -34,22 +38,22 @@ def test_all_stages_take_a_change_or_none(routers: list[Router], monkeypatch: py
     monkeypatch.setattr("oea_server.routing.host.warm_up", lambda *_: None)  # compiles for many seconds
     now = runtime.Runtime(Settings(k0="3"))
     assert now.adopt(routers, 16, CPU, k_elsewhere=4) == []
-    assert now.change(Settings(k0="4")) is None
-    assert now.change(Settings(k0="5")) == "k0=5 guarantees 5 experts, above the model's top-k 4"
-    assert now.change(Settings(policy="vanilla")) is None
+    assert now.steering.change(Settings(k0="4")) is None
+    assert now.steering.change(Settings(k0="5")) == "k0=5 guarantees 5 experts, above the model's top-k 4"
+    assert now.steering.change(Settings(policy="vanilla")) is None
 
 
 @pytest.mark.parametrize("settings", [Settings(policy="vanilla", k0="3"), Settings(k0="3", allow_inactive=True)])
 def test_a_stage_whose_routers_cannot_be_handled_takes_the_changes_that_others_take(settings: Settings) -> None:
     now = runtime.Runtime(settings)
     assert now.adopt([Router(0, 4, True, "biased")], 16, CPU, k_elsewhere=4) == []
-    assert (now.version, now.routers) == (0, {})
-    assert now.change(Settings(k0="5")) == "k0=5 guarantees 5 experts, above the model's top-k 4"
-    assert now.change(Settings(k0="4")) is None
-    assert (now.version, now.reason) == (1, "1 of 1 MoE layers run vanilla: biased")
+    assert (now.steering.version, now.routers) == (0, {})
+    assert now.steering.change(Settings(k0="5")) == "k0=5 guarantees 5 experts, above the model's top-k 4"
+    assert now.steering.change(Settings(k0="4")) is None
+    assert (now.steering.version, now.steering.reason) == (1, "1 of 1 MoE layers run vanilla: biased")
 
 
 def test_a_stage_alone_whose_routers_cannot_be_handled_takes_none() -> None:
     now = runtime.Runtime(Settings(policy="vanilla"))
     assert now.adopt([Router(0, 4, True, "biased")], 16, CPU) == []
-    assert now.change(Settings(policy="vanilla", k0="4")) == "1 of 1 MoE layers run vanilla: biased"
+    assert now.steering.change(Settings(policy="vanilla", k0="4")) == "1 of 1 MoE layers run vanilla: biased"

@@ -83,7 +83,7 @@ def test_all_ranks_take_a_change(together: Together) -> None:
     runtimes = [loaded(Settings()) for _ in range(2)]
     for k0 in (2, 3):
         assert together(lambda rank, k0=k0: control.change(runtimes[rank], {"oea_k0": k0})) == [None, None]
-        assert [now.settings.k0 for now in runtimes] == [str(k0)] * 2
+        assert [now.steering.settings.k0 for now in runtimes] == [str(k0)] * 2
 
 
 def test_what_no_rank_can_take_says_what_one_alone_would_say(together: Together) -> None:
@@ -105,15 +105,15 @@ def test_what_one_rank_cannot_take_none_takes(together: Together) -> None:
     assert one == two
     assert "refusal none on rank 0 (node 0, " in one
     assert ", CUDA graphs were captured with SGLang's own kernels" in one
-    assert [now.settings.k0 for now in runtimes] == ["auto", "auto"]
-    assert [now.version for now in runtimes] == [0, 0]
+    assert [now.steering.settings.k0 for now in runtimes] == ["auto", "auto"]
+    assert [now.steering.version for now in runtimes] == [0, 0]
 
 
 def test_ranks_that_have_come_apart_end_at_the_next_change(
     together: Together, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runtimes = [loaded(Settings()) for _ in range(2)]
-    assert runtimes[1].change(Settings(k0="2")) is None  # alone
+    assert runtimes[1].steering.change(Settings(k0="2")) is None  # alone
     assert together(lambda rank: control.change(runtimes[rank], {"oea_k0": 3})) == [2, 2]
     lines = capsys.readouterr().err.splitlines()
     assert all(line.startswith("oea-server: ending: ranks differ: k0 auto on rank 0 (node 0, ") for line in lines)
@@ -123,7 +123,7 @@ def test_ranks_that_have_come_apart_end_at_the_next_change(
 def test_ranks_that_can_serve_vanilla_alone_wait_for_nobody(together: Together) -> None:
     """DP attention hands a request to each rank in its own time; a rank that waited would hold up the others' steps."""
     now = loaded(Settings(policy="vanilla"))
-    now.clash = "--attn-dp-size 2: rows of all ranks"
+    now.steering.clash = "--attn-dp-size 2: rows of all ranks"
     assert together(lambda rank: control.change(now, {"oea_k0": 3}) if rank == 0 else "never asked")[0] is None
 
 
@@ -136,7 +136,7 @@ def rank_of_a_group(rank: int, store: str, answers: Any) -> None:
     here = meeting.world()
     assert here is not None
     now = runtime.Runtime(Settings())
-    answers.put((rank, here[1:], model_init.agreed(now, ROUTERS, Stage(rank * 16, 4)), now.ranks_agree))
+    answers.put((rank, here[1:], model_init.agreed(now, ROUTERS, Stage(rank * 16, 4)), now.steering.ranks_agree))
 
 
 def test_processes_meet_in_their_groups_store(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_without_routers_it_is_inactive_and_says_what_was_asked(
     assert now.adopt(routers, 16 * len(routers), CPU) == []
     registry = reported(now, monkeypatch)
     assert registry.get_sample_value("oea_router_active") == 0
-    assert registry.get_sample_value("oea_router_limits", {"reason": now.reason}) == 1
+    assert registry.get_sample_value("oea_router_limits", {"reason": now.steering.reason}) == 1
     sizes = {"num_experts": str(16 * len(routers)), "top_k": "0", "ranks": "1"}
     for each in ("vanilla", "shadow", "oea"):
         assert registry.get_sample_value("oea_policy_info", {"policy": each, **sizes}) == (each == policy)

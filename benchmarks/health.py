@@ -22,8 +22,8 @@ import torch
 from rich.progress import track
 
 from oea_server.client.server import Server
-from oea_server.lab.bench import record
 from oea_server.lab.bench.load import play
+from oea_server.lab.records import record
 
 OUT = Path(__file__).parents[1] / "deploy/health.json"
 PATHS = ("/health", "/health_generate")

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from oea_server.lab.bench.report import micro, ratio, table
+from oea_server.lab.records.tables import micro, ratio, table
 
 RESULTS = Path(__file__).parent / "results"
 PAPER_BATCH = 16

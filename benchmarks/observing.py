@@ -21,9 +21,9 @@ import requests
 import torch
 from rich.progress import track
 
-from oea_server.lab.bench import record
 from oea_server.lab.bench.load import play
 from oea_server.lab.bench.served import own_server
+from oea_server.lab.records import record
 
 LAYERS, CHATS, TOKENS, ROUNDS = 2, 16, 64, 60
 SCRAPE, POLL = 5.0, 1.0

@@ -190,7 +190,7 @@ def _command(name: str, *words: str, **given: object) -> str:
 def _provenance(command: str) -> dict[str, Any]:
     import torch
 
-    from oea_server.lab.bench import record
+    from oea_server.lab.records import record
 
     return {"command": command, "machine": record.machine(torch.device("cpu")), "versions": record.versions()}
 
@@ -198,7 +198,7 @@ def _provenance(command: str) -> dict[str, Any]:
 def _folder(out: Path | None) -> Path:
     import torch
 
-    from oea_server.lab.bench import record
+    from oea_server.lab.records import record
 
     return out or record.default_folder(torch.device("cpu"))
 

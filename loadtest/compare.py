@@ -15,7 +15,7 @@ from rich.progress import track
 from loadtest import workload
 from loadtest.ab import orders
 from oea_server.client.ask import ask
-from oea_server.lab.bench.report import made_by, table
+from oea_server.lab.records.tables import made_by, table
 
 ROOT = Path(__file__).parents[1]
 BAR = 0.05

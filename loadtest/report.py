@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.ab import MEASURES
-from oea_server.lab.bench.report import made_by, table
+from oea_server.lab.records.tables import made_by, table
 
 Record = dict[str, Any]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from oea_server.lab.bench.plot import COLOURS, DOTS_PER_INCH
-from oea_server.lab.bench.report import made_by, table
+from oea_server.lab.records.pictures import COLOURS, DOTS_PER_INCH
+from oea_server.lab.records.tables import made_by, table
 
 Record = dict[str, Any]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from oea_server.lab.bench.report import made_by, table
+from oea_server.lab.records.tables import made_by, table
 
 HELD, BROKE, SKIPPED = "held", "broke", "skipped"
 

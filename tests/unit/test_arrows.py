@@ -24,9 +24,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "doctor": {"command_line", "cpu", "engine", "serve", "settings"},
     "cli": {"config", "doctor", "patching", "serve", "settings"},
     # the laboratory, above all of them, which none of them imports
-    "lab.bench": {"client", "cpu", "engine", "lab.demo", "routing"},
-    "lab.demo": {"client", "lab.bench"},
-    "lab.quality": {"client", "engine", "lab.bench", "lab.demo", "observe", "routing"},
+    "lab.records": {"routing"},
+    "lab.bench": {"client", "cpu", "engine", "lab.demo", "lab.records", "routing"},
+    "lab.demo": {"client", "lab.bench", "lab.records"},
+    "lab.quality": {"client", "engine", "lab.bench", "lab.demo", "lab.records", "observe", "routing"},
 }
 KNOW_SGLANG = {"engine", "cpu", "doctor", "patching", "serve", "lab.bench", "lab.demo"}
 

@@ -8,8 +8,8 @@ import torch
 
 from oea_server.lab.bench import trace
 from oea_server.lab.bench.logits import Uniform, correlated_like, mean_experts, shaped
-from oea_server.lab.bench.options import OptionError
 from oea_server.lab.bench.paper import BATCH, QWEN3_30B, QWEN3_235B, VANILLA, Published
+from oea_server.lab.records.options import OptionError
 from oea_server.routing import Policy, route
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from oea_server.lab.bench import options, trace
+from oea_server.lab.bench import trace
 from oea_server.lab.bench.commands import app
-from oea_server.lab.bench.options import OptionError
+from oea_server.lab.records import options
+from oea_server.lab.records.options import OptionError
 from oea_server.routing import Policy
 
 

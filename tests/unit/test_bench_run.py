@@ -12,7 +12,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from oea_server.lab.bench import bandwidth, moe, options, record, report, routers, timing
+from oea_server.lab.bench import bandwidth, moe, report, routers, timing
 from oea_server.lab.bench.commands import app
 from oea_server.lab.bench.experts import Layer, make_weights
 from oea_server.lab.bench.fit import fit
@@ -20,6 +20,7 @@ from oea_server.lab.bench.logits import Uniform
 from oea_server.lab.bench.paper import QWEN3_30B
 from oea_server.lab.bench.presets import PRESETS, Preset
 from oea_server.lab.bench.sglang_kernels import torch_router
+from oea_server.lab.records import options, record, tables
 
 CPU = torch.device("cpu")
 ROW = {"policy", "batch", "unique_experts", "latency_us", "latency_us_quartiles", "floor_us"}
@@ -77,9 +78,9 @@ def test_moe_keeps_a_record_and_documents_made_from_it(kept: dict[str, Any]) -> 
     assert [(cell[0], int(cell[1])) for cell in shown] == [(row["policy"], row["batch"]) for row in rows]
     for cell, row in zip(shown, rows, strict=True):
         low, high = row["latency_us_quartiles"]
-        spread = f"{report.micro(row['latency_us'])} ({report.micro(low)}–{report.micro(high)})"
+        spread = f"{tables.micro(row['latency_us'])} ({tables.micro(low)}–{report.micro(high)})"
         assert cell[2:5] == [f"{row['unique_experts']:.1f}", spread, f"{row['over_vanilla']:.2f}"]
-        assert cell[7] == report.micro(row["floor_us"])
+        assert cell[7] == tables.micro(row["floor_us"])
     assert report.markdown(made) == kept["md"]
     assert kept["md"] in kept["said"]
     assert kept["png"].startswith(b"\x89PNG")
@@ -146,7 +147,7 @@ def test_router_measures_who_is_there_and_says_who_is_not(tmp_path: Path, monkey
         assert [cell[:4] for cell in shown] == [
             [row["router"], row["policy"], str(row["batch"]), str(row["unique_experts"])] for row in rows
         ]
-        assert [cell[4].split(" ")[0] for cell in shown] == [report.micro(row["latency_us"]) for row in rows]
+        assert [cell[4].split(" ")[0] for cell in shown] == [tables.micro(row["latency_us"]) for row in rows]
     assert (tmp_path / "router-uniform.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -183,7 +184,7 @@ def test_a_rank_runs_its_own_experts_and_no_others(tmp_path: Path, monkeypatch: 
     assert filled["unique_experts_all_ranks"] > plain["unique_experts_all_ranks"]
     assert filled["busiest_us"] is not None
     facts = {"machine": record.machine(CPU), "versions": record.versions(), "command": "none"}
-    page, picture = record.save(facts | made, tmp_path, "moe-ep8")[1:]
+    page, picture = report.save(facts | made, tmp_path, "moe-ep8")[1:]
     assert "busiest rank" in page.read_text()
     assert picture.stat().st_size > 1000
 

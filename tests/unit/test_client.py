@@ -16,8 +16,8 @@ from oea_server.client.ask import ask
 from oea_server.client.remote import Remote
 from oea_server.config import app
 from oea_server.lab.bench import load
-from oea_server.lab.bench.options import OptionError
 from oea_server.lab.bench.served import attach
+from oea_server.lab.records.options import OptionError
 from tests.heard import Heard, hearing
 from tests.unit.counted import state
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from oea_server.lab.bench import options
 from oea_server.lab.bench.session import command_line, joined, keep, on_device, refusing
+from oea_server.lab.records import options
 
 if TYPE_CHECKING:
     import torch

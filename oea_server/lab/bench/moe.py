@@ -15,13 +15,14 @@ from typing import Any
 import torch
 from rich.progress import track
 
-from oea_server.lab.bench import paper, record, routers
+from oea_server.lab.bench import paper, routers
 from oea_server.lab.bench.bandwidth import Reader
 from oea_server.lab.bench.experts import Layer, open_layer
 from oea_server.lab.bench.fit import Line, fit
 from oea_server.lab.bench.logits import Source
 from oea_server.lab.bench.presets import Preset
 from oea_server.lab.bench.timing import WARM_UP_ROUNDS, Call, Spread, capture, laps, turns
+from oea_server.lab.records import record
 from oea_server.routing import Policy, Routing
 
 US = 1e6

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from oea_server.lab.bench.report import micro
-
-Record = dict[str, Any]
+from oea_server.lab.records.pictures import COLOURS, DOTS_PER_INCH
+from oea_server.lab.records.record import Record
+from oea_server.lab.records.tables import micro
 
 MARKERS = {"vanilla": "s", "random": "^", "pruned": "x", "oea": "o", "fill": "D", "budget": "P"}
-COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#222222")
-DOTS_PER_INCH = 130
 
 
 def draw(record: Record, path: Path) -> None:

@@ -2,44 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+import json
+from importlib.util import find_spec
+from pathlib import Path
 
-Record = dict[str, Any]
+from oea_server.lab.records.record import Record
+from oea_server.lab.records.tables import NONE, made_by, micro, ratio, spread, table
 
-NONE = "–"
+
+def save(record: Record, folder: Path, name: str) -> list[Path]:
+    """Write `name`.json, and from it .md and, where matplotlib is installed, .png. Returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.json", folder / f"{name}.md", folder / f"{name}.png"]
+    paths[0].write_text(json.dumps(record, indent=1) + "\n")
+    record = json.loads(paths[0].read_text())  # what is shown is what was kept
+    paths[1].write_text(markdown(record), encoding="utf-8")
+    if find_spec("matplotlib") is None:
+        return paths[:2]
+    from oea_server.lab.bench.plot import draw
+
+    draw(record, paths[2])
+    return paths
 
 
 def markdown(record: Record) -> str:
     """The whole page of a record, ready to be kept or printed."""
     body = {"moe": _moe, "router": _router, "serve": _serve}[record["benchmark"]]
     return "\n".join([*body(record), "", *_provenance(record), ""])
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], names: int = 1) -> list[str]:
-    """A Markdown table; all columns but the first `names` are aligned right."""
-    return [
-        "| " + " | ".join(header) + " |",
-        "|" + "---|" * names + "---:|" * (len(header) - names),
-        *("| " + " | ".join(row) + " |" for row in rows),
-    ]
-
-
-def micro(value: float | None) -> str:
-    """µs, three digits at least."""
-    if value is None:
-        return NONE
-    return f"{value:.{0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2}f}"
-
-
-def spread(value: float, quartiles: Sequence[float]) -> str:
-    """Median and quartiles."""
-    return f"{micro(value)} ({micro(quartiles[0])}–{micro(quartiles[1])})"
-
-
-def ratio(value: float | None) -> str:
-    """A ratio, two decimals."""
-    return NONE if value is None else f"{value:.2f}"
 
 
 def _moe(record: Record) -> list[str]:
@@ -255,17 +244,3 @@ def _provenance(record: Record) -> list[str]:
         "",
         *made_by(record, record["seed"]),
     ]
-
-
-def made_by(record: Record, seed: int | None = None) -> list[str]:
-    """What every page ends with: a record's command, machine and versions, and its seed where that is given."""
-    return [f"    {record['command']}", "", made_on(record) + ("" if seed is None else f" Seed {seed}.")]
-
-
-def made_on(record: Record) -> str:
-    """A record's machine and versions, a sentence each."""
-    machine = record["machine"]
-    gpu = f"{machine['gpu']} ({machine['gpu_memory_gib']} GiB, CUDA {machine['cuda']}), " if "gpu" in machine else ""
-    versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
-    memory = f"{machine['memory_gib']} GiB of memory"
-    return f"{gpu}{machine['processor']}, {machine['cores']} cores, {memory}. {versions}."

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from rich.progress import track
 
-from oea_server.lab.bench import record, routers
+from oea_server.lab.bench import routers
 from oea_server.lab.bench.bandwidth import Reader
 from oea_server.lab.bench.logits import Source
 from oea_server.lab.bench.timing import WARM_UP_ROUNDS, Call, Spread, capture, laps, turns
+from oea_server.lab.records import record
 from oea_server.routing import Policy
 
 US = 1e6

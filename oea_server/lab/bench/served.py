@@ -14,8 +14,8 @@ from oea_server.client import key
 from oea_server.client.ask import ask
 from oea_server.client.remote import Remote
 from oea_server.client.server import Server
-from oea_server.lab.bench.options import OptionError
 from oea_server.lab.demo.build import build, default_directory, qwen3_30b
+from oea_server.lab.records.options import OptionError
 
 BYTES_PER_WEIGHT = 2
 """bfloat16."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from oea_server.lab.bench.options import OptionError
+from oea_server.lab.records.options import OptionError
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +53,8 @@ def keep(
         name: of the files, without suffix.
         kind: of the logits; all but correlated ones are part of the name.
     """
-    from oea_server.lab.bench import record
+    from oea_server.lab.bench import report
+    from oea_server.lab.records import record
 
     complete = {
         "benchmark": measured["benchmark"],
@@ -62,7 +63,7 @@ def keep(
         "versions": record.versions(),
     } | measured
     name = name if kind == "correlated" else f"{name}-{kind}"
-    paths = record.save(complete, folder or record.default_folder(device), name)
+    paths = report.save(complete, folder or record.default_folder(device), name)
     print(paths[1].read_text(encoding="utf-8"))
     print("kept: " + ", ".join(map(str, paths)))
     if len(paths) < 3:

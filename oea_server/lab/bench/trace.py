@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oea_server.lab.bench.options import OptionError
+from oea_server.lab.records.options import OptionError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from oea_server.lab.bench.report import table
 from oea_server.lab.quality import grammar
+from oea_server.lab.records.tables import table
 from oea_server.observe.latency import Line, nearest
 from oea_server.routing.schedule import BY_BATCH, Schedule
 

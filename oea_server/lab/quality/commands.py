@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from oea_server.lab.bench import options
+from oea_server.lab.records import options
 from oea_server.oneline import oneline
 
 GRID = ";".join(

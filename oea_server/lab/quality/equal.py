@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from oea_server.lab.quality.stats import DRAWS, Mean, interval
+from oea_server.lab.records.stats import DRAWS, Mean, interval
 
 NOTHING = 1e-6
 """Nats. A drawn loss below it counts as this much: it divides."""

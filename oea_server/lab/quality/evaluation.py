@@ -12,11 +12,12 @@ import torch
 from rich.progress import track
 
 from oea_server import shipped
-from oea_server.lab.bench import record, timing
+from oea_server.lab.bench import timing
 from oea_server.lab.quality import grid, report, text
 from oea_server.lab.quality.arms import Arm, check
 from oea_server.lab.quality.documents import documents
 from oea_server.lab.quality.routed import Routers, routers
+from oea_server.lab.records import record
 from oea_server.routing.fastest import way
 
 CHUNK = 64

@@ -14,8 +14,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from oea_server.lab.bench.report import table
 from oea_server.lab.quality.report import ratio as shown_ratio
+from oea_server.lab.records.tables import table
 
 Record = dict[str, Any]
 Row = dict[str, Any]

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from oea_server.lab.quality import equal, stats
+from oea_server.lab.quality import equal
 from oea_server.lab.quality.arms import Arm
 from oea_server.lab.quality.measure import Judge, Measured
 from oea_server.lab.quality.routed import routers
 from oea_server.lab.quality.text import Sequences
+from oea_server.lab.records import stats
 
 Key = tuple[int, int, str]
 """Chunk, batch size, arm."""

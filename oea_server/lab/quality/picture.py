@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from oea_server.lab.bench.plot import COLOURS, DOTS_PER_INCH
+from oea_server.lab.records.pictures import COLOURS, DOTS_PER_INCH
 
 Record = dict[str, Any]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from oea_server.lab.bench.report import NONE, made_by, table
+from oea_server.lab.records.tables import NONE, made_by, table
 
 Record = dict[str, Any]
 

@@ -11,14 +11,14 @@ from rich.progress import track
 
 from oea_server import shipped
 from oea_server.client.server import Server
-from oea_server.lab.bench import record
-from oea_server.lab.bench.report import made_by, table
-from oea_server.lab.quality import served, stats, text
+from oea_server.lab.quality import served, text
 from oea_server.lab.quality.arms import Arm
 from oea_server.lab.quality.documents import documents
 from oea_server.lab.quality.evaluation import Wanted, described, fits, load, routers_of
 from oea_server.lab.quality.measure import Judge
 from oea_server.lab.quality.routed import routers
+from oea_server.lab.records import record, stats
+from oea_server.lab.records.tables import made_by, table
 
 Record = dict[str, Any]
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from oea_server.lab.quality import stats, text
+from oea_server.lab.quality import text
+from oea_server.lab.records import stats
 
 
 class Words:

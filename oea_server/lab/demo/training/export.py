@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from oea_server.lab.bench import record
 from oea_server.lab.demo.build import write_config
 from oea_server.lab.demo.training.loop import Recipe, windows
 from oea_server.lab.demo.training.network import Network
 from oea_server.lab.demo.training.tokens import Data
+from oea_server.lab.records import record
 
 
 def export(network: Network, config: Mapping[str, Any], directory: Path) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -67,20 +65,3 @@ def versions() -> dict[str, str]:
 def default_folder(device: torch.device) -> Path:
     """``benchmarks/results/<machine>`` below the current directory."""
     return Path("benchmarks") / "results" / str(machine(device)["name"])
-
-
-def save(record: Record, folder: Path, name: str) -> list[Path]:
-    """Write `name`.json, and from it .md and, where matplotlib is installed, .png. Returns the files."""
-    from oea_server.lab.bench.report import markdown
-
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.json", folder / f"{name}.md", folder / f"{name}.png"]
-    paths[0].write_text(json.dumps(record, indent=1) + "\n")
-    record = json.loads(paths[0].read_text())  # what is shown is what was kept
-    paths[1].write_text(markdown(record), encoding="utf-8")
-    if find_spec("matplotlib") is None:
-        return paths[:2]
-    from oea_server.lab.bench.plot import draw
-
-    draw(record, paths[2])
-    return paths

@@ -78,7 +78,7 @@ def test_moe_keeps_a_record_and_documents_made_from_it(kept: dict[str, Any]) -> 
     assert [(cell[0], int(cell[1])) for cell in shown] == [(row["policy"], row["batch"]) for row in rows]
     for cell, row in zip(shown, rows, strict=True):
         low, high = row["latency_us_quartiles"]
-        spread = f"{tables.micro(row['latency_us'])} ({tables.micro(low)}–{report.micro(high)})"
+        spread = f"{tables.micro(row['latency_us'])} ({tables.micro(low)}–{tables.micro(high)})"
         assert cell[2:5] == [f"{row['unique_experts']:.1f}", spread, f"{row['over_vanilla']:.2f}"]
         assert cell[7] == tables.micro(row["floor_us"])
     assert report.markdown(made) == kept["md"]

@@ -118,13 +118,13 @@ def time_report() -> float:
         from oea_server.engine.control import state_of  # prometheus_client reads the variable once
         from oea_server.engine.runtime import Runtime
         from oea_server.observe.metrics import Metrics
-        from oea_server.observe.reporter import Counted, Options, Reporter
+        from oea_server.observe.reporter import Options, Reporter, Sources
 
         del os.environ["PROMETHEUS_MULTIPROC_DIR"]
         layers, steps, runtime = range(94), 20, Runtime(Settings())
         tally, shadow = (HostTally(layers, 128, 8) for _ in range(2))
         sizes = dict.fromkeys(layers, 1)
-        counted = Counted(tally, shadow, lambda: [(CHATS, 0.05)] * steps, {}, sizes, lambda: state_of(runtime))
+        counted = Sources(tally, shadow, lambda: [(CHATS, 0.05)] * steps, {}, sizes, lambda: state_of(runtime))
         reporter = Reporter(Metrics(), counted, Options(folder=Path(folder)))
         logits = torch.randn(CHATS, 128, dtype=torch.bfloat16)
 

@@ -13,8 +13,8 @@ from rich.progress import track
 from loadtest import paired, workload
 from loadtest.client import Block, play
 from loadtest.workload import Tenant
+from oea_server.client.config_command import parsed
 from oea_server.client.remote import Remote
-from oea_server.config import parsed
 
 Knobs = dict[str, Any]
 

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from oea_server.config import app as config
+from oea_server.client.config_command import app as config
 from oea_server.patching.commands import app as patch
 from oea_server.provenance import commit, version
 from oea_server.terminal import forgiving

@@ -11,7 +11,18 @@ from typing import Any, NamedTuple, NoReturn
 
 import torch
 
-from oea_server.engine import agreement, conflicts, guard, limits, meeting, placed, plugin, reporting, routers, runtime
+from oea_server.engine import (
+    agreement,
+    conflicts,
+    guard,
+    limits,
+    meeting,
+    placed,
+    plugin,
+    routers,
+    runtime,
+    start_reporting,
+)
 from oea_server.engine.meeting import DisagreementError
 from oea_server.engine.routers import Router
 from oea_server.engine.runtime import Runtime
@@ -47,12 +58,12 @@ def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) ->
     if now.routers and ranks > 1:
         # two of each: what is only counted chooses copies of its own
         now.where, now.shadow_where = (where(now.num_experts, ranks, device) for _ in range(2))
-    reports = reporting.is_reporting_rank()
+    reports = start_reporting.is_reporting_rank()
     if now.routers:
         now.start_counting(physical, ranks, device, is_placed(), routers.expert_bytes(model), reports)
         now.warm_up(next(model.parameters()).dtype)
     if reports:
-        reporting.start(now, next((i for i, stage in enumerate(stages) if stage.k), 0))
+        start_reporting.start(now, next((i for i, stage in enumerate(stages) if stage.k), 0))
 
 
 def least_k(found: Sequence[Router], num_experts: int, device: torch.device) -> int:

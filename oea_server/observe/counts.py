@@ -15,7 +15,7 @@ from oea_server.observe.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
-class Counted:
+class Totals:
     """What steps woke, by layer, over some span of time."""
 
     layers: list[int]
@@ -30,12 +30,12 @@ class Counted:
     """[layers, 4 (N + 1) + 4], as `oea_server.routing.tally.Tally.data`."""
     shadow: Counts
 
-    def since(self, before: Self | None) -> Counted:
+    def since(self, before: Self | None) -> Totals:
         """What came after `before`; everything where counting began anew, or with other layers (a stage that came up
         later)."""
         if before is None or not self._follows(before):
             return self
-        return Counted(
+        return Totals(
             self.layers,
             self.ranks,
             self.expert_bytes,
@@ -60,7 +60,7 @@ class Counted:
         )
 
 
-def together(snapshots: Iterable[Snapshot]) -> Counted | None:
+def together(snapshots: Iterable[Snapshot]) -> Totals | None:
     """All schedulers' counts: replicas add up, the stages of a pipeline bring layers of their own."""
     tallies: dict[int, tuple[Counts, Counts, int]] = {}
     steps, tokens, seconds, ranks = 0, 0, 0.0, 1
@@ -78,10 +78,10 @@ def together(snapshots: Iterable[Snapshot]) -> Counted | None:
         return None
     layers = sorted(tallies)
     data, shadows, sizes = zip(*(tallies[layer] for layer in layers), strict=True)
-    return Counted(layers, ranks, np.array(sizes), steps, tokens, seconds, bypassed, np.stack(data), np.stack(shadows))
+    return Totals(layers, ranks, np.array(sizes), steps, tokens, seconds, bypassed, np.stack(data), np.stack(shadows))
 
 
-def summary(counted: Counted) -> dict[str, Any]:
+def summary(counted: Totals) -> dict[str, Any]:
     """What a span of time was like; means are None where there was nothing."""
     unique, busiest, vanilla, vanilla_busiest, sums = parts.split(counted.tally)
     tokens, assignments, piggybacked, _ = sums.sum(axis=0).tolist()
@@ -105,7 +105,7 @@ def summary(counted: Counted) -> dict[str, Any]:
     }
 
 
-def by_layer(counted: Counted) -> list[dict[str, Any]]:
+def by_layer(counted: Totals) -> list[dict[str, Any]]:
     """`summary` of each MoE layer, without what belongs to steps."""
     unique, busiest, vanilla, vanilla_busiest, sums = parts.split(counted.tally)
     tokens, assignments, piggybacked, _ = sums.T.tolist()
@@ -126,7 +126,7 @@ def by_layer(counted: Counted) -> list[dict[str, Any]]:
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def prediction(counted: Counted) -> dict[str, Any]:
+def prediction(counted: Totals) -> dict[str, Any]:
     """What the shadow policy would have done in its steps."""
     unique, busiest, vanilla, vanilla_busiest, _ = parts.split(counted.shadow)
     would = _bytes(counted, vanilla)
@@ -171,7 +171,7 @@ def mass_kept(tally: Counts) -> float | None:
     return None if kept is None else round(kept, 4)
 
 
-def _bytes(counted: Counted, histogram: Counts) -> int:
+def _bytes(counted: Totals, histogram: Counts) -> int:
     return int(parts.experts(histogram) @ counted.expert_bytes)
 
 

@@ -26,7 +26,7 @@ INTERVAL = 1.0
 """Seconds between two reports."""
 
 
-class Counted(NamedTuple):
+class Sources(NamedTuple):
     """What a scheduler process counts, and where to read it."""
 
     tally: Tally
@@ -60,7 +60,7 @@ ALONE = Options()
 class Reporter(threading.Thread):
     """Copies what was counted since the last time into the metrics."""
 
-    def __init__(self, metrics: Metrics, counted: Counted, options: Options = ALONE) -> None:
+    def __init__(self, metrics: Metrics, counted: Sources, options: Options = ALONE) -> None:
         super().__init__(name="oea-reporter", daemon=True)
         self._metrics = metrics
         self._counted = counted

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from oea_server.observe import counts, latency, parts, snapshot
-from oea_server.observe.counts import Counted
+from oea_server.observe.counts import Totals
 from oea_server.observe.quiet import Complaints, Failures
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class Stats:
         self._folder = folder
         self._lines = list(lines)
         self._points: deque[dict[str, Any]] = deque(maxlen=POINTS)
-        self._totals: deque[Counted] = deque(maxlen=RECENT + 1)
+        self._totals: deque[Totals] = deque(maxlen=RECENT + 1)
         """Since the start, second by second."""
         self._state: dict[str, Any] | None = None
         self._newest = 0.0
@@ -149,7 +149,7 @@ class Stats:
             "latency": self._latency(recent) or self._latency(total),
         }
 
-    def _latency(self, counted: Counted) -> dict[str, Any] | None:
+    def _latency(self, counted: Totals) -> dict[str, Any] | None:
         """What the measured line says of a layer at these T; None without a line, steps, or a single rank."""
         if not self._lines or not counted.steps or counted.ranks > 1:
             return None
@@ -167,7 +167,7 @@ class Stats:
         }
 
 
-def point(t: float, fresh: Counted, state: dict[str, Any]) -> dict[str, Any]:
+def point(t: float, fresh: Totals, state: dict[str, Any]) -> dict[str, Any]:
     """One second."""
     unique, shadow = parts.split(fresh.tally).unique, parts.split(fresh.shadow)
     step = counts.summary(fresh)

@@ -26,9 +26,9 @@ def activate() -> None:
 
 
 def report_often() -> None:
-    from oea_server.engine import reporting
+    from oea_server.engine import start_reporting
 
-    start = reporting.start
+    start = start_reporting.start
 
     def started(*of: Any) -> None:
         # not before: the launcher must not import prometheus_client, and the reporter does
@@ -37,7 +37,7 @@ def report_often() -> None:
         reporter.INTERVAL = INTERVAL
         start(*of)
 
-    reporting.start = started  # type: ignore[assignment]
+    start_reporting.start = started  # type: ignore[assignment]
 
 
 def record(path: Path) -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from oea_server.observe.reporter import Counted
+from oea_server.observe.reporter import Sources
 from oea_server.routing.tally import HostTally
 from oea_server.settings import Settings
 
@@ -45,6 +45,6 @@ class Scheduler:
         return steps
 
     @property
-    def counted(self) -> Counted:
+    def counted(self) -> Sources:
         sizes = dict.fromkeys(self.tally.row, 100)
-        return Counted(self.tally, self.shadow, self.read_steps, self.bypassed, sizes, lambda: self.state)
+        return Sources(self.tally, self.shadow, self.read_steps, self.bypassed, sizes, lambda: self.state)

@@ -13,7 +13,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "routing": set(),
     "access": set(),
     "client": {"access"},
-    "config": {"client"},
     "settings": {"access", "routing"},
     "command_line": {"settings"},
     "observe": {"access", "routing", "settings"},
@@ -22,7 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "patching": set(),
     "serve": {"access", "command_line", "engine", "observe", "settings"},
     "doctor": {"command_line", "cpu", "engine", "serve", "settings"},
-    "cli": {"config", "doctor", "patching", "serve", "settings"},
+    "cli": {"client", "doctor", "patching", "serve", "settings"},
     # the laboratory, above all of them, which none of them imports
     "lab.records": {"routing"},
     "lab.bench": {"client", "cpu", "engine", "lab.demo", "lab.records", "routing"},

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from oea_server.client import way
 from oea_server.client.ask import ask
+from oea_server.client.config_command import app
 from oea_server.client.remote import Remote
-from oea_server.config import app
 from oea_server.lab.bench import load
 from oea_server.lab.bench.served import attach
 from oea_server.lab.records.options import OptionError

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from oea_server.engine import forward_mode, model_init, plugin, reporting, routers, runtime, warmup
+from oea_server.engine import forward_mode, model_init, plugin, routers, runtime, start_reporting, warmup
 from oea_server.settings import Settings
 
 
@@ -153,7 +153,7 @@ def test_a_model_that_cannot_be_routed_ends_the_whole_server(
     monkeypatch.setattr(routers, "inspect", lambda model: [])
     monkeypatch.setattr(routers, "num_experts", lambda model: 0)
     monkeypatch.setattr(model_init, "redundant_experts", lambda: 0)
-    monkeypatch.setattr(reporting, "is_reporting_rank", lambda: True)
+    monkeypatch.setattr(start_reporting, "is_reporting_rank", lambda: True)
     with pytest.raises(SystemExit):
         model_init.after_initialize_model(torch.nn.Linear(2, 2))
     assert killed == [signal.SIGQUIT]

@@ -41,7 +41,7 @@ def start(now: Runtime, counts_steps: int = 0) -> None:
         return
     from oea_server.observe import folder
     from oea_server.observe.metrics import Metrics
-    from oea_server.observe.reporter import Counted, Options, Reporter
+    from oea_server.observe.reporter import Options, Reporter, Sources
 
     metrics = Metrics()
     seams = "patched" if plugin.patched else "hooks"
@@ -54,7 +54,7 @@ def start(now: Runtime, counts_steps: int = 0) -> None:
         return
     if now.device.type == "cuda":
         captures.watch(torch.cuda.CUDAGraph)
-    counted = Counted(
+    counted = Sources(
         now.tally,
         now.shadow_tally,
         now.clock.read,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from prometheus_client import CollectorRegistry
 
-from oea_server.engine import reporting, runtime
+from oea_server.engine import runtime, start_reporting
 from oea_server.engine.routers import Router
 from oea_server.observe import metrics
 from oea_server.settings import Settings
@@ -23,7 +23,7 @@ def reported(now: runtime.Runtime, monkeypatch: pytest.MonkeyPatch) -> Collector
     monkeypatch.setattr(f"{context}.get_parallel", lambda: SimpleNamespace(pp_rank=0))
     registry = CollectorRegistry()
     monkeypatch.setattr(metrics, "Metrics", partial(metrics.Metrics, registry))
-    reporting.start(now)
+    start_reporting.start(now)
     return registry
 
 

@@ -17,6 +17,9 @@ ROWS_ALONE = (16, 32)
 KEYS_ALONE = 16 * 1024
 """Sort keys of one program: beyond, each thread of 32 warps would have more of them than registers, which are 64."""
 
+VOTES_ALONE = 8 * 1024
+"""The same where rows vote, with 8 bytes a key, that meet in shared memory: of it some GPUs have 99 KiB."""
+
 ROWS_OF_SEVERAL = 4
 """Rows of each program of a larger one: a warp for each of a multiprocessor's four schedulers."""
 
@@ -48,7 +51,8 @@ def shape_of(router_logits: torch.Tensor, place: Placement | None) -> Shape:
     """How logits [B, N] are routed."""
     batch, num_experts = router_logits.shape
     columns = columns_for(num_experts)
-    alone = (rows for rows in ROWS_ALONE if batch <= rows and rows * columns <= KEYS_ALONE)
+    most = KEYS_ALONE if place is None else VOTES_ALONE
+    alone = (rows for rows in ROWS_ALONE if batch <= rows and rows * columns <= most)
     rows = next(alone, ROWS_OF_SEVERAL)
     constants = {
         "N": num_experts,

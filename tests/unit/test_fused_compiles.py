@@ -35,7 +35,7 @@ def test_compiles_without_fences(case: str) -> None:
         assert kernel["instructions"] > 0
         assert (kernel["atomics"] >= 7) == (kernel["name"] in ("step_kernel", "count_kernel"))
         assert kernel["fences"] == 0
-        assert kernel["shared"] <= 32768  # bytes, of 48 Ki: votes of 32 rows meet there; the rest stays in registers
+        assert kernel["shared"] <= 65536  # bytes, of 99 Ki: votes of all rows meet there; the rest stays in registers
 
 
 @pytest.mark.parametrize(("case", "kernels"), [("layers", 6), ("map", 8)])

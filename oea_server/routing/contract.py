@@ -125,6 +125,14 @@ def real_rows(batch: int, num_real: int | torch.Tensor | None, device: torch.dev
     return arange(batch, device) < num_real
 
 
+def distinct(requests: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """How many requests the real rows are of, 0-d."""
+    batch = len(requests)
+    same = (requests[:, None] == requests) & real[:, None] & real
+    first = same & (arange(batch, requests.device) < arange(batch, requests.device)[:, None])
+    return (real & ~first.any(dim=1)).sum()
+
+
 def placement_of(
     policy: Policy | Knobs, placement: Placement | None, num_experts: int, device: torch.device
 ) -> Placement | None:

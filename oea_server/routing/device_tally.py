@@ -59,5 +59,5 @@ class DeviceTally(Tally):
             CHUNK=CHUNK,
             num_warps=4,
         )
-        if vanilla and self.by_step and self.row[layer] == len(self.row) - 1:
+        if vanilla and self.by_step and self.ends(layer):
             count(self)  # the layers before it may have been routed by us

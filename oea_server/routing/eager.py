@@ -17,6 +17,7 @@ from oea_server.routing.contract import (
     Routing,
     Scoring,
     check,
+    distinct,
     is_union,
     placement_of,
     real_rows,
@@ -152,14 +153,6 @@ def numbers_of(
     tokens_on_device = is_token.sum()
     numbers, room = knobs.at(layer, tokens_on_device, None if requests is None else distinct(requests, is_token[:, 0]))
     return numbers, policy.room if isinstance(policy, Policy) else room
-
-
-def distinct(requests: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    """How many requests the real rows are of, 0-d."""
-    batch = len(requests)
-    same = (requests[:, None] == requests) & real[:, None] & real
-    first = same & (arange(batch, requests.device) < arange(batch, requests.device)[:, None])
-    return (real & ~first.any(dim=1)).sum()
 
 
 def drawn(own: torch.Tensor, router_logits: torch.Tensor, policy: Policy | Knobs, layer: int) -> torch.Tensor:

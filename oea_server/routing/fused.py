@@ -10,10 +10,9 @@ from __future__ import annotations
 import torch
 import triton
 
-from oea_server.routing.contract import SCORINGS, Router, Routing, check, placement_of, real_rows, width_of
+from oea_server.routing.contract import SCORINGS, Router, Routing, check, distinct, placement_of, real_rows, width_of
 from oea_server.routing.counting import count, records_of
 from oea_server.routing.device_tally import DeviceTally
-from oea_server.routing.eager import distinct
 from oea_server.routing.kernel import route_kernel
 from oea_server.routing.knobs import Knobs, knobs_of
 from oea_server.routing.launching import KEYS, ROWS_ALONE, find_pool, scratch_of, shape_of
@@ -104,7 +103,7 @@ def route(
             **shape.constants,
             num_warps=shape.rows,
         )
-    if tally is not None and (row == len(tally.row) - 1 or not later):
+    if tally is not None and tally.ends(layer):
         count(tally)
     return Routing(weights, ids, book.pools[row] if pool is None else pool)
 

@@ -11,16 +11,7 @@ import triton
 import triton.language as tl
 
 from oea_server.routing.kernel_floors import EPSILON, held, logits_at, marked, number, reaching, total_of
-from oea_server.routing.kernel_pools import (
-    LANES,
-    either,
-    gathered,
-    homes,
-    packed,
-    seen_by,
-    unpacked,
-    widen,
-)
+from oea_server.routing.kernel_pools import LANES, UNION, either, gathered, kind_at, on_ranks, packed, seen_by, unpacked
 from oea_server.routing.kernel_rows import (
     ABOVE_ALL,
     NOBODY,
@@ -40,7 +31,6 @@ from oea_server.routing.kernel_rows import (
     value_of,
 )
 from oea_server.routing.knobs import FIELDS, TABLE_BATCHES
-from oea_server.routing.policy import POOLS
 from oea_server.routing.records import GUARANTEED, OWN, SLOTS_KEPT, TAKEN, TOKENS
 from oea_server.routing.tally import MASS_UNIT
 from oea_server.routing.widen import VOTE
@@ -48,11 +38,10 @@ from oea_server.routing.widen import VOTE
 MASS_UNIT_, VOTE_ = tl.constexpr(MASS_UNIT), tl.constexpr(VOTE)
 GUARANTEED_, TAKEN_, OWN_ = tl.constexpr(GUARANTEED), tl.constexpr(TAKEN), tl.constexpr(OWN)
 TOKENS_, SLOTS_KEPT_ = tl.constexpr(TOKENS), tl.constexpr(SLOTS_KEPT)
-UNION, FILL, BUDGET = (tl.constexpr(POOLS.index(pool)) for pool in ("union", "fill", "budget"))
 ROW, TABLE = tl.constexpr(len(FIELDS)), tl.constexpr(TABLE_BATCHES)
-FLOOR, LIMIT, REACH, KIND, BUDGET_AT, MIN_BATCH, DRAW, SEED, P, SHARE, MIX = (
+FLOOR, LIMIT, REACH, MIN_BATCH, DRAW, SEED, P, SHARE, MIX = (
     tl.constexpr(FIELDS.index(field))
-    for field in ("floor", "limit", "reach", "kind", "budget", "min_batch", "draw", "seed", "p", "share", "mix")
+    for field in ("floor", "limit", "reach", "min_batch", "draw", "seed", "p", "share", "mix")
 )
 ALL, FLOORS, FILLS = tl.constexpr("all"), tl.constexpr("floors"), tl.constexpr("fills")
 
@@ -201,9 +190,7 @@ def route_kernel(
     lane = tl.arange(0, LANES)
     WIDENED: tl.constexpr = physical_ptr is not None
     if WIDENED:
-        kind = tl.load(numbers + KIND)
-        if RANKS == 1:
-            kind = tl.where(kind == FILL, UNION, kind)  # no other rank has room
+        kind = kind_at(numbers, RANKS)
         could = (slot < tl.minimum(tl.minimum(limit, reach), K)) & whole[:, None] & (kind != UNION)
     if STAGE != FILLS:
         words = tl.reduce(packed(holds, ROWS, COLUMNS), 0, either)
@@ -226,15 +213,8 @@ def route_kernel(
         if STAGE == FILLS:
             words = gathered(words_ptr, parts)
         elif WIDENED:
-            pool = tl.reshape(unpacked(words[None, :], 1, COLUMNS), [COLUMNS]).to(tl.int32)
-            home = homes(pool, expert, physical_ptr, physical_stride, N, RANKS, SLOTS_OF_RANK, REPLICAS, SPARE,
-                         RANK_BINS, COPIES)  # fmt: skip
-            tl.store(home_ptr + expert, home, mask=expert < N)
-            tl.store(homes_ptr + expert, home, mask=expert < N)
-            if kind != UNION:
-                target = tl.where(kind == BUDGET, tl.load(numbers + BUDGET_AT), 0)
-                pool = widen(pool, wanted, expert, home // SLOTS_OF_RANK, target, RANK_BINS, N)
-                words = tl.reshape(packed((pool != 0)[None, :], 1, COLUMNS), [LANES])
+            words = on_ranks(words, wanted, kind, numbers, expert, physical_ptr, physical_stride, home_ptr, homes_ptr,
+                             N, COLUMNS, RANKS, SLOTS_OF_RANK, REPLICAS, SPARE, RANK_BINS, COPIES)  # fmt: skip
         awake = unpacked(words[None, :], 1, COLUMNS)
         first = tl.min(tl.where(awake, expert[None, :], NOBODY), axis=1)
 

@@ -10,12 +10,16 @@ import triton.language as tl
 
 from oea_server.routing import records
 from oea_server.routing.keys import ID_BITS, ID_MASK
+from oea_server.routing.knobs import FIELDS
+from oea_server.routing.policy import POOLS
 
 LANES = tl.constexpr(records.LANES)
 PARTS = tl.constexpr(32)
 """Programs whose words are read at once: eight words a thread."""
 ID_BITS_ = tl.constexpr(ID_BITS)
 ID_MASK_ = tl.constexpr(ID_MASK)
+UNION, FILL, BUDGET = (tl.constexpr(POOLS.index(pool)) for pool in ("union", "fill", "budget"))
+KIND, BUDGET_AT = tl.constexpr(FIELDS.index("kind")), tl.constexpr(FIELDS.index("budget"))
 
 
 @triton.jit
@@ -125,3 +129,46 @@ def widen(pool, wanted, expert, rank_of, target, BINS: tl.constexpr, N: tl.const
         load += (best >= 0).to(tl.int32)
         more = tl.max(taken)
     return pool
+
+
+@triton.jit
+def kind_at(numbers_ptr, RANKS: tl.constexpr):
+    """How the pool is widened; on one rank no other has room to fill."""
+    kind = tl.load(numbers_ptr + KIND)
+    if RANKS == 1:
+        kind = tl.where(kind == FILL, UNION, kind)
+    return kind
+
+
+@triton.jit
+def on_ranks(
+    words,
+    wanted,
+    kind,
+    numbers_ptr,
+    expert,
+    physical_ptr,
+    physical_stride,
+    home_ptr,
+    homes_ptr,
+    N: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    RANKS: tl.constexpr,
+    SLOTS_OF_RANK: tl.constexpr,
+    REPLICAS: tl.constexpr,
+    SPARE: tl.constexpr,
+    RANK_BINS: tl.constexpr,
+    COPIES: tl.constexpr,
+):
+    """The union of the floors and what the ranks have room for beside it, [LANES] int32; where each expert is read goes
+    to `home_ptr`, and to `homes_ptr` to be counted."""
+    pool = tl.reshape(unpacked(words[None, :], 1, COLUMNS), [COLUMNS]).to(tl.int32)
+    home = homes(pool, expert, physical_ptr, physical_stride, N, RANKS, SLOTS_OF_RANK, REPLICAS, SPARE, RANK_BINS,
+                 COPIES)  # fmt: skip
+    tl.store(home_ptr + expert, home, mask=expert < N)
+    tl.store(homes_ptr + expert, home, mask=expert < N)
+    if kind != UNION:
+        target = tl.where(kind == BUDGET, tl.load(numbers_ptr + BUDGET_AT), 0)
+        pool = widen(pool, wanted, expert, home // SLOTS_OF_RANK, target, RANK_BINS, N)
+        words = tl.reshape(packed((pool != 0)[None, :], 1, COLUMNS), [LANES])
+    return words

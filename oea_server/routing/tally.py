@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +66,10 @@ class Tally:
         """What the launches on a GPU write down of a step, to be counted by one more (`counting`)."""
         self.by_step = False
         """Whether that one runs after the last of the layers alone; else after each."""
+
+    def ends(self, layer: int) -> bool:
+        """Whether what the layers' launches have written down is counted after this one."""
+        return not self.by_step or self.row[layer] == len(self.row) - 1
 
     def add_vanilla(self, layer: int, ids: torch.Tensor, num_real: int | torch.Tensor | None) -> None:
         """Count a step that ran the model's own top k.
@@ -194,14 +197,6 @@ def tally_on(device: torch.device, layers: Sequence[int], num_experts: int, rank
 
         return DeviceTally(layers, num_experts, ranks, device, placed)
     return Tally(layers, num_experts, ranks, device, placed)
-
-
-@cache
-def uncounted(num_experts: int, ranks: int, device: torch.device) -> Tally:
-    """For steps of which nothing is kept: one row for all layers. Never freed, as captured graphs write to it."""
-    nothing = Tally([0], num_experts, ranks, device)
-    nothing.counting.zero_()
-    return nothing
 
 
 def awake_of(ids: torch.Tensor, num_experts: int, num_real: int | torch.Tensor | None = None) -> torch.Tensor:

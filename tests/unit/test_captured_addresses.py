@@ -17,7 +17,7 @@ from oea_server.routing import Policy, Router, Routing, eager, fused
 from oea_server.routing.keys import arange, sort_keys
 from oea_server.routing.knobs import Knobs, knobs_of
 from oea_server.routing.placement import contiguous
-from oea_server.routing.tally import uncounted
+from oea_server.routing.records import unread
 
 CPU = torch.device("cpu")
 MANY = 1100
@@ -63,7 +63,7 @@ def use_caches_for_many_others() -> None:
         sort_keys(torch.zeros(1, i))
         contiguous(i, 1, CPU)
         knobs_of(policy, i, 4, 16, CPU)
-        uncounted(i, 1, CPU)
+        unread(i, CPU)
     gc.collect()
 
 

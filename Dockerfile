@@ -12,7 +12,7 @@ ARG BASE_IMAGE=lmsysorg/sglang:v0.5.23
 ARG CPU_BASE_IMAGE=python:3.11-slim-bookworm
 
 
-# Our wheel, and an init for both images.
+# Our wheel and the demo model's, and an init for both images.
 FROM ${CPU_BASE_IMAGE} AS build
 RUN apt-get update \
  && apt-get install -y --no-install-recommends 'tini=0.19.0-*' \
@@ -27,7 +27,8 @@ RUN printf '%s\n' "${GIT_COMMIT}" > oea_server/COMMIT \
  && python3 -m venv /opt/build \
  && sed -n '/^setuptools==/,/[^\\]$/p' constraints.txt > /opt/build/pins.txt \
  && /opt/build/bin/pip install --no-cache-dir --require-hashes --requirement /opt/build/pins.txt \
- && /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /dist .
+ && /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /dist . \
+      ./oea_server/lab/demo/models
 
 
 # SGLang with the CPU build of torch.

@@ -21,15 +21,16 @@ define install
 @$(1)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(1)/uv.txt
 @$(1)/bin/uv pip install --quiet --python $(1)/bin/python --require-hashes --build-constraints $(2) --requirement $(2)
 endef
-# ours, on top
-editable = @$(1)/bin/uv pip install --quiet --python $(1)/bin/python --no-deps --build-constraints $(2) --editable .
+# ours, on top, and the demo model
+editable = @$(1)/bin/uv pip install --quiet --python $(1)/bin/python --no-deps --build-constraints $(2) \
+	--editable . --editable oea_server/lab/demo/models
 
 .PHONY: setup system demo check test test-nightly pins sbom audit clean
 .PHONY: lint test-unit test-kernel test-load test-deploy test-engine test-browser test-servers test-lower
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: pyproject.toml constraints.txt
+$(VENV)/.ready: pyproject.toml constraints.txt oea_server/lab/demo/models/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "oea-server needs Python 3.11 or later; try: make PYTHON=python3.11 ...")'
 	@echo "==> installing SGLang and its libraries into $(VENV): 10 GB on disk, a minute or several"
 	$(call install,$(VENV),constraints.txt)
@@ -118,10 +119,12 @@ SEED := pip setuptools uv
 # What torch's CPU build requires, which comes from another index; and dill, which SGLang imports, and has by way of
 # datasets alone.
 CPU_NEEDS := filelock fsspec jinja2 networkx setuptools sympy typing-extensions dill
+# the demo model, which is this repository's
+NOT_LOCKED := --no-emit-package oea-server-demo
 
 pins: setup
-	@printf '%s\n' $(SEED) | $(COMPILE) constraints.txt --all-extras pyproject.toml
-	@printf '%s\n' $(SEED) sglang==0.5.17 | $(COMPILE) constraints-0.5.17.txt --all-extras pyproject.toml
+	@printf '%s\n' $(SEED) | $(COMPILE) constraints.txt --all-extras $(NOT_LOCKED) pyproject.toml
+	@printf '%s\n' $(SEED) sglang==0.5.17 | $(COMPILE) constraints-0.5.17.txt --all-extras $(NOT_LOCKED) pyproject.toml
 	@printf '%s\n' $(SEED) checkov==3.3.30 | $(COMPILE) constraints-checkov.txt
 	@printf '%s\n' $(SEED) cyclonedx-bom pip-audit | $(COMPILE) constraints-audit.txt
 	@printf '%s\n' $(CPU_NEEDS) | $(COMPILE) deploy/docker/requirements-cpu.txt --constraints constraints.txt \

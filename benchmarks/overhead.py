@@ -23,6 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from oea_server_demo import MODEL
 from rich.progress import track
 
 from oea_server.client.server import Server, without_us
@@ -32,7 +33,6 @@ from oea_server.routing import Policy, Router, default_schedule
 from oea_server.routing.host import route
 from oea_server.routing.tally import HostTally
 from oea_server.settings import Settings
-from oea_server.shipped import MODEL
 
 ROUNDS, CHATS, TOKENS = 60, 16, 32
 

@@ -84,10 +84,11 @@ def soak(
     out: Out = None,
 ) -> None:
     """Thousands of good and bad requests on a CPU demo server; fails if anything leaked or was not answered."""
+    from oea_server_demo import MODEL
+
     from loadtest import sides as measurement
     from loadtest import soaked
     from oea_server.client.server import Server, without_us
-    from oea_server.shipped import MODEL
 
     # else SGLang fills most of the machine's memory with slots, and the demo needs few
     flags = ("--model-path", str(MODEL), "--max-total-tokens", "65536")

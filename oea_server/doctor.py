@@ -17,13 +17,12 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.markup import escape
 
-from oea_server import folders, serve
+from oea_server import folders, serve, shipped
 from oea_server.command_line import model_of
 from oea_server.engine.model_card import ModelCard
 from oea_server.engine.refuse import PREFIX
 from oea_server.provenance import commit, version
 from oea_server.settings import Settings, SettingsError
-from oea_server.shipped import MODEL
 
 PACKAGES = ("oea-server", "sglang", "torch", "transformers", "triton")
 Fact = tuple[str, str]
@@ -76,7 +75,8 @@ def look(argv: Sequence[str]) -> Examination:
     """Find out what `serve` would do with this command line."""
     where = "unknown"
     try:
-        where = located(model_of(argv) or str(MODEL))
+        with contextlib.suppress(shipped.NotInstalledError):
+            where = located(model_of(argv) or str(shipped.model()))
         launch = serve.check(argv)
     except SettingsError as error:
         return Examination(where, [], str(error).splitlines())

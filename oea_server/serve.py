@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import NamedTuple
 
-from oea_server import folders
+from oea_server import folders, shipped
 from oea_server.access import keys
 from oea_server.command_line import completed, merged, model_of, override_of, value
 from oea_server.engine import conflicts, model_card, overrides, plugin
 from oea_server.engine.refuse import refuse
 from oea_server.observe import latency
 from oea_server.settings import Settings, SettingsError, read, split_flags
-from oea_server.shipped import MODEL
 
 PLUGINS = {"sglang.srt.plugins": "oea", "sglang.srt.platforms": "oea_cpu"}
 DEMO_FLAGS = {"--served-model-name": "demo", "--max-total-tokens": "65536"}
@@ -45,7 +44,10 @@ def check(argv: Sequence[str]) -> Launch:
         problems += conflicts.find_in_flags(whole)
     if value(whole, "--model-type") == "diffusion":
         problems.append("--model-type diffusion: diffusion models have no experts to route")
-    problems += card_problems(settings, whole if model_of(whole) else demo_argv(whole))
+    try:
+        problems += card_problems(settings, whole if model_of(whole) else demo_argv(whole))
+    except shipped.NotInstalledError as error:
+        problems.append(f"no model is named (--model-path), and {error}")
     if problems:
         raise SettingsError("\n".join(problems))
     return Launch(settings, rest)
@@ -106,8 +108,12 @@ def command(launch: Launch) -> list[str]:
 
 
 def demo_argv(argv: Sequence[str]) -> list[str]:
-    """The command line completed to serve the demo model."""
-    argv = [*argv, "--model-path", str(MODEL)]
+    """The command line completed to serve the demo model.
+
+    Raises:
+        shipped.NotInstalledError
+    """
+    argv = [*argv, "--model-path", str(shipped.model())]
     for flag, default in DEMO_FLAGS.items():
         if value(merged(argv), flag) is None:
             argv += [flag, default]

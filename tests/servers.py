@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from oea_server_demo import MODEL
 
 from oea_server.client.server import SGLANG, Server
 from oea_server.lab.demo.build import CONFIG
-from oea_server.shipped import MODEL
 from tests.engine.patched import patched_copy
 from tests.engine.recount import Together, record_together
 from tests.transcript import REPLAY, Transcript, record

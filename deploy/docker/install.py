@@ -1,6 +1,6 @@
-"""Install our wheel into an environment that has SGLang, without touching a package that is there.
+"""Install our wheels into an environment that has SGLang, without touching a package that is there.
 
-    python3 install.py --pins constraints.txt oea_server-….whl
+    python3 install.py --pins constraints.txt oea_server-….whl oea_server_demo-….whl
 
 Requirements of ours that are missing are installed beside, in the versions and by the hashes of --pins, one by one and
 without what they require: that is looked for in turn. The build fails if a package that is there does not do, if one is
@@ -98,12 +98,12 @@ def add(names: set[str], pins: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pins", type=Path, required=True, help="versions and hashes of what may be added")
-    parser.add_argument("wheel")
+    parser.add_argument("wheel", nargs="+")
     arguments = parser.parse_args()
     before = installed()
     if "sglang" not in before:
         raise SystemExit("no SGLang in this image")
-    pip("--no-deps", arguments.wheel)
+    pip("--no-deps", *arguments.wheel)
     while absent := missing(before):
         add(absent, arguments.pins)
     after = installed()

@@ -9,13 +9,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
+from oea_server_demo import MODEL
 
 from loadtest import watch
 from loadtest.chaos.outcome import BROKE, HELD, Outcome, Seen, said_of
 from loadtest.client import BROKEN, chat, session
 from oea_server.client.remote import Remote
 from oea_server.client.server import Server
-from oea_server.shipped import MODEL
 
 KEY, ADMIN_KEY = "key", "admin-key"
 DEADLINE = 30.0

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from oea_server_demo import MODEL
+
 from loadtest.chaos.arena import server
 from loadtest.chaos.outcome import Outcome
 from loadtest.chaos.starting import refused, start
-from oea_server.shipped import MODEL
 
 WEIGHTS = "model.safetensors"
 

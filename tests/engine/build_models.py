@@ -15,9 +15,9 @@ from typing import Any
 from unittest import mock
 
 import torch
+from oea_server_demo import MODEL
 
 from oea_server.engine import model_card, routers, runtime
-from oea_server.shipped import MODEL
 from tests.engine import compare_commands, tiny
 
 

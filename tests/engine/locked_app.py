@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import uvicorn
 from fastapi import FastAPI
+from oea_server_demo import MODEL
 
 from oea_server.access.keys import Keys
 from oea_server.engine import control, http, locks, runtime
-from oea_server.shipped import MODEL
 
 
 class Manager:

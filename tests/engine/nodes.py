@@ -11,9 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
+from oea_server_demo import MODEL
+
 import oea_server
 from oea_server.client.server import SGLANG, Server
-from oea_server.shipped import MODEL
 from tests.engine.patched import patched_copy
 from tests.servers import COMMON
 

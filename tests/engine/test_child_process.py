@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import requests
+from oea_server_demo import MODEL
 
 from oea_server.client.server import Server
-from oea_server.shipped import MODEL
 from tests.servers import COMMON, Servers
 
 KEY = "the-admins-own"

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from oea_server_demo import MODEL
 
 from oea_server.client.ask import ask
 from oea_server.client.server import Server
-from oea_server.shipped import MODEL
 from tests.engine.patched import IS_PATCHED
 
 pytestmark = [

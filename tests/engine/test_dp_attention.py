@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
+from oea_server_demo import MODEL
 
 from oea_server.client.server import SGLANG, Server
-from oea_server.shipped import MODEL
 from tests.servers import COMMON, Servers
 
 SHIMS = Path(__file__).parents[1] / "dp_attention"

@@ -11,11 +11,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from oea_server_demo import MODEL
 
 from oea_server.access import keys
 from oea_server.access.keys import Keys
 from oea_server.engine import conflicts, http, locks, runtime
-from oea_server.shipped import MODEL
 from tests.engine.locked_app import App, listening
 
 ADMIN, API = "the-admin's", "a-customer's"

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import requests
+from oea_server_demo import MODEL
 
 from loadtest.chaos.orphans import workers
 from oea_server.client.server import START_TIMEOUT, Server
-from oea_server.shipped import MODEL
 from tests.servers import COMMON, Servers, command_lines
 
 ADMIN, API = "the-admins-own", "what-customers-have"

@@ -10,9 +10,9 @@ import sys
 from typing import Any
 
 import pytest
+from oea_server_demo import MODEL
 
 from oea_server.engine.model_card import ModelCard
-from oea_server.shipped import MODEL
 from tests.engine import tiny
 
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("OEA_", "SGLANG_PLUGINS"))}

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 import torch
+from oea_server_demo import MODEL
 
 from oea_server import serve
 from oea_server.engine import conflicts, launch, model_init, options, runtime
 from oea_server.engine.options_apart import APART
 from oea_server.engine.routers import Router
 from oea_server.settings import Settings, SettingsError
-from oea_server.shipped import MODEL
 
 CPU = torch.device("cpu")
 SAMPLES = {"moe_runner_backend": "triton_kernel", "moe_a2a_backend": "deepep", "decoupled_spec_role": "verifier"}

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from oea_server_demo import MODEL
 
 from oea_server.engine import control, plugin, runtime
 from oea_server.engine.routers import Router
@@ -23,7 +24,6 @@ from oea_server.routing import Router as Rule
 from oea_server.routing.eager import route as route_eagerly
 from oea_server.routing.knobs import Knobs
 from oea_server.settings import Settings
-from oea_server.shipped import MODEL
 
 BIN = Path(sys.executable).parent
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("OEA_", "SGLANG_PLUGINS"))}

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import requests
 import torch
+from oea_server_demo import MODEL
 from safetensors.torch import save_file
 
 from oea_server.client.server import Server
 from oea_server.lab.demo.build import CONFIG
-from oea_server.shipped import MODEL
 from tests.servers import Servers
 
 pytestmark = pytest.mark.server("own")

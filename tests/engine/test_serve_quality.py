@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from oea_server_demo import HELD_OUT, MODEL
 from torch.nn import functional as F
 
 from oea_server.lab.quality import served, text
 from oea_server.lab.quality.evaluation import load
-from oea_server.shipped import HELD_OUT, MODEL
 from tests.servers import K, Servers
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from oea_server_demo import MODEL
 
-from oea_server.shipped import MODEL
 from tests.servers import Servers
 from tests.transcript import PROMPTS
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import requests
+from oea_server_demo import MODEL
 
 from oea_server.client.server import Server
-from oea_server.shipped import MODEL
 from tests.servers import COMMON, Servers
 
 pytestmark = [pytest.mark.server("own"), pytest.mark.nightly]

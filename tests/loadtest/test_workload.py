@@ -7,11 +7,11 @@ import statistics
 from itertools import islice, pairwise
 
 import pytest
+from oea_server_demo import MODEL
 from tokenizers import Tokenizer
 
 from loadtest import arrivals, lengths, words, workload
 from loadtest.lengths import LengthError
-from oea_server.shipped import MODEL
 
 
 def test_fixed_lengths() -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
+from oea_server_demo import MODEL
 
-from oea_server import serve
+from oea_server import doctor, serve
 from oea_server.command_line import completed, merged, model_of
 from oea_server.settings import SettingsError
-from oea_server.shipped import MODEL
 
 
 @pytest.fixture
@@ -97,3 +98,14 @@ def test_a_config_file_becomes_the_flags_that_sglang_makes_of_it(config: Path) -
     config.write_text('a_b: 1\nc: true\nd: false\ne: [x, 2]\nf: {g: [1]}\nh: "y z"\ni: []\n')
     flags = merged(["--config", str(config)])[:-2]
     assert flags == ["--a-b", "1", "--c", "--e", "x", "2", "--f", '{"g": [1]}', "--h", "y z"]
+
+
+def test_where_the_demo_model_is_not_installed_a_model_has_to_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "oea_server_demo", None)
+    assert served("some/model")[0] == "some/model"
+    with pytest.raises(SettingsError) as refused:
+        serve.check([])
+    line = str(refused.value)
+    assert line.startswith("no model is named (--model-path), and the demo model is not installed: pip install ")
+    examined = doctor.look([])
+    assert (examined.model, examined.problems) == ("unknown", [line])

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from oea_server_demo import MODEL
 
 from oea_server.doctor import located, without_model_type
-from oea_server.shipped import MODEL
 
 GLM = {"architectures": ["Glm4MoeForCausalLM"], "model_type": "glm4_moe", "n_routed_experts": 8, "n_group": 1}
 WHY = "glm4_moe routes by sigmoid scores and a bias, which is not supported yet; --oea-allow-inactive serves it vanilla"

@@ -45,7 +45,7 @@ def evaluate(
         ValueError: the model, the text or the file to go on from does not fit.
         OSError: one of them cannot be read.
     """
-    path, source = model or str(shipped.MODEL), source or shipped.HELD_OUT
+    path, source = model or str(shipped.model()), source or shipped.held_out()
     documents(source)  # whatever is wrong with it, before minutes of loading
     fits(wanted, routers_of(path))
     device = timing.pick_device()
@@ -119,7 +119,7 @@ def described(model: str | None, source: Path, found: text.Sequences, wanted: Wa
     return {
         "model": {
             "name": Path(model).name if model else "the demo model",
-            "sha256": fingerprint(Path(model) if model else shipped.MODEL),
+            "sha256": fingerprint(Path(model) if model else shipped.model()),
         },
         "text": {
             "name": source.name,

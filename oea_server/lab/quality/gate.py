@@ -54,8 +54,8 @@ class Check(NamedTuple):
 def judge(sequences: int = SEQUENCES, length: int = LENGTH) -> Judge:
     """The shipped model on its held-out text: on the GPU where there is one, in float32 everywhere."""
     device = timing.pick_device()
-    network, tokenizer = load(str(shipped.MODEL), device)
-    found = text.load(shipped.HELD_OUT, tokenizer, length, sequences, "mixed", SEED)
+    network, tokenizer = load(str(shipped.model()), device)
+    found = text.load(shipped.held_out(), tokenizer, length, sequences, "mixed", SEED)
     network = network.float()
     return Judge(network, routers(network), found.ids.to(device))
 
@@ -158,12 +158,12 @@ def read() -> dict[str, Any]:
         ValueError: that was another model.
     """
     kept: dict[str, Any] = json.loads(KEPT.read_text())
-    if kept["model_sha256"] != fingerprint(shipped.MODEL):
+    if kept["model_sha256"] != fingerprint(shipped.model()):
         raise ValueError("gate.json is of another demo model: measure again with 'oea-server eval --gate --set'")
     return kept
 
 
 def keep(found: dict[str, dict[str, float]]) -> None:
     """Set the thresholds to what was measured now: when the model, the text or the schedule changed on purpose."""
-    content = {"model_sha256": fingerprint(shipped.MODEL), "measured": found}
+    content = {"model_sha256": fingerprint(shipped.model()), "measured": found}
     KEPT.write_text(json.dumps(content, indent=1) + "\n")

@@ -32,7 +32,7 @@ def evaluate(
         ValueError: an arm is no policy of the server, or the text is too short.
         RuntimeError: the server did not start.
     """
-    path, source = model or str(shipped.MODEL), source or shipped.HELD_OUT
+    path, source = model or str(shipped.model()), source or shipped.held_out()
     documents(source)  # whatever is wrong with it, before minutes of loading
     shape = routers_of(path)
     fits(wanted, shape)

@@ -95,4 +95,4 @@ def test_another_model_is_not_judged_by_these_thresholds(monkeypatch: pytest.Mon
     monkeypatch.setattr(gate, "fingerprint", lambda path: "another")
     with pytest.raises(ValueError, match="of another demo model"):
         gate.read()
-    assert shipped.HELD_OUT.exists()
+    assert shipped.held_out().exists()

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from oea_server.lab.demo.build import CONFIG, cached
 from oea_server.lab.demo.training import export, loop, sample, tokens
-from oea_server.shipped import MODEL
+from oea_server.shipped import model as shipped_model
 
 
 def main(
@@ -28,7 +28,7 @@ def main(
     """Train the demo model; an interrupted run goes on where it was, and one that is over writes its files again."""
     work = work or cached("training")
     model = out or work / "model"
-    data = tokens.prepare(work, MODEL if dense else model)  # nats per token compare within one tokenizer
+    data = tokens.prepare(work, shipped_model() if dense else model)  # nats per token compare within one tokenizer
     recipe = loop.Recipe(steps, dense=dense, seed=seed)
     typer.echo(f"{data.manifest}; {torch.get_num_threads()} threads")
     network = loop.train(CONFIG, data, recipe, work)
@@ -36,7 +36,7 @@ def main(
     story = export.story(recipe, data, work / f"{name}-curve.jsonl")
     typer.echo(f"held-out loss {story['held_out']:.3f} nats per token")
     if dense:
-        story["moe_held_out"] = export.held_out(MODEL, data, recipe.length)
+        story["moe_held_out"] = export.held_out(shipped_model(), data, recipe.length)
         typer.echo(f"the shipped model's, on the same text: {story['moe_held_out']:.3f}")
     export.keep(story, model.parent / f"{name}-training.json")
     if not dense:

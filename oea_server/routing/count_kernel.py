@@ -5,9 +5,19 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from oea_server.routing.tally import HISTOGRAMS, MASS_UNIT
+from oea_server.routing.kernel_tally import (
+    ASSIGNMENTS,
+    BUSIEST,
+    MASS_KEPT,
+    TOKENS,
+    UNIQUE,
+    VANILLA_BUSIEST,
+    VANILLA_UNIQUE,
+    add_step,
+    add_sum,
+)
+from oea_server.routing.tally import MASS_UNIT
 
-HISTOGRAMS_ = tl.constexpr(HISTOGRAMS)
 MASS_UNIT_ = tl.constexpr(MASS_UNIT)
 
 CHUNK = 512
@@ -44,20 +54,18 @@ def count_kernel(
         times += tl.histogram(ids, COLUMNS, mask=(ids >= 0) & (ids < num_experts))
     awake = (times > 0).to(tl.int32)
 
-    once = tl.load(counting_ptr)
-    bins = num_experts + 1
+    counting = tl.load(counting_ptr)
     loaded = tl.sum(awake)
-    tl.atomic_add(tally_ptr + loaded, once, sem="relaxed")
+    add_step(tally_ptr, num_experts, UNIQUE, loaded, counting)
     if RANKS > 1:
         rank_of = tl.arange(0, COLUMNS) // (num_experts // RANKS)
         busiest = tl.max(tl.histogram(rank_of, BINS_OF_RANKS, mask=awake != 0))
-        tl.atomic_add(tally_ptr + bins + busiest, once, sem="relaxed")
+        add_step(tally_ptr, num_experts, BUSIEST, busiest, counting)
         if VANILLA:
-            tl.atomic_add(tally_ptr + 3 * bins + busiest, once, sem="relaxed")
+            add_step(tally_ptr, num_experts, VANILLA_BUSIEST, busiest, counting)
     if VANILLA:
-        tl.atomic_add(tally_ptr + 2 * bins + loaded, once, sem="relaxed")
-        sums = tally_ptr + HISTOGRAMS_ * bins
-        tokens = real.to(tl.int64) * once
-        tl.atomic_add(sums, tokens, sem="relaxed")
-        tl.atomic_add(sums + 1, tokens * K, sem="relaxed")
-        tl.atomic_add(sums + 3, tokens * MASS_UNIT_, sem="relaxed")
+        add_step(tally_ptr, num_experts, VANILLA_UNIQUE, loaded, counting)
+        tokens = real.to(tl.int64)
+        add_sum(tally_ptr, num_experts, TOKENS, tokens, counting)
+        add_sum(tally_ptr, num_experts, ASSIGNMENTS, tokens * K, counting)
+        add_sum(tally_ptr, num_experts, MASS_KEPT, tokens * MASS_UNIT_, counting)

@@ -131,5 +131,5 @@ def _where(policy: Policy, place: Placement | None) -> loop.Where:
 def _counters(tally: Tally | None, layer: int) -> loop.Counters:
     if tally is None:
         return loop.Counters(NOTHING, 0, 1, 1, False)
-    once = int(tally.counting_on_host if isinstance(tally, HostTally) else tally.counting)
-    return loop.Counters(tally.data[tally.row[layer]].numpy(), once, tally.num_experts, tally.ranks, tally.placed)
+    counting = int(tally.counting_on_host if isinstance(tally, HostTally) else tally.counting)
+    return loop.Counters(tally.data[tally.row[layer]].numpy(), counting, tally.num_experts, tally.ranks, tally.placed)

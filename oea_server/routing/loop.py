@@ -90,7 +90,7 @@ class Counters(NamedTuple):
     """A layer's row of a `Tally`, empty if nothing is counted."""
 
     row: Array
-    once: int
+    counting: int
     experts: int
     ranks: int
     placed: bool
@@ -177,10 +177,10 @@ def route(
     if len(counters.row):
         count(counters, seen, pool, home, len(where.physical) > 0)
         sums = counters.row[HISTOGRAMS * (counters.experts + 1) :]
-        sums[TOKENS] += rows.real.sum() * counters.once
-        sums[ASSIGNMENTS] += taken.sum() * counters.once
-        sums[PIGGYBACKED] += (taken.sum() - seen.guaranteed.sum()) * counters.once
-        sums[MASS_KEPT] += kept * counters.once
+        sums[TOKENS] += rows.real.sum() * counters.counting
+        sums[ASSIGNMENTS] += taken.sum() * counters.counting
+        sums[PIGGYBACKED] += (taken.sum() - seen.guaranteed.sum()) * counters.counting
+        sums[MASS_KEPT] += kept * counters.counting
     return weights, ids, pool
 
 
@@ -424,15 +424,15 @@ def count(counters: Counters, seen: Seen, pool: Array, home: Array, mapped: bool
     vanilla = np.zeros(len(pool), dtype=np.bool_)
     for i in np.flatnonzero(seen.whole):
         vanilla[seen.own[i]] = True
-    bins, once = counters.experts + 1, counters.once
+    bins, counting = counters.experts + 1, counters.counting
     share = counters.experts // counters.ranks
     if not counters.placed:
-        counters.row[UNIQUE * bins + pool.sum()] += once
+        counters.row[UNIQUE * bins + pool.sum()] += counting
         if counters.ranks > 1:
-            counters.row[BUSIEST * bins + busiest(pool, home // share, counters.ranks)] += once
-    counters.row[VANILLA * bins + vanilla.sum()] += once
+            counters.row[BUSIEST * bins + busiest(pool, home // share, counters.ranks)] += counting
+    counters.row[VANILLA * bins + vanilla.sum()] += counting
     if counters.ranks > 1 and (mapped or not counters.placed):
-        counters.row[VANILLA_BUSIEST * bins + busiest(vanilla, home // share, counters.ranks)] += once
+        counters.row[VANILLA_BUSIEST * bins + busiest(vanilla, home // share, counters.ranks)] += counting
 
 
 @register_jitable  # type: ignore[untyped-decorator]

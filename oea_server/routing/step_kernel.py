@@ -7,12 +7,24 @@ import triton.language as tl
 
 from oea_server.routing.kernel_pools import LANES, unpacked
 from oea_server.routing.kernel_rows import columns_of
-from oea_server.routing.records import GUARANTEED, MAPPED, OWN, SLOTS_KEPT, TAKEN, TOKENS, WRITTEN
-from oea_server.routing.tally import HISTOGRAMS
+from oea_server.routing.kernel_tally import (
+    ASSIGNMENTS,
+    BUSIEST,
+    MASS_KEPT,
+    PIGGYBACKED,
+    TOKENS,
+    UNIQUE,
+    VANILLA_BUSIEST,
+    VANILLA_UNIQUE,
+    add_step,
+    add_sum,
+)
+from oea_server.routing.records import GUARANTEED, MAPPED, OWN, SLOTS_KEPT, TAKEN, WRITTEN
+from oea_server.routing.records import TOKENS as TOKENS_OF_HEAD
 
 OWN_, GUARANTEED_, TAKEN_ = tl.constexpr(OWN), tl.constexpr(GUARANTEED), tl.constexpr(TAKEN)
-MAPPED_, TOKENS_, SLOTS_KEPT_ = tl.constexpr(MAPPED), tl.constexpr(TOKENS), tl.constexpr(SLOTS_KEPT)
-WRITTEN_, HISTOGRAMS_ = tl.constexpr(WRITTEN), tl.constexpr(HISTOGRAMS)
+MAPPED_, TOKENS_, SLOTS_KEPT_ = tl.constexpr(MAPPED), tl.constexpr(TOKENS_OF_HEAD), tl.constexpr(SLOTS_KEPT)
+WRITTEN_ = tl.constexpr(WRITTEN)
 AT_ONCE = tl.constexpr(16)
 """Rows that are read at once."""
 
@@ -40,7 +52,7 @@ def step_kernel(
     head = tl.load(heads_ptr + layer)
     if head != 0:
         batch, mapped = head & (WRITTEN_ - 1), head & MAPPED_
-        once = tl.load(counting_ptr)
+        counting = tl.load(counting_ptr)
         slot, place = tl.arange(0, SLOTS_KEPT_)[None, :], tl.arange(0, COLUMNS)
         expert = columns_of(COLUMNS)
         times = tl.zeros([COLUMNS], tl.int32)
@@ -61,24 +73,22 @@ def step_kernel(
         tl.store(pools_ptr + layer * N + expert, pool != 0, mask=expert < N)
         vanilla = (times > 0).to(tl.int32)
 
-        bins = tallied + 1
         tally = tally_ptr + layer * tally_stride
-        loaded = tl.where(placed != 0, 0, once)  # under a map, others count what is loaded
-        tl.atomic_add(tally + tl.sum(pool), loaded, sem="relaxed")
-        tl.atomic_add(tally + 2 * bins + tl.sum(vanilla), once, sem="relaxed")
+        loaded = tl.where(placed != 0, 0, counting)  # under a map, others count what is loaded
+        add_step(tally, tallied, UNIQUE, tl.sum(pool), loaded)
+        add_step(tally, tallied, VANILLA_UNIQUE, tl.sum(vanilla), counting)
         if RANKS > 1:
             home = tl.load(homes_ptr + layer * N + expert, mask=expert < N, other=0)
             rank_of = home // (tallied // RANKS)
             busiest = tl.max(tl.histogram(rank_of, RANK_BINS, mask=pool != 0))
-            tl.atomic_add(tally + bins + busiest, loaded, sem="relaxed")
+            add_step(tally, tallied, BUSIEST, busiest, loaded)
             home = tl.load(homes_ptr + layer * N + place, mask=place < N, other=0)
             rank_of = home // (tallied // RANKS)
             busiest = tl.max(tl.histogram(rank_of, RANK_BINS, mask=vanilla != 0))
-            known = tl.where((placed != 0) & (mapped == 0), 0, once)  # on which rank an expert would be read
-            tl.atomic_add(tally + 3 * bins + busiest, known, sem="relaxed")
-        sums = tally + HISTOGRAMS_ * bins
-        tl.atomic_add(sums, (head // TOKENS_) * once, sem="relaxed")
-        tl.atomic_add(sums + 1, taken * once, sem="relaxed")
-        tl.atomic_add(sums + 2, (taken - guaranteed) * once, sem="relaxed")
-        tl.atomic_add(sums + 3, tl.sum(kept) * once, sem="relaxed")
+            known = tl.where((placed != 0) & (mapped == 0), 0, counting)  # on which rank an expert would be read
+            add_step(tally, tallied, VANILLA_BUSIEST, busiest, known)
+        add_sum(tally, tallied, TOKENS, head // TOKENS_, counting)
+        add_sum(tally, tallied, ASSIGNMENTS, taken, counting)
+        add_sum(tally, tallied, PIGGYBACKED, taken - guaranteed, counting)
+        add_sum(tally, tallied, MASS_KEPT, tl.sum(kept), counting)
         tl.store(heads_ptr + layer, 0)

@@ -113,6 +113,12 @@ SEAMS = (
         "oea_server.engine.locks:before_proxy_headers",
         in_launcher=True,
     ),
+    Seam(
+        "uvicorn.supervisors.multiprocess.Multiprocess.handle_hup",
+        "AROUND",
+        "oea_server.engine.hangup:around_handle_hup",
+        in_launcher=True,
+    ),
 )
 
 PATCHED = "sglang.srt.layers.moe.batch_routing"

@@ -114,7 +114,7 @@ def starts(server: Server) -> int:
 
 
 def test_a_closed_terminal_cuts_no_stream(server: Server) -> None:
-    """SIGHUP goes to the whole group of processes. uvicorn starts its workers anew then, each after its streams."""
+    """SIGHUP goes to the whole group of processes: the server drains and ends, as with one worker."""
     assert server.process is not None
     asked = {"model": "demo", "prompt": "hello", "max_tokens": 600, "ignore_eos": True, "stream": True}
     asked["stream_options"] = {"include_usage": True}
@@ -126,3 +126,15 @@ def test_a_closed_terminal_cuts_no_stream(server: Server) -> None:
         *_, usage, end = [first, *lines]
     assert end == b"data: [DONE]"
     assert b'"completion_tokens":600' in usage
+    assert server.process.wait(60) == 0
+    deadline = time.monotonic() + 30  # the others end when they find it gone
+    while time.monotonic() < deadline and in_group(server.process.pid):
+        time.sleep(0.2)
+    assert in_group(server.process.pid) == []
+
+
+def in_group(leader: int) -> list[str]:
+    """What still runs of a process's group."""
+    done = subprocess.run(["ps", "-eo", "pgid=,stat=,args="], capture_output=True, text=True, check=True)
+    lines = (line.split(maxsplit=2) for line in done.stdout.splitlines())
+    return [" ".join(line) for line in lines if line[0] == str(leader) and line[1][0] != "Z"]

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from oea_server.engine import launch, runtime
+from oea_server.engine import hangup, launch, runtime
 from oea_server.settings import Settings
 
 SCRIPT = """
@@ -37,6 +37,19 @@ def test_a_closed_terminal(how: list[str], said: str, status: int) -> None:
     script = SCRIPT if how[0] != "_handle" else "import os, signal\nos.kill(os.getpid(), signal.SIGHUP)"
     done = subprocess.run([sys.executable, "-c", script, *how], capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.returncode) == (said, status), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("before", "done"),
+    [(signal.SIG_DFL, ["handle_term"]), (signal.SIG_IGN, []), (signal.default_int_handler, ["restart"])],
+    ids=["as usual", "nohup", "an app's own"],
+)
+def test_several_http_workers_end_like_one(before: object, done: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[str] = []
+    monkeypatch.setattr(hangup, "before", before)
+    supervisor = SimpleNamespace(handle_term=lambda: called.append("handle_term"))
+    hangup.around_handle_hup(lambda _: called.append("restart"), supervisor)
+    assert called == done
 
 
 @pytest.mark.parametrize(

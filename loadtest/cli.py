@@ -109,6 +109,9 @@ def soak(
 @app.command()
 def chaos(
     faults: Annotated[list[str] | None, typer.Argument(metavar="[FAULT]...", help="all if none is named")] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="into the record that is there, in place of what it says of these")
+    ] = False,
     out: Out = None,
 ) -> None:
     """Faults on CPU demo servers; each has to end in a right answer, a clear error or the end of the server."""
@@ -121,11 +124,16 @@ def chaos(
     unknown = set(named) - {*every.SHARED, *every.OWN}
     if unknown:
         _end(f"{', '.join(sorted(unknown))}: no such fault; there are {', '.join((*every.SHARED, *every.OWN))}")
+    command, before = _command("chaos", *(["--again"] if again else []), *named), list[outcome.Outcome]()
+    if again:
+        with refusing():
+            kept = json.loads((_folder(out) / "chaos.json").read_text())
+        command, before = f"{kept['command']} && {command}", outcome.read(kept)
     outcomes = every.run(named, Console(highlight=False))
     record = {
         "benchmark": "chaos",
-        "outcomes": [each._asdict() for each in outcomes],
-        **_provenance(_command("chaos", *named)),
+        "outcomes": [each._asdict() for each in outcome.renewed(before, outcomes)],
+        **_provenance(command),
     }
     paths = _keep(record, _folder(out), "chaos", outcome.markdown(record))
     print(paths[1].read_text())

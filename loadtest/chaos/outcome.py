@@ -55,6 +55,17 @@ class Outcome(NamedTuple):
     seconds: float = 0.0
 
 
+def renewed(before: Sequence[Outcome], now: Sequence[Outcome]) -> list[Outcome]:
+    """The outcomes of a record, each fault that happened again with its new one; faults that are new to it behind."""
+    again = {outcome.fault: outcome for outcome in now}
+    return [again.pop(outcome.fault, outcome) for outcome in before] + list(again.values())
+
+
+def read(record: dict[str, Any]) -> list[Outcome]:
+    """The outcomes that a record keeps."""
+    return [Outcome(**{**each, "why": tuple(each["why"])}) for each in record["outcomes"]]
+
+
 def skipped(fault: str, why: str) -> Outcome:
     return Outcome(fault, "–", "–", "–", "–", SKIPPED, (why,))
 
@@ -78,7 +89,7 @@ def cells(outcome: Outcome) -> list[str]:
 
 def markdown(record: dict[str, Any]) -> str:
     """The record as a page."""
-    outcomes = [Outcome(**{**each, "why": tuple(each["why"])}) for each in record["outcomes"]]
+    outcomes = read(record)
     return "\n".join(
         [
             f"# Faults: {record['machine']['name']}",

@@ -13,7 +13,7 @@ from loadtest.client import BROKEN, PATH, chat, session
 CHANGES = 150
 FLAPPED = (
     {"k0": "3"},
-    {"k0": "1:8,2:6", "share": "2:0.1", "mix": 0.5, "max_rank": 16},
+    {"k0": "1:8,2:6", "share": "2:0.1", "mix": "0.5", "max_rank": 16},
     {"k0": "auto", "share": "auto", "mix": "auto", "max_rank": None},
     {"min_batch": 4},
 )

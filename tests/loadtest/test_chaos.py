@@ -147,3 +147,11 @@ def test_the_page_has_a_line_per_fault() -> None:
 def test_every_fault_has_one_name() -> None:
     assert not set(every.SHARED) & set(every.OWN)
     assert len({fault.name for fault in every.SHARED.values()}) == len(every.SHARED)
+
+
+def test_a_fault_that_happens_again_replaces_what_was_said_of_it() -> None:
+    one, two = (Outcome(name, "–", "–", "–", "–", BROKE) for name in ("one", "two"))
+    mended, more = two._replace(verdict=HELD), one._replace(fault="three")
+    assert outcome.renewed([one, two], [more, mended]) == [one, mended, more]
+    kept = json.loads(json.dumps([each._asdict() for each in (one, mended)]))
+    assert outcome.read({"outcomes": kept}) == [one, mended]

@@ -23,6 +23,7 @@ from oea_server.engine import (
     runtime,
     start_reporting,
 )
+from oea_server.engine.materialise import RUNNER, materialise
 from oea_server.engine.meeting import DisagreementError
 from oea_server.engine.routers import Router
 from oea_server.engine.runtime import Runtime
@@ -40,11 +41,13 @@ class Stage(NamedTuple):
 
 
 def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) -> None:
-    """Adopt the routers, or end the launch. The model itself is left as it is."""
+    """Adopt the routers, or end the launch. Of the model itself only what `materialise` says is changed."""
     now = runtime.current
     device = next(model.parameters()).device
     if now is None or now.adopted or device.type == "meta":  # some loaders build a model twice
         return
+    if now.steering.settings.policy != "vanilla" and (count := materialise(model)):
+        logger.info("OEA: %d routers choose their experts ahead of %s, which would choose them itself", count, RUNNER)
     found = allowed(now, routers.inspect(model))
     experts = routers.num_experts(model)
     stages = agreed(now, found, Stage(experts, least_k(found, experts, device)))

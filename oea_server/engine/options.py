@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from oea_server.engine import materialise
+
 
 class Conflict(NamedTuple):
     """An option that is refused, when it has a value that clashes."""
@@ -46,8 +48,13 @@ def _given(value: Any) -> bool:
     return value not in (None, "", "none", "null")
 
 
-NEVER_MATERIALISED = ("triton_kernel", "flashinfer_trtllm", "flashinfer_mxfp4", "experimental_sgl_trtllm")
+NEVER_MATERIALISED = ("triton_kernel", "flashinfer_mxfp4", "experimental_sgl_trtllm")
 """MoE runners that route inside their own kernel (`TopKOutputFormat` other than STANDARD)."""
+
+
+def _never_materialises(runner: Any) -> bool:
+    return runner in NEVER_MATERIALISED or (runner == materialise.RUNNER and not materialise.can())
+
 
 _LOCAL = "each rank would route only its own tokens"
 _GATHERED = "a router sees the rows of all ranks, of which only those of its own would count as tokens"
@@ -63,8 +70,9 @@ CONFLICTS: tuple[Conflict, ...] = (
     Conflict("decoupled_spec_role", _given, "the verifier would no longer be the target model"),
     Conflict(
         "moe_runner_backend",
-        lambda value: value in NEVER_MATERIALISED,
-        "this runner routes inside its own kernel, where a policy would be silently inert; use triton",
+        _never_materialises,
+        "this runner routes inside its own kernel, where a policy would be silently inert; use triton, or on Blackwell "
+        f"{materialise.ROUTED}",
     ),
     Conflict("enable_nvidia_megakernel", bool, _WHOLE_STEP),
     Conflict("enable_amd_monokernel", bool, _WHOLE_STEP, aliases=("--monokernel-backend",)),

@@ -82,7 +82,7 @@ WRONG: list[tuple[list[str], dict[str, object] | None, str]] = [
     (["--speculative-algorithm", "EAGLE"], None, "--speculative-algorithm EAGLE: the verifier"),
     (["--speculative-algorithm=NGRAM"], QWEN, "--speculative-algorithm NGRAM: the verifier"),
     (["--moe-runner-backend", "triton_kernel"], None, "--moe-runner-backend triton_kernel: this runner routes inside"),
-    (["--moe-runner-backend=flashinfer_trtllm"], None, "--moe-runner-backend flashinfer_trtllm: this runner routes"),
+    (["--moe-runner-backend=flashinfer_mxfp4"], None, "--moe-runner-backend flashinfer_mxfp4: this runner routes"),
     (["--enable-torch-compile"], None, "--enable-torch-compile: compiled decoding"),
     (["--enable-dp-attention"], None, "--enable-dp-attention: a router sees the rows of all ranks"),
     (["--moe-a2a-backend", "deepep"], None, "--moe-a2a-backend deepep: each rank"),

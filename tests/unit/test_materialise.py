@@ -1,0 +1,126 @@
+"""Runners that would choose experts inside their kernel: which of them take ours, on SGLang's own classes."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from importlib.metadata import version
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from sglang.srt.layers.moe.topk import TopK, TopKOutputFormat
+from sglang.srt.layers.moe.utils import MoeRunnerBackend, RoutingMethodType
+
+from oea_server.engine import materialise, options, routers
+
+NEWEST = materialise.can()
+needs_newest = pytest.mark.skipif(not NEWEST, reason=f"SGLang {version('sglang')} binds no runner to a TopK")
+
+
+def model(runner: str) -> torch.nn.ModuleList:
+    """Two routers as Qwen3-MoE builds them, for experts that run by `runner`."""
+    from sglang.srt.layers.moe import topk
+
+    target = SimpleNamespace(in_speculative_scope=False)
+    alone = SimpleNamespace(use_waterfill=False, num_shared_topk_slots=0)  # no shared experts
+    with (
+        mock.patch.object(topk, "get_model", return_value=SimpleNamespace(shared_experts=alone)),
+        mock.patch.object(topk, "get_flags", return_value=SimpleNamespace(moe=target)),
+    ):
+        built = [TopK(top_k=8, renormalize=True, layer_id=layer) for layer in range(2)]
+    for each in built:
+        each.bind_runner_backend(MoeRunnerBackend(runner), routing_method_type=RoutingMethodType.Renormalize)
+    return torch.nn.ModuleList(built)
+
+
+def formats(built: torch.nn.ModuleList) -> set[str]:
+    modules: list[Any] = list(built)
+    return {module.topk_config.output_format.name for module in modules}
+
+
+@needs_newest
+def test_routers_choose_ahead_of_flashinfer_trtllm() -> None:
+    built = model("flashinfer_trtllm")
+    assert formats(built) == {"BYPASSED"}
+    assert "never materialises" in str(routers.problem_of(built[0].topk_config, 0))
+    assert materialise.materialise(built) == 2
+    assert formats(built) == {"STANDARD"}
+    assert routers.problem_of(built[0].topk_config, 0) is None
+    assert materialise.materialise(built) == 0
+
+
+@needs_newest
+@pytest.mark.parametrize(("runner", "found"), [("flashinfer_mxfp4", "BYPASSED"), ("triton_kernel", "TRITON_KERNEL")])
+def test_other_runners_are_left_as_they_are(runner: str, found: str) -> None:
+    built = model(runner)
+    assert materialise.materialise(built) == 0
+    assert formats(built) == {found}
+    assert runner in options.NEVER_MATERIALISED
+
+
+@needs_newest
+def test_its_kernel_gets_the_ids_and_weights_that_were_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SGLang's own way from a STANDARD output to flashinfer's kernel for BF16; of others it says the same by source."""
+    from contextlib import nullcontext
+
+    import flashinfer.fused_moe
+    from sglang.srt.layers.moe.moe_runner import flashinfer_trtllm as runner
+    from sglang.srt.layers.moe.topk import StandardTopKOutput
+
+    got: dict[str, Any] = {}
+
+    def kernel(**given: Any) -> None:
+        got.update(given)
+
+    monkeypatch.setattr(flashinfer.fused_moe, "trtllm_bf16_routed_moe", kernel, raising=False)
+    monkeypatch.setattr(runner, "use_symmetric_memory", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(runner, "get_parallel", lambda: SimpleNamespace(tp_group=None))
+    monkeypatch.setattr(runner, "is_allocation_symmetric", lambda: False)
+    monkeypatch.setattr(runner, "get_activation_type", lambda *_, **__: 0)
+    monkeypatch.setattr(runner, "trtllm_moe_enable_pdl", lambda _: False)
+    weights, ids = torch.rand(3, 8), torch.randint(0, 128, (3, 8), dtype=torch.int32)
+    sent = SimpleNamespace(
+        hidden_states=torch.zeros(3, 16), topk_output=StandardTopKOutput(weights, ids, torch.zeros(3, 128))
+    )
+    info = runner.FlashInferTrtllmBf16MoeQuantInfo(torch.zeros(1), torch.zeros(1), 128, 0)
+    config = SimpleNamespace(
+        activation="silu",
+        is_gated=True,
+        top_k=8,
+        routing_method_type=RoutingMethodType.Renormalize,
+        routed_scaling_factor=None,
+        num_local_experts=128,
+        num_fused_shared_experts=0,
+        intermediate_size_per_partition=16,
+    )
+    runner.fused_experts_none_to_flashinfer_trtllm_bf16(sent, info, config)
+    assert torch.equal(got["topk_ids"][0], ids)
+    assert torch.equal(got["topk_ids"][1], weights)
+    assert got["routing_method_type"] == RoutingMethodType.TopK
+
+
+@needs_newest
+@pytest.mark.parametrize("kind", ["fp8", "fp4", "bf16"])
+def test_sglang_takes_what_was_chosen_in_every_precision(kind: str) -> None:
+    from sglang.srt.layers.moe.moe_runner import flashinfer_trtllm as runner
+
+    function = getattr(runner, f"fused_experts_none_to_flashinfer_trtllm_{kind}")
+    source = ast.unparse(ast.parse(inspect.getsource(function)))
+    assert "not use_routed_topk and TopKOutputChecker.format_is_standard(" in source
+
+
+@pytest.mark.parametrize(("installed", "takes"), [("0.5.17", False), ("0.5.22", False), ("0.5.23", True)])
+def test_older_sglang_has_it_by_another_name(installed: str, takes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(materialise, "version", lambda _: installed)
+    (conflict,) = [each for each in options.CONFLICTS if each.option == "moe_runner_backend"]
+    assert conflict.clashes("flashinfer_trtllm") is not takes
+    assert not conflict.clashes("flashinfer_trtllm_routed")
+    assert "flashinfer_trtllm_routed" in conflict.why
+
+
+def test_a_model_of_other_layers_is_left_alone() -> None:
+    assert materialise.materialise(torch.nn.Linear(2, 2)) == 0
+    assert TopKOutputFormat.BYPASSED.name == "BYPASSED"

@@ -18,28 +18,33 @@ from oea_server.lab.records import record
 
 
 def export(network: Network, config: Mapping[str, Any], directory: Path) -> None:
-    """Write weights and configuration beside the tokenizer that is already there."""
+    """Write weights and configuration beside the tokenizer that is already there; selection biases stay float32."""
     directory.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in named(network).items()}
+    tensors = {
+        name: (tensor if name.endswith("correction_bias") else tensor.to(torch.bfloat16)).contiguous()
+        for name, tensor in named(network).items()
+    }
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     write_config(directory, config)
 
 
 def named(network: Network) -> dict[str, torch.Tensor]:
-    """The weights under Hugging Face's names, each expert by itself."""
+    """The weights under Hugging Face's names, each expert by itself; what looks ahead is one layer more."""
     found = {"lm_head.weight": network.embed_tokens.weight.detach().clone()}  # SGLang's Qwen3-MoE ties nothing
-    for name, tensor in network.state_dict().items():
-        layer, _, stacked = name.partition(".mlp.")
-        if stacked == "gate_up":
-            for number, both in enumerate(tensor):
-                gate, up = both.chunk(2)
-                found[f"model.{layer}.mlp.experts.{number}.gate_proj.weight"] = gate.clone()
-                found[f"model.{layer}.mlp.experts.{number}.up_proj.weight"] = up.clone()
-        elif stacked == "down":
-            for number, each in enumerate(tensor):
-                found[f"model.{layer}.mlp.experts.{number}.down_proj.weight"] = each.clone()
-        else:
-            found[f"model.{name}"] = tensor
+    last = f"layers.{len(network.layers)}."
+    for kept, tensor in network.state_dict().items():
+        name = f"model.{kept.replace('ahead.layer.', last).replace('ahead.', last)}"
+        block, _, part = name.removesuffix(".weight").rpartition(".")
+        stacked = tensor.dim() == 3
+        for number, each in enumerate(tensor if stacked else tensor[None]):
+            owner = f"{block}.experts.{number}" if stacked else block
+            if part == "gate_up":
+                gate, up = each.chunk(2)
+                found |= {f"{owner}.gate_proj.weight": gate.clone(), f"{owner}.up_proj.weight": up.clone()}
+            elif part == "down":
+                found[f"{owner}.down_proj.weight"] = each.clone()
+            else:
+                found[name] = each
     return found
 
 

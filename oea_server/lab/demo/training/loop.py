@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from oea_server.lab.demo.training.network import Network, Routed
 from oea_server.lab.demo.training.tokens import Data
 
-NOTE_EVERY, SAVE_EVERY, LOOK_EVERY = 20, 200, 500
+NOTE_EVERY, SAVE_EVERY, LOOK_EVERY = 20, 50, 500
 """Steps between two points of the curve, two checkpoints, two looks at held-out text."""
 LOOK = 128
 """Windows of held-out text per look, spread over it: always the same ones."""
@@ -29,6 +29,11 @@ class Recipe(NamedTuple):
     Args:
         rate: of learning: reached within `warm_up` steps, then level, then a line down to a tenth over the last `fall`
             of the steps, so that a run can be made longer until then.
+        balance: the weight of Hugging Face's load-balancing loss.
+        bias: what a step moves a selection bias by, where the router has one; falls to nothing as the rate of learning
+            falls.
+        ahead: the weight of the loss of the token after the next, where the network looks ahead, before the fall and at
+            its end.
     """
 
     steps: int
@@ -39,6 +44,8 @@ class Recipe(NamedTuple):
     fall: float = 0.35
     decay: float = 0.05
     balance: float = 0.001
+    bias: float = 0.001
+    ahead: tuple[float, float] = (0.3, 0.1)
     clip: float = 1.0
     seed: int = 20251102
     dense: bool = False
@@ -47,8 +54,31 @@ class Recipe(NamedTuple):
         """The learning rate of a step."""
         if step < self.warm_up:
             return self.rate * (step + 1) / self.warm_up
-        left = (self.steps - step) / max(self.fall * self.steps, 1)
-        return self.rate * max(min(left, 1.0), 0.1)
+        return self.rate * max(self.left_at(step), 0.1)
+
+    def left_at(self, step: int) -> float:
+        """1 before the fall, 0 at its end."""
+        return min((self.steps - step) / max(self.fall * self.steps, 1), 1.0)
+
+    def ahead_at(self, step: int) -> float:
+        """The weight of a step's loss of the token after the next."""
+        before, end = self.ahead
+        return end + (before - end) * self.left_at(step)
+
+
+class Losses(NamedTuple):
+    """Of some windows, nats per token.
+
+    Args:
+        loss: of the next token.
+        ahead: of the token after the next; 0 where the network does not look ahead.
+        agreed: how often the most likely such token is the model's own, which is what a drafted token is accepted for.
+    """
+
+    loss: torch.Tensor
+    ahead: torch.Tensor
+    agreed: torch.Tensor
+    routed: Routed
 
 
 def train(config: Mapping[str, Any], data: Data, recipe: Recipe, work: Path) -> Network:
@@ -68,14 +98,19 @@ def train(config: Mapping[str, Any], data: Data, recipe: Recipe, work: Path) -> 
             for group in optimizer.param_groups:
                 group["lr"] = recipe.rate_at(step)
             ids = batch(data.training, recipe, step).to(device)
-            loss, routed = losses(network, ids)
-            (loss + recipe.balance * routed.balance).backward()
+            found = losses(network, ids)
+            loss, routed = found.loss, found.routed
+            whole = loss + recipe.balance * routed.balance if recipe.balance else loss
+            (whole + recipe.ahead_at(step) * found.ahead).backward()
             norm = torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
             optimizer.step()
             optimizer.zero_grad()
+            for router, share in zip(network.routers, routed.share, strict=True):
+                router.even(share, recipe.bias * recipe.left_at(step))
             done = step + 1
             if done % NOTE_EVERY == 0 or done == recipe.steps:
                 point = {"step": done, "loss": loss.item(), "balance": routed.balance.item(), "norm": norm.item()}
+                point |= {"ahead": found.ahead.item()} if network.ahead else {}
                 point["seconds"] = (time.perf_counter() - start) / NOTE_EVERY
                 start = time.perf_counter()
                 if done % LOOK_EVERY == 0 or done == recipe.steps:
@@ -89,10 +124,19 @@ def train(config: Mapping[str, Any], data: Data, recipe: Recipe, work: Path) -> 
     return network
 
 
-def losses(network: Network, ids: torch.Tensor) -> tuple[torch.Tensor, Routed]:
-    """Cross-entropy, nats per token, of windows [B, L + 1], and what the routers did."""
-    logits, routed = network(ids[:, :-1])
-    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()), routed
+def losses(network: Network, ids: torch.Tensor) -> Losses:
+    """Cross-entropy of windows [B, L + 1], and what the routers did."""
+    if network.ahead is None:
+        logits, routed = network(ids[:, :-1])
+        return Losses(entropy(logits, ids[:, 1:]), torch.zeros(()), torch.zeros(()), routed)
+    logits, further, routed = network.twice(ids[:, :-1])
+    agreed = (further.detach().argmax(dim=-1) == logits[:, 1:].detach().argmax(dim=-1)).float().mean()
+    return Losses(entropy(logits, ids[:, 1:]), entropy(further, ids[:, 2:]), agreed, routed)
+
+
+def entropy(logits: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy, nats per token, of logits [B, L, V] and the tokens that came [B, L]."""
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), right.flatten())
 
 
 def batch(tokens: NDArray[np.uint16], recipe: Recipe, step: int) -> torch.Tensor:
@@ -107,13 +151,16 @@ def batch(tokens: NDArray[np.uint16], recipe: Recipe, step: int) -> torch.Tensor
 
 @torch.no_grad()
 def look(network: Network, tokens: NDArray[np.uint16], length: int) -> dict[str, float]:
-    """Held-out cross-entropy, and how evenly experts are used there, of the least even layer: entropy over that of even
-    use, and the least used expert's share over an even one."""
+    """Held-out cross-entropy, also of looking ahead, and how evenly experts are used there, of the least even layer:
+    entropy over that of even use, and the least used expert's share over an even one."""
     device = next(network.parameters()).device
     looked = [losses(network, ids.to(device)) for ids in windows(tokens, length)]
-    used = torch.stack([routed.share for _, routed in looked]).mean(dim=0)
-    found = {"held_out": sum(loss.item() for loss, _ in looked) / len(looked)}
-    if used.shape[1] > 1:
+    used = torch.stack([each.routed.share for each in looked]).mean(dim=0)
+    found = {"held_out": sum(each.loss.item() for each in looked) / len(looked)}
+    if network.ahead:
+        found["ahead_held_out"] = sum(each.ahead.item() for each in looked) / len(looked)
+        found["agreed"] = sum(each.agreed.item() for each in looked) / len(looked)
+    if len(used):
         part = used / used.sum(dim=1, keepdim=True)
         entropy = -(part * part.clamp_min(1e-12).log()).sum(dim=1) / math.log(part.shape[1])
         found |= {"evenness": entropy.min().item(), "least_used": (part.min() * part.shape[1]).item()}

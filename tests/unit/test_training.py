@@ -100,6 +100,20 @@ def test_a_run_that_was_stopped_is_the_run_that_was_not(
         assert torch.equal(weight, resumed.state_dict()[name]), name
 
 
+@pytest.mark.parametrize(
+    ("dense", "first"),
+    [(False, [5.862016678, 5.471082211, 5.658314705]), (True, [5.422013283, 5.783207893, 5.619688988])],
+)
+def test_first_steps_are_those_of_the_model_that_ships(
+    tmp_path: Path, data: tokens.Data, dense: bool, first: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a second architecture brought changed nothing: as measured before it was there."""
+    monkeypatch.setattr(loop, "NOTE_EVERY", 1)
+    loop.train(TINY, data, loop.Recipe(3, batch=2, length=32, warm_up=2, dense=dense), tmp_path)
+    curve = next(tmp_path.glob("*-curve.jsonl")).read_text().splitlines()
+    assert [json.loads(point)["loss"] for point in curve] == pytest.approx(first, rel=1e-4)
+
+
 def test_it_learns(tmp_path: Path) -> None:
     again = np.tile(np.arange(40, dtype=np.uint16), 100)
     recipe = loop.Recipe(40, batch=4, length=32, warm_up=4)

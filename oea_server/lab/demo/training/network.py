@@ -169,7 +169,8 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     """Rotary positions for the first numbers of a head, as many as there are angles; their halves are the two parts."""
     turned, kept = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
     low, high = turned.chunk(2, dim=-1)
-    return torch.cat([turned * cos + torch.cat([-high, low], dim=-1) * sin, kept], dim=-1)
+    turned = turned * cos + torch.cat([-high, low], dim=-1) * sin
+    return torch.cat([turned, kept], dim=-1) if kept.shape[-1] else turned
 
 
 def angles(length: int, rotary: int, theta: float, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

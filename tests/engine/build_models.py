@@ -1,7 +1,8 @@
 """Asks `serve` and `doctor` of models, then builds tiny models as a scheduler does: one import of SGLang for all.
 
 Run: python -m tests.engine.build_models, with a JSON list of command lines as its input. Prints, as JSON, what was
-said of each command line (`compare_commands`) and what our code says of each model of `tests.engine.tiny`.
+said of each command line (`compare_commands`), what our code says of each model of `tests.engine.tiny`, and what a
+checkpoint of our trainer leaves unfilled of SGLang's GLM-4.5.
 """
 
 from __future__ import annotations
@@ -18,7 +19,12 @@ import torch
 from oea_server_demo import MODEL
 
 from oea_server.engine import model_card, routers, runtime
+from oea_server.lab.demo.training import export
+from oea_server.lab.demo.training.network import Network
 from tests.engine import compare_commands, tiny
+from tests.unit.test_training_glm4_moe import TINY as GLM4_MOE
+
+GLM4_MOE_CLASSES = "Glm4MoeForCausalLM", "Glm4MoeForCausalLMNextN"
 
 
 def start() -> Any:
@@ -74,6 +80,19 @@ def described(config: tiny.Config, cuda: bool = False) -> dict[str, Any]:
     }
 
 
+def unfilled(architecture: str) -> list[str]:
+    """Which parameters of SGLang's class a checkpoint of ours leaves as they were."""
+    from safetensors.torch import load_file
+
+    model: Any = build({**GLM4_MOE, "architectures": [architecture]})
+    for parameter in model.parameters():
+        parameter.data.fill_(torch.nan)
+    with tempfile.TemporaryDirectory() as folder:
+        export.export(Network(GLM4_MOE), GLM4_MOE, Path(folder))
+        model.load_weights(iter(load_file(f"{folder}/model.safetensors").items()))
+    return [name for name, parameter in model.named_parameters() if parameter.isnan().any()]
+
+
 def main() -> None:
     answers = [
         [compare_commands.served(argv), compare_commands.served(argv, plain=True), *compare_commands.examined(argv)]
@@ -89,7 +108,8 @@ def main() -> None:
             found[name] = described(configs[kind], device == "cuda")
         except Exception as error:
             found[name] = {"error": f"{type(error).__name__}: {error}"}
-    print("\n" + json.dumps([answers, found]))
+    left = {architecture: unfilled(architecture) for architecture in GLM4_MOE_CLASSES}
+    print("\n" + json.dumps([answers, found, left]))
 
 
 if __name__ == "__main__":

@@ -64,6 +64,15 @@ def built(answers: Any) -> dict[str, dict[str, Any]]:
     return found
 
 
+def test_sglang_takes_every_weight_of_a_second_demo_model(answers: Any) -> None:
+    """And its drafter all that is its own: the embedding and the head are the model's, which SGLang shares with it."""
+    left = answers[2]
+    assert left == {
+        "Glm4MoeForCausalLM": [],
+        "Glm4MoeForCausalLMNextN": ["model.embed_tokens.weight", "lm_head.weight"],
+    }
+
+
 @pytest.mark.parametrize("name", tiny.HANDLED)
 def test_a_model_that_is_handled(built: dict[str, dict[str, Any]], name: str) -> None:
     here = built[name]

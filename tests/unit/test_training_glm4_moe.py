@@ -94,6 +94,16 @@ def test_looking_ahead_is_hugging_faces(network: Network, ids: torch.Tensor, tmp
     assert len(routed.share) == LAYERS  # all but the dense one, and the one that looks ahead
 
 
+def test_looking_ahead_reads_nothing_of_what_it_is_to_guess(network: Network, ids: torch.Tensor) -> None:
+    other = ids.clone()
+    other[:, 12:] = (other[:, 12:] + 1) % 64
+    with torch.no_grad():
+        _, before, _ = network.twice(ids)
+        _, after, _ = network.twice(other)
+    torch.testing.assert_close(before[:, :11], after[:, :11])  # the last of them reads token 11 and guesses token 12
+    assert not torch.allclose(before[:, 11], after[:, 11])
+
+
 def test_a_checkpoint_keeps_biases_in_float32(network: Network, tmp_path: Path) -> None:
     export.export(network, TINY, tmp_path)
     kinds = {name: tensor.dtype for name, tensor in load_file(tmp_path / "model.safetensors").items()}

@@ -73,7 +73,7 @@ def of(spelled: Spelled) -> Arm:
 
     def chooser(found: Routers) -> Chooser:
         def choose(logits: torch.Tensor, layer: int) -> Routed:
-            return Routed(*rules.route(logits, found.k, floor, pool, weigh, most), "rules")
+            return Routed(*rules.route(logits, found.each[layer], floor, pool, weigh, most), "rules")
 
         return choose
 

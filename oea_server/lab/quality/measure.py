@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from oea_server.lab.quality.arms import Arm
 from oea_server.lab.quality.routed import Routers, routed
+from oea_server.lab.quality.rules import Step
 from oea_server.lab.quality.steps import to_sequences, to_steps
 
 TOKENS_AT_ONCE = 4096
@@ -58,10 +59,9 @@ class Counter:
         self.unique.append(read.sum(dim=-1).float().mean(dim=1))
         for ranks, kept in self.busiest.items():
             kept.append(read.unflatten(-1, (ranks, -1)).sum(dim=-1).amax(dim=-1).float().mean(dim=1))
-        scores = steps.float().softmax(dim=-1)
-        own = scores.topk(self._found.k, dim=-1).values.sum(dim=-1)
-        mass = torch.where(used, scores.gather(-1, ids), 0.0).sum(dim=-1)
-        self.kept.append(to_sequences((mass / own)[..., None])[..., 0].mean(dim=1))
+        step = Step.of(steps, self._found.each[layer])
+        mass = torch.where(used, step.scores.gather(-1, ids), 0.0).sum(dim=-1, keepdim=True)
+        self.kept.append(to_sequences(mass / step.own)[..., 0].mean(dim=1))
         return to_sequences(routing.weights), to_sequences(ids)
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from oea_server.routing import Router, Routing, eager
-from oea_server.routing.keys import arange, expert_of, sort_keys
+from oea_server.routing.keys import arange, expert_of
 from oea_server.routing.policy import Numbers
 
 
@@ -20,7 +20,7 @@ class Step(NamedTuple):
     """What a rule may look at.
 
     Args:
-        scores: [..., B, N], softmax of the router logits.
+        scores: [..., B, N], of the router logits, as the model scores.
         keys: [..., B, N], distinct, better is higher.
         best: [..., B, k], the keys of each token's own top k, best first.
         share: [..., B, k], their scores over the sum of them.
@@ -32,13 +32,18 @@ class Step(NamedTuple):
     share: torch.Tensor
 
     @classmethod
-    def of(cls, router_logits: torch.Tensor, k: int) -> Step:
+    def of(cls, router_logits: torch.Tensor, router: Router) -> Step:
         """Read router logits [..., B, N]."""
-        scores = router_logits.float().softmax(dim=-1)
-        keys = sort_keys(router_logits.float())
-        best = keys.topk(k, dim=-1).values
+        scores = eager.scores_of(router_logits.float(), router.scoring)
+        keys = eager.own_keys(router_logits.float(), scores, router)
+        best = keys.topk(router.k, dim=-1).values
         own = scores.gather(-1, expert_of(best))
         return cls(scores, keys, best, own / own.sum(dim=-1, keepdim=True))
+
+    @property
+    def own(self) -> torch.Tensor:
+        """The mass of each token's own top k, [..., B, 1]."""
+        return self.scores.gather(-1, expert_of(self.best)).sum(dim=-1, keepdim=True)
 
     def wanted(self, votes: torch.Tensor) -> torch.Tensor:
         """Votes of the tokens for their own top k [..., B, k], added up by expert. [..., N] float32."""
@@ -55,19 +60,18 @@ Weigh = Callable[[Step, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def route(
-    router_logits: torch.Tensor, k: int, floor: Floor, pool: Pool, weigh: Weigh, k_max: int | None = None
+    router_logits: torch.Tensor, router: Router, floor: Floor, pool: Pool, weigh: Weigh, k_max: int | None = None
 ) -> Routing:
     """floor -> pool -> fill by three rules; a token takes up to `k_max` experts, k if None."""
-    step = Step.of(router_logits, k)
+    step = Step.of(router_logits, router)
     num_experts = router_logits.shape[-1]
     chosen_pool = pool(step, eager.pool_of(step.keys, step.best, floor(step)))
-    limit = k_max or k
-    numbers = Numbers(k, limit, num_experts)
+    limit = k_max or router.k
+    numbers = Numbers(router.k, limit, num_experts)
     chosen, used = eager.fill(step.keys, chosen_pool[..., None, :], numbers, limit, None)
-    own = step.scores.gather(-1, expert_of(step.best)).sum(dim=-1, keepdim=True)
-    as_it_is = Router(k, renormalize=False)
-    routing, _ = eager.weigh(chosen, used, chosen_pool, step.scores, own, as_it_is, 1.0, None)
-    return routing._replace(weights=weigh(step, routing.weights, own))
+    as_it_is = Router(router.k, renormalize=False)
+    routing, _ = eager.weigh(chosen, used, chosen_pool, step.scores, step.own, as_it_is, 1.0, None)
+    return routing._replace(weights=weigh(step, routing.weights, step.own) * router.scale)
 
 
 def top(k0: int, share: float = 0.0) -> Floor:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from oea_server.lab.quality.routed import Routers
-from oea_server.routing import Router, fastest
+from oea_server.routing import fastest
 from oea_server.routing.policy import Policy
 
 
@@ -40,7 +40,7 @@ def route(
     """
     *leading, batch, num_experts = logits.shape
     way = fastest.way(logits.device, batch, num_experts, policy.width(found.k))
-    router = Router(found.k, found.renormalize)
+    router = found.each[layer]
     if way.name == "eager":
         return Routed(*way.route(logits, policy, router, layer=layer, num_real=num_real), way.name)
     steps = logits.reshape(-1, batch, num_experts).contiguous()

@@ -7,6 +7,7 @@ import pytest
 from oea_server.lab.quality.arms import ArmError, check, parse
 from oea_server.lab.quality.grammar import KINDS, read_all
 from oea_server.lab.quality.routed import Routers
+from oea_server.routing import Router
 
 WRONG = [
     ("oea:3/weights=nonsense", "weights=nonsense is none of scored"),
@@ -66,12 +67,12 @@ def test_a_wrong_arm_is_one_line(text: str, says: str) -> None:
 )
 def test_an_arm_that_asks_for_more_than_the_model_has_is_refused(text: str, says: str) -> None:
     with pytest.raises(ArmError, match=says) as error:
-        check(parse(text), Routers([], 4, 16, True), 4)
+        check(parse(text), Routers([], [Router(4)], 16), 4)
     assert str(error.value).startswith(f"{text}: ")
 
 
 def test_a_mixture_where_weights_are_not_divided_is_refused() -> None:
-    as_scored = Routers([], 4, 16, renormalize=False)
+    as_scored = Routers([], [Router(4, renormalize=False)], 16)
     for text in ("oea:3/mix=0.5", "fill:3/mix=0.5"):
         with pytest.raises(ArmError, match=f"{text}: mix=0.5 has no effect"):
             check(parse(text), as_scored, 4)

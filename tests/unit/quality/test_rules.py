@@ -14,7 +14,8 @@ from oea_server.routing import Policy, Router
 from oea_server.routing.eager import pool_of, route
 
 K, N = 4, 16
-FOUND = Routers([], K, N, True)
+BIASED = Router(K, scoring="sigmoid", bias=torch.linspace(-0.3, 0.3, N), groups=4, top_groups=2, scale=2.5)
+FOUND = Routers([], [Router(K)], N)
 
 
 @pytest.fixture(params=[0, 1, 2])
@@ -37,9 +38,10 @@ def test_many_steps_at_once_are_routed_as_each_alone(logits: torch.Tensor) -> No
 
 
 @pytest.mark.parametrize("k0", [1, 2, 4])
-def test_rules_of_oea_are_oea(logits: torch.Tensor, k0: int) -> None:
-    ours = rules.route(logits, K, rules.top(k0), rules.union, rules.chosen)
-    served = route(logits, Policy.oea(k0), Router(K))
+@pytest.mark.parametrize("router", [Router(K), BIASED], ids=["softmax", "sigmoid, bias, groups and scale"])
+def test_rules_of_oea_are_oea(logits: torch.Tensor, router: Router, k0: int) -> None:
+    ours = rules.route(logits, router, rules.top(k0), rules.union, rules.chosen)
+    served = route(logits, Policy.oea(k0), router)
     assert torch.equal(ours.pool, served.pool)
     assert torch.equal(ours.ids, served.ids)
     torch.testing.assert_close(ours.weights, served.weights)
@@ -62,7 +64,7 @@ def test_what_the_server_offers_is_the_rule_that_was_written_apart(logits: torch
 
 
 def test_a_share_guarantees_what_weighs(logits: torch.Tensor) -> None:
-    step = rules.Step.of(logits, K)
+    step = rules.Step.of(logits, Router(K))
     floor = rules.shares_above(0.3)(step)
     assert floor[..., 0].all()
     assert torch.equal(floor[..., 1:], step.share[..., 1:] > 0.3)
@@ -71,7 +73,7 @@ def test_a_share_guarantees_what_weighs(logits: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("pool", [rules.vote(7, 2.0), rules.lynx(7)])
 def test_a_vote_has_its_size_and_the_floors(logits: torch.Tensor, pool: rules.Pool) -> None:
-    step = rules.Step.of(logits, K)
+    step = rules.Step.of(logits, Router(K))
     held = floors(step, rules.top(1))
     found = pool(step, held)
     assert (found | ~held).all()
@@ -83,14 +85,14 @@ def test_a_vote_takes_the_most_wanted() -> None:
     logits = torch.full((1, 2, 6), -9.0)
     logits[0, 0, [0, 1, 2]] = torch.tensor([3.0, 2.0, 1.0])
     logits[0, 1, [3, 1, 4]] = torch.tensor([3.0, 2.0, 1.0])
-    step = rules.Step.of(logits, 3)
+    step = rules.Step.of(logits, Router(3))
     pool = rules.vote(3, 1.0)(step, floors(step, rules.top(1)))
     assert pool[0].nonzero().flatten().tolist() == [0, 1, 3]  # both want 1
 
 
 @pytest.mark.parametrize("ranks", [2, 4, 8])
 def test_filled_ranks_read_no_more_than_the_busiest_did(logits: torch.Tensor, ranks: int) -> None:
-    step = rules.Step.of(logits, K)
+    step = rules.Step.of(logits, Router(K))
     held = floors(step, rules.top(2))
     found = rules.fill_ranks(ranks, 4.0)(step, held)
     before, after = (each.unflatten(-1, (ranks, -1)).sum(dim=-1) for each in (held, found))
@@ -100,13 +102,13 @@ def test_filled_ranks_read_no_more_than_the_busiest_did(logits: torch.Tensor, ra
 
 
 def test_one_rank_has_no_free_room(logits: torch.Tensor) -> None:
-    step = rules.Step.of(logits, K)
+    step = rules.Step.of(logits, Router(K))
     held = floors(step, rules.top(2))
     assert torch.equal(rules.fill_ranks(1, 4.0)(step, held), held)
 
 
 def test_a_rank_budget_is_exceeded_by_floors_only(logits: torch.Tensor) -> None:
-    step = rules.Step.of(logits, K)
+    step = rules.Step.of(logits, Router(K))
     held = floors(step, rules.top(1)).unflatten(-1, (4, -1)).sum(dim=-1)
     found = rules.fill_ranks(4, 4.0, 2)(step, floors(step, rules.top(1))).unflatten(-1, (4, -1)).sum(dim=-1)
     assert (found <= held.clamp(min=2)).all()
@@ -114,7 +116,7 @@ def test_a_rank_budget_is_exceeded_by_floors_only(logits: torch.Tensor) -> None:
 
 def test_filled_ranks_are_the_servers(logits: torch.Tensor) -> None:
     for k0 in (1, 2):
-        ours = rules.route(logits, K, rules.top(k0), rules.fill_ranks(4, 4.0), rules.chosen)
+        ours = rules.route(logits, Router(K), rules.top(k0), rules.fill_ranks(4, 4.0), rules.chosen)
         served = route(logits, Policy.oea(k0, pool="fill", ranks=4), Router(K))
         assert torch.equal(ours.pool, served.pool)
         assert torch.equal(ours.ids, served.ids)
@@ -138,7 +140,7 @@ def test_more_experts_than_k_where_a_share_is_asked_for_them(logits: torch.Tenso
 
 def test_weights_between_two_masses(logits: torch.Tensor) -> None:
     def total(weigh: rules.Weigh) -> torch.Tensor:
-        return rules.route(logits, K, rules.top(1), rules.union, weigh).weights.sum(dim=-1)
+        return rules.route(logits, Router(K), rules.top(1), rules.union, weigh).weights.sum(dim=-1)
 
     torch.testing.assert_close(total(rules.chosen), torch.ones(3, 5, 6))
     assert (total(rules.between(0.0)) <= 1 + 1e-6).all()  # what is kept of vanilla's mass

@@ -128,13 +128,13 @@ def losses(network: Network, ids: torch.Tensor) -> Losses:
     """Cross-entropy of windows [B, L + 1], and what the routers did."""
     if network.ahead is None:
         logits, routed = network(ids[:, :-1])
-        return Losses(entropy(logits, ids[:, 1:]), torch.zeros(()), torch.zeros(()), routed)
+        return Losses(cross_entropy(logits, ids[:, 1:]), torch.zeros(()), torch.zeros(()), routed)
     logits, further, routed = network.twice(ids[:, :-1])
     agreed = (further.detach().argmax(dim=-1) == logits[:, 1:].detach().argmax(dim=-1)).float().mean()
-    return Losses(entropy(logits, ids[:, 1:]), entropy(further, ids[:, 2:]), agreed, routed)
+    return Losses(cross_entropy(logits, ids[:, 1:]), cross_entropy(further, ids[:, 2:]), agreed, routed)
 
 
-def entropy(logits: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+def cross_entropy(logits: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Cross-entropy, nats per token, of logits [B, L, V] and the tokens that came [B, L]."""
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1), right.flatten())
 

@@ -68,6 +68,12 @@ class Router:
         if not (math.isfinite(self.scale) and self.scale > 0):
             raise ValueError(f"scale={self.scale} is not above 0")
 
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What a launch is compiled for."""
+        bias = None if self.bias is None else self.bias.dtype
+        return (self.k, self.renormalize, self.scoring, bias, self.groups, self.top_groups, self.group_score)
+
     def check(self, num_experts: int) -> None:
         """Raise ValueError where the router does not fit `num_experts` experts."""
         if self.k > num_experts:

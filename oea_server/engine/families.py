@@ -88,6 +88,8 @@ class Block(NamedTuple):
     own_function: Yes = never
     elsewhere: Yes = never
     apart: Name = nothing
+    said: bool = False
+    """Whether a rule can say what its own function does."""
 
     def traits(self, config: Config) -> Traits:
         """What can be said before the runner, the device and the layer are known."""
@@ -95,7 +97,7 @@ class Block(NamedTuple):
             self.groups(config),
             self.biased(config),
             self.scoring(config),
-            self.own_function(config),
+            self.own_function(config) and not self.said,
             self.elsewhere(config),
             self.apart(config),
         )
@@ -122,6 +124,7 @@ BLOCKS = {
         groups_if("n_group", above=1),
         lambda config: _int(config.get("n_group")) > 1,
         own_function=lambda config: config.get("score_func", "softmax") == "sigmoid",
+        said=True,
     ),
     "bailing_moe.BailingMoESparseMoeBlock": BAILING,
     "bailing_moe_linear.BailingMoE": BAILING,
@@ -132,6 +135,7 @@ BLOCKS = {
         own_function=lambda config: (
             config.get("expert_selection_fn") == "sigmoid" and not config.get("norm_topk_prob", True)
         ),
+        said=True,
     ),
     "dbrx.DbrxExperts": PLAIN,
     "deepseek.DeepseekMoE": PLAIN,
@@ -145,7 +149,7 @@ BLOCKS = {
     "ernie4.Ernie4Moe": Block(biased=always),
     "ernie45_moe_vl.Ernie4_5_VLMoeMoE": Block(biased=always, apart=lambda config: SEVERAL),
     "exaone_moe.ExaoneMoESparseMoEBlock": Block(groups(), always, sigmoid),
-    "gemma4_causal.Gemma4MoE": Block(own_function=always),
+    "gemma4_causal.Gemma4MoE": Block(own_function=always, said=True),
     "glm4_moe.Glm4MoeSparseMoeBlock": Block(groups(), always),
     "glm4_moe_lite.Glm4MoeLiteSparseMoeBlock": Block(groups(), always),
     "gpt_oss.GptOssSparseMoeBlock": PLAIN,

@@ -28,7 +28,7 @@ class Traits(NamedTuple):
     scoring: str = "softmax"
     """As SGLang computes it: a biased choice by groups scores by sigmoid, whatever it is told."""
     own_function: bool = False
-    """Whether the model gives a `custom_routing_function`."""
+    """Whether the model gives a `custom_routing_function` that no rule can say (`rules.OWN_FUNCTIONS`)."""
     elsewhere: bool = False
     """Whether the model chooses experts without SGLang's `TopK`."""
     apart: str = ""

@@ -97,13 +97,13 @@ def problem_of(config: Any, layer: int, block: torch.nn.Module | None = None) ->
     Args:
         block: the module that built its `TopK`.
     """
-    biased = config.correction_bias is not None
+    biased, own = config.correction_bias is not None, config.custom_routing_function
     why = unsupported(
         Traits(
             groups=(config.num_expert_group or 1) if config.use_grouped_topk else 0,
             biased=biased,
             scoring="sigmoid" if config.use_grouped_topk and biased else config.scoring_func,
-            own_function=config.custom_routing_function is not None,
+            own_function=own is not None and rules.name_of(own) not in rules.OWN_FUNCTIONS,
             apart=apart(block),
             output=getattr(config.output_format, "name", "STANDARD"),
             knows_layer=layer >= 0,

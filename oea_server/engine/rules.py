@@ -7,6 +7,8 @@ it is read in each layer of each step.
 from __future__ import annotations
 
 import copy
+import functools
+import inspect
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -30,6 +32,11 @@ class Source(NamedTuple):
         config = self.config
         k, _ = columns(config)
         renormalize, scale = bool(config.renormalize), scale_on_output(config)
+        if self.function is not None:
+            given = own(self.function)
+            return router(
+                k, given.renormalize or renormalize, given.scoring, given.bias, 1, 1, "top2", scale, given.scale
+            )
         if config.use_grouped_topk:
             biased = config.correction_bias is not None
             # a biased choice by groups scores by sigmoid, whatever it is told
@@ -50,9 +57,59 @@ def router(
     top_groups: int = 1,
     group_score: GroupScore = "top2",
     scale: float = 1.0,
+    expert_scale: torch.Tensor | None = None,
 ) -> routing.Router:
     """One rule for the layers that share it; tensors are told apart by identity."""
-    return routing.Router(k, renormalize, scoring, bias, groups, top_groups, group_score, scale)
+    return routing.Router(k, renormalize, scoring, bias, groups, top_groups, group_score, scale, expert_scale)
+
+
+class Own(NamedTuple):
+    """What a model's own `custom_routing_function` does, where a rule can say it."""
+
+    scoring: Scoring
+    bias: torch.Tensor | None = None
+    scale: torch.Tensor | None = None
+    """By expert."""
+    renormalize: bool = False
+    """Whatever its caller says."""
+
+
+def _gemma4(function: Any) -> Own:
+    """Softmax over the top k, which is softmax renormalized, times a number for each expert."""
+    held = inspect.getclosurevars(function).nonlocals["per_expert_scale"]
+    return Own("softmax", scale=held, renormalize=True)
+
+
+def _trinity(function: Any) -> Own:
+    return Own("sigmoid", function.keywords["expert_bias"])
+
+
+def _command_a(function: Any) -> Own:
+    return Own("sigmoid")
+
+
+OWN_FUNCTIONS: dict[str, Callable[[Any], Own]] = {
+    "gemma4_causal.Gemma4MoE.__init__.<locals>.routing_function": _gemma4,
+    "afmoe.AfmoeMoE._custom_routing_function": _trinity,
+    "cohere2_moe.cohere2_sigmoid_topk": _command_a,
+}
+"""The routing functions of SGLang's models that a rule can say, by their names under `sglang.srt.models`.
+
+Others: sparsemixer (Phi-3.5-MoE), softmax of a soft cap (Grok), a sigmoid on the input (Llama-4), the best of
+each group (Intern-S1-Pro).
+"""
+
+
+@lru_cache(maxsize=4096)
+def own(function: Any) -> Own:
+    """What a model's own function does."""
+    return OWN_FUNCTIONS[name_of(function)](function)
+
+
+def name_of(function: Any) -> str:
+    """Of a routing function, as `OWN_FUNCTIONS` has it."""
+    made = function.func if isinstance(function, functools.partial) else function
+    return f"{getattr(made, '__module__', '')}.{getattr(made, '__qualname__', '')}".removeprefix("sglang.srt.models.")
 
 
 def columns(config: Any) -> tuple[int, int]:
@@ -84,6 +141,7 @@ def said(rule: routing.Router, shared: int = 0) -> str:
         " and a bias" if rule.bias is not None else "",
         f" in {rule.top_groups} of {rule.groups} groups by {rule.group_score}" if rule.groups > 1 else "",
         f" times {rule.scale:g}" if rule.scale != 1.0 else "",
+        " times a number for each expert" if rule.expert_scale is not None else "",
         f" and {shared} shared" if shared else "",
     ]
     return "".join(words)

@@ -40,6 +40,8 @@ class Router:
         group_score: what a group is worth to a token: the sum of its two best (DeepSeek-V3, with the bias) or its best
             (DeepSeek-V2).
         scale: multiplies the weights, last (routed_scaling_factor).
+        expert_scale: [N] of any float dtype, multiplies each expert's weight after they were divided (Gemma-4's
+            per_expert_scale).
 
     Raises:
         ValueError: a field is out of bounds; the message names it, its value and the bounds.
@@ -53,6 +55,7 @@ class Router:
     top_groups: int = 1
     group_score: GroupScore = "top2"
     scale: float = 1.0
+    expert_scale: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -71,8 +74,8 @@ class Router:
     @property
     def kind(self) -> tuple[object, ...]:
         """What a launch is compiled for."""
-        bias = None if self.bias is None else self.bias.dtype
-        return (self.k, self.renormalize, self.scoring, bias, self.groups, self.top_groups, self.group_score)
+        tensors = (None if each is None else each.dtype for each in (self.bias, self.expert_scale))
+        return (self.k, self.renormalize, self.scoring, *tensors, self.groups, self.top_groups, self.group_score)
 
     def check(self, num_experts: int) -> None:
         """Raise ValueError where the router does not fit `num_experts` experts."""
@@ -82,8 +85,9 @@ class Router:
             raise ValueError(f"groups={self.groups}: {num_experts} experts do not divide into them")
         if self.k > (most := num_experts // self.groups * self.top_groups):
             raise ValueError(f"k={self.k} is above the {most} experts of top_groups={self.top_groups}")
-        if self.bias is not None and self.bias.numel() != num_experts:
-            raise ValueError(f"bias has {self.bias.numel()} numbers for {num_experts} experts")
+        for name, each in (("bias", self.bias), ("expert_scale", self.expert_scale)):
+            if each is not None and each.numel() != num_experts:
+                raise ValueError(f"{name} has {each.numel()} numbers for {num_experts} experts")
 
 
 class Routing(NamedTuple):

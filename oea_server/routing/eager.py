@@ -258,6 +258,8 @@ def weigh(
         if isinstance(mix, torch.Tensor) or mix < 1.0:
             mixed = mix * mass + (1 - mix) * mass_own
         weights = weights / (mixed + RENORMALIZE_EPSILON)
+    if router.expert_scale is not None:
+        weights = weights * router.expert_scale.flatten().float()[ids]
     if router.scale != 1.0:
         weights = weights * router.scale
     best = ids[..., :1]

@@ -48,7 +48,7 @@ ALL, FLOORS, FILLS = tl.constexpr("all"), tl.constexpr("floors"), tl.constexpr("
 # Read one number at a time: nothing is gained by knowing that they lie at multiples of 16 bytes, which they do in some
 # layers only, and one more kernel would have to be compiled.
 NUMBERS = ("num_real", "batch", "parts", "layer", "head", "scale")
-PER_LAYER = ("numbers_ptr", "bias_ptr", "physical_ptr", "home_ptr")
+PER_LAYER = ("numbers_ptr", "bias_ptr", "expert_scale_ptr", "physical_ptr", "home_ptr")
 RECORDS = ("homes_ptr", "records_ptr", "kept_ptr", "pools_ptr", "head_ptr")
 POINTERS = ("pool_ptr", "row_k0_ptr", "requests_ptr", "num_requests_ptr")
 
@@ -58,6 +58,7 @@ def route_kernel(
     logits_ptr,
     stride,
     bias_ptr,
+    expert_scale_ptr,
     weights_ptr,
     ids_ptr,
     pool_ptr,
@@ -245,6 +246,8 @@ def route_kernel(
             weights /= (mix * mass + (1.0 - mix) * mass_own + EPSILON)[:, None]
         elif SCORING == SOFTMAX:
             weights /= tl.where(whole, total_of(logits, highest, expert, N, SCORING), 1.0)[:, None]
+        if expert_scale_ptr is not None:
+            weights *= tl.load(expert_scale_ptr + chosen, mask=used, other=0.0).to(tl.float32)
         weights = tl.where((token & ~whole)[:, None] & (slot < limit), float("nan"), weights * scale)
 
         # an unused slot wakes nobody; any expert that is awake will do for a row that has no best

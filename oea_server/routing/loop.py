@@ -55,7 +55,7 @@ class Rows(NamedTuple):
 
 
 class Model(NamedTuple):
-    """The fields of a `Router` as numbers; bias [N] float32, empty if there is none."""
+    """The fields of a `Router` as numbers; bias and expert_scale [N] float32, empty if there is none."""
 
     k: int
     scoring: int
@@ -65,6 +65,7 @@ class Model(NamedTuple):
     top2: bool
     renormalize: bool
     scale: float
+    expert_scale: Array
 
 
 class Draw(NamedTuple):
@@ -257,6 +258,9 @@ def weigh(chosen: Array, scores: Array, mass_own: Any, model: Model, numbers: Nu
     if model.renormalize:
         mix = np.float32(numbers.mix)
         weights /= (mass if mix == 1 else mix * mass + (np.float32(1) - mix) * mass_own) + EPSILON
+    if len(model.expert_scale):
+        for slot in range(len(chosen)):
+            weights[slot] *= model.expert_scale[chosen[slot]]
     if model.scale != 1.0:
         weights *= np.float32(model.scale)
     return int(min(mass / (mass_own + EPSILON), np.float32(len(chosen))) * np.float32(MASS_UNIT) + np.float32(0.5))

@@ -77,6 +77,7 @@ def router_of(draw: random.Random, generator: torch.Generator, n: int, k: int) -
         top_groups=top_groups,
         group_score=draw.choice(["top2", "max"]),
         scale=draw.choice([1.0, 2.5]),
+        expert_scale=torch.rand(n, generator=generator) + 0.5 if draw.random() < 0.2 else None,
     )
 
 
@@ -122,8 +123,8 @@ def agree(seed: int, device: torch.device = CPU) -> None:
 def answer(case: Case, route: Any, tally: Tally, device: torch.device) -> dict[str, torch.Tensor]:
     """All that comes of a call on a device, on the CPU."""
     n, router = case.logits.shape[1], case.router
-    if router.bias is not None:
-        router = replace(router, bias=router.bias.to(device))
+    moved = {name: each.to(device) for name in ("bias", "expert_scale") if (each := getattr(router, name)) is not None}
+    router = replace(router, **moved)
     rest = {name: each.to(device) if isinstance(each, torch.Tensor) else each for name, each in case.rest.items()}
     place = contiguous(n, case.ranks, device)._replace(home=torch.full((n,), -1, dtype=torch.int32, device=device))
     placement = place if case.ranks > 1 else None

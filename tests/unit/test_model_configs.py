@@ -89,6 +89,8 @@ ROUTED: list[tuple[dict[str, Any], int, int]] = [
     (config("MiniMaxM2ForCausalLM", num_local_experts=256, scoring_func="sigmoid"), 256, 8),
     (config("Ernie4_5_MoeForCausalLM", moe_num_experts=64), 64, 6),
     (config("Cohere2MoeForCausalLM", num_experts=64, expert_selection_fn="sigmoid"), 64, 8),
+    (config("Gemma4ForCausalLM", num_experts=128), 128, 8),
+    (config("AfmoeForCausalLM", num_experts=128, n_group=1, score_func="sigmoid"), 128, 8),
 ]
 
 
@@ -110,8 +112,6 @@ ROUTERS: list[tuple[dict[str, Any], str]] = [
         "imag",
     ),
     (config("Llama4ForConditionalGeneration", text_config={"num_local_experts": 16}), "own routing function"),
-    (config("Gemma4ForCausalLM", num_experts=128, top_k_experts=8), "own routing function"),
-    (config("AfmoeForCausalLM", num_experts=128, n_group=1, score_func="sigmoid"), "own routing function"),
     (config("ZayaForCausalLM", num_experts=16), "outside SGLang's TopK"),
 ]
 

@@ -230,3 +230,15 @@ def test_rows_that_do_not_fit_are_refused(rows_of: dict[str, Any], why: str) -> 
 def test_knobs_out_of_bounds_are_refused(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name}={value} is outside 0 <= {name}"):
         Policy.oea(2, share=value) if name == "share" else Policy.oea(2, mix=value)
+
+
+def test_each_experts_weight_is_multiplied_after_it_was_divided() -> None:
+    given, by = logits(6, 32, torch.float32, False, 8), torch.rand(32, generator=torch.Generator().manual_seed(3)) + 0.5
+    plain, scaled = Router(4, scale=2.0), Router(4, scale=2.0, expert_scale=by.bfloat16())
+    for route in (reference, host.route, eager.route):
+        before, after = (route(given, Policy.oea(2, share=0.1, mix=0.5), each) for each in (plain, scaled))
+        assert torch.equal(before.ids, after.ids)
+        expected = before.weights * by.bfloat16().float()[before.ids.long()]
+        torch.testing.assert_close(after.weights, expected, rtol=1e-6, atol=0)
+    with pytest.raises(ValueError, match="expert_scale has 8 numbers for 32 experts"):
+        reference(given, Policy.vanilla(), Router(4, expert_scale=by[:8]))

@@ -14,6 +14,7 @@ import torch
 from oea_server.engine import (
     agreement,
     conflicts,
+    fronts,
     guard,
     limits,
     meeting,
@@ -40,11 +41,12 @@ class Stage(NamedTuple):
 
 
 def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) -> None:
-    """Adopt the routers, or end the launch. The model itself is left as it is."""
+    """Adopt the routers, or end the launch. Of the model nothing changes but its fronts."""
     now = runtime.current
     device = next(model.parameters()).device
     if now is None or now.adopted or device.type == "meta":  # some loaders build a model twice
         return
+    fronts.turn_off(model)
     found = allowed(now, routers.inspect(model))
     experts = routers.num_experts(model)
     stages = agreed(now, found, Stage(experts, least_k(found, experts, device)))

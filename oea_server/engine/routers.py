@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from oea_server import routing
-from oea_server.engine import model_card, rules
+from oea_server.engine import fronts, model_card, rules
 from oea_server.engine.router_traits import IMAGE_BIAS, SEVERAL, SEVERAL_GATES, ZERO_EXPERTS, Traits, unsupported
 from oea_server.engine.rules import Source
 
@@ -118,7 +118,9 @@ def apart(block: torch.nn.Module | None) -> str:
         return SEVERAL_GATES
     if getattr(getattr(block, "gate", None), "e_score_correction_bias_vl", None) is not None:
         return IMAGE_BIAS
-    return ZERO_EXPERTS if getattr(block, "zero_expert_num", 0) else ""
+    if getattr(block, "zero_expert_num", 0):
+        return ZERO_EXPERTS
+    return fronts.problem_of(block)
 
 
 def num_experts(model: torch.nn.Module) -> int:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from oea_server.engine import routers, rules, runtime
+from oea_server.engine import fronts, routers, rules, runtime
 from oea_server.routing import Policy, host
 from tests.engine.build_models import start
 
@@ -148,6 +148,7 @@ def build(block: Block) -> torch.nn.Module:
     config.to_dict = lambda: vars(config)
     # a layer behind those that DeepSeek-V4 routes by a table
     found: torch.nn.Module = made(config=config, **{block.layer: 3, **block.given})
+    fronts.turn_off(found)
     return found
 
 
@@ -155,6 +156,7 @@ def described(block: Block) -> dict[str, Any]:
     model = build(block)
     (router,) = routers.inspect(model)
     said = {"problem": router.problem, "router": str(router), "num_experts": routers.num_experts(model)}
+    said["past"] = any(getattr(module, fronts.ASKED, False) for module in model.modules())
     if router.problem is not None or router.source is None:
         return said
     dice = torch.Generator().manual_seed(1)

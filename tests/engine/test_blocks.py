@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
 import pytest
+import torch
 
-from oea_server.engine import architectures
+from oea_server.engine import architectures, fronts
 from tests.engine.build_blocks import BLOCKS
 from tests.engine.test_seams import CLEAN
 
@@ -57,6 +59,27 @@ def test_vanilla_is_sglangs_own_in_every_family(built: dict[str, dict[str, Any]]
     assert here["router"] == ROUTERS.get(name, BIASED)
     assert here["rows_apart"] == 0
     assert here["off_by"] < 1e-6
+    assert not here["past"]
+
+
+def test_what_routes_past_select_experts_is_turned_off_or_refused() -> None:
+    class Front(torch.nn.Module):
+        @cached_property
+        def _routing_contract_ok(self) -> bool:
+            return True
+
+        def _ep_front(self) -> None: ...
+
+    class Later(torch.nn.Module):
+        def _ep_front(self) -> None: ...
+
+    one, other = Front(), Later()
+    assert one._routing_contract_ok
+    one.__dict__.pop("_routing_contract_ok")  # as once weights are loaded
+    assert not fronts.problem_of(one)
+    fronts.turn_off(torch.nn.ModuleList([one, other]))
+    assert not one._routing_contract_ok
+    assert "merged front" in fronts.problem_of(other)
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from oea_server.engine.router_traits import IMAGE_BIAS, SEVERAL, SEVERAL_GATES, ZERO_EXPERTS, Traits
+from oea_server.engine.router_traits import IMAGE_BIAS, SEVERAL, SEVERAL_GATES, Traits
 
 Config = Mapping[str, Any]
 Number = Callable[[Config], int]
@@ -169,9 +169,7 @@ BLOCKS = {
     "lfm2_moe.Lfm2MoeSparseMoeBlock": Block(biased=flag("use_expert_bias", True), scoring=sigmoid),
     "llada2.LLaDA2MoeSparseMoeBlock": BAILING,
     "llama4.Llama4MoE": Block(own_function=always),
-    "longcat_flash.LongcatFlashMoE": Block(
-        biased=always, apart=lambda config: ZERO_EXPERTS if _int(config.get("zero_expert_num")) else ""
-    ),
+    "longcat_flash.LongcatFlashMoE": Block(biased=always),
     "mimo_v2.MiMoV2MoE": Block(groups(), noaux, scores("scoring_func", "sigmoid")),
     "minimax_m2.MiniMaxM2MoE": Block(biased=flag("use_routing_bias"), scoring=scores("scoring_func", "sigmoid")),
     "minimax_m3.MiniMaxM3MoE": Block(biased=flag("use_routing_bias"), scoring=scores("scoring_func", "sigmoid")),

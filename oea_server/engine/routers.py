@@ -6,7 +6,7 @@ Seam: `sglang.srt.layers.moe.topk.TopK` and its `TopKConfig`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -54,7 +54,8 @@ def inspect(model: torch.nn.Module) -> list[Router]:
             config = module.topk_config
             layer = -1 if module.layer_id is None else int(module.layer_id)
             why = problem_of(config, layer, blocks.get(module))
-            source = Source(config, is_native(module, model), config.custom_routing_function)
+            zeros = int(getattr(blocks.get(module), "zero_expert_num", 0) or 0)
+            source = Source(config, is_native(module, model), config.custom_routing_function, zeros)
             found.append(Router(layer, rules.columns(config)[0], bool(config.renormalize), why, source))
         elif (kind := type(module).__name__).endswith("TopK"):
             found.append(Router(-1, 0, False, OTHER_KINDS.get(kind, f"{name} is a {kind}, which is not supported yet")))
@@ -118,13 +119,24 @@ def apart(block: torch.nn.Module | None) -> str:
         return SEVERAL_GATES
     if getattr(getattr(block, "gate", None), "e_score_correction_bias_vl", None) is not None:
         return IMAGE_BIAS
-    if getattr(block, "zero_expert_num", 0):
-        return ZERO_EXPERTS
     return fronts.problem_of(block)
 
 
+def zero_experts(found: Sequence[Router]) -> int:
+    """Experts that routers choose from beside those that have weights; they compute nothing (LongCat-Flash)."""
+    return max((each.source.zero_experts for each in found if each.source is not None), default=0)
+
+
+def on_one_rank(found: Sequence[Router], ranks: int) -> list[Router]:
+    """The routers, refused on several ranks where experts compute nothing: such lie on none."""
+    if ranks == 1 or not zero_experts(found):
+        return list(found)
+    why = f"the model {unsupported(Traits(apart=ZERO_EXPERTS))}"
+    return [each._replace(problem=each.problem or why) for each in found]
+
+
 def num_experts(model: torch.nn.Module) -> int:
-    """Experts that a router chooses from, redundant replicas included.
+    """Experts with weights that a router chooses from, redundant replicas included.
 
     A shared expert that the model fuses with them is none of them, whether its column is the
     router's or appended after `TopK` (Qwen3-Next): SGLang's `num_experts` counts it,

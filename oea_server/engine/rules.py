@@ -27,6 +27,8 @@ class Source(NamedTuple):
     """Whether SGLang chooses in plain torch here. There softmax scores take the bias too; its kernels leave it out."""
     function: Any = None
     """The model's own `custom_routing_function`, as it was when the model was built."""
+    zero_experts: int = 0
+    """Experts behind the model's own that compute nothing."""
 
     def rule(self) -> routing.Router:
         config = self.config
@@ -44,7 +46,7 @@ class Source(NamedTuple):
             groups = config.num_expert_group or 1, config.topk_group or 1
             return router(k, renormalize, scoring, config.correction_bias, *groups, score, scale)
         bias = config.correction_bias if self.native or config.scoring_func != "softmax" else None
-        return router(k, renormalize, config.scoring_func, bias, scale=scale)
+        return router(k, renormalize, config.scoring_func, bias, scale=scale, zero_experts=self.zero_experts)
 
 
 @lru_cache(maxsize=4096)
@@ -58,9 +60,11 @@ def router(
     group_score: GroupScore = "top2",
     scale: float = 1.0,
     expert_scale: torch.Tensor | None = None,
+    zero_experts: int = 0,
 ) -> routing.Router:
     """One rule for the layers that share it; tensors are told apart by identity."""
-    return routing.Router(k, renormalize, scoring, bias, groups, top_groups, group_score, scale, expert_scale)
+    groups_of = groups, top_groups, group_score
+    return routing.Router(k, renormalize, scoring, bias, *groups_of, scale, expert_scale, zero_experts)
 
 
 class Own(NamedTuple):
@@ -143,6 +147,7 @@ def said(rule: routing.Router, shared: int = 0) -> str:
         f" times {rule.scale:g}" if rule.scale != 1.0 else "",
         " times a number for each expert" if rule.expert_scale is not None else "",
         f" and {shared} shared" if shared else "",
+        f", {rule.zero_experts} of the experts compute nothing" if rule.zero_experts else "",
     ]
     return "".join(words)
 

@@ -99,6 +99,7 @@ def route(
             TOP2=router.group_score == "top2",
             GROUP_BINS=triton.next_power_of_2(router.groups),
             RENORMALIZE=router.renormalize,
+            ZEROS=router.zero_experts,
             ROWS=shape.rows,
             **shape.constants,
             num_warps=shape.rows,

@@ -118,6 +118,7 @@ def _model(router: Router) -> loop.Model:
         router.renormalize,
         router.scale,
         _by_expert(router.expert_scale),
+        router.zero_experts,
     )
 
 

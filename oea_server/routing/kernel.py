@@ -100,6 +100,7 @@ def route_kernel(
     TOP2: tl.constexpr,
     GROUP_BINS: tl.constexpr,
     RENORMALIZE: tl.constexpr,
+    ZEROS: tl.constexpr,
     RANKS: tl.constexpr,
     RANK_BINS: tl.constexpr,
     SLOTS_OF_RANK: tl.constexpr,
@@ -184,8 +185,13 @@ def route_kernel(
         limit_of_row, reach_of_row = tl.maximum(limit, asked), tl.maximum(reach, asked)
     else:
         limit_of_row, reach_of_row = tl.full([ROWS], limit, tl.int32), reach
-    record = tl.where(slot < K, own | OWN_, 0) | guaranteed.to(tl.int32) * GUARANTEED_
+    has_own = slot < K
+    if ZEROS > 0:
+        has_own &= own < N - ZEROS
+    record = tl.where(has_own, own | OWN_, 0) | guaranteed.to(tl.int32) * GUARANTEED_
     holds = held(order, expert, best_keys, best, guaranteed, BIASED, WIDE_KEYS, K, ROWS, COLUMNS, SLOTS)
+    if ZEROS > 0:  # they are awake, and load nothing
+        holds &= (expert < N - ZEROS)[None, :]
 
     # The pool is the union of the floors, and what the ranks have room for beside it.
     lane = tl.arange(0, LANES)
@@ -197,6 +203,8 @@ def route_kernel(
         words = tl.reduce(packed(holds, ROWS, COLUMNS), 0, either)
         if WIDENED:
             might = held(order, expert, best_keys, best, could, BIASED, WIDE_KEYS, K, ROWS, COLUMNS, SLOTS)
+            if ZEROS > 0:
+                might &= (expert < N - ZEROS)[None, :]
             wanted = tl.zeros([COLUMNS], tl.int64)
             if kind != UNION:
                 raw = scores_of(logits.to(tl.float32), highest, SCORING)
@@ -216,7 +224,11 @@ def route_kernel(
         elif WIDENED:
             words = on_ranks(words, wanted, kind, numbers, expert, physical_ptr, physical_stride, home_ptr, homes_ptr,
                              N, COLUMNS, RANKS, SLOTS_OF_RANK, REPLICAS, SPARE, RANK_BINS, COPIES)  # fmt: skip
-        awake = unpacked(words[None, :], 1, COLUMNS)
+        loaded = unpacked(words[None, :], 1, COLUMNS)
+        awake = loaded
+        if ZEROS > 0:
+            zero = ((expert >= N - ZEROS) & (expert < N))[None, :]
+            awake |= zero
         first = tl.min(tl.where(awake, expert[None, :], NOBODY), axis=1)
 
         # Phase 2: down its own ranking, a token adds experts that are awake anyway.
@@ -224,6 +236,8 @@ def route_kernel(
             if STAGE == ALL:
                 tl.debug_barrier()  # what other warps have written down is read
             near = awake & unpacked(seen_by(held_ptr, requests_ptr, row, batch, ROWS), ROWS, COLUMNS)
+            if ZEROS > 0:
+                near |= zero
         else:
             near = awake
         open_keys = tl.where(near, order, NONE)
@@ -262,7 +276,7 @@ def route_kernel(
         tl.store(ids_ptr + at, tl.where(used, chosen, spare[:, None]), mask=inside)
         if me == 0:
             if pool_ptr is not None:
-                tl.store(pool_ptr + expert, tl.reshape(awake, [COLUMNS]), mask=expert < N)
+                tl.store(pool_ptr + expert, tl.reshape(loaded, [COLUMNS]), mask=expert < N)
             tl.store(pools_ptr + lane, words)
             tl.store(head_ptr, head | real * TOKENS_)
 

@@ -169,7 +169,7 @@ def described(block: Block) -> dict[str, Any]:
     topk: Any = next(module for module in model.modules() if type(module).__name__ == "TopK")
     if rule.bias is not None and rule.bias.dim() > 1:  # ERNIE's, which SGLang does so too for its own CPU engine
         topk.topk_config.correction_bias = rule.bias.squeeze(0)
-    columns = routers.num_experts(model) or 64
+    columns = (routers.num_experts(model) or 64) + rule.zero_experts
     logits = torch.randn(ROWS, columns, generator=dice) * 2
     theirs = topk(torch.zeros(ROWS, 32), logits)
     ours = host.route(logits, Policy.vanilla(), router.rule)

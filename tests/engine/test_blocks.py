@@ -25,11 +25,11 @@ ROUTERS = {
     "ERNIE-4.5": "top-6 renormalized by softmax scores and a bias",
     "Gemma-4": "top-6 renormalized times a number for each expert",
     "Command-A": "top-6 by sigmoid scores",
+    "LongCat": "top-6 by softmax scores and a bias, 16 of the experts compute nothing",
     "Ling": f"{BIASED} in 4 of 8 groups by top2",
     **dict.fromkeys(("K-EXAONE", "Hunyuan-3", "MiniMax-M3"), SCALED),
 }
 REFUSED = {
-    "LongCat": "routes to experts that compute nothing",
     "DeepSeek-V4, a first layer": "experts follow the token's id, whatever the batch is",
 }
 SILENT = architectures.WITHOUT_LAYER.get(version("sglang"), "").split()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from oea_server.engine import rules, runtime
-from oea_server.engine.routers import Router, problem_of
+from oea_server.engine.routers import Router, on_one_rank, problem_of
 from oea_server.engine.rules import Source
 from oea_server.engine.step import Step
 from oea_server.routing import Policy, Routing, eager, host
@@ -178,3 +178,37 @@ def test_a_rule_in_words(kind: str, words: str) -> None:
     config = config_of(kind)
     k = rules.columns(config)[0]
     assert str(Router(LAYER, k, config.renormalize, None, Source(config, native=True))) == words
+
+
+def test_experts_that_compute_nothing_are_counted_nowhere(plugged: None) -> None:
+    """As LongCat-Flash has them: the last columns of its router, behind the experts that have weights."""
+    from sglang.srt.layers.moe.topk import TopKConfig
+
+    zeros, logits = 16, LOGITS[:16]
+    config = TopKConfig(top_k=6, torch_native=True, renormalize=False, correction_bias=BIAS * 0.02)
+    router = Router(LAYER, 6, False, None, Source(config, native=True, zero_experts=zeros))
+    before, now = runtime.current, runtime.Runtime(Settings(k0="2"))
+    assert now.adopt([router], EXPERTS, CPU) == []
+    now.start_counting(EXPERTS - zeros, 1, CPU)
+    assert now.tally is not None
+    runtime.current = now
+    try:
+        with now.decoding(Step(16, counted=True)):
+            routed = select(config, logits)
+        with now.decoding(Step(1, counted=True)):
+            alone = select(config, logits[:1])
+    finally:
+        runtime.current = before
+    expected = host.route(logits, Policy.oea(2), router.rule, layer=LAYER)
+    assert torch.equal(routed.topk_ids, expected.ids)
+    assert not expected.pool[-zeros:].any()
+    assert (routed.topk_ids >= EXPERTS - zeros).any()
+    own = select(config, logits[:1]).topk_ids
+    assert torch.equal(alone.topk_ids, own)
+    counts = {int(expected.pool.sum()), int((own < EXPERTS - zeros).sum())}
+    assert set(now.tally.unique[0].nonzero().flatten().tolist()) == counts
+    whole_step = host.route(logits, Policy.vanilla(), router.rule)
+    assert now.tally.vanilla[0, int(whole_step.pool.sum())] > 0
+    several = on_one_rank([router], 2)
+    assert "compute nothing, on several ranks" in str(several[0].problem)
+    assert on_one_rank([router], 1) == [router]

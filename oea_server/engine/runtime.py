@@ -109,8 +109,13 @@ class Runtime:
 
             host.warm_up(next(iter(self.routers.values())).k, num_experts)
         handled = f"{len(self.routers)} of {len(routers)} MoE layers"
-        logger.info("OEA: policy %s, k0 %s, on %s", self.policy.name, self.policy.k0, handled)
+        logger.info("OEA: policy %s, k0 %s, on %s: %s", self.policy.name, self.policy.k0, handled, self.kinds)
         return []
+
+    @property
+    def kinds(self) -> str:
+        """The routers that are handled, in words."""
+        return "; ".join(sorted({str(router) for router in self.routers.values()}))
 
     def _bounded(self, router: Router) -> Router:
         """A router that a GPU could only route in many launches has a problem."""

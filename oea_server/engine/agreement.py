@@ -115,17 +115,11 @@ def schedule_of(settings: Settings) -> dict[str, str]:
 
 def layers_of(found: Sequence[Router]) -> dict[str, str]:
     """The routers in words, by layer."""
-    counted = Counter((f"layer {each.layer}" if each.layer >= 0 else "layers", kind_of(each)) for each in found)
+    counted = Counter((f"layer {each.layer}" if each.layer >= 0 else "layers", str(each)) for each in found)
     texts: dict[str, list[str]] = {}
     for (layer, kind), n in counted.items():
         texts.setdefault(layer, []).append(kind if n == 1 else f"{n} x {kind}")
     return {layer: " and ".join(kinds) for layer, kinds in texts.items()}
-
-
-def kind_of(router: Router) -> str:
-    """A router in words."""
-    kind = f"top-{router.k}{' renormalized' if router.renormalize else ''}"
-    return kind if router.problem is None else f"{kind} left alone ({router.problem})"
 
 
 def difference(here: World, answers: Mapping[int, Answer], *parts: str) -> str | None:

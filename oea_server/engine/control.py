@@ -74,6 +74,7 @@ def state_of(now: runtime.Runtime) -> dict[str, Any]:
             "num_experts": now.num_experts,
             "top_k": now.k,
             "renormalize": steering.facts.renormalize,
+            "routers": now.kinds,
             "ranks": now.tally.ranks if now.tally is not None else 1,
             "expert_bytes": max(now.expert_bytes.values(), default=0),
         },

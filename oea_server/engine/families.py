@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from oea_server.engine.router_traits import Traits
+from oea_server.engine.router_traits import IMAGE_BIAS, SEVERAL, SEVERAL_GATES, Traits
 
 Config = Mapping[str, Any]
 Number = Callable[[Config], int]
@@ -31,6 +31,10 @@ def no_groups(config: Config) -> int:
 
 def softmax(config: Config) -> str:
     return "softmax"
+
+
+def nothing(config: Config) -> str:
+    return ""
 
 
 def flag(key: str, default: bool = False) -> Yes:
@@ -66,6 +70,11 @@ def is_v4(config: Config) -> bool:
     return any(str(name).lower().startswith(("deepseekv4", "deepseek_v4")) for name in names)
 
 
+def sees_apart(config: Config) -> bool:
+    """DeepSeek-V4.1's routers tell image tokens apart."""
+    return config.get("model_type") == "deepseek_v41" and _int(config.get("vision_n_layers")) > 0
+
+
 def _int(value: Any) -> int:
     return value if isinstance(value, int) else 0
 
@@ -78,7 +87,9 @@ class Block(NamedTuple):
     scoring: Name = softmax
     own_function: Yes = never
     elsewhere: Yes = never
-    scaled: Yes = never
+    apart: Name = nothing
+    said: bool = False
+    """Whether a rule can say what its own function does."""
 
     def traits(self, config: Config) -> Traits:
         """What can be said before the runner, the device and the layer are known."""
@@ -86,9 +97,9 @@ class Block(NamedTuple):
             self.groups(config),
             self.biased(config),
             self.scoring(config),
-            self.own_function(config),
+            self.own_function(config) and not self.said,
             self.elsewhere(config),
-            scaled=self.scaled(config),
+            self.apart(config),
         )
         return found._replace(scoring="sigmoid") if found.groups and found.biased else found
 
@@ -98,9 +109,14 @@ def bailing(config: Config) -> str:
     return str(config.get("score_function") or ("sigmoid" if has_bias else "softmax"))
 
 
+def gates(config: Config) -> str:
+    several = bool(config.get("multi_gate")) or config.get("router_type") == "MultiRouter"
+    return SEVERAL_GATES if several else ""
+
+
 PLAIN = Block()
 BIASED_GROUPS = Block(groups(), always, sigmoid)
-BAILING = Block(groups_if("n_group", "topk_group"), flag("moe_router_enable_expert_bias"), bailing)
+BAILING = Block(groups_if("n_group", "topk_group"), flag("moe_router_enable_expert_bias"), bailing, apart=gates)
 ELSEWHERE = Block(elsewhere=always)
 
 BLOCKS = {
@@ -108,6 +124,7 @@ BLOCKS = {
         groups_if("n_group", above=1),
         lambda config: _int(config.get("n_group")) > 1,
         own_function=lambda config: config.get("score_func", "softmax") == "sigmoid",
+        said=True,
     ),
     "bailing_moe.BailingMoESparseMoeBlock": BAILING,
     "bailing_moe_linear.BailingMoE": BAILING,
@@ -118,6 +135,7 @@ BLOCKS = {
         own_function=lambda config: (
             config.get("expert_selection_fn") == "sigmoid" and not config.get("norm_topk_prob", True)
         ),
+        said=True,
     ),
     "dbrx.DbrxExperts": PLAIN,
     "deepseek.DeepseekMoE": PLAIN,
@@ -125,19 +143,20 @@ BLOCKS = {
         lambda config: 0 if is_v4(config) else groups()(config),
         noaux,
         scores("scoring_func", "softmax"),
+        apart=lambda config: IMAGE_BIAS if sees_apart(config) else "",
     ),
     "dots3_common.modeling.Dots3MoE": Block(groups(), noaux),
     "ernie4.Ernie4Moe": Block(biased=always),
-    "ernie45_moe_vl.Ernie4_5_VLMoeMoE": Block(biased=always),
-    "exaone_moe.ExaoneMoESparseMoEBlock": Block(groups(), always, sigmoid, scaled=always),
-    "gemma4_causal.Gemma4MoE": Block(own_function=always),
+    "ernie45_moe_vl.Ernie4_5_VLMoeMoE": Block(biased=always, apart=lambda config: SEVERAL),
+    "exaone_moe.ExaoneMoESparseMoEBlock": Block(groups(), always, sigmoid),
+    "gemma4_causal.Gemma4MoE": Block(own_function=always, said=True),
     "glm4_moe.Glm4MoeSparseMoeBlock": Block(groups(), always),
     "glm4_moe_lite.Glm4MoeLiteSparseMoeBlock": Block(groups(), always),
     "gpt_oss.GptOssSparseMoeBlock": PLAIN,
     "granitemoe.GraniteMoeMoE": PLAIN,
     "grok.Grok1MoE": Block(own_function=always),
     "hunyuan.HunYuanSparseMoeBlock": PLAIN,
-    "hunyuan_v3.HYV3MoEFused": Block(lambda config: 1, always, sigmoid, scaled=always),
+    "hunyuan_v3.HYV3MoEFused": Block(lambda config: 1, always, sigmoid),
     "inkling_common.moe.InklingMoE": ELSEWHERE,
     "interns1pro.InternS1ProTextDecoderLayer": Block(
         own_function=lambda config: _int(config.get("router_n_groups", -1)) > 0
@@ -153,9 +172,7 @@ BLOCKS = {
     "longcat_flash.LongcatFlashMoE": Block(biased=always),
     "mimo_v2.MiMoV2MoE": Block(groups(), noaux, scores("scoring_func", "sigmoid")),
     "minimax_m2.MiniMaxM2MoE": Block(biased=flag("use_routing_bias"), scoring=scores("scoring_func", "sigmoid")),
-    "minimax_m3.MiniMaxM3MoE": Block(
-        biased=flag("use_routing_bias"), scoring=scores("scoring_func", "sigmoid"), scaled=always
-    ),
+    "minimax_m3.MiniMaxM3MoE": Block(biased=flag("use_routing_bias"), scoring=scores("scoring_func", "sigmoid")),
     "mixtral.MixtralMoE": PLAIN,
     "muse_spark.MuseSpark1xMoE": ELSEWHERE,
     "nemotron_h.NemotronHMoE": BIASED_GROUPS,

@@ -14,6 +14,7 @@ import torch
 from oea_server.engine import (
     agreement,
     conflicts,
+    fronts,
     guard,
     limits,
     meeting,
@@ -41,23 +42,25 @@ class Stage(NamedTuple):
 
 
 def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) -> None:
-    """Adopt the routers, or end the launch. Of the model itself only what `materialise` says is changed."""
+    """Adopt the routers, or end the launch. Of the model itself changes only what would choose experts past us."""
     now = runtime.current
     device = next(model.parameters()).device
     if now is None or now.adopted or device.type == "meta":  # some loaders build a model twice
         return
-    if now.steering.settings.policy != "vanilla" and (count := materialise(model)):
-        logger.info("OEA: %d routers choose their experts ahead of %s, which would choose them itself", count, RUNNER)
-    found = allowed(now, routers.inspect(model))
-    experts = routers.num_experts(model)
-    stages = agreed(now, found, Stage(experts, least_k(found, experts, device)))
-    physical = max(stage.num_experts for stage in stages)
-    k = min((stage.k for stage in stages if stage.k), default=0)
-    if problems := now.adopt(found, physical - redundant_experts(), device, k_elsewhere=k):
-        refuse_from_scheduler(*problems)
     from sglang.srt.runtime_context import get_parallel
 
-    ranks = get_parallel().moe_ep_size
+    ranks = get_parallel().moe_ep_size if torch.distributed.is_initialized() else 1
+    if now.steering.settings.policy != "vanilla":  # which is SGLang's to the bit
+        fronts.turn_off(model)
+        if count := materialise(model):
+            logger.info("OEA: %d routers choose their experts ahead of %s, which would choose them itself", count, RUNNER)
+    found = routers.on_one_rank(allowed(now, routers.inspect(model)), ranks)
+    experts, zeros = routers.num_experts(model), routers.zero_experts(found)
+    stages = agreed(now, found, Stage(experts, least_k(found, experts + zeros, device)))
+    physical = max(stage.num_experts for stage in stages)
+    k = min((stage.k for stage in stages if stage.k), default=0)
+    if problems := now.adopt(found, physical - redundant_experts() + zeros, device, k_elsewhere=k):
+        refuse_from_scheduler(*problems)
     if now.routers and ranks > 1:
         # two of each: what is only counted chooses copies of its own
         now.where, now.shadow_where = (where(now.num_experts, ranks, device) for _ in range(2))

@@ -29,10 +29,10 @@ class Batched:
             return forward_mode.capturing(now, info.forward_mode, info.batch_size)
         return forward_mode.running(now, info.forward_mode, info.batch_size, info.rids)
 
-    def routing_function(self, layer_id: int | None) -> Callable[..., Any] | None:
+    def routing_function(self, layer_id: int | None, topk_config: Any) -> Callable[..., Any] | None:
         now = runtime.current
         router = topk.router_of(now, layer_id)
-        choice = None if now is None or router is None else topk.function_of(now, router)
+        choice = None if now is None or router is None else topk.function_of(now, router, topk_config)
         self._vanilla = choice is None
         return choice
 

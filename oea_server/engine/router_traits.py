@@ -8,9 +8,18 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+SCORINGS = ("softmax", "sigmoid", "sqrtsoftplus")
+"""Of the routing's contract, which needs torch: the command line asks without it."""
+
+SEVERAL = "has several routers in one layer"
+SEVERAL_GATES = "adds biases of several gates, token by token"
+IMAGE_BIAS = "chooses image tokens' experts by a bias of their own, outside SGLang's TopK"
+ZERO_EXPERTS = "routes to experts that compute nothing, on several ranks"
+"""What some blocks do beside their `TopK`."""
+
 
 class Traits(NamedTuple):
-    """One router, in the terms of SGLang's `TopKConfig`. The defaults are what can be handled."""
+    """One router, in the terms of SGLang's `TopKConfig`. The defaults are softmax and nothing else."""
 
     groups: int = 0
     """Groups that the experts are chosen by: 0 without `use_grouped_topk`, else `num_expert_group`."""
@@ -19,13 +28,11 @@ class Traits(NamedTuple):
     scoring: str = "softmax"
     """As SGLang computes it: a biased choice by groups scores by sigmoid, whatever it is told."""
     own_function: bool = False
-    """Whether the model gives a `custom_routing_function`."""
+    """Whether the model gives a `custom_routing_function` that no rule can say (`rules.OWN_FUNCTIONS`)."""
     elsewhere: bool = False
     """Whether the model chooses experts without SGLang's `TopK`."""
-    shared_columns: bool = False
-    """Whether the last columns of the choice are shared experts."""
-    scaled: bool = False
-    """`apply_routed_scaling_factor_on_output`."""
+    apart: str = ""
+    """What its block does beside its `TopK`: one of the above, empty if nothing."""
     output: str = "STANDARD"
     """Name of the `TopKOutputFormat`."""
     knows_layer: bool = True
@@ -36,19 +43,14 @@ def unsupported(traits: Traits) -> str | None:
     """What a model does that cannot be handled, the first that holds; None if it all can be.
 
     Returns:
-        What comes after "the model": "routes by sigmoid scores, which is not supported yet".
+        What comes after "the model": "brings its own routing function, which is not supported yet".
     """
     not_yet = "which is not supported yet"
-    scores = f"routes by {traits.scoring} scores"
     reasons = {
-        f"routes by groups of experts (grouped routing), {not_yet}": traits.groups > 1,
-        f"{scores} and a bias, {not_yet}": traits.biased,
-        f"{scores}, {not_yet}": traits.scoring != "softmax",
+        f"routes by {traits.scoring} scores, {not_yet}": traits.scoring not in SCORINGS,
         f"brings its own routing function, {not_yet}": traits.own_function,
         f"chooses its experts outside SGLang's TopK, {not_yet}": traits.elsewhere,
-        f"routes by one group of experts (grouped routing), {not_yet}": traits.groups == 1,
-        f"puts shared experts into the routing's last columns, {not_yet}": traits.shared_columns,
-        f"routes with scaled weights, {not_yet}": traits.scaled,
+        f"{traits.apart}, {not_yet}": traits.apart,
         f"runs experts whose {traits.output} format never materialises the selection; "
         "use --moe-runner-backend triton": traits.output != "STANDARD",
         "builds a router that does not know its layer": not traits.knows_layer,

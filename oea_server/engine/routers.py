@@ -5,15 +5,19 @@ Seam: `sglang.srt.layers.moe.topk.TopK` and its `TopKConfig`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import lru_cache
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 from oea_server import routing
-from oea_server.engine import model_card
-from oea_server.engine.router_traits import Traits, unsupported
+from oea_server.engine import fronts, model_card, rules
+from oea_server.engine.router_traits import IMAGE_BIAS, SEVERAL, SEVERAL_GATES, ZERO_EXPERTS, Traits, unsupported
+from oea_server.engine.rules import Source
+
+OTHER_KINDS = {"HashTopK": "experts follow the token's id, whatever the batch is"}
+"""Why routers that are no `TopK` are left alone (DeepSeek-V4's first layers)."""
 
 
 class Router(NamedTuple):
@@ -23,16 +27,19 @@ class Router(NamedTuple):
     k: int
     renormalize: bool
     problem: str | None
+    source: Source | None = None
+    """Where the rest of its rule is read; None for softmax and nothing else."""
 
     @property
     def rule(self) -> routing.Router:
-        """What the routing needs of it."""
-        return _rule(self.k, self.renormalize)
+        """What the routing needs of it, as it is now."""
+        return rules.router(self.k, self.renormalize) if self.source is None else self.source.rule()
 
-
-@lru_cache
-def _rule(k: int, renormalize: bool) -> routing.Router:
-    return routing.Router(k, renormalize)
+    def __str__(self) -> str:
+        if self.problem is not None:
+            kind = f"top-{self.k}{' renormalized' if self.renormalize else ''}"
+            return f"{kind} left alone ({self.problem})"
+        return rules.said(self.rule, 0 if self.source is None else rules.columns(self.source.config)[1])
 
 
 def inspect(model: torch.nn.Module) -> list[Router]:
@@ -41,14 +48,18 @@ def inspect(model: torch.nn.Module) -> list[Router]:
     from sglang.srt.layers.moe.topk import TopK
 
     found = []
+    blocks = {child: module for module in model.modules() for child in module.children()}
     for name, module in model.named_modules():
         if isinstance(module, TopK):
             config = module.topk_config
             layer = -1 if module.layer_id is None else int(module.layer_id)
-            found.append(Router(layer, config.top_k, config.renormalize, problem_of(config, layer)))
-        elif type(module).__name__.endswith("TopK"):
-            why = f"{name} is a {type(module).__name__}, which is not supported yet"
-            found.append(Router(-1, 0, False, why))
+            why = problem_of(config, layer, blocks.get(module))
+            zeros = int(getattr(blocks.get(module), "zero_expert_num", 0) or 0)
+            source = Source(config, is_native(module, model), config.custom_routing_function, zeros)
+            found.append(Router(layer, rules.columns(config)[0], bool(config.renormalize), why, source))
+        elif (kind := type(module).__name__).endswith("TopK"):
+            found.append(Router(-1, 0, False, OTHER_KINDS.get(kind, f"{name} is a {kind}, which is not supported yet")))
+    found = _one_each(found)
     widths = {
         int(module.layer_id): int(module.num_global_routed_experts)
         for module in model.modules()
@@ -68,19 +79,33 @@ def _as_wide_as_others(router: Router, widths: Mapping[int, int]) -> Router:
     return router._replace(problem=f"the model's layers differ: {here} experts here, {widest} elsewhere")
 
 
-def problem_of(config: Any, layer: int) -> str | None:
-    """Why a `TopKConfig` cannot be handled, or None."""
-    slots = getattr(config, "num_shared_topk_slots", None)
-    shared = slots or getattr(config, "num_fused_shared_experts", 0)
-    biased = config.correction_bias is not None
+def _one_each(found: list[Router]) -> list[Router]:
+    """The routers, refused where a layer has several: which of them a step asks is not known here."""
+    layers = Counter(router.layer for router in found if router.layer >= 0)
+    why = f"the model {unsupported(Traits(apart=SEVERAL))}"
+    return [each._replace(problem=each.problem or why) if layers[each.layer] > 1 else each for each in found]
+
+
+def is_native(module: Any, model: torch.nn.Module) -> bool:
+    """Whether SGLang runs a `TopK` in plain torch: without a GPU, and where a model asks for it (LongCat)."""
+    asked = getattr(vars(module).get("forward"), "__func__", None)
+    return next(model.parameters()).device.type == "cpu" or asked is type(module).forward_native
+
+
+def problem_of(config: Any, layer: int, block: torch.nn.Module | None = None) -> str | None:
+    """Why a `TopKConfig` cannot be handled, or None.
+
+    Args:
+        block: the module that built its `TopK`.
+    """
+    biased, own = config.correction_bias is not None, config.custom_routing_function
     why = unsupported(
         Traits(
             groups=(config.num_expert_group or 1) if config.use_grouped_topk else 0,
             biased=biased,
             scoring="sigmoid" if config.use_grouped_topk and biased else config.scoring_func,
-            own_function=config.custom_routing_function is not None,
-            shared_columns=bool(shared),
-            scaled=bool(config.apply_routed_scaling_factor_on_output),
+            own_function=own is not None and rules.name_of(own) not in rules.OWN_FUNCTIONS,
+            apart=apart(block),
             output=getattr(config.output_format, "name", "STANDARD"),
             knows_layer=layer >= 0,
         )
@@ -88,8 +113,30 @@ def problem_of(config: Any, layer: int) -> str | None:
     return None if why is None else f"the model {why}"
 
 
+def apart(block: torch.nn.Module | None) -> str:
+    """What a block does to its routers beside its `TopK`; empty if nothing."""
+    if getattr(block, "multi_gate", False):
+        return SEVERAL_GATES
+    if getattr(getattr(block, "gate", None), "e_score_correction_bias_vl", None) is not None:
+        return IMAGE_BIAS
+    return fronts.problem_of(block)
+
+
+def zero_experts(found: Sequence[Router]) -> int:
+    """Experts that routers choose from beside those that have weights; they compute nothing (LongCat-Flash)."""
+    return max((each.source.zero_experts for each in found if each.source is not None), default=0)
+
+
+def on_one_rank(found: Sequence[Router], ranks: int) -> list[Router]:
+    """The routers, refused on several ranks where experts compute nothing: such lie on none."""
+    if ranks == 1 or not zero_experts(found):
+        return list(found)
+    why = f"the model {unsupported(Traits(apart=ZERO_EXPERTS))}"
+    return [each._replace(problem=each.problem or why) for each in found]
+
+
 def num_experts(model: torch.nn.Module) -> int:
-    """Experts that a router chooses from, redundant replicas included.
+    """Experts with weights that a router chooses from, redundant replicas included.
 
     A shared expert that the model fuses with them is none of them, whether its column is the
     router's or appended after `TopK` (Qwen3-Next): SGLang's `num_experts` counts it,

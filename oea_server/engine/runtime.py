@@ -109,8 +109,13 @@ class Runtime:
 
             host.warm_up(next(iter(self.routers.values())).k, num_experts)
         handled = f"{len(self.routers)} of {len(routers)} MoE layers"
-        logger.info("OEA: policy %s, k0 %s, on %s", self.policy.name, self.policy.k0, handled)
+        logger.info("OEA: policy %s, k0 %s, on %s: %s", self.policy.name, self.policy.k0, handled, self.kinds)
         return []
+
+    @property
+    def kinds(self) -> str:
+        """The routers that are handled, in words."""
+        return "; ".join(sorted({str(router) for router in self.routers.values()}))
 
     def _bounded(self, router: Router) -> Router:
         """A router that a GPU could only route in many launches has a problem."""
@@ -123,7 +128,7 @@ class Runtime:
         graphs the first health check would wait for it.
 
         Args:
-            dtype: of the router logits.
+            dtype: of the model's weights; routers with a bias have logits in float32.
         """
         if self.device.type != "cuda":
             return
@@ -131,11 +136,11 @@ class Runtime:
         from oea_server.routing.counting import records_of
 
         assert self.knobs is not None
-        kinds = {router.rule: router.layer for router in self.routers.values()}
-        for rule, layer in kinds.items():
-            fused.warm_up(
-                dtype, self.knobs, rule, num_real=self._num_real, tally=self.tally, placement=self.where(layer)
-            )
+        kinds = {router.rule.kind: router for router in self.routers.values()}
+        for router in kinds.values():
+            rule, place = router.rule, self.where(router.layer)
+            for each in {dtype, dtype if rule.bias is None else torch.float32}:
+                fused.warm_up(each, self.knobs, rule, num_real=self._num_real, tally=self.tally, placement=place)
         for tally in (self.tally, self.shadow_tally):
             if tally is not None:  # before any capture, whose memory is another's at the next
                 records_of(tally, self.num_experts)

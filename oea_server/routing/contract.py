@@ -40,6 +40,10 @@ class Router:
         group_score: what a group is worth to a token: the sum of its two best (DeepSeek-V3, with the bias) or its best
             (DeepSeek-V2).
         scale: multiplies the weights, last (routed_scaling_factor).
+        expert_scale: [N] of any float dtype, multiplies each expert's weight after they were divided (Gemma-4's
+            per_expert_scale).
+        zero_experts: how many experts, the last ones, compute nothing (LongCat-Flash): they are awake in every step,
+            loaded in none, and counted nowhere. On one rank only.
 
     Raises:
         ValueError: a field is out of bounds; the message names it, its value and the bounds.
@@ -53,6 +57,8 @@ class Router:
     top_groups: int = 1
     group_score: GroupScore = "top2"
     scale: float = 1.0
+    expert_scale: torch.Tensor | None = None
+    zero_experts: int = 0
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -67,6 +73,15 @@ class Router:
             raise ValueError(f"group_score={self.group_score} is none of {', '.join(get_args(GroupScore))}")
         if not (math.isfinite(self.scale) and self.scale > 0):
             raise ValueError(f"scale={self.scale} is not above 0")
+        if self.zero_experts < 0:
+            raise ValueError(f"zero_experts={self.zero_experts} is below 0")
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What a launch is compiled for."""
+        tensors = (None if each is None else each.dtype for each in (self.bias, self.expert_scale))
+        groups = (self.groups, self.top_groups, self.group_score)
+        return (self.k, self.renormalize, self.scoring, *tensors, *groups, self.zero_experts)
 
     def check(self, num_experts: int) -> None:
         """Raise ValueError where the router does not fit `num_experts` experts."""
@@ -76,8 +91,11 @@ class Router:
             raise ValueError(f"groups={self.groups}: {num_experts} experts do not divide into them")
         if self.k > (most := num_experts // self.groups * self.top_groups):
             raise ValueError(f"k={self.k} is above the {most} experts of top_groups={self.top_groups}")
-        if self.bias is not None and self.bias.numel() != num_experts:
-            raise ValueError(f"bias has {self.bias.numel()} numbers for {num_experts} experts")
+        if self.zero_experts >= num_experts:
+            raise ValueError(f"zero_experts={self.zero_experts} leaves none of {num_experts} experts")
+        for name, each in (("bias", self.bias), ("expert_scale", self.expert_scale)):
+            if each is not None and each.numel() != num_experts:
+                raise ValueError(f"{name} has {each.numel()} numbers for {num_experts} experts")
 
 
 class Routing(NamedTuple):
@@ -108,6 +126,8 @@ def check(
     router.check(num_experts)
     if isinstance(policy, Policy):
         policy.check(k=router.k, num_experts=num_experts)
+        if router.zero_experts and policy.ranks > 1:
+            raise ValueError(f"ranks={policy.ranks}: experts that compute nothing lie on no rank")
     for name, numbers in (("row_k0", row_k0), ("requests", requests)):
         if numbers is not None and (numbers.shape != (batch,) or numbers.dtype.is_floating_point):
             given = f"{numbers.dtype} {list(numbers.shape)}"

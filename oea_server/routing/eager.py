@@ -83,7 +83,8 @@ def route(
     vanilla = expert_of(best if keys is own else own.topk(k, dim=-1).values)
     mass_own = widen.in_order(scores.gather(-1, vanilla))[..., None].where(rows.real, 0.0)
     guaranteed = floor(best, scores, mass_own, numbers, router.scoring, rows)
-    pool = pool_of(keys, best, guaranteed)
+    loaded = arange(num_experts, device) < num_experts - router.zero_experts
+    pool = pool_of(keys, best, guaranteed) & loaded
     place = placement_of(policy, placement, num_experts, device)
     could = torch.zeros_like(guaranteed)
     if place is not None:
@@ -93,18 +94,20 @@ def route(
         if not is_union(room, place.ranks):
             could = widen.could_take(numbers, room, place.ranks, k, device) & rows.real
             values = (logits - logits.amax(dim=-1, keepdim=True)).exp() if router.scoring == "softmax" else scores
-            wanted = widen.votes(best, values.gather(-1, expert_of(best)), could, num_experts)
+            wanted = widen.votes(best, values.gather(-1, expert_of(best)), could, num_experts).where(loaded, 0)
             pool = widen.widen(pool, wanted, home, place, room)
-    open_to = pool[..., None, :] & not_of_later_rows(best, guaranteed | could, rows, num_experts)
+    awake = pool | ~loaded
+    open_to = awake[..., None, :] & (not_of_later_rows(best, guaranteed | could, rows, num_experts) | ~loaded)
     chosen, used = fill(keys, open_to, numbers, width_of(policy, k), rows)
-    routing, mass = weigh(chosen, used, pool, scores, mass_own, router, numbers.mix, rows.real)
+    routing, mass = weigh(chosen, used, awake, scores, mass_own, router, numbers.mix, rows.real)
     spoilt = is_token & ~rows.real & (arange(used.shape[-1], device) < numbers.limit)
-    routing = routing._replace(weights=routing.weights.masked_fill(spoilt, torch.nan))
+    routing = routing._replace(weights=routing.weights.masked_fill(spoilt, torch.nan), pool=pool)
     if tally is not None:
         kept = mass / (mass_own[..., 0] + RENORMALIZE_EPSILON)
-        vanilla = vanilla.where(rows.real, -1)
-        home_of = None if place is None else place.home
-        tally.add_routed(layer, pool, vanilla, guaranteed, used, kept, is_token[:, 0], home_of)
+        real = num_experts - router.zero_experts
+        vanilla = vanilla.where(rows.real & (vanilla < real), -1)
+        home_of = None if place is None else place.home[:real]
+        tally.add_routed(layer, pool[..., :real], vanilla, guaranteed, used, kept, is_token[:, 0], home_of)
     return routing
 
 
@@ -258,6 +261,8 @@ def weigh(
         if isinstance(mix, torch.Tensor) or mix < 1.0:
             mixed = mix * mass + (1 - mix) * mass_own
         weights = weights / (mixed + RENORMALIZE_EPSILON)
+    if router.expert_scale is not None:
+        weights = weights * router.expert_scale.flatten().float()[ids]
     if router.scale != 1.0:
         weights = weights * router.scale
     best = ids[..., :1]

@@ -76,7 +76,7 @@ def route(
     scratch = scratch_of(batch, shape, place, requests is not None, device)
     where = (None, 1, None) if place is None else (place.physical, place.physical.stride(0), place.home)
     told = (
-        *(router_logits, router_logits.stride(0), router.bias, weights, ids, pool, numbers),
+        *(router_logits, router_logits.stride(0), router.bias, router.expert_scale, weights, ids, pool, numbers),
         batch if num_real is None else num_real,
         *(row_k0, requests, None if requests is None else distinct(requests, real_rows(batch, num_real, device))),
         *(*scratch, *where, book.homes[row], book.rows[row], book.kept[row], book.words[row], book.heads[row]),
@@ -99,6 +99,7 @@ def route(
             TOP2=router.group_score == "top2",
             GROUP_BINS=triton.next_power_of_2(router.groups),
             RENORMALIZE=router.renormalize,
+            ZEROS=router.zero_experts,
             ROWS=shape.rows,
             **shape.constants,
             num_warps=shape.rows,

@@ -18,7 +18,7 @@ from oea_server.routing.policy import Numbers, Policy
 from oea_server.routing.tally import HostTally, Tally
 
 NOTHING = np.empty(0, dtype=np.int64)
-NO_BIAS = np.empty(0, dtype=np.float32)
+NO_NUMBERS = np.empty(0, dtype=np.float32)
 NO_MAP = np.empty((0, 1), dtype=np.int64)
 NO_HOME = np.empty(0, dtype=np.int32)
 
@@ -111,13 +111,19 @@ def _model(router: Router) -> loop.Model:
     return loop.Model(
         router.k,
         SCORINGS.index(router.scoring),
-        NO_BIAS if router.bias is None else router.bias.detach().float().flatten().contiguous().numpy(),
+        _by_expert(router.bias),
         router.groups,
         router.top_groups,
         router.group_score == "top2",
         router.renormalize,
         router.scale,
+        _by_expert(router.expert_scale),
+        router.zero_experts,
     )
+
+
+def _by_expert(numbers: torch.Tensor | None) -> loop.Array:
+    return NO_NUMBERS if numbers is None else numbers.detach().float().flatten().contiguous().numpy()
 
 
 def _where(policy: Policy, place: Placement | None) -> loop.Where:

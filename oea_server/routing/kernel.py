@@ -48,7 +48,7 @@ ALL, FLOORS, FILLS = tl.constexpr("all"), tl.constexpr("floors"), tl.constexpr("
 # Read one number at a time: nothing is gained by knowing that they lie at multiples of 16 bytes, which they do in some
 # layers only, and one more kernel would have to be compiled.
 NUMBERS = ("num_real", "batch", "parts", "layer", "head", "scale")
-PER_LAYER = ("numbers_ptr", "bias_ptr", "physical_ptr", "home_ptr")
+PER_LAYER = ("numbers_ptr", "bias_ptr", "expert_scale_ptr", "physical_ptr", "home_ptr")
 RECORDS = ("homes_ptr", "records_ptr", "kept_ptr", "pools_ptr", "head_ptr")
 POINTERS = ("pool_ptr", "row_k0_ptr", "requests_ptr", "num_requests_ptr")
 
@@ -58,6 +58,7 @@ def route_kernel(
     logits_ptr,
     stride,
     bias_ptr,
+    expert_scale_ptr,
     weights_ptr,
     ids_ptr,
     pool_ptr,
@@ -99,6 +100,7 @@ def route_kernel(
     TOP2: tl.constexpr,
     GROUP_BINS: tl.constexpr,
     RENORMALIZE: tl.constexpr,
+    ZEROS: tl.constexpr,
     RANKS: tl.constexpr,
     RANK_BINS: tl.constexpr,
     SLOTS_OF_RANK: tl.constexpr,
@@ -183,8 +185,13 @@ def route_kernel(
         limit_of_row, reach_of_row = tl.maximum(limit, asked), tl.maximum(reach, asked)
     else:
         limit_of_row, reach_of_row = tl.full([ROWS], limit, tl.int32), reach
-    record = tl.where(slot < K, own | OWN_, 0) | guaranteed.to(tl.int32) * GUARANTEED_
+    has_own = slot < K
+    if ZEROS > 0:
+        has_own &= own < N - ZEROS
+    record = tl.where(has_own, own | OWN_, 0) | guaranteed.to(tl.int32) * GUARANTEED_
     holds = held(order, expert, best_keys, best, guaranteed, BIASED, WIDE_KEYS, K, ROWS, COLUMNS, SLOTS)
+    if ZEROS > 0:  # they are awake, and load nothing
+        holds &= (expert < N - ZEROS)[None, :]
 
     # The pool is the union of the floors, and what the ranks have room for beside it.
     lane = tl.arange(0, LANES)
@@ -196,6 +203,8 @@ def route_kernel(
         words = tl.reduce(packed(holds, ROWS, COLUMNS), 0, either)
         if WIDENED:
             might = held(order, expert, best_keys, best, could, BIASED, WIDE_KEYS, K, ROWS, COLUMNS, SLOTS)
+            if ZEROS > 0:
+                might &= (expert < N - ZEROS)[None, :]
             wanted = tl.zeros([COLUMNS], tl.int64)
             if kind != UNION:
                 raw = scores_of(logits.to(tl.float32), highest, SCORING)
@@ -215,7 +224,11 @@ def route_kernel(
         elif WIDENED:
             words = on_ranks(words, wanted, kind, numbers, expert, physical_ptr, physical_stride, home_ptr, homes_ptr,
                              N, COLUMNS, RANKS, SLOTS_OF_RANK, REPLICAS, SPARE, RANK_BINS, COPIES)  # fmt: skip
-        awake = unpacked(words[None, :], 1, COLUMNS)
+        loaded = unpacked(words[None, :], 1, COLUMNS)
+        awake = loaded
+        if ZEROS > 0:
+            zero = ((expert >= N - ZEROS) & (expert < N))[None, :]
+            awake |= zero
         first = tl.min(tl.where(awake, expert[None, :], NOBODY), axis=1)
 
         # Phase 2: down its own ranking, a token adds experts that are awake anyway.
@@ -223,6 +236,8 @@ def route_kernel(
             if STAGE == ALL:
                 tl.debug_barrier()  # what other warps have written down is read
             near = awake & unpacked(seen_by(held_ptr, requests_ptr, row, batch, ROWS), ROWS, COLUMNS)
+            if ZEROS > 0:
+                near |= zero
         else:
             near = awake
         open_keys = tl.where(near, order, NONE)
@@ -245,6 +260,8 @@ def route_kernel(
             weights /= (mix * mass + (1.0 - mix) * mass_own + EPSILON)[:, None]
         elif SCORING == SOFTMAX:
             weights /= tl.where(whole, total_of(logits, highest, expert, N, SCORING), 1.0)[:, None]
+        if expert_scale_ptr is not None:
+            weights *= tl.load(expert_scale_ptr + chosen, mask=used, other=0.0).to(tl.float32)
         weights = tl.where((token & ~whole)[:, None] & (slot < limit), float("nan"), weights * scale)
 
         # an unused slot wakes nobody; any expert that is awake will do for a row that has no best
@@ -259,7 +276,7 @@ def route_kernel(
         tl.store(ids_ptr + at, tl.where(used, chosen, spare[:, None]), mask=inside)
         if me == 0:
             if pool_ptr is not None:
-                tl.store(pool_ptr + expert, tl.reshape(awake, [COLUMNS]), mask=expert < N)
+                tl.store(pool_ptr + expert, tl.reshape(loaded, [COLUMNS]), mask=expert < N)
             tl.store(pools_ptr + lane, words)
             tl.store(head_ptr, head | real * TOKENS_)
 

@@ -55,7 +55,7 @@ class Rows(NamedTuple):
 
 
 class Model(NamedTuple):
-    """The fields of a `Router` as numbers; bias [N] float32, empty if there is none."""
+    """The fields of a `Router` as numbers; bias and expert_scale [N] float32, empty if there is none."""
 
     k: int
     scoring: int
@@ -65,6 +65,8 @@ class Model(NamedTuple):
     top2: bool
     renormalize: bool
     scale: float
+    expert_scale: Array
+    zeros: int
 
 
 class Draw(NamedTuple):
@@ -140,6 +142,8 @@ def route(
         seen.whole[i] = read(i, rows, model, draw, seen)
         if seen.whole[i]:
             guarantee(i, asked_by(i, rows, model.k), model, numbers, seen, pool)
+    loaded = n - model.zeros  # the others compute nothing
+    pool[loaded:] = False
 
     # Where each expert is read, and what its rank takes beside the floors.
     home = np.arange(n)
@@ -150,24 +154,27 @@ def route(
     if where.kind:
         could = min(numbers.limit, numbers.reach, model.k)
         wanted = votes(rows, model, seen, could)
+        wanted[loaded:] = 0
         widen(pool, wanted, home // where.slots, where.ranks, where.budget if where.kind == BUDGET else 0)
 
     # Phase 2: down its own ranking, a token adds experts that are awake anyway.
     only, since = holders(rows.request, seen, could, n)
-    awake = np.flatnonzero(pool)
+    open_to = pool.copy()
+    open_to[loaded:] = True
+    awake = np.flatnonzero(open_to)
     weights = np.zeros((batch, width), dtype=np.float32)
     ids = np.empty((batch, width), dtype=np.int32)
     taken = np.zeros(batch, dtype=np.int64)
     kept = 0
     for i in range(batch):
         if not seen.whole[i]:
-            ids[i] = np.argmax(pool)  # any expert that is awake will do for a row that has no best
+            ids[i] = np.argmax(open_to)  # any expert that is awake will do for a row that has no best
             weights[i, : numbers.limit] = np.nan if rows.real[i] else 0
             continue
         asked = asked_by(i, rows, model.k)
-        near = within_reach(i, max(numbers.reach, asked), model, seen, pool, awake)
+        near = within_reach(i, max(numbers.reach, asked), model, seen, open_to, awake)
         if len(only):
-            near = near[(only[near] != rows.request[i]) | (since[near] <= i)]
+            near = near[(only[near] != rows.request[i]) | (since[near] <= i) | (near >= loaded)]
         chosen = np.empty(min(max(numbers.limit, asked), width), dtype=np.int64)
         taken[i] = top(seen.choice[i], near, chosen)
         ids[i] = chosen[0]  # an unused slot wakes nobody
@@ -175,7 +182,7 @@ def route(
         kept += weigh(chosen[: taken[i]], seen.scores[i], seen.mass_own[i], model, numbers, weights[i])
 
     if len(counters.row):
-        count(counters, seen, pool, home, len(where.physical) > 0)
+        count(counters, seen, pool, loaded, home, len(where.physical) > 0)
         sums = counters.row[HISTOGRAMS * (counters.experts + 1) :]
         sums[TOKENS] += rows.real.sum() * counters.counting
         sums[ASSIGNMENTS] += taken.sum() * counters.counting
@@ -257,6 +264,9 @@ def weigh(chosen: Array, scores: Array, mass_own: Any, model: Model, numbers: Nu
     if model.renormalize:
         mix = np.float32(numbers.mix)
         weights /= (mass if mix == 1 else mix * mass + (np.float32(1) - mix) * mass_own) + EPSILON
+    if len(model.expert_scale):
+        for slot in range(len(chosen)):
+            weights[slot] *= model.expert_scale[chosen[slot]]
     if model.scale != 1.0:
         weights *= np.float32(model.scale)
     return int(min(mass / (mass_own + EPSILON), np.float32(len(chosen))) * np.float32(MASS_UNIT) + np.float32(0.5))
@@ -419,11 +429,12 @@ def holders(request: Array, seen: Seen, could: int, n: int) -> tuple[Array, Arra
 
 
 @register_jitable  # type: ignore[untyped-decorator]
-def count(counters: Counters, seen: Seen, pool: Array, home: Array, mapped: bool) -> None:
+def count(counters: Counters, seen: Seen, pool: Array, loaded: int, home: Array, mapped: bool) -> None:
     """Count the experts that a step loads, and those that the model's own top k would have."""
     vanilla = np.zeros(len(pool), dtype=np.bool_)
     for i in np.flatnonzero(seen.whole):
         vanilla[seen.own[i]] = True
+    vanilla[loaded:] = False
     bins, counting = counters.experts + 1, counters.counting
     share = counters.experts // counters.ranks
     if not counters.placed:

@@ -75,7 +75,7 @@ class Tally:
         """Count a step that ran the model's own top k.
 
         Args:
-            ids: [B, k] experts as they are loaded (mapped, if a map there is); -1 loads nothing.
+            ids: [B, k] experts as they are loaded (mapped, if a map there is); -1 loads nothing, nor do ids beyond.
         """
         awake = awake_of(ids, self.num_experts, num_real)
         self.add_loaded(layer, awake)
@@ -166,7 +166,8 @@ class HostTally(Tally):
         real = real_rows(len(ids), num_real, ids.device).numpy()
         tokens = int(np.count_nonzero(real))
         awake = np.zeros(self.num_experts + 1, dtype=bool)
-        awake[np.maximum(ids.numpy()[real], -1)] = True  # -1 is the last column
+        ids_of_tokens = ids.numpy()[real]
+        awake[np.where(ids_of_tokens < self.num_experts, np.maximum(ids_of_tokens, -1), -1)] = True  # the last column
         self._load(layer, awake[:-1])
         self._end(layer, awake[:-1], awake[:-1], (tokens, tokens * ids.shape[1], 0, tokens * MASS_UNIT))
 
@@ -200,8 +201,10 @@ def tally_on(device: torch.device, layers: Sequence[int], num_experts: int, rank
 
 
 def awake_of(ids: torch.Tensor, num_experts: int, num_real: int | torch.Tensor | None = None) -> torch.Tensor:
-    """The experts that rows of ids wake; -1 and pad rows wake none. [B, k] -> [num_experts] bool."""
+    """The experts that rows of ids wake; -1, ids beyond them and pad rows wake none. [B, k] -> [num_experts] bool."""
     ids = torch.where(real_rows(len(ids), num_real, ids.device)[:, None], ids, -1)
-    where = torch.where(ids < 0, num_experts, ids).long().flatten()  # a last column takes what wakes nobody
+    where = (
+        torch.where((ids < 0) | (ids > num_experts), num_experts, ids).long().flatten()
+    )  # a last column takes what wakes nobody
     awake = torch.zeros(num_experts + 1, dtype=torch.bool, device=ids.device)
     return awake.index_fill_(0, where, True)[:num_experts]

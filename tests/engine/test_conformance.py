@@ -77,7 +77,7 @@ def test_the_server_says_which_way_it_goes(servers: Servers, kind: str) -> None:
 def test_the_seams_hold_in_a_patched_sglang_too(tmp_path: Path) -> None:
     """`test_seams` without launches, the guard, and what only a patched SGLang has, in a process that imports it."""
     folder = Path(__file__).parent
-    files = [str(folder / name) for name in ("test_seams.py", "test_guard.py", "test_patched.py")]
+    files = [str(folder / name) for name in ("test_seams.py", "test_rules.py", "test_guard.py", "test_patched.py")]
     environment = {**os.environ, "PYTHONPATH": str(patched_copy(tmp_path))}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not launch", *files],

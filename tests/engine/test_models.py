@@ -110,7 +110,7 @@ def test_a_shared_expert_appended_after_the_router_is_not_the_routers(built: dic
 
 def cases() -> list[tuple[str, tuple[str, ...]]]:
     found: list[tuple[str, tuple[str, ...]]] = [(name, ()) for name in (*FAMILIES, "dense")]
-    for name in ("qwen3_moe", "glm4_moe", "dense"):
+    for name in ("qwen3_moe", "phimoe", "dense"):
         found += [(name, ("--oea-policy", "vanilla")), (name, ("--oea-allow-inactive",))]
         found += [(name, ("--oea-policy", "vanilla", "--oea-k0", "9")), (name, ("--oea-policy", "shadow"))]
         found += [(name, ("--json-model-override-args", text)) for text in ("[]", "null", "{", "[1]")]
@@ -126,7 +126,7 @@ def cases() -> list[tuple[str, tuple[str, ...]]]:
 
 EXPECTED = {
     ("dense",): "qwen3 has no experts to route",
-    ("glm4_moe", "--oea-policy", "shadow"): "glm4_moe routes by sigmoid scores and a bias",
+    ("phimoe", "--oea-policy", "shadow"): "phimoe brings its own routing function",
     ("qwen3_moe", "--no-such-flag"): "unrecognized arguments: --no-such-flag",
     ("qwen3_moe", "--oea-policy", "vanilla", "--oea-k0", "9"): "above the model's top-k 4",
     ("qwen3_moe", "--json-model-override-args", "[1]"): "--json-model-override-args=[1]: not a JSON object",

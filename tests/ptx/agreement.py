@@ -44,13 +44,15 @@ def drawn(seed: int) -> Case:
     k = min(draw.choice(TOP_K), n)
     batch = min(draw.choice(BATCHES), max(1, ELEMENTS // n))
     router = router_of(draw, generator, n, k)
+    ranks = draw.choice([each for each in (1, 1, 2, 4, 8) if n % each == 0])
+    if ranks == 1 and draw.random() < 0.2:
+        router = replace(router, zero_experts=draw.randint(1, n // 2))
     logits = torch.randn(batch, n, generator=generator) * draw.choice([0.5, 2, 5])
     if draw.random() < 0.3:
         logits = logits.round()  # ties
     if draw.random() < 0.3:
         logits[draw.randrange(batch), draw.randrange(n)] = draw.choice([torch.nan, -torch.nan, torch.inf, -torch.inf])
     logits = logits.to(draw.choice([torch.bfloat16, torch.bfloat16, torch.float16, torch.float32]))
-    ranks = draw.choice([each for each in (1, 1, 2, 4, 8) if n % each == 0])
     rest: dict[str, Any] = {"layer": draw.choice([0, 7])}
     if (how := draw.random()) < 0.25:
         rest["num_real"] = torch.rand(batch, generator=generator) < 0.7
@@ -77,6 +79,7 @@ def router_of(draw: random.Random, generator: torch.Generator, n: int, k: int) -
         top_groups=top_groups,
         group_score=draw.choice(["top2", "max"]),
         scale=draw.choice([1.0, 2.5]),
+        expert_scale=torch.rand(n, generator=generator) + 0.5 if draw.random() < 0.2 else None,
     )
 
 
@@ -107,7 +110,8 @@ def agree(seed: int, device: torch.device = CPU) -> None:
     """
     case = drawn(seed)
     layer, n = case.rest["layer"], case.logits.shape[1]
-    tallies = [Tally([layer], n, case.ranks, device), *(HostTally([layer], n, case.ranks) for _ in range(2))]
+    loaded = n - case.router.zero_experts
+    tallies = [Tally([layer], loaded, case.ranks, device), *(HostTally([layer], loaded, case.ranks) for _ in range(2))]
     ours, *others = (
         answer(case, route, tally, where)
         for route, tally, where in zip((fused.route, eager.route, host.route), tallies, (device, CPU, CPU), strict=True)
@@ -122,8 +126,8 @@ def agree(seed: int, device: torch.device = CPU) -> None:
 def answer(case: Case, route: Any, tally: Tally, device: torch.device) -> dict[str, torch.Tensor]:
     """All that comes of a call on a device, on the CPU."""
     n, router = case.logits.shape[1], case.router
-    if router.bias is not None:
-        router = replace(router, bias=router.bias.to(device))
+    moved = {name: each.to(device) for name in ("bias", "expert_scale") if (each := getattr(router, name)) is not None}
+    router = replace(router, **moved)
     rest = {name: each.to(device) if isinstance(each, torch.Tensor) else each for name, each in case.rest.items()}
     place = contiguous(n, case.ranks, device)._replace(home=torch.full((n,), -1, dtype=torch.int32, device=device))
     placement = place if case.ranks > 1 else None

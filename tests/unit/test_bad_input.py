@@ -14,8 +14,8 @@ from oea_server.settings import SettingsError
 
 QWEN = {"model_type": "qwen3_moe", "num_experts": 128, "num_experts_per_tok": 8}
 DENSE = {"model_type": "qwen3", "hidden_size": 64}
-GROUPED = {"model_type": "deepseek_v3", "n_routed_experts": 256, "num_experts_per_tok": 8, "n_group": 8}
-BIASED = {"model_type": "glm4_moe", "n_routed_experts": 128, "num_experts_per_tok": 8, "scoring_func": "sigmoid"}
+GATES = {"model_type": "bailing_moe", "num_experts": 64, "num_experts_per_tok": 6, "multi_gate": True}
+OWN = {"model_type": "phimoe", "num_local_experts": 16, "num_experts_per_tok": 2}
 
 # flags, the model's config if one is given, what the message says
 WRONG: list[tuple[list[str], dict[str, object] | None, str]] = [
@@ -76,8 +76,8 @@ WRONG: list[tuple[list[str], dict[str, object] | None, str]] = [
     (["--oea-k0", "9"], QWEN, "k0=9 guarantees 9 experts, above the model's top-k 8"),
     (["--oea-policy", "pruned", "--oea-k0", "9"], QWEN, "k0=9 guarantees 9 experts, above the model's top-k 8"),
     ([], DENSE, "qwen3 has no experts to route"),
-    ([], GROUPED, "deepseek_v3 routes by groups of experts"),
-    ([], BIASED, "glm4_moe routes by sigmoid scores and a bias"),
+    ([], GATES, "bailing_moe adds biases of several gates"),
+    ([], OWN, "phimoe brings its own routing function"),
     (["--enable-deterministic-inference"], None, "--enable-deterministic-inference: promises"),
     (["--speculative-algorithm", "EAGLE"], None, "--speculative-algorithm EAGLE: the verifier"),
     (["--speculative-algorithm=NGRAM"], QWEN, "--speculative-algorithm NGRAM: the verifier"),
@@ -116,7 +116,7 @@ def test_a_right_launch_is_let_through(tmp_path: Path) -> None:
     assert launch.settings.k0 == "8"
 
 
-@pytest.mark.parametrize("config", [DENSE, GROUPED, BIASED])
+@pytest.mark.parametrize("config", [DENSE, GATES, OWN])
 def test_a_model_that_cannot_be_routed_is_served_only_on_demand(tmp_path: Path, config: dict[str, object]) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert serve.check(["--model-path", str(tmp_path), "--oea-allow-inactive"])

@@ -230,3 +230,53 @@ def test_rows_that_do_not_fit_are_refused(rows_of: dict[str, Any], why: str) -> 
 def test_knobs_out_of_bounds_are_refused(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name}={value} is outside 0 <= {name}"):
         Policy.oea(2, share=value) if name == "share" else Policy.oea(2, mix=value)
+
+
+def test_each_experts_weight_is_multiplied_after_it_was_divided() -> None:
+    given, by = logits(6, 32, torch.float32, False, 8), torch.rand(32, generator=torch.Generator().manual_seed(3)) + 0.5
+    plain, scaled = Router(4, scale=2.0), Router(4, scale=2.0, expert_scale=by.bfloat16())
+    for route in (reference, host.route, eager.route):
+        before, after = (route(given, Policy.oea(2, share=0.1, mix=0.5), each) for each in (plain, scaled))
+        assert torch.equal(before.ids, after.ids)
+        expected = before.weights * by.bfloat16().float()[before.ids.long()]
+        torch.testing.assert_close(after.weights, expected, rtol=1e-6, atol=0)
+    with pytest.raises(ValueError, match="expert_scale has 8 numbers for 32 experts"):
+        reference(given, Policy.vanilla(), Router(4, expert_scale=by[:8]))
+
+
+@pytest.mark.parametrize("name", [name for name in POLICIES if POLICIES[name].ranks == 1])
+@pytest.mark.parametrize("seed", range(6))
+def test_experts_that_compute_nothing_are_always_awake_and_never_loaded(name: str, seed: int) -> None:
+    given, policy = logits(9, 32, torch.float32, False, seed), POLICIES[name]
+    asked = Router(4, scoring="sigmoid", bias=torch.linspace(-0.3, 0.3, 32), zero_experts=8)
+    tallies = [HostTally([0], 24, 1) for _ in range(3)]
+    expected = reference(given, policy, asked, tally=tallies[0], **rows(9, seed))
+    for route, tally in ((host.route, tallies[1]), (eager.route, tallies[2])):
+        assert_same(route(given, policy, asked, tally=tally, **rows(9, seed)), expected)
+        assert torch.equal(tally.data[:, :-1], tallies[0].data[:, :-1])
+    assert not expected.pool[24:].any()
+    assert tallies[0].unique[0, int(expected.pool.sum())] == 1
+    taken = expected.ids[expected.weights > 0].unique()
+    assert set(taken.tolist()) <= {*expected.pool.nonzero().flatten().tolist(), *range(24, 32)}
+    if name == "oea" and "requests" not in rows(9, seed):
+        own = reference(given, Policy.vanilla(), asked, **rows(9, seed)).ids
+        for row in (expected.weights > 0).any(dim=1).nonzero().flatten().tolist():
+            best = {expert for expert in own[row].tolist() if expert >= 24}
+            assert best <= set(expected.ids[row].tolist())  # which cost nothing, so that nobody goes without
+
+
+@pytest.mark.parametrize(
+    ("fields", "policy", "problem"),
+    [
+        ({"zero_experts": -1}, Policy.vanilla(), "zero_experts=-1 is below 0"),
+        ({"zero_experts": 16}, Policy.vanilla(), "zero_experts=16 leaves none of 16 experts"),
+        (
+            {"zero_experts": 4},
+            Policy.oea(2, ranks=2, pool="fill"),
+            "ranks=2: experts that compute nothing lie on no rank",
+        ),
+    ],
+)
+def test_wrong_numbers_of_experts_that_compute_nothing(fields: dict[str, Any], policy: Policy, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        reference(torch.zeros(2, 16), policy, Router(**{"k": 4, **fields}))

@@ -53,7 +53,7 @@ def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) ->
     if now.steering.settings.policy != "vanilla":  # which is SGLang's to the bit
         fronts.turn_off(model)
         if count := materialise(model):
-            logger.info("OEA: %d routers choose their experts ahead of %s, which would choose them itself", count, RUNNER)
+            logger.info("OEA: %d routers choose their experts ahead of %s, else they would inside it", count, RUNNER)
     found = routers.on_one_rank(allowed(now, routers.inspect(model)), ranks)
     experts, zeros = routers.num_experts(model), routers.zero_experts(found)
     stages = agreed(now, found, Stage(experts, least_k(found, experts + zeros, device)))

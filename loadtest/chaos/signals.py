@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import signal
 import subprocess
 import tempfile
 import time
@@ -77,6 +78,7 @@ FROM_A_TERMINAL = (SIGINT, SIGHUP, SIGQUIT)
 
 async def every_phase() -> Outcome:
     """Each case on a server of its own, which is let come no further than it has to; told as it ends."""
+    heed()
     began, wrong, ends = time.monotonic(), list[str](), list[str]()
     for case in CASES:
         said, problems = await _one(case)
@@ -93,6 +95,14 @@ async def every_phase() -> Outcome:
         tuple(wrong),
         time.monotonic() - began,
     )
+
+
+def heed() -> None:
+    """Have servers heed what this process was told to ignore, below nohup or in a shell's background: they inherit
+    that."""
+    for number in FROM_A_TERMINAL:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 async def _one(case: Case) -> tuple[str, list[str]]:

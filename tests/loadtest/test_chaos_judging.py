@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import subprocess
+import sys
 from collections import Counter
 from typing import Any
 
@@ -226,3 +228,13 @@ def test_a_client_tries_again_where_nothing_was_begun(stub: Stub) -> None:
     for model in ("cut", "refuse"):
         with pytest.raises(StreamError):
             asyncio.run(ask([stub.url], model))
+
+
+def test_a_server_heeds_what_a_background_shell_ignores() -> None:
+    script = (
+        "import signal; from loadtest.chaos import signals; signals.heed(); "
+        "print(*[signal.getsignal(each).name for each in signals.FROM_A_TERMINAL])"
+    )
+    command = ["bash", "-c", 'trap "" INT QUIT HUP; exec "$0" -c "$1"', sys.executable, script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["SIG_DFL"] * 3

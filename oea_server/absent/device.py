@@ -8,6 +8,7 @@ ends in torch's own error that there is no driver.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import sys
 from types import ModuleType, SimpleNamespace
@@ -96,9 +97,8 @@ def ask_no_driver(card: Card) -> None:
         assert hasattr(common, name), name
         setattr(common, name, lambda *_, _answer=answer, **__: _answer)
     with contextlib.suppress(ImportError):
-        import deep_gemm
-
-        deep_gemm.get_num_sms = lambda: card.processors  # its own asks cuBLAS
+        deep_gemm: Any = importlib.import_module("deep_gemm")
+        deep_gemm.get_num_sms = lambda: card.processors  # its own asks cuBLAS, which has no device
 
 
 class OnMeta(TorchFunctionMode):

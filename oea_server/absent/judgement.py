@@ -76,7 +76,7 @@ def answer(asked: Question) -> Answer:
         argv, notes = question.laid_out(asked, Path(folder))
         found = _answer(argv)
         shown = [problem.replace(f"{folder}/model", asked.model) for problem in found.problems]
-        return found._replace(problems=shown, notes=notes)
+        return found._replace(problems=shown, notes=[*notes, *found.notes])
 
 
 @contextmanager
@@ -88,6 +88,16 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
+
+
+def of_weights(server_args: Any) -> list[str]:
+    """What SGLang reads off the weight files, which are not here."""
+    from sglang.srt.arg_groups.model_override_base import model_config_of
+    from sglang.srt.configs.model_config import is_deepseek_v4
+
+    if not is_deepseek_v4(model_config_of(server_args).hf_config):
+        return []
+    return ["whether DeepSeek-V4's experts are FP4 is in the weights: taken as SGLANG_DSV4_FP4_EXPERTS says, true"]
 
 
 def refused(*problems: str, resolved: dict[str, Any] | None = None) -> Answer:
@@ -118,13 +128,14 @@ def _answer(argv: list[str]) -> Answer:
     try:
         with doctor.refusals():
             server_args.check_server_args()
+        with doctor.refusals("SGLang would not build this model"):
             found = built(launch.settings, server_args)
     except doctor.RefusedError as refusal:
         return refused(*refusal.lines, resolved=shown)
     vanilla = verdict.inactive or ""
     if view.disaggregation_mode == "prefill":
         vanilla = PREFILL
-    return found._replace(resolved=shown, vanilla=vanilla or found.vanilla)
+    return found._replace(resolved=shown, vanilla=vanilla or found.vanilla, notes=of_weights(server_args))
 
 
 def built(settings: Settings, server_args: Any) -> Answer:

@@ -45,10 +45,25 @@ def doctor(context: typer.Context) -> None:
     """Say whether `serve` with the same flags would serve, and whether that would be OEA; why not, if not.
 
     Exits with 0 if it would serve, by the policy or vanilla, and with 1 if it would refuse.
+
+    With --on h100|h200|b200|b300|gb200|gb300|rtx6000 it answers for that card, which need not be here, and with
+    --model-config FILE for a model that is not: 0 only where it would be routed.
     """
     if {"-h", "--help"} & set(context.args):
-        _print_flags("doctor", "takes the flags of serve, and starts nothing")
+        _print_flags(
+            "doctor", "takes the flags of serve, starts nothing; --on CARD [--model-config FILE] asks elsewhere"
+        )
         return
+    from oea_server.absent.question import asked_elsewhere
+
+    if asked_elsewhere(context.args):
+        from oea_server.absent.command import examine as examine_elsewhere
+        from oea_server.settings import SettingsError
+
+        try:
+            raise typer.Exit(0 if examine_elsewhere(context.args) else 1)
+        except SettingsError as error:
+            _refuse(error)
     from oea_server.doctor import examine
 
     raise typer.Exit(0 if examine(context.args) else 1)

@@ -124,8 +124,11 @@ class RefusedError(Exception):
 
 
 @contextlib.contextmanager
-def refusals() -> Iterator[None]:
+def refusals(who: str = "SGLang does not take these arguments") -> Iterator[None]:
     """Turn whatever would end `serve` into `RefusedError`, with what would have been printed.
+
+    Args:
+        who: said in front of what is not ours.
 
     Raises:
         RefusedError
@@ -136,13 +139,11 @@ def refusals() -> Iterator[None]:
         except SystemExit as end:
             lines = said.getvalue().splitlines()
             ours = [line.removeprefix(PREFIX) for line in lines if line.startswith(PREFIX)]
-            raise RefusedError(ours or [_sglang(lines[-1] if lines else f"exit {end.code}")]) from None
+            theirs = lines[-1] if lines else f"exit {end.code}"
+            raise RefusedError(ours or [f"{who}: {' '.join(theirs.split())}"]) from None
         except Exception as error:
-            raise RefusedError([_sglang(f"{type(error).__name__}: {error}")]) from None
-
-
-def _sglang(said: str) -> str:
-    return "SGLang does not take these arguments: " + " ".join(said.split())
+            theirs = f"{type(error).__name__}: {error}"
+            raise RefusedError([f"{who}: {' '.join(theirs.split())}"]) from None
 
 
 def resolved_args(launch: serve.Launch) -> Any:

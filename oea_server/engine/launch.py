@@ -67,11 +67,12 @@ UNASKED = (
 """Said to who starts SGLang by itself, without any knob of ours."""
 
 
-def judge(settings: Settings, server_args: Any) -> Verdict:
+def judge(settings: Settings, server_args: Any, elsewhere: bool = False) -> Verdict:
     """Whether these arguments can be served as the settings ask.
 
     Args:
         server_args: SGLang's `ServerArgs`, resolved.
+        elsewhere: on another machine, so that this one's room for processes does not matter.
     """
     try:
         card = card_of(server_args)
@@ -84,8 +85,7 @@ def judge(settings: Settings, server_args: Any) -> Verdict:
         *checkpoint.problems(view.model_path, view.load_format),
         *latency.problems(settings.latency_line),
         *locks.problems(view),
-        *threads.problems(view),
-        *shared_memory.problems(),
+        *([] if elsewhere else [*threads.problems(view), *shared_memory.problems()]),
     ]
     return Verdict(found, inactive(settings, card), card)
 

@@ -21,14 +21,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "patching": set(),
     "serve": {"access", "command_line", "engine", "observe", "settings"},
     "doctor": {"command_line", "cpu", "engine", "serve", "settings"},
-    "cli": {"client", "doctor", "patching", "serve", "settings"},
+    "absent": {"command_line", "doctor", "engine", "serve", "settings"},
+    "cli": {"absent", "client", "doctor", "patching", "serve", "settings"},
     # the laboratory, above all of them, which none of them imports
     "lab.records": {"routing"},
     "lab.bench": {"client", "cpu", "engine", "lab.demo", "lab.records", "routing"},
     "lab.demo": {"client", "lab.records"},
+    "lab.recipes": {"engine"},
     "lab.quality": {"client", "engine", "lab.bench", "lab.demo", "lab.records", "observe", "routing"},
 }
-KNOW_SGLANG = {"engine", "cpu", "doctor", "patching", "serve", "lab.bench", "lab.demo"}
+KNOW_SGLANG = {"absent", "engine", "cpu", "doctor", "patching", "serve", "lab.bench", "lab.demo"}
 
 
 def imports(path: Path) -> Iterator[str]:

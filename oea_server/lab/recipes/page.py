@@ -1,0 +1,108 @@
+"""`docs/coverage.md`: what is routed today, by family and by command."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+
+from oea_server.lab.recipes import commands
+from oea_server.lab.recipes.asking import Said
+from oea_server.lab.recipes.commands import Command
+
+BEHIND = {
+    "served": "served",
+    "built": "built",
+    "resolved": "–",
+}
+INTRODUCTION = """# What is routed today
+
+Generated: `python -m oea_server.lab.recipes`. Each answer is that of
+`oea-server doctor --on CARD --model-config FILE FLAGS`: SGLang {sglang} resolves the flags as if the
+card were here and builds the model's own class, and the judgement of `serve` is asked. Nothing here
+was run on these cards.
+
+**Routed**: all MoE layers by the policy; *n of m*: the others run the model's own top k.
+**Refused**: `serve` would not start, and why.
+
+*Tested* says what stands behind a family's router besides. **Served**: a model of this class is
+served end to end by our tests, on a CPU. **Built**: our tests build its class, small, and ask what
+its routers are. –: this page alone.
+
+Of {commands} commands {works} are routed; of the {recipes} public recipes among them {recipes_work}.
+Of {families} families, {by_card}.
+"""
+
+
+def render(found: Mapping[Command, Said]) -> str:
+    """The whole page, from the answers to all commands and families."""
+    listed, families = commands.recipes() + commands.cookbook(), commands.families()
+    recipes = commands.recipes()
+    by_card = ", ".join(
+        f"{sum(found[each]['works'] for each in families if each.hardware == card)} on {card}"
+        for card in commands.PLATFORMS
+    )
+    parts = [
+        INTRODUCTION.format(
+            sglang=version("sglang"),
+            commands=len(listed),
+            works=sum(found[each]["works"] for each in listed),
+            recipes=sum(each.stands_for for each in recipes),
+            recipes_work=sum(each.stands_for for each in recipes if found[each]["works"]),
+            families=len(families) // len(commands.PLATFORMS),
+            by_card=by_card,
+        ),
+        "## Families\n",
+        *table(["family", "flags", *commands.PLATFORMS, "tested"], family_rows(found)),
+    ]
+    for title, some in (("SGLang's cookbook and documentation", commands.cookbook()), ("InferenceX", recipes)):
+        rows = [command_row(each, found[each]) for each in sorted(some, key=lambda each: (each.hardware, each.model))]
+        parts += [f"\n## {title}\n", *table(["card", "model", "flags", "recipes", "answer", "tested"], rows)]
+    return "\n".join([*parts, f"\n<!-- inputs {commands.digest()} -->", ""])
+
+
+def family_rows(found: Mapping[Command, Said]) -> list[list[str]]:
+    rows: dict[str, list[str]] = {}
+    for each in commands.families():
+        row = rows.setdefault(each.family, [each.family, code(each.argv)])
+        row.append(short(found[each]))
+    behind = {each.family: BEHIND[commands.evidence(each.model)] for each in commands.families()}
+    return [[*row, behind[family]] for family, row in rows.items()]
+
+
+def command_row(command: Command, said: Said) -> list[str]:
+    behind = BEHIND[commands.evidence(command.model)]
+    stands_for = str(command.stands_for)
+    return [command.hardware, command.model, code(command.argv), stands_for, short(said), behind]
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [line(heads), line(["---"] * len(heads)), *(line(row) for row in rows)]
+
+
+def line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def short(said: Said) -> str:
+    """An answer in a cell: of each reason what it is about."""
+    if said["problems"]:
+        return "refused: " + "; ".join(dict.fromkeys(map(reason, said["problems"])))
+    if said["vanilla"]:
+        return f"nothing: {said['vanilla']}"
+    if said["routed"] < said["layers"]:
+        return f"**{said['routed']} of {said['layers']} layers**"
+    return "**routed**"
+
+
+def reason(problem: str) -> str:
+    """What a problem is about: the option, or how the model routes."""
+    if problem.startswith("--"):
+        return code(problem.split(": ", maxsplit=1)[0])
+    problem = problem.split("; --oea-allow-inactive", maxsplit=1)[0]
+    problem = re.sub(r"^(?:the model|\w+) (?=routes|brings|chooses|puts|runs|builds)", "", problem)
+    return problem.replace(", which is not supported yet", "")[:160]

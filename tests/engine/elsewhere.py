@@ -1,0 +1,46 @@
+"""Questions to `absent.judgement` in a process that watches sockets and CUDA, and one after SGLang was changed.
+
+Run: python -m tests.engine.elsewhere CARD, with a JSON list of command lines as its input. Prints a JSON object: the
+answers, what they are after SGLang's default runner was changed, and what of this machine was touched.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from oea_server.absent import device, question
+from oea_server.absent.cards import CARDS
+
+TOUCHED: list[str] = []
+NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto")
+
+
+def watch(event: str, arguments: tuple[Any, ...]) -> None:
+    if event in NETWORK:
+        TOUCHED.append(f"{event} {arguments[1:]}")
+
+
+def main() -> None:
+    sys.addaudithook(watch)
+    questions = [question.read([question.ON, sys.argv[1], *argv]) for argv in json.load(sys.stdin)]
+    device.pretend(CARDS[sys.argv[1]])
+    torch.cuda._lazy_init = torch._C._cuda_init = lambda: TOUCHED.append("CUDA")  # type: ignore[assignment]
+    from oea_server.absent import judgement
+
+    answers = [judgement.answer(each) for each in questions]
+    from sglang.srt.arg_groups.model_overrides import qwen3_moe
+
+    # SGLang's rule for Qwen3's runner, as if it no longer knew Blackwell
+    qwen3_moe.get_platform = lambda: SimpleNamespace(is_sm100=False)
+    changed = judgement.answer(questions[0])
+    answered = [{**each._asdict(), "said": each.said, "works": each.works} for each in (*answers, changed)]
+    print("\n" + json.dumps({"answers": answered[:-1], "changed": answered[-1], "touched": TOUCHED}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""`doctor --on CARD`: SGLang's own resolution and model classes for a card that is not here; one process a card."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from oea_server.lab.recipes.commands import CONFIGS
+
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("OEA_", "TRITON_"))}
+QWEN3 = ["--model-config", str(CONFIGS / "qwen3-30b-a3b.json")]
+FP8 = ["--model-config", str(CONFIGS / "qwen3-30b-a3b-fp8.json")]
+LARGE = ["--model-config", str(CONFIGS / "qwen3-235b-a22b-fp8.json")]
+TRTLLM = "--moe-runner-backend flashinfer_trtllm"
+
+ON_H200: dict[str, Sequence[str]] = {
+    "bf16": QWEN3,
+    "fp8": FP8,
+    "ranks": [*LARGE, "--tp", "8", "--ep", "2"],
+    "too many ranks": [*LARGE, "--tp", "8"],
+    "stages": [*LARGE, "--tp", "4", "--pp-size", "2", "--ep", "2"],
+    "nodes": [*LARGE, "--tp", "16", "--ep", "16", "--nnodes", "2"],
+    "decode worker": [*FP8, "--disaggregation-mode", "decode"],
+    "prefill worker": [*FP8, "--disaggregation-mode", "prefill"],
+    "vanilla": [*FP8, "--oea-policy", "vanilla"],
+    "shadow": [*FP8, "--oea-policy", "shadow"],
+    "k0": [*FP8, "--oea-k0", "9"],
+    "no such flag": [*FP8, "--no-such-flag"],
+    "another device": [*FP8, "--device", "cpu"],
+}
+
+
+def asked(card: str, commands: Sequence[Sequence[str]]) -> Any:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.engine.elsewhere", card],
+        input=json.dumps(commands),
+        capture_output=True,
+        text=True,
+        env=CLEAN,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def on_h200() -> Any:
+    found = asked("h200", list(ON_H200.values()))
+    return {**found, "answers": dict(zip(ON_H200, found["answers"], strict=True))}
+
+
+@pytest.fixture(scope="module")
+def on_b200() -> Any:
+    return asked("b200", [QWEN3, FP8, [*FP8, "--moe-runner-backend", "triton"]])
+
+
+@pytest.mark.parametrize("name", ["bf16", "fp8", "ranks", "stages", "nodes", "decode worker"])
+def test_qwen3_is_routed_on_hopper_in_all_layers(on_h200: Any, name: str) -> None:
+    answer = on_h200["answers"][name]
+    layers = 48 if name in ("bf16", "fp8", "decode worker") else 94
+    assert answer["said"] == f"routed in all {layers} layers"
+    assert answer["works"]
+
+
+def test_parallelism_is_the_flags_whatever_is_here(on_h200: Any) -> None:
+    assert on_h200["answers"]["nodes"]["resolved"]["tp_size"] == 16
+    assert on_h200["answers"]["ranks"]["resolved"]["ep_size"] == 2
+
+
+def test_what_sglang_would_not_build_is_refused(on_h200: Any) -> None:
+    """FP8 in blocks of 128 does not divide by eight ranks: 1536 columns are 192 on each."""
+    answer = on_h200["answers"]["too many ranks"]
+    assert not answer["works"]
+    assert "not divisible by weight quantization block_n = 128" in answer["said"]
+
+
+def test_a_prefill_worker_is_never_routed(on_h200: Any) -> None:
+    answer = on_h200["answers"]["prefill worker"]
+    assert (answer["problems"], answer["works"]) == ([], False)
+    assert "a prefill worker has no decode steps" in answer["said"]
+
+
+@pytest.mark.parametrize(("name", "why"), [("vanilla", "the policy is vanilla"), ("shadow", "the policy is shadow")])
+def test_what_is_served_as_sglang_would_is_not_routed(on_h200: Any, name: str, why: str) -> None:
+    answer = on_h200["answers"][name]
+    assert (answer["vanilla"], answer["works"]) == (why, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("k0", "above the model's top-k 8"),
+        ("no such flag", "unrecognized arguments: --no-such-flag"),
+        ("another device", "--device cpu: it would not be served on this card"),
+    ],
+)
+def test_what_serve_refuses_is_refused(on_h200: Any, name: str, why: str) -> None:
+    answer = on_h200["answers"][name]
+    assert why in "; ".join(answer["problems"])
+    assert not answer["works"]
+
+
+def test_on_blackwell_the_runner_that_sglang_takes_decides(on_b200: Any) -> None:
+    by_default, fp8, triton = on_b200["answers"]
+    assert by_default["problems"][0].startswith(TRTLLM)
+    assert fp8["problems"][0].startswith(TRTLLM)
+    assert triton["said"] == "routed in all 48 layers"
+
+
+def test_a_change_of_sglangs_resolution_changes_the_answer(on_b200: Any) -> None:
+    assert not on_b200["answers"][0]["works"]
+    assert on_b200["changed"]["said"] == "routed in all 48 layers"
+
+
+def test_nothing_is_downloaded_and_no_gpu_is_touched(on_h200: Any, on_b200: Any) -> None:
+    assert on_h200["touched"] == on_b200["touched"] == []
+
+
+@pytest.mark.launch
+@pytest.mark.parametrize(("flags", "code"), [([], 0), (["--oea-policy", "vanilla"], 1), (["--oea-k0", "9"], 1)])
+def test_the_command_ends_with_zero_only_where_it_would_be_routed(flags: list[str], code: int) -> None:
+    command = [sys.executable, "-m", "oea_server", "doctor", "--on", "h200", *FP8, *flags]
+    done = subprocess.run(command, capture_output=True, text=True, env=CLEAN, timeout=300, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert f"model     {FP8[1]}" in done.stdout
+    assert ("✓ routed in all 48 layers" in done.stdout) == (code == 0)
+    assert "only known there: " in done.stdout

@@ -140,6 +140,8 @@ def _answer(argv: list[str]) -> Answer:
 
 def built(settings: Settings, server_args: Any) -> Answer:
     """What a scheduler makes of the routers that SGLang builds: `engine.model_init`, without any weights."""
+    from sglang.srt.runtime_context import get_parallel
+
     from oea_server.engine import model_init, routers
     from oea_server.engine.runtime import Runtime
 
@@ -147,8 +149,8 @@ def built(settings: Settings, server_args: Any) -> Answer:
         model = building.build(server_args)
         now = Runtime(settings)
         with OnMeta():
-            found = model_init.allowed(now, routers.inspect(model))
-            experts = routers.num_experts(model) - model_init.redundant_experts()
+            found = model_init.taken_over(now, model, get_parallel().moe_ep_size)
+            experts = routers.num_experts(model) - model_init.redundant_experts() + routers.zero_experts(found)
             problems = now.adopt(found, experts, torch.device("cuda"))
     if problems:
         return refused(*problems)

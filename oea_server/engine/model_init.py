@@ -50,11 +50,7 @@ def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) ->
     from sglang.srt.runtime_context import get_parallel
 
     ranks = get_parallel().moe_ep_size if torch.distributed.is_initialized() else 1
-    if now.steering.settings.policy != "vanilla":  # which is SGLang's to the bit
-        fronts.turn_off(model)
-        if count := materialise(model):
-            logger.info("OEA: %d routers choose their experts ahead of %s, else they would inside it", count, RUNNER)
-    found = routers.on_one_rank(allowed(now, routers.inspect(model)), ranks)
+    found = taken_over(now, model, ranks)
     experts, zeros = routers.num_experts(model), routers.zero_experts(found)
     stages = agreed(now, found, Stage(experts, least_k(found, experts + zeros, device)))
     physical = max(stage.num_experts for stage in stages)
@@ -70,6 +66,15 @@ def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) ->
         now.warm_up(next(model.parameters()).dtype)
     if reports:
         start_reporting.start(now, next((i for i, stage in enumerate(stages) if stage.k), 0))
+
+
+def taken_over(now: Runtime, model: torch.nn.Module, ranks: int) -> list[Router]:
+    """The routers, once what would choose experts past them is turned off."""
+    if now.steering.settings.policy != "vanilla":  # which is SGLang's to the bit
+        fronts.turn_off(model)
+        if count := materialise(model):
+            logger.info("OEA: %d routers choose their experts ahead of %s, else they would inside it", count, RUNNER)
+    return routers.on_one_rank(allowed(now, routers.inspect(model)), ranks)
 
 
 def least_k(found: Sequence[Router], num_experts: int, device: torch.device) -> int:

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from oea_server.absent import question
 from oea_server.absent.cards import Card
 
-OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 OWN_CPU = ("SGLANG_USE_CPU_ENGINE", "SGLANG_PLATFORM")
 """What would have SGLang serve on another device than it finds."""
 
@@ -40,7 +40,7 @@ class Work:
 def pretend(card: Card) -> None:
     """Make this process believe in a machine full of these cards, for good. Before SGLang is imported."""
     assert "sglang" not in sys.modules, "SGLang's modules have already asked for the device"
-    os.environ.update(dict.fromkeys(OFFLINE, "1"))
+    question.go_offline()
     for name in OWN_CPU:
         os.environ.pop(name, None)
     memory = card.memory << 20

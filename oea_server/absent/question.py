@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -13,6 +14,7 @@ from oea_server.command_line import MODEL, merged, model_of, value
 from oea_server.oneline import oneline
 from oea_server.settings import SettingsError
 
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 ON, CONFIG = "--on", "--model-config"
 DRAFT = "--speculative-draft-model-path"
 DRAFTS = (DRAFT, "--speculative-draft-model")
@@ -51,6 +53,11 @@ class _Parser(argparse.ArgumentParser):
         raise SettingsError(message)
 
 
+def go_offline() -> None:
+    """Nothing is downloaded from here on. Before huggingface_hub is imported, which keeps what it reads."""
+    os.environ.update(dict.fromkeys(OFFLINE, "1"))
+
+
 def asked_elsewhere(argv: Sequence[str]) -> bool:
     """Whether a command line of doctor names a card."""
     return any(each.split("=")[0] == ON for each in argv)
@@ -62,6 +69,7 @@ def read(argv: Sequence[str]) -> Question:
     Raises:
         SettingsError: one line.
     """
+    go_offline()
     parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument(ON, required=True)
     parser.add_argument(CONFIG)

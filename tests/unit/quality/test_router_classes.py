@@ -105,12 +105,14 @@ REFUSED: dict[str, dict[str, Any]] = {
 
 def built(name: str, fields: dict[str, Any], device: str = "cpu") -> Any:
     """A model with random weights, and selection biases that choose."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    import transformers
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
     torch.manual_seed(0)
-    config = AutoConfig.for_model(name.partition("/")[0], **{**SIZES, **fields})
+    # its own class: SGLang, once imported, has AutoConfig give another for some
+    config = getattr(transformers, CONFIG_MAPPING_NAMES[name.partition("/")[0]])(**{**SIZES, **fields})
     with torch.device(device):
-        model = AutoModelForCausalLM.from_config(config).float().eval()
+        model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
     for each, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if each.endswith(("correction_bias", "expert_bias")):
             tensor.data.uniform_(-0.3, 0.3)

@@ -1,4 +1,4 @@
-"""Questions to `absent.judgement` in a process that watches sockets and CUDA, and one after SGLang was changed.
+"""Questions to `absent.judgement` in a process that watches sockets and CUDA; the last again after SGLang was changed.
 
 Run: python -m tests.engine.elsewhere CARD, with a JSON list of command lines as its input. Prints a JSON object: the
 answers, what they are after SGLang's default runner was changed, and what of this machine was touched.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sys
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -33,11 +32,11 @@ def main() -> None:
     from oea_server.absent import judgement
 
     answers = [judgement.answer(each) for each in questions]
-    from sglang.srt.arg_groups.model_overrides import qwen3_moe
+    from sglang.srt.arg_groups.model_overrides import gpt_oss
 
-    # SGLang's rule for Qwen3's runner, as if it no longer knew Blackwell
-    qwen3_moe.get_platform = lambda: SimpleNamespace(is_sm100=False)
-    changed = judgement.answer(questions[0])
+    # SGLang's rule for gpt-oss' runner, as if it had no Triton kernels
+    gpt_oss.is_triton_kernels_available = lambda: False
+    changed = judgement.answer(questions[-1])
     answered = [{**each._asdict(), "said": each.said, "works": each.works} for each in (*answers, changed)]
     print("\n" + json.dumps({"answers": answered[:-1], "changed": answered[-1], "touched": TOUCHED}))
 

@@ -16,8 +16,8 @@ from oea_server.lab.recipes.commands import CONFIGS
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("OEA_", "TRITON_"))}
 QWEN3 = ["--model-config", str(CONFIGS / "qwen3-30b-a3b.json")]
 FP8 = ["--model-config", str(CONFIGS / "qwen3-30b-a3b-fp8.json")]
+GPT_OSS = ["--model-config", str(CONFIGS / "gpt-oss-120b-bf16.json")]
 LARGE = ["--model-config", str(CONFIGS / "qwen3-235b-a22b-fp8.json")]
-TRTLLM = "--moe-runner-backend flashinfer_trtllm"
 
 ON_H200: dict[str, Sequence[str]] = {
     "bf16": QWEN3,
@@ -31,6 +31,7 @@ ON_H200: dict[str, Sequence[str]] = {
     "shadow": [*FP8, "--oea-policy", "shadow"],
     "k0": [*FP8, "--oea-k0", "9"],
     "no such flag": [*FP8, "--no-such-flag"],
+    "gpt-oss": GPT_OSS,
 }
 
 
@@ -56,7 +57,7 @@ def on_h200() -> Any:
 
 @pytest.fixture(scope="module")
 def on_b200() -> Any:
-    return asked("b200", [QWEN3, FP8, [*FP8, "--moe-runner-backend", "triton"]])
+    return asked("b200", [QWEN3, FP8, [*FP8, "--moe-runner-backend", "triton"], GPT_OSS])
 
 
 @pytest.mark.parametrize("name", ["bf16", "fp8", "ranks", "stages", "decode worker"])
@@ -104,16 +105,16 @@ def test_what_serve_refuses_is_refused(on_h200: Any, name: str, why: str) -> Non
     assert not answer["works"]
 
 
-def test_on_blackwell_the_runner_that_sglang_takes_decides(on_b200: Any) -> None:
-    by_default, fp8, triton = on_b200["answers"]
-    assert by_default["problems"][0].startswith(TRTLLM)
-    assert fp8["problems"][0].startswith(TRTLLM)
-    assert triton["said"] == "routed in all 48 layers"
+def test_on_blackwell_routers_choose_ahead_of_the_runner_that_sglang_takes(on_b200: Any) -> None:
+    by_default, fp8, triton, _ = on_b200["answers"]
+    assert by_default["resolved"]["moe_runner_backend"] == fp8["resolved"]["moe_runner_backend"] == "flashinfer_trtllm"
+    assert {each["said"] for each in (by_default, fp8, triton)} == {"routed in all 48 layers"}
 
 
-def test_a_change_of_sglangs_resolution_changes_the_answer(on_b200: Any) -> None:
-    assert not on_b200["answers"][0]["works"]
-    assert on_b200["changed"]["said"] == "routed in all 48 layers"
+def test_a_change_of_sglangs_resolution_changes_the_answer(on_h200: Any) -> None:
+    before = on_h200["answers"]["gpt-oss"]
+    assert before["problems"][0].startswith("--moe-runner-backend triton_kernel")
+    assert on_h200["changed"]["said"] == "routed in all 36 layers"
 
 
 def test_nothing_is_downloaded_and_no_gpu_is_touched(on_h200: Any, on_b200: Any) -> None:
@@ -121,7 +122,7 @@ def test_nothing_is_downloaded_and_no_gpu_is_touched(on_h200: Any, on_b200: Any)
 
 
 @pytest.mark.launch
-@pytest.mark.parametrize(("flags", "code"), [([], 0), (["--oea-policy", "vanilla"], 1), (["--oea-k0", "9"], 1)])
+@pytest.mark.parametrize(("flags", "code"), [([], 0), (["--oea-k0", "9"], 1)])
 def test_the_command_ends_with_zero_only_where_it_would_be_routed(flags: list[str], code: int) -> None:
     command = [sys.executable, "-m", "oea_server", "doctor", "--on", "h200", *FP8, *flags]
     done = subprocess.run(command, capture_output=True, text=True, env=CLEAN, timeout=300, check=False)

@@ -9,13 +9,16 @@ have the second by the name of `flashinfer_trtllm_routed` alone.
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
 RUNNER = "flashinfer_trtllm"
 ROUTED = "flashinfer_trtllm_routed"
+WITHIN = ("CompressedTensorsMxInt4MoE", "ModelOptFp8MoEMethod")
+"""Kinds of quantised experts whose kernel of this runner routes by logits alone: INT4 in groups of 32 (Kimi-K2.6), and
+ModelOpt's FP8 by tensor."""
 
 
 def can() -> bool:
@@ -25,17 +28,26 @@ def can() -> bool:
 
 def materialise(model: torch.nn.Module) -> int:
     """Have the model's routers choose before its experts run; how many of them did not."""
+    from sglang.srt.layers.moe.fused_moe_triton.layer import FusedMoE
     from sglang.srt.layers.moe.topk import TopK, TopKOutputFormat
 
+    if not can():
+        return 0
+    within = {int(each.layer_id) for each in model.modules() if isinstance(each, FusedMoE) and kind_of(each) in WITHIN}
     changed = 0
     for module in model.modules():
-        if isinstance(module, TopK):
+        if isinstance(module, TopK) and module.layer_id not in within:
             config = module.topk_config
-            runner = getattr(config, "runner_backend", None)
-            if config.output_format is TopKOutputFormat.BYPASSED and getattr(runner, "value", None) == RUNNER and can():
+            runner = getattr(config.runner_backend, "value", None)
+            if config.output_format is TopKOutputFormat.BYPASSED and runner == RUNNER:
                 config.output_format = TopKOutputFormat.STANDARD
                 changed += 1
     return changed
+
+
+def kind_of(experts: Any) -> str:
+    """The class by which a layer's quantised experts run; that of compressed tensors is its scheme."""
+    return type(getattr(experts, "scheme", None) or experts.quant_method).__name__
 
 
 def _numbers(text: str) -> tuple[int, ...]:

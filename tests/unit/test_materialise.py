@@ -37,7 +37,7 @@ def model(runner: str) -> torch.nn.ModuleList:
 
 
 def formats(built: torch.nn.ModuleList) -> set[str]:
-    modules: list[Any] = list(built)
+    modules: list[Any] = [each for each in built if isinstance(each, TopK)]
     return {module.topk_config.output_format.name for module in modules}
 
 
@@ -50,6 +50,34 @@ def test_routers_choose_ahead_of_flashinfer_trtllm() -> None:
     assert formats(built) == {"STANDARD"}
     assert routers.problem_of(built[0].topk_config, 0) is None
     assert materialise.materialise(built) == 0
+
+
+@needs_newest
+@pytest.mark.parametrize("kind", [*materialise.WITHIN, "Fp8MoEMethod"])
+def test_experts_whose_kernel_routes_by_logits_alone_keep_their_layers_router(kind: str) -> None:
+    from sglang.srt.layers.moe.fused_moe_triton.layer import FusedMoE
+
+    experts = FusedMoE.__new__(FusedMoE)
+    torch.nn.Module.__init__(experts)
+    experts.layer_id = 1
+    method = type(kind, (), {})()
+    if "CompressedTensors" in kind:
+        experts.scheme, experts.quant_method = method, object()
+    else:
+        experts.quant_method = method
+    built = model("flashinfer_trtllm")
+    built.append(experts)
+    assert materialise.materialise(built) == (1 if kind in materialise.WITHIN else 2)
+
+
+@needs_newest
+def test_those_experts_are_sglangs() -> None:
+    """Both say in their code that they take nothing else."""
+    from sglang.srt.layers.quantization import modelopt_quant
+    from sglang.srt.layers.quantization.compressed_tensors.schemes import CompressedTensorsMxInt4MoE
+
+    assert "topk_output.router_logits" in inspect.getsource(CompressedTensorsMxInt4MoE)
+    assert "cannot consume materialized routing" in inspect.getsource(modelopt_quant.ModelOptFp8MoEMethod)
 
 
 @needs_newest

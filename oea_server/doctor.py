@@ -60,10 +60,10 @@ def examine(argv: Sequence[str]) -> bool:
 
 
 @contextlib.contextmanager
-def silenced() -> Iterator[None]:
-    """Without what SGLang warns of while it is only looked at."""
+def silenced(level: int = logging.WARNING) -> Iterator[None]:
+    """Without what SGLang says, up to a level, while it is only looked at."""
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(level)
     try:
         yield
     finally:

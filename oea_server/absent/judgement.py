@@ -9,8 +9,6 @@ import logging
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -72,22 +70,11 @@ SHOWN = ("tp_size", "ep_size", "attn_dp_size", "moe_runner_backend", "moe_a2a_ba
 
 def answer(asked: Question) -> Answer:
     """Judge a question. Leaves the process as it was, but for what SGLang keeps."""
-    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ), quiet():
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ), doctor.silenced(logging.ERROR):
         argv, notes = question.laid_out(asked, Path(folder))
         found = _answer(argv)
         shown = [problem.replace(f"{folder}/model", asked.model) for problem in found.problems]
         return found._replace(problems=shown, notes=[*notes, *found.notes])
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """SGLang warns of what it does not find, all of it because the card is not here."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def of_weights(server_args: Any) -> list[str]:

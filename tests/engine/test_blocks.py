@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
@@ -13,8 +10,8 @@ import pytest
 import torch
 
 from oea_server.engine import fronts
+from tests.engine import apart
 from tests.engine.build_blocks import BLOCKS
-from tests.engine.test_seams import CLEAN
 
 pytestmark = pytest.mark.skipif(version("sglang") == "0.5.17", reason="its models are built in another way")
 
@@ -38,16 +35,7 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def built() -> Any:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.engine.build_blocks"],
-        capture_output=True,
-        text=True,
-        env=CLEAN,
-        timeout=900,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return apart.said("tests.engine.build_blocks")
 
 
 @pytest.mark.parametrize("name", [name for name in BLOCKS if name not in REFUSED])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,8 +10,9 @@ from typing import Any
 import pytest
 
 from oea_server.lab.recipes.commands import CONFIGS
+from tests.engine import apart
 
-CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("OEA_", "TRITON_"))}
+CLEAN = {name: value for name, value in apart.CLEAN.items() if not name.startswith("TRITON_")}
 QWEN3 = ["--model-config", str(CONFIGS / "qwen3-30b-a3b.json")]
 FP8 = ["--model-config", str(CONFIGS / "qwen3-30b-a3b-fp8.json")]
 GPT_OSS = ["--model-config", str(CONFIGS / "gpt-oss-120b-bf16.json")]
@@ -36,17 +35,7 @@ ON_H200: dict[str, Sequence[str]] = {
 
 
 def asked(card: str, commands: Sequence[Sequence[str]]) -> Any:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.engine.elsewhere", card],
-        input=json.dumps(commands),
-        capture_output=True,
-        text=True,
-        env=CLEAN,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return apart.said("tests.engine.elsewhere", card, given=commands, environment=CLEAN)
 
 
 @pytest.fixture(scope="module")

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 from oea_server_demo import MODEL
 
 from oea_server.engine.model_card import ModelCard
-from tests.engine import tiny
+from tests.engine import apart, tiny
 
-CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("OEA_", "SGLANG_PLUGINS"))}
 FAMILIES = {**tiny.HANDLED, **{name: config for name, (config, _) in tiny.REFUSED.items()}}
 
 
@@ -38,17 +34,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def answers(folders: dict[str, str]) -> Any:
     """All that is asked of SGLang here, in one process."""
     commands = [[*flags, "--model-path", folders[name]] for name, flags in cases()]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.engine.build_models"],
-        input=json.dumps(commands),
-        capture_output=True,
-        text=True,
-        env=CLEAN,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return apart.said("tests.engine.build_models", given=commands)
 
 
 @pytest.fixture

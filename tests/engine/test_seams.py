@@ -24,9 +24,9 @@ from oea_server.routing import Router as Rule
 from oea_server.routing.eager import route as route_eagerly
 from oea_server.routing.knobs import Knobs
 from oea_server.settings import Settings
+from tests.engine.apart import CLEAN
 
 BIN = Path(sys.executable).parent
-CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("OEA_", "SGLANG_PLUGINS"))}
 
 
 route = partial(host.route, router=Rule(4))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -73,6 +75,20 @@ def test_balance_is_k_where_experts_are_equally_wanted() -> None:
     assert routed.balance.item() == pytest.approx(4)
 
 
+def trained_in_two(config: Mapping[str, Any], data: tokens.Data, recipe: loop.Recipe, work: Path) -> Network:
+    """A model whose training was stopped before its fifth step, and went on."""
+    real = loop.batch
+
+    def cut(given: Any, of: loop.Recipe, step: int) -> torch.Tensor:
+        if step == 4:  # one step after what was saved
+            raise KeyboardInterrupt
+        return real(given, of, step)
+
+    with mock.patch.object(loop, "batch", cut), pytest.raises(KeyboardInterrupt):
+        loop.train(config, data, recipe, work)
+    return loop.train(config, data, recipe, work)
+
+
 @pytest.mark.parametrize("dense", [False, True])
 def test_a_run_that_was_stopped_is_the_run_that_was_not(
     tmp_path: Path, data: tokens.Data, dense: bool, monkeypatch: pytest.MonkeyPatch
@@ -83,19 +99,7 @@ def test_a_run_that_was_stopped_is_the_run_that_was_not(
     whole.mkdir()
     parts.mkdir()
     straight = loop.train(TINY, data, recipe, whole)
-
-    real = loop.batch
-
-    def cut(given: Any, of: loop.Recipe, step: int) -> torch.Tensor:
-        if step == 4:  # one step after what was saved
-            raise KeyboardInterrupt
-        return real(given, of, step)
-
-    monkeypatch.setattr(loop, "batch", cut)
-    with pytest.raises(KeyboardInterrupt):
-        loop.train(TINY, data, recipe, parts)
-    monkeypatch.setattr(loop, "batch", real)
-    resumed = loop.train(TINY, data, recipe, parts)
+    resumed = trained_in_two(TINY, data, recipe, parts)
     for name, weight in straight.state_dict().items():
         assert torch.equal(weight, resumed.state_dict()[name]), name
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from oea_server.lab.demo.glm4_moe import CONFIG
 from oea_server.lab.demo.training import export, loop, tokens
 from oea_server.lab.demo.training.network import Network
+from tests.unit.test_training import trained_in_two
 
 LAYERS, EXPERTS, K = 3, 16, 4
 TINY: dict[str, Any] = {
@@ -170,18 +171,7 @@ def test_a_run_that_was_stopped_is_the_run_that_was_not(tmp_path: Path, monkeypa
     data = tokens.Data(numbers[:3000], numbers[3000:], [], {})
     recipe = loop.Recipe(6, batch=2, length=32)
     straight = loop.train(TINY, data, recipe, _made(tmp_path / "whole"))
-    real, parts = loop.batch, _made(tmp_path / "parts")
-
-    def cut(given: Any, of: loop.Recipe, step: int) -> torch.Tensor:
-        if step == 4:  # one step after what was saved
-            raise KeyboardInterrupt
-        return real(given, of, step)
-
-    monkeypatch.setattr(loop, "batch", cut)
-    with pytest.raises(KeyboardInterrupt):
-        loop.train(TINY, data, recipe, parts)
-    monkeypatch.setattr(loop, "batch", real)
-    resumed = loop.train(TINY, data, recipe, parts)
+    resumed = trained_in_two(TINY, data, recipe, _made(tmp_path / "parts"))
     assert straight.routers[0].gate.get_buffer("e_score_correction_bias").any()
     for name, weight in straight.state_dict().items():
         assert torch.equal(weight, resumed.state_dict()[name]), name

@@ -22,6 +22,15 @@ class Step:
     counted: bool
     """False for warm-up, capture and health checks."""
     capturing: bool = False
+    per_request: int = 1
+    """Rows of each request, side by side; above 1 its last token and drafts to be verified."""
+    tree: bool = False
+    """Whether drafts may be branches of a tree (`engine.drafts`)."""
+
+    @property
+    def requests(self) -> int:
+        """Those that the rows are of: what a schedule is read at."""
+        return self.batch // self.per_request
 
 
 class StepClock:

@@ -114,7 +114,7 @@ class Metrics:
             "oea_bypassed_steps",
             "Forward passes that the model's own top k routed. policy: it is vanilla or shadow; schedule: too few "
             "tokens for OEA; rows: more than the fused launch takes on a GPU; router: none can be handled; prefill, "
-            "mixed, verify, other: no decode step",
+            "mixed, other: no decode step",
             ["reason"],
             registry=registry,
         )

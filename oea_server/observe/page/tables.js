@@ -7,7 +7,6 @@ const REASONS = {
   router: "a router that cannot be handled",
   prefill: "reading a prompt",
   mixed: "a prompt together with decode",
-  verify: "verifying a draft",
   other: "anything else",
 };
 

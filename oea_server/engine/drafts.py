@@ -11,9 +11,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-ALGORITHMS = ("EAGLE", "EAGLE3", "NEXTN", "FROZEN_KV_MTP", "STANDALONE", "NGRAM", "DFLASH")
-"""Those whose verify pass has as many rows for each request, in a chain or in a tree."""
-
 
 class Drafts(NamedTuple):
     """The rows of each request in a pass."""

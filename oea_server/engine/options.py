@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from oea_server.engine import drafts, materialise
+from oea_server.engine import materialise
 
 
 class Conflict(NamedTuple):
@@ -48,8 +48,13 @@ def given(value: Any) -> bool:
     return value not in (None, "", "none", "null")
 
 
+ALGORITHMS = ("EAGLE", "EAGLE3", "NEXTN", "FROZEN_KV_MTP", "STANDALONE", "NGRAM", "DFLASH")
+"""Of speculative decoding, those whose verify pass has as many rows for each request, in a chain or in a tree
+(`engine.drafts`)."""
+
+
 def _unknown_drafts(algorithm: Any) -> bool:
-    return given(algorithm) and str(algorithm).upper() not in drafts.ALGORITHMS
+    return given(algorithm) and str(algorithm).upper() not in ALGORITHMS
 
 
 NEVER_MATERIALISED = ("triton_kernel", "flashinfer_mxfp4", "experimental_sgl_trtllm")
@@ -74,7 +79,7 @@ CONFLICTS: tuple[Conflict, ...] = (
         "speculative_algorithm",
         _unknown_drafts,
         "which rows its verify pass has, and what they follow from, was never checked; "
-        f"{', '.join(drafts.ALGORITHMS)} are routed",
+        f"{', '.join(ALGORITHMS)} are routed",
         True,
         ("--speculative-algo",),
     ),

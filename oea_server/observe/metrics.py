@@ -113,7 +113,7 @@ class Metrics:
         self.bypassed = Counter(
             "oea_bypassed_steps",
             "Forward passes that the model's own top k routed. policy: it is vanilla or shadow; schedule: too few "
-            "tokens for OEA; rows: more than the fused launch takes on a GPU; router: none can be handled; prefill, "
+            "requests for OEA; rows: more than the fused launch takes on a GPU; router: none can be handled; prefill, "
             "mixed, other: no decode step",
             ["reason"],
             registry=registry,

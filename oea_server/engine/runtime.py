@@ -206,7 +206,7 @@ class Runtime:
         finally:
             self.step = None
         if clock:
-            clock.lap(step.batch, start)
+            clock.lap(step, start)
 
     def is_vanilla(self, router: Router) -> bool:
         """Whether SGLang's own top k runs in this layer, in this step and in the graph captured now."""

@@ -141,6 +141,7 @@ def test_a_verify_pass_is_routed_and_counted(now: runtime.Runtime, of: Drafts) -
     assert not any(now.bypassed.values())
     assert now.clock is not None
     assert [step[0] for step in now.clock.read()] == [3 * WIDTH]
+    assert now.clock.requests == 3
 
 
 @pytest.mark.parametrize("of", [CHAIN, TREE], ids=["chain", "tree"])

@@ -108,6 +108,7 @@ def test_each_row_takes_what_it_may_see_and_all_are_counted(server: Server, step
     alone = [step for step in found.routed if step["batch"] == step["per_request"]]
     assert found.gained["oea_routed_tokens_total"] == sum(step["batch"] for step in found.routed) * LAYERS
     assert found.gained["oea_unique_experts_count"] == len(found.routed) * LAYERS
+    assert found.gained["oea_decode_requests_total"] == sum(step["batch"] for step in found.routed) / WIDTH
     assert found.gained["oea_decode_batch_size_sum"] == sum(step["batch"] for step in found.routed)
     if not alone:
         assert found.gained["oea_unique_experts_sum"] == unique < found.gained["oea_vanilla_unique_experts_sum"]

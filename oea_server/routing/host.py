@@ -90,9 +90,10 @@ def route(
         bias = _held(bias.detach(), FLOATS)
     if scale is not None:
         scale = _held(scale.detach(), FLOATS)
-    place = placement_of(policy, placement, num_experts, router_logits.device)
-    if place is not None:
-        physical = _held(place.physical, INTEGERS)
+    if placement is None and policy.pool != "union":
+        placement = placement_of(policy, None, num_experts, router_logits.device)
+    if placement is not None:
+        physical = _held(placement.physical, INTEGERS)
     weights, ids, pool = (by or entry.compiled_enter)(
         router_logits.data_ptr(),
         KINDS[router_logits.dtype],
@@ -104,7 +105,11 @@ def route(
         0 if drafts is None else drafts.data_ptr(),
         *((0, 0) if bias is None else (bias.data_ptr(), KINDS[bias.dtype])),
         *((0, 0) if scale is None else (scale.data_ptr(), KINDS[scale.dtype])),
-        *(NOWHERE if place is None or physical is None else _where(policy, place, physical, drafts is not None)),
+        *(
+            NOWHERE
+            if placement is None or physical is None
+            else _where(policy, placement, physical, drafts is not None)
+        ),
         *(NOT_COUNTED if tally is None else tally.at[layer]),
         *_plan(policy, router, num_experts, requests, layer),
     )

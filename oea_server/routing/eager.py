@@ -210,7 +210,7 @@ def held_by(best: torch.Tensor, holds: torch.Tensor, num_experts: int) -> torch.
 
 def seen_from(best: torch.Tensor, guaranteed: torch.Tensor, drafts: torch.Tensor, num_experts: int) -> torch.Tensor:
     """Which experts each row may take: its own floor, and those that tokens and guesses no deeper guarantee; see
-    `loop.seen_from`. [..., B, N] bool."""
+    `loop_pools.seen_from`. [..., B, N] bool."""
     held = held_by(best, guaranteed, num_experts)
     depth = torch.where(drafts < 0, DEEPEST, drafts)
     least = torch.where(held, depth, DEEPEST).amin(dim=-2, keepdim=True)

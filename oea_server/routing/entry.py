@@ -14,9 +14,9 @@ import torch
 from numba import carray, types
 from numba.extending import intrinsic, overload, register_jitable
 
-from oea_server.routing import loop
+from oea_server.routing import loop, loop_data
 from oea_server.routing.compiled import compiled
-from oea_server.routing.loop import Array
+from oea_server.routing.loop_data import Array
 from oea_server.routing.policy import Numbers
 from oea_server.routing.tally import HISTOGRAMS, SUMS
 
@@ -54,12 +54,7 @@ def enter(
     counted_experts: int,
     counted_ranks: int,
     placed: int,
-    floor: int,
-    limit: int,
-    reach: int,
-    p: float,
-    share: float,
-    mix: float,
+    numbers: tuple[Any, ...],
     k: int,
     scoring: int,
     groups: int,
@@ -81,18 +76,19 @@ def enter(
         bias, expert_scale: [experts].
         physical: [experts, copies]; home: [experts] int32.
         room: an index of POOLS.
+        numbers: those of `Numbers`, in a plain tuple, which is unwrapped faster.
         counters: a layer's row of a `Tally`, int64; counting: its 0-d `counting`.
     """
     real = np.arange(batch) < tokens
     if mask:
         real = view(mask, batch, np.bool_)
-    rows = loop.Rows(
+    rows = loop_data.Rows(
         floats(logits, batch * experts, logits_kind).reshape(batch, experts),
         real,
         view(row_k0, batch if row_k0 else 0, np.int64),
         view(drafts, batch if drafts else 0, np.int64),
     )
-    model = loop.Model(
+    model = loop_data.Model(
         k,
         scoring,
         floats(bias, experts if bias else 0, bias_kind),
@@ -105,7 +101,7 @@ def enter(
         zeros,
     )
     mapped = experts if physical else 0
-    where = loop.Where(
+    where = loop_data.Where(
         integers(physical, mapped * copies, physical_kind).reshape(mapped, copies),
         view(home, mapped, np.int32),
         ranks,
@@ -118,10 +114,10 @@ def enter(
     weights, ids, pool = loop.route(
         rows,
         model,
-        Numbers(floor, limit, reach, p, share, mix),
-        loop.Draw(at_random != 0, seed, layer),
+        Numbers(*numbers),
+        loop_data.Draw(at_random != 0, seed, layer),
         where,
-        loop.Counters(view(counters, size, np.int64), count, counted_experts, counted_ranks, placed != 0),
+        loop_data.Counters(view(counters, size, np.int64), count, counted_experts, counted_ranks, placed != 0),
         width,
     )
     return weights, ids, pool
@@ -169,4 +165,6 @@ def integers(address: int, length: int, kind: int) -> Array:
     return view(address, length, np.int32).astype(np.int64)
 
 
-compiled_enter = compiled(enter, "loop", "policy", "tally", "widen", "contract")
+LOOP = "loop", "loop_rows", "loop_pools", "loop_counts", "loop_data"
+
+compiled_enter = compiled(enter, *LOOP, "policy", "tally", "widen", "contract")

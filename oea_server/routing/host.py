@@ -20,12 +20,7 @@ from oea_server.routing.tally import Tally
 class Plan(NamedTuple):
     """The last arguments of `entry.enter`: what a policy and a router ask of a step."""
 
-    floor: int
-    limit: int
-    reach: int
-    p: float
-    share: float
-    mix: float
+    numbers: tuple[Any, ...]
     k: int
     scoring: int
     groups: int
@@ -131,7 +126,7 @@ def _plan(policy: Policy, router: Router, num_experts: int, requests: int, layer
     """
     contract.check_model(policy, router, num_experts)
     return Plan(
-        *policy.numbers(requests, layer, k=router.k, num_experts=num_experts),
+        tuple(policy.numbers(requests, layer, k=router.k, num_experts=num_experts)),
         router.k,
         SCORINGS.index(router.scoring),
         router.groups,

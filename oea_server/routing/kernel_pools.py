@@ -58,7 +58,7 @@ def gathered(words_ptr, parts):
 
 @triton.jit
 def seen_by(words_ptr, drafts_ptr, row, batch, ROWS: tl.constexpr):
-    """What a row may take: what it holds itself, and what tokens and guesses no deeper do: see `loop.seen_from`.
+    """What a row may take: what it holds itself, and what tokens and guesses no deeper do: see `loop_pools.seen_from`.
     [ROWS, LANES] int32."""
     lane = tl.arange(0, LANES)
     depth = tl.maximum(tl.load(drafts_ptr + row, mask=row < batch, other=0), 0)

@@ -81,7 +81,8 @@ def more(off: int) -> Fault:
 
     def argument(arguments: dict[str, Any]) -> None:
         # vanilla's is k already: beyond it the loop would read past its own top k
-        arguments["floor"] = min(arguments["floor"] + off, arguments["k"])
+        floor, *rest = arguments["numbers"]
+        arguments["numbers"] = (min(floor + off, arguments["k"]), *rest)
 
     def in_launch(arguments: dict[str, Any]) -> None:
         numbers = arguments["numbers_ptr"].clone()

@@ -14,6 +14,7 @@ from oea_server.engine import (
     conflicts,
     locks,
     model_card,
+    options,
     overrides,
     proxies,
     runtime,
@@ -21,6 +22,7 @@ from oea_server.engine import (
     threads,
 )
 from oea_server.engine.refuse import refuse
+from oea_server.engine.steering import DRAFTED
 from oea_server.observe import latency
 from oea_server.settings import Settings
 
@@ -81,6 +83,7 @@ def judge(settings: Settings, server_args: Any, elsewhere: bool = False) -> Verd
     view = conflicts.resolved(server_args)
     found = [
         *(conflicts.find_in_server_args(server_args) if settings.policy != "vanilla" else []),
+        *([DRAFTED] if settings.pool == "budget" and options.given(view.speculative_algorithm) else []),
         *model_card.problems(settings, card),
         *checkpoint.problems(view.model_path, view.load_format),
         *latency.problems(settings.latency_line),

@@ -120,7 +120,7 @@ def allowed(now: Runtime, found: list[Router]) -> list[Router]:
     if clashes and now.steering.settings.policy != "vanilla":
         refuse_from_scheduler(*clashes)
     now.steering.clash = "; ".join(clashes)
-    now.verifies = options.given(getattr(conflicts.resolved(server_args), "speculative_algorithm", None))
+    now.steering.verifies = options.given(getattr(conflicts.resolved(server_args), "speculative_algorithm", None))
     rows = "; ".join(conflicts.about_rows(server_args))
     return [each._replace(problem=rows) if rows else each for each in found]
 

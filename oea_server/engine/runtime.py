@@ -68,8 +68,6 @@ class Runtime:
         self.reports = True
         """Whether this rank counts for all. The others run the same kernels, with the counting off."""
         self._k_elsewhere = 0
-        self.verifies = False
-        """Whether steps verify drafts, as far as SGLang's options say."""
         self.captured = drafts.NONE
         """The drafts of the graphs that are captured now."""
         self._depths: torch.Tensor | None = None
@@ -154,7 +152,7 @@ class Runtime:
             rule, place = router.rule, self.where(router.layer)
             for each in {dtype, dtype if rule.bias is None else torch.float32}:
                 told: dict[str, Any] = {"num_real": self._num_real, "tally": self.tally, "placement": place}
-                fused.warm_up(each, self.knobs, rule, drafts=self.verifies, **told)
+                fused.warm_up(each, self.knobs, rule, drafts=self.steering.verifies, **told)
         for tally in (self.tally, self.shadow_tally):
             if tally is not None:  # before any capture, whose memory is another's at the next
                 records_of(tally, self.num_experts)

@@ -62,11 +62,12 @@ class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
         return "eager"
 
     def init_backend(self) -> None:
-        from oea_server.cpu import attention, experts, kernels
+        from oea_server.cpu import attention, dp_attention, experts, kernels
 
         experts.install(self.get_dispatch_key_name())
         attention.install()
         kernels.install()
+        dp_attention.install()
         allocate_unpinned()
 
 

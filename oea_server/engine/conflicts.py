@@ -37,8 +37,7 @@ def find_in_flags(argv: Sequence[str]) -> list[str]:
     """The same from a command line, before SGLang is imported: early, so not the last word.
 
     Knows other spellings, and the abbreviations that SGLang's parser takes. What that parser would
-    not take it leaves to SGLang, which has better words. DP attention is refused on one rank too,
-    where SGLang ignores the flag: whoever asks for it wants more ranks.
+    not take it leaves to SGLang, which has better words.
     """
     parser = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     for each in options.CONFLICTS:

@@ -104,8 +104,8 @@ def change(now: runtime.Runtime, requested: Mapping[str, float]) -> str | None:
 
 def clash_of_ranks(now: runtime.Runtime, after: Settings | None, problem: str | None) -> str | None:
     """Why the ranks do not take a change alike, None if they do. Ends the server if they were not alike before."""
-    if now.steering.clash:
-        # Vanilla alone, on all of them; and DP attention may bring a request to each in its own time.
+    if now.steering.clash or now.steering.frozen:
+        # nothing will be taken on any rank, and DP attention may bring a request to each in its own time
         return None
     here = meeting.world()
     if here is None:

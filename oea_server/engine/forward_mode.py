@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from oea_server.engine import guard, plugin, runtime, warmup
+from oea_server.engine import gathered, guard, plugin, runtime, warmup
 from oea_server.engine.runtime import Runtime
 from oea_server.engine.step import Step
 
@@ -40,16 +40,24 @@ def around_capture(original: Callable[..., Any], self: Any, size: int, *args: An
 def running(now: Runtime, mode: Any, batch: int, request_ids: Iterable[str]) -> AbstractContextManager[None]:
     """Entered around a forward pass: its layers belong to a step of ours if it is a decode step."""
     counted = is_traffic(request_ids)
-    if mode.is_decode():
-        return now.decoding(Step(batch, counted))
+    if now.together is not None and now.forward_batch is not None:
+        counted = counted and gathered.speaks(now.together, now.forward_batch)
+        step = gathered.step_of(now.forward_batch, counted=counted)
+    else:
+        step = Step(batch, counted) if mode.is_decode() else None
+    if step is not None:
+        return now.decoding(step)
     if counted:
-        now.bypassed[kind_of(mode)] += 1
+        now.bypassed["mixed" if mode.is_decode() else kind_of(mode)] += 1
     return nullcontext()
 
 
 def capturing(now: Runtime, mode: Any, size: int) -> AbstractContextManager[None]:
-    """Entered around the capture of a graph for `size` rows."""
-    return now.decoding(Step(size, counted=False, capturing=True)) if mode.is_decode() else nullcontext()
+    """Entered around the capture of a graph for `size` rows, of each rank where those of several come together."""
+    if not mode.is_decode():
+        return nullcontext()
+    of_ranks = () if now.together is None else (size,) * now.together.ranks
+    return now.decoding(Step(sum(of_ranks) or size, counted=False, capturing=True, of_ranks=of_ranks))
 
 
 def kind_of(mode: Any) -> str:

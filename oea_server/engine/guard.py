@@ -13,14 +13,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from oea_server.engine import gathered
 from oea_server.engine.refuse import refuse
 from oea_server.engine.runtime import Runtime
+from oea_server.engine.step import Step
 
 
 @contextmanager
 def watching(now: Runtime, forward_batch: Any) -> Iterator[None]:
     """Entered around `ModelRunner.forward`, before a step is padded or a graph replayed."""
-    if now.routers and forward_batch.forward_mode.is_decode():
+    if now.routers and now.together is not None:
+        if problem := gathered.problem_of(now.together, forward_batch):
+            end(problem)
+        now.forward_batch = forward_batch
+    elif now.routers and forward_batch.forward_mode.is_decode():
         if problem := problem_of(forward_batch):
             end(problem)
         now.forward_batch = forward_batch
@@ -66,14 +72,20 @@ def check(now: Runtime, rows: int) -> None:
     `--debug-cuda-graph` do layers run Python then).
     """
     step = now.step
-    if step is None or rows == step.batch:
-        return
-    if not step.capturing and rows == now.graphs.rows_of(step.batch):
-        return
-    if not step.capturing and now.forward_batch is not None and rows == rows_of(now.forward_batch):
+    if step is None or rows in known(now, step):
         return
     what = "the capture of a graph of" if step.capturing else "a decode step of"
     end(f"a router got {rows} rows in {what} {step.batch}: nobody knows which of them are tokens")
+
+
+def known(now: Runtime, step: Step) -> set[int]:
+    """The numbers of rows of which it is known which are tokens."""
+    if step.of_ranks:
+        return {sum(now.slots(step))}
+    if step.capturing:
+        return {step.batch}
+    padded = None if now.forward_batch is None else rows_of(now.forward_batch)
+    return {step.batch, now.graphs.rows_of(step.batch), *([] if padded is None else [padded])}
 
 
 def end(*problems: str, verb: str = "ending") -> NoReturn:

@@ -15,6 +15,7 @@ from oea_server.engine import (
     agreement,
     conflicts,
     fronts,
+    gathered,
     guard,
     limits,
     meeting,
@@ -50,6 +51,7 @@ def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) ->
     from sglang.srt.runtime_context import get_parallel
 
     ranks = get_parallel().moe_ep_size if torch.distributed.is_initialized() else 1
+    now.together = gathered.gathering()
     found = taken_over(now, model, ranks)
     experts, zeros = routers.num_experts(model), routers.zero_experts(found)
     stages = agreed(now, found, Stage(experts, least_k(found, experts + zeros, device)))
@@ -57,6 +59,8 @@ def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) ->
     k = min((stage.k for stage in stages if stage.k), default=0)
     if problems := now.adopt(found, physical - redundant_experts() + zeros, device, k_elsewhere=k):
         refuse_from_scheduler(*problems)
+    if now.steering.frozen is None:
+        now.steering.frozen = gathered.frozen()
     if now.routers and ranks > 1:
         # two of each: what is only counted chooses copies of its own
         now.where, now.shadow_where = (where(now.num_experts, ranks, device) for _ in range(2))

@@ -1,7 +1,7 @@
 """SGLang's options that decide which rows a router sees, or whether it is asked at all.
 
 Each is refused (`CONFLICTS`), or it says why the real rows of a decode step stay the first rows of
-what a router gets (`KEPT`). `engine.options_apart` names all the others.
+what a router gets, or are known (`KEPT`). `engine.options_apart` names all the others.
 
 Source: SGLang's own list of layouts whose real rows are no prefix,
 `ForwardBatch.moe_num_token_non_padded` (model_executor/forward_batch_info.py). `engine.guard` ends
@@ -57,7 +57,6 @@ def _never_materialises(runner: Any) -> bool:
 
 
 _LOCAL = "each rank would route only its own tokens"
-_GATHERED = "a router sees the rows of all ranks, of which only those of its own would count as tokens"
 _WHOLE_STEP = "runs a decode step in kernels of its own, where a policy would be silently inert"
 
 CONFLICTS: tuple[Conflict, ...] = (
@@ -77,9 +76,6 @@ CONFLICTS: tuple[Conflict, ...] = (
     Conflict("enable_nvidia_megakernel", bool, _WHOLE_STEP),
     Conflict("enable_amd_monokernel", bool, _WHOLE_STEP, aliases=("--monokernel-backend",)),
     Conflict("enable_torch_compile", bool, "compiled decoding traces the routing once and would bypass the policy"),
-    # 0.5.22 moved the width from dp_size to attn_dp_size; 0.5.23 clears the old flag when it resolves it
-    Conflict("attn_dp_size", _above_one, _GATHERED, True, ("--attention-data-parallel-size",)),
-    Conflict("enable_dp_attention", bool, _GATHERED, True),
     Conflict("moe_a2a_backend", _given, _LOCAL, True),
     Conflict("dwdp_size", _above_one, _LOCAL, True),
     Conflict(
@@ -112,6 +108,7 @@ _ALL_RANKS = "every rank of the group has all rows, and sums what it computed of
 _PREFILL_ONLY = "deals out the rows of prefills only; in a decode step every rank has them all"
 _GRAPH = "a graph pads a step behind its rows; their number is read on the device at each replay"
 _AFTER = "comes after the router has chosen"
+_TOGETHER = "all ranks' rows come together before a router; SGLang tells every rank how many each has (gathered.py)"
 
 KEPT: dict[str, str] = {
     "tp_size": _ALL_RANKS,
@@ -119,7 +116,10 @@ KEPT: dict[str, str] = {
     "pp_size": "stages share out the layers, not the rows",
     "pp_max_micro_batch_size": "each micro-batch is a batch, and its forward pass a step of its own",
     "pp_async_batch_depth": "each micro-batch is a batch, and its forward pass a step of its own",
-    "dp_size": "alone it makes replicas, each with batches of its own; with --enable-dp-attention it is refused there",
+    "dp_size": "makes replicas, each with batches of its own; with --enable-dp-attention it is what attn_dp_size is",
+    # 0.5.22 moved the width from dp_size to attn_dp_size; 0.5.23 clears the old flag when it resolves it
+    "attn_dp_size": _TOGETHER,
+    "enable_dp_attention": _TOGETHER,
     "dcp_size": "shards the KV cache of a row, not the rows",
     "enable_prefill_cp": _PREFILL_ONLY,
     "cp_strategy": _PREFILL_ONLY,
@@ -161,4 +161,4 @@ KEPT: dict[str, str] = {
     "enable_scattered_sconv": "scatters the hidden dimension, not the rows",
     "boundary_reduction": "sums rows over ranks behind the experts; every rank has them all before the next router",
 }
-"""Option -> why a decode step's real rows stay the first of what a router sees."""
+"""Option -> why a decode step's real rows stay the first of what a router sees, or are known."""

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from oea_server.engine import captures, limits
+from oea_server.engine import captures, gathered, limits
+from oea_server.engine.gathered import Gathering
 from oea_server.engine.graphs import Graphs
 from oea_server.engine.placed import Where, nowhere
 from oea_server.engine.routers import Router
@@ -58,12 +59,16 @@ class Runtime:
         self.device = torch.device("cpu")
         self.forward_batch: Any = None
         """SGLang's own batch of the step that runs now, for `engine.guard`."""
+        self.together: Gathering | None = None
+        """How the rows of several ranks come together before a router; None where it sees its own rank's alone."""
         self.reports = True
         """Whether this rank counts for all. The others run the same kernels, with the counting off."""
         self._k_elsewhere = 0
-        self._bypass: dict[int, str | None] = {}
+        self._bypass: dict[tuple[int, int], str | None] = {}
         self._num_real: torch.Tensor | None = None
-        self._held = (-1, False)
+        self._mask: torch.Tensor | None = None
+        """Which rows are tokens, for graphs in which those of several ranks come together."""
+        self._held: Step | None = None
         self._eager_rows: set[int] = set()
 
     @property
@@ -101,6 +106,8 @@ class Runtime:
         if device.type != "cpu":
             ks = {layer: router.k for layer, router in sorted(self.routers.items())}
             self.knobs, self.shadow_knobs = (Knobs(ks, num_experts, device) for _ in range(2))
+            if self.together is not None:
+                self._mask = torch.zeros(limits.most_rows(), dtype=torch.bool, device=device)
         if problem := steering.adopt(facts, unhandled):
             return [problem]
         self._take_effect()
@@ -140,7 +147,8 @@ class Runtime:
         for router in kinds.values():
             rule, place = router.rule, self.where(router.layer)
             for each in {dtype, dtype if rule.bias is None else torch.float32}:
-                fused.warm_up(each, self.knobs, rule, num_real=self._num_real, tally=self.tally, placement=place)
+                real = self._num_real if self._mask is None else self._mask
+                fused.warm_up(each, self.knobs, rule, num_real=real, tally=self.tally, placement=place)
         for tally in (self.tally, self.shadow_tally):
             if tally is not None:  # before any capture, whose memory is another's at the next
                 records_of(tally, self.num_experts)
@@ -182,8 +190,8 @@ class Runtime:
         self._take_effect()
         self._tell_device(step)
         if step.capturing:
-            self._capture(step.batch)
-        if step.counted and (why := self.bypass(step.batch)):
+            self._capture(step)
+        if step.counted and (why := self.bypass(step.batch, self.rows(step))):
             self.bypassed[why] += 1
         self.step = step
         clock = self.clock if step.counted else None
@@ -199,30 +207,45 @@ class Runtime:
     def is_vanilla(self, router: Router) -> bool:
         """Whether SGLang's own top k runs in this layer, in this step and in the graph captured now."""
         assert self.step is not None
-        if self.beyond(self.step.batch, router.k):
+        if self.beyond(self.rows(self.step), router.k):
             return True
         if self.step.capturing:
             # A graph with our launch in it follows the knobs, a graph without it is SGLang's to the bit.
             return self.graphs.held != "ours"
         return self.policy.is_vanilla(self.step.batch, router.layer, k=router.k, num_experts=self.num_experts)
 
-    def beyond(self, batch: int, k: int) -> str:
-        """Which bound of the fused launch a step of `batch` tokens is above on a GPU, empty if none."""
-        return limits.beyond(self.device, self.graphs.rows_of(batch), self.num_experts, k)
+    def slots(self, step: Step) -> tuple[int, ...]:
+        """How many rows each rank has in what a router gets, in a step in which they come together."""
+        return gathered.slots_of(step, self.forward_batch, self.graphs.rows_of(max(step.of_ranks)))
 
-    def _capture(self, size: int) -> None:
+    def rows(self, step: Step) -> int:
+        """The rows that a router gets: those of the graph that the step replays, if there is one."""
+        return sum(self.slots(step)) if step.of_ranks else self.graphs.rows_of(step.batch)
+
+    def beyond(self, rows: int, k: int) -> str:
+        """Which bound of the fused launch a step of so many rows is above on a GPU, empty if none."""
+        return limits.beyond(self.device, rows, self.num_experts, k)
+
+    def _capture(self, step: Step) -> None:
+        size = step.of_ranks[0] if step.of_ranks else step.batch
         if self.graphs.capture(size, self.steering.settings, ranked=self.where is not nowhere):
             self._bypass = {}
-            if why := self.beyond(size, self.k):
-                logger.info("OEA: the CUDA graph of %d rows holds SGLang's own top k: %s", size, why)
+            self._held = None  # a step may be padded to another size from here on
+            if why := self.beyond(step.batch, self.k):
+                logger.info("OEA: the CUDA graph of %d rows holds SGLang's own top k: %s", step.batch, why)
 
-    def bypass(self, batch: int) -> str | None:
-        """Why a decode step of `batch` tokens is routed by the model's own top k in all layers, None if it isn't."""
-        if batch not in self._bypass:
-            self._bypass[batch] = self._why_bypassed(batch)
-        return self._bypass[batch]
+    def bypass(self, batch: int, rows: int | None = None) -> str | None:
+        """Why a decode step is routed by the model's own top k in all layers, None if it isn't.
 
-    def _why_bypassed(self, batch: int) -> str | None:
+        Args:
+            rows: what `batch` tokens are padded to; those of a graph, if not given.
+        """
+        key = batch, self.graphs.rows_of(batch) if rows is None else rows
+        if key not in self._bypass:
+            self._bypass[key] = self._why_bypassed(*key)
+        return self._bypass[key]
+
+    def _why_bypassed(self, batch: int, rows: int) -> str | None:
         routers, experts = self.routers.values(), self.num_experts
         if not routers:
             return "router"
@@ -230,7 +253,7 @@ class Runtime:
             return "policy"
         if all(self.policy.is_vanilla(batch, each.layer, k=each.k, num_experts=experts) for each in routers):
             return "schedule"
-        return "rows" if all(self.beyond(batch, each.k) for each in routers) else None
+        return "rows" if all(self.beyond(rows, each.k) for each in routers) else None
 
     def route(self, router: Router, logits: torch.Tensor) -> Routing:
         """Choose the experts of this step's layer and count them. logits [rows, N]."""
@@ -267,11 +290,14 @@ class Runtime:
         assert self.step is not None
         if self.knobs is None:
             return self.tally if self.step.counted else None
-        return None if self.beyond(self.step.batch, self.k) else self.tally
+        return None if self.beyond(self.rows(self.step), self.k) else self.tally
 
     def num_real(self, rows: int) -> int | torch.Tensor | None:
-        """How many of `rows` are tokens: None for all; on the device where the knobs are."""
+        """How many of `rows` are tokens: None for all; on the device where the knobs are. Or which of them, a mask."""
         assert self.step is not None
+        if self.step.of_ranks:
+            in_graph = self.step.capturing or not gathered.is_padded(self.forward_batch)
+            return self._mask[:rows] if self._mask is not None and in_graph else self._marked(self.step)
         if self.knobs is not None:
             return self._num_real
         return None if rows == self.step.batch else self.step.batch
@@ -282,7 +308,7 @@ class Runtime:
             return
         self.policy, self.shadow = taken
         self._bypass = {}
-        self._held = (-1, False)  # whether shadow counts has to be said again
+        self._held = None  # whether shadow counts has to be said again
         if self.knobs is not None:
             self.knobs.write(self.policy)
         if self.shadow_knobs is not None and self.shadow is not None:
@@ -290,15 +316,20 @@ class Runtime:
 
     def _tell_device(self, step: Step) -> None:
         """Write what captured graphs read, on the stream that replays them; only what changed."""
-        if self._num_real is None or self._held == (step.batch, step.counted):
+        if self._num_real is None or self._held == step:
             return
-        if self.real_rows is None:
+        if step.of_ranks and self._mask is not None and (rows := self.rows(step)) <= len(self._mask):
+            self._mask[:rows].copy_(self._marked(step))
+        elif self.real_rows is None:
             self._num_real.fill_(step.batch)
         if self.tally is not None:
             self.tally.counting.fill_(int(step.counted and self.reports))
         if self.shadow_tally is not None:
             self.shadow_tally.counting.fill_(int(step.counted and self.reports and self.shadow is not None))
-        self._held = (step.batch, step.counted)
+        self._held = step
+
+    def _marked(self, step: Step) -> torch.Tensor:
+        return gathered.marked(step.of_ranks, self.slots(step), self.device)
 
 
 current: Runtime | None = None

@@ -22,6 +22,9 @@ class Step:
     counted: bool
     """False for warm-up, capture and health checks."""
     capturing: bool = False
+    of_ranks: tuple[int, ...] = ()
+    """Tokens of each rank, where the rows of several come together before a router (`engine.gathered`), which sum up to
+    `batch`; empty where it sees its own rank's alone."""
 
 
 class StepClock:

@@ -145,6 +145,13 @@ def real_rows(batch: int, num_real: int | torch.Tensor | None, device: torch.dev
     return arange(batch, device) < num_real
 
 
+def kind_of(num_real: int | torch.Tensor | None) -> str:
+    """How the kernel learns which rows are tokens."""
+    if not isinstance(num_real, torch.Tensor):
+        return "host"
+    return "mask" if num_real.dtype == torch.bool else "device"
+
+
 def distinct(requests: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     """How many requests the real rows are of, 0-d."""
     batch = len(requests)

@@ -124,7 +124,8 @@ def greedy(server: Server, text: str) -> list[int]:
 def test_changes_fall_between_the_same_two_steps_of_both_ranks(servers: Servers, steps: Any) -> None:
     """Under load, in any mixture of prefills, unequal batches and idle ranks."""
     server = servers.get("k3-dp2")
-    before, stop, changes = fresh(server), [], 40
+    stop: list[bool] = []
+    before, changes = fresh(server), 40
 
     def ask_on(i: int) -> int:
         answered = 0

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from oea_server.engine import forward_mode, gathered, guard, runtime
+from oea_server.engine import forward_mode, gathered, guard, limits, runtime
 from oea_server.engine.gathered import Gathering
 from oea_server.engine.step import Step
+from oea_server.routing import Router as Rule
 from oea_server.routing.eager import route as route_eagerly
 from oea_server.routing.tally import TOKENS
 from tests.engine.test_guard import mode
-from tests.engine.test_seams import Rule, route, select, with_device_knobs
+from tests.engine.test_seams import route, select, with_device_knobs
 
 MAX_LEN, SUM_LEN = "MAX_LEN", "SUM_LEN"
 """`sglang.srt.layers.dp_attention.DpPaddingMode`."""
@@ -221,7 +222,7 @@ def test_a_graph_that_is_captured_later_changes_what_a_step_is_padded_to(now: ru
 def test_steps_above_the_rows_of_the_fused_launch_are_sglangs_on_all_ranks(
     now: runtime.Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime.limits, "beyond", lambda device, rows, *_: "" if rows <= 8 else "too many")
+    monkeypatch.setattr(limits, "beyond", lambda device, rows, *_: "" if rows <= 8 else "too many")
     now.together = Gathering(2, 0)
     assert now.bypass(5, 8) is None
     with now.decoding(Step(5, counted=True, of_ranks=(4, 1))):

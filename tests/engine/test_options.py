@@ -119,7 +119,7 @@ def test_so_it_does_abbreviations_that_sglangs_parser_takes(
         "--attn-dp-size 4",
         "--enable-dp-attention --dp-size 4 --enable-dp-lm-head",
         "--attn-cp-size 1 --moe-dp-size 1 --dwdp-size 1",
-        "--enable-d",  # too short for SGLang, which says so
+        "--enable-",  # too short for SGLang, which says so
         "--enable-dp-lm-head --speculative-num-steps 3",
         "--decoupled-spec-role null",
     ],

@@ -92,7 +92,7 @@ def refused(*problems: str, resolved: dict[str, Any] | None = None) -> Answer:
 
 
 def _answer(argv: list[str]) -> Answer:
-    from oea_server.engine import conflicts
+    from oea_server.engine import conflicts, workers
     from oea_server.engine.launch import judge
 
     try:
@@ -120,7 +120,7 @@ def _answer(argv: list[str]) -> Answer:
     except doctor.RefusedError as refusal:
         return refused(*refusal.lines, resolved=shown)
     vanilla = verdict.inactive or ""
-    if view.disaggregation_mode == "prefill":
+    if workers.idle(view):
         vanilla = PREFILL
     return found._replace(resolved=shown, vanilla=vanilla or found.vanilla, notes=of_weights(server_args))
 

@@ -40,9 +40,9 @@ def around_capture(original: Callable[..., Any], self: Any, size: int, *args: An
 def running(now: Runtime, mode: Any, batch: int, request_ids: Iterable[str]) -> AbstractContextManager[None]:
     """Entered around a forward pass: its layers belong to a step of ours if it is a decode step."""
     counted = is_traffic(request_ids)
-    if now.together is not None and now.forward_batch is not None:
-        counted = counted and gathered.speaks(now.together, now.forward_batch)
-        step = gathered.step_of(now.forward_batch, counted=counted)
+    if now.ranks is not None and now.forward_batch is not None:
+        counted = counted and gathered.speaks(now.ranks, now.forward_batch)
+        step = gathered.step_of(now.ranks, now.forward_batch, counted=counted)
     else:
         step = Step(batch, counted) if mode.is_decode() else None
     if step is not None:
@@ -56,7 +56,7 @@ def capturing(now: Runtime, mode: Any, size: int) -> AbstractContextManager[None
     """Entered around the capture of a graph for `size` rows, of each rank where those of several come together."""
     if not mode.is_decode():
         return nullcontext()
-    of_ranks = () if now.together is None else (size,) * now.together.ranks
+    of_ranks = (size,) * now.ranks.ranks if now.ranks is not None and now.ranks.together else ()
     return now.decoding(Step(sum(of_ranks) or size, counted=False, capturing=True, of_ranks=of_ranks))
 
 

@@ -1,7 +1,12 @@
-"""Steps of several ranks: DP attention without an all-to-all backend gathers all ranks' rows before a layer's router.
+"""Ranks with batches of their own (DP attention): whose rows a layer's router gets, and which of them are tokens.
+
+Without an all-to-all backend SGLang gathers all ranks' rows before the router.
 
 Every rank then sees every row, and so chooses the same experts from one pool over all of them, without asking anybody.
-What must be the same on all ranks comes from what SGLang has told all of them alike. Read of SGLang:
+What must be the same on all ranks comes from what SGLang has told all of them alike. With such a backend a router gets
+its own rank's rows, and routes them by themselves; the backend then takes each to where its experts are.
+
+Read of SGLang:
 `ForwardBatch.global_num_tokens_cpu`, `is_extend_in_batch` and `global_dp_buffer_len`, and
 `sglang.srt.layers.moe.utils.is_moe_input_scattered_across_dp_ranks`.
 """
@@ -13,29 +18,50 @@ from typing import Any, NamedTuple
 
 import torch
 
+from oea_server.engine import options
 from oea_server.engine.step import Step
 
 
-class Gathering(NamedTuple):
-    """Whose rows come together before a router."""
+class Ranks(NamedTuple):
+    """Attention-DP ranks, each of which has a batch of its own."""
 
     ranks: int
-    """Attention-DP ranks; each has a batch of its own."""
     own: int
     """Which of them this process belongs to."""
+    together: bool = True
+    """Whether a router gets the rows of all of them; else those of its own rank alone."""
 
 
-def gathering() -> Gathering | None:
-    """How the rows of this server's ranks come together; None where a router sees its own rank's alone."""
+def ranks() -> Ranks | None:
+    """This server's; None where all ranks have the same batches.
+
+    Raises:
+        ValueError: one batch is dealt out over several ranks; the message says by what.
+    """
     if not torch.distributed.is_initialized():
         return None
-    from sglang.srt.layers.moe.utils import is_moe_input_scattered_across_dp_ranks
+    from sglang.srt.layers.moe.utils import get_moe_a2a_backend
     from sglang.srt.runtime_context import get_parallel
 
-    parallel = get_parallel()
-    if parallel.attn_dp_size == 1 or is_moe_input_scattered_across_dp_ranks():
+    parallel, alone = get_parallel(), routed_alone()
+    if alone and parallel.attn_tp_size > 1:
+        backend = get_moe_a2a_backend()
+        raise ValueError(
+            f"{'FP4 all-gather' if backend.is_none() else f'--moe-a2a-backend {backend.value}'}: {options.DEALT_OUT}"
+        )
+    if parallel.attn_dp_size == 1:
         return None
-    return Gathering(parallel.attn_dp_size, parallel.attn_dp_rank)
+    return Ranks(parallel.attn_dp_size, parallel.attn_dp_rank, together=not alone)
+
+
+def routed_alone() -> bool:
+    """Whether a router gets its own rank's rows alone: `is_moe_input_scattered_across_dp_ranks`, not in 0.5.17."""
+    from sglang.srt.layers.moe import utils
+
+    theirs = getattr(utils, "is_moe_input_scattered_across_dp_ranks", None)
+    if theirs is not None:
+        return bool(theirs())
+    return not utils.get_moe_a2a_backend().is_none() or utils.should_use_flashinfer_cutlass_moe_fp4_allgather()
 
 
 def frozen() -> str | None:
@@ -63,34 +89,43 @@ def extends(forward_batch: Any) -> bool:
     return bool(getattr(forward_batch, "is_extend_in_batch", False))
 
 
-def step_of(forward_batch: Any, *, counted: bool) -> Step | None:
+def step_of(here: Ranks, forward_batch: Any, *, counted: bool) -> Step | None:
     """The decode step that a batch of this rank is a part of, an idle rank's too; None if it is part of none.
 
-    The same on all ranks, but for `counted`.
+    Where rows come together the same on all ranks, but for `counted`. Else an idle rank's has no tokens: it may
+    replay a graph, which must not take padding for tokens.
     """
+    if not here.together:
+        mode = forward_batch.forward_mode
+        return Step(int(forward_batch.batch_size), counted) if mode.is_decode_or_idle() else None
     counts = counts_of(forward_batch)
     if extends(forward_batch) or not sum(counts) or not forward_batch.forward_mode.is_decode_or_idle():
         return None
     return Step(sum(counts), counted, of_ranks=counts)
 
 
-def speaks(here: Gathering, forward_batch: Any) -> bool:
-    """Whether this rank counts a step for all: the first that has tokens in it does, and it knows whose they are."""
+def speaks(here: Ranks, forward_batch: Any) -> bool:
+    """Whether this rank counts a step: its own; or all ranks', if it is the first with tokens, which knows whose."""
     counts = counts_of(forward_batch)
-    return next((rank for rank, count in enumerate(counts) if count), None) == here.own
+    return not here.together or next((rank for rank, count in enumerate(counts) if count), None) == here.own
 
 
-def problem_of(here: Gathering, forward_batch: Any) -> str | None:
+def problem_of(here: Ranks, forward_batch: Any) -> str | None:
     """Why nobody knows which rows of a step are tokens; None if it is known, or the step is not routed."""
-    if extends(forward_batch):
+    mode = forward_batch.forward_mode
+    if not mode.is_decode() if not here.together else extends(forward_batch):
         return None
     counts, requests = counts_of(forward_batch), int(forward_batch.batch_size)
-    if len(counts) == here.ranks and (forward_batch.forward_mode.is_idle() or counts[here.own] == requests):
+    if (
+        not here.together and len(counts) == 1 and counts[0] == requests
+    ):  # of its own alone, where no other needs to know
+        return None
+    if len(counts) == here.ranks and (mode.is_idle() or counts[here.own] == requests):
         return None
     said = ", ".join(map(str, counts)) or "none"
     return (
-        f"a decode step of {requests} requests on rank {here.own} of {here.ranks}, whose rows come together, is "
-        f"declared to have these tokens: {said}"
+        f"a decode step of {requests} requests on rank {here.own} of {here.ranks} is declared to "
+        f"have these tokens: {said}"
     )
 
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from oea_server.engine import gathered
+from oea_server.engine.gathered import Ranks
 from oea_server.engine.refuse import refuse
 from oea_server.engine.runtime import Runtime
 from oea_server.engine.step import Step
@@ -22,12 +23,8 @@ from oea_server.engine.step import Step
 @contextmanager
 def watching(now: Runtime, forward_batch: Any) -> Iterator[None]:
     """Entered around `ModelRunner.forward`, before a step is padded or a graph replayed."""
-    if now.routers and now.together is not None:
-        if problem := gathered.problem_of(now.together, forward_batch):
-            end(problem)
-        now.forward_batch = forward_batch
-    elif now.routers and forward_batch.forward_mode.is_decode():
-        if problem := problem_of(forward_batch):
+    if now.routers and (now.ranks is not None or forward_batch.forward_mode.is_decode()):
+        if problem := problem_of(forward_batch, now.ranks):
             end(problem)
         now.forward_batch = forward_batch
     try:
@@ -36,8 +33,10 @@ def watching(now: Runtime, forward_batch: Any) -> Iterator[None]:
         now.forward_batch = None
 
 
-def problem_of(forward_batch: Any) -> str | None:
+def problem_of(forward_batch: Any, here: Ranks | None = None) -> str | None:
     """Why a decode step is not one row per request of this rank, in order; None if it is.
+
+    Where ranks have batches of their own (`here`), also why nobody knows what the others have.
 
     Reads `batch_size`, `input_ids` or `input_embeds`, and `global_num_tokens_cpu`: the tokens of each
     rank whose rows SGLang gathers into one batch for the experts, None where it does not. One entry
@@ -45,8 +44,10 @@ def problem_of(forward_batch: Any) -> str | None:
     """
     requests = int(forward_batch.batch_size)
     rows = rows_of(forward_batch)
-    if rows is not None and rows != requests:
+    if rows is not None and rows != requests and forward_batch.forward_mode.is_decode():
         return f"a decode step of {requests} requests has {rows} rows, where each request has one"
+    if here is not None:
+        return gathered.problem_of(here, forward_batch)
     counts = getattr(forward_batch, "global_num_tokens_cpu", None)
     if counts is not None and [int(count) for count in counts] != [requests]:
         return (
@@ -85,7 +86,13 @@ def known(now: Runtime, step: Step) -> set[int]:
     if step.capturing:
         return {step.batch}
     padded = None if now.forward_batch is None else rows_of(now.forward_batch)
-    return {step.batch, now.graphs.rows_of(step.batch), *([] if padded is None else [padded])}
+    # of ranks that route alone the longest decides which graph all replay
+    graphs = (
+        {now.graphs.rows_of(step.batch)}
+        if now.ranks is None
+        else {each for each in now.graphs.sizes if each >= step.batch}
+    )
+    return {step.batch, *graphs, *([] if padded is None else [padded])}
 
 
 def end(*problems: str, verb: str = "ending") -> NoReturn:

@@ -56,7 +56,22 @@ def _never_materialises(runner: Any) -> bool:
     return runner in NEVER_MATERIALISED or (runner == materialise.RUNNER and not materialise.can())
 
 
-_LOCAL = "each rank would route only its own tokens"
+ALL_TO_ALL = ("deepep", "deepep_v2", "mooncake", "nixl", "mori", "flashinfer", "megamoe", "pplx")
+"""All-to-all backends that dispatch what `select_experts` has chosen for a rank's own rows: each rank routes those,
+from a pool of its own (`engine.gathered`). docs/dp-attention.md says where that was read, and what was run."""
+
+DEALT_OUT = (
+    "deals the rows of a batch out over the ranks that share it, and which of them a router sees in a decode step was "
+    "never checked; give every rank a batch of its own: --dp-size, or --attn-dp-size, equal to --tp-size, with "
+    "--enable-dp-attention"
+)
+"""Said where ranks share a batch and route their own rows alone."""
+
+
+def _unread(backend: Any) -> bool:
+    return _given(backend) and backend is not True and backend not in ALL_TO_ALL
+
+
 _WHOLE_STEP = "runs a decode step in kernels of its own, where a policy would be silently inert"
 
 CONFLICTS: tuple[Conflict, ...] = (
@@ -76,8 +91,13 @@ CONFLICTS: tuple[Conflict, ...] = (
     Conflict("enable_nvidia_megakernel", bool, _WHOLE_STEP),
     Conflict("enable_amd_monokernel", bool, _WHOLE_STEP, aliases=("--monokernel-backend",)),
     Conflict("enable_torch_compile", bool, "compiled decoding traces the routing once and would bypass the policy"),
-    Conflict("moe_a2a_backend", _given, _LOCAL, True),
-    Conflict("dwdp_size", _above_one, _LOCAL, True),
+    Conflict(
+        "moe_a2a_backend",
+        _unread,
+        "where this backend takes a token's experts from was never read; read were " + ", ".join(ALL_TO_ALL),
+        True,
+    ),
+    Conflict("dwdp_size", _above_one, "each rank would route only its own tokens", True),
     Conflict(
         "moe_dp_size",
         _above_one,
@@ -103,6 +123,22 @@ CONFLICTS: tuple[Conflict, ...] = (
     Conflict("enable_pdmux", bool, "decodes on several streams, each with a batch of its own", True),
     Conflict("dllm_algorithm", bool, "diffusion models have no decode steps", True),
 )
+
+
+def dealt_out(option: Callable[[str], Any]) -> str | None:
+    """The all-to-all backend that would deal out the rows of one batch over several ranks, with the reason; else None.
+
+    Args:
+        option: looks up SGLang's resolved options; None where there is none.
+    """
+    backend = option("moe_a2a_backend")
+    batches = option("attn_dp_size") or 1
+    if batches == 1 and option("enable_dp_attention"):
+        batches = option("dp_size")
+    if not _given(backend) or (option("tp_size") or 1) <= batches:
+        return None
+    return f"--moe-a2a-backend {backend}: {DEALT_OUT}"
+
 
 _ALL_RANKS = "every rank of the group has all rows, and sums what it computed of them"
 _PREFILL_ONLY = "deals out the rows of prefills only; in a decode step every rank has them all"

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from oea_server.engine import captures, gathered, limits
-from oea_server.engine.gathered import Gathering
+from oea_server.engine.gathered import Ranks
 from oea_server.engine.graphs import Graphs
 from oea_server.engine.placed import Where, nowhere
 from oea_server.engine.routers import Router
@@ -59,8 +59,8 @@ class Runtime:
         self.device = torch.device("cpu")
         self.forward_batch: Any = None
         """SGLang's own batch of the step that runs now, for `engine.guard`."""
-        self.together: Gathering | None = None
-        """How the rows of several ranks come together before a router; None where it sees its own rank's alone."""
+        self.ranks: Ranks | None = None
+        """Those that have batches of their own; None where all have the same."""
         self.reports = True
         """Whether this rank counts for all. The others run the same kernels, with the counting off."""
         self._k_elsewhere = 0
@@ -106,7 +106,7 @@ class Runtime:
         if device.type != "cpu":
             ks = {layer: router.k for layer, router in sorted(self.routers.items())}
             self.knobs, self.shadow_knobs = (Knobs(ks, num_experts, device) for _ in range(2))
-            if self.together is not None:
+            if self.ranks is not None and self.ranks.together:
                 self._mask = torch.zeros(limits.most_rows(), dtype=torch.bool, device=device)
         if problem := steering.adopt(facts, unhandled):
             return [problem]

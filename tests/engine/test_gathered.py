@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from oea_server.engine import forward_mode, gathered, guard, limits, runtime
-from oea_server.engine.gathered import Gathering
+from oea_server.engine.gathered import Ranks
 from oea_server.engine.step import Step
 from oea_server.routing import Router as Rule
 from oea_server.routing.eager import route as route_eagerly
@@ -76,7 +76,7 @@ def test_every_rank_chooses_as_one_server_of_the_same_rows_does(
     rows = torch.randn(sum(counts), 16)
     expected = route(rows, now.policy)
     for own in range(len(counts)):
-        now.together = Gathering(len(counts), own)
+        now.ranks = Ranks(len(counts), own)
         given = batch(counts, own)
 
         def layers(forward_batch: Any) -> tuple[Any, list[int]]:
@@ -94,7 +94,7 @@ def test_every_rank_chooses_as_one_server_of_the_same_rows_does(
 def test_a_schedule_reads_the_sum_over_the_ranks(now: runtime.Runtime) -> None:
     now.steering.change(now.steering.settings.model_copy(update={"k0": "1:4,6:2"}))
     for counts, k0 in (((3, 2), 4), ((3, 3), 2), ((0, 6), 2)):
-        now.together = Gathering(2, 1)
+        now.ranks = Ranks(2, 1)
         rows = torch.randn(sum(counts), 16)
 
         def layers(forward_batch: Any, rows: torch.Tensor = rows, counts: tuple[int, ...] = counts) -> Any:
@@ -119,7 +119,7 @@ def test_a_step_is_counted_once_by_the_first_rank_that_has_tokens(now: runtime.R
         ((0, 5), {1: [f"HEALTH_CHECK_{i}" for i in range(5)]}, None),
     ):
         for own in range(2):
-            now.together = Gathering(2, own)
+            now.ranks = Ranks(2, own)
             assert now.tally is not None
             before = int(now.tally.sums[0, TOKENS])
 
@@ -135,7 +135,7 @@ def test_a_step_is_counted_once_by_the_first_rank_that_has_tokens(now: runtime.R
 
 @pytest.mark.parametrize(("own", "name"), [(0, "DECODE"), (1, "EXTEND"), (2, "IDLE")])
 def test_where_one_rank_prefills_none_routes(now: runtime.Runtime, own: int, name: str) -> None:
-    now.together = Gathering(3, own)
+    now.ranks = Ranks(3, own)
     logits = torch.randn(12, 16)
     given = batch((3, 9, 0), own, name, is_extend_in_batch=True)
     chosen = forward(now, given, lambda _: select(logits))
@@ -144,23 +144,23 @@ def test_where_one_rank_prefills_none_routes(now: runtime.Runtime, own: int, nam
 
 
 def test_a_pass_without_any_tokens_is_no_step(now: runtime.Runtime) -> None:
-    now.together = Gathering(2, 0)
+    now.ranks = Ranks(2, 0)
     assert forward(now, batch((0, 0), 0), lambda _: now.step) is None
 
 
 @pytest.mark.parametrize(
     ("counts", "more", "said"),
     [
-        ((4, 3), {"batch_size": 5}, "a decode step of 5 requests on rank 0 of 2, whose rows come together"),
-        ((4,), {}, "declared to have these tokens: 4"),
-        ((4, 3, 2), {}, "declared to have these tokens: 4, 3, 2"),
-        ((4, 3), {"global_num_tokens_cpu": None}, "declared to have these tokens: none"),
+        ((4, 3), {"batch_size": 5}, "a decode step of 5 requests has 4 rows"),
+        ((4,), {}, "of 2 is declared to have these tokens: 4"),
+        ((4, 3, 2), {}, "of 2 is declared to have these tokens: 4, 3, 2"),
+        ((4, 3), {"global_num_tokens_cpu": None}, "of 2 is declared to have these tokens: none"),
     ],
 )
 def test_counts_that_cannot_be_end_it(
     now: runtime.Runtime, ended: Callable[[], str], counts: tuple[int, ...], more: dict[str, Any], said: str
 ) -> None:  # fmt: skip
-    now.together = Gathering(2, 0)
+    now.ranks = Ranks(2, 0)
     with pytest.raises(SystemExit):
         forward(now, batch(counts, 0, **more), lambda _: "ran")
     assert said in ended()
@@ -171,7 +171,7 @@ def test_a_layer_that_sees_other_rows_than_the_slots_ends_it(
     now: runtime.Runtime, ended: Callable[[], str], rows: int
 ) -> None:
     """This rank's own alone, say: a layout that nobody has looked at."""
-    now.together = Gathering(2, 0)
+    now.ranks = Ranks(2, 0)
 
     def layers(forward_batch: Any) -> None:
         assert pad(forward_batch, MAX_LEN) == [4, 4]
@@ -184,7 +184,7 @@ def test_a_layer_that_sees_other_rows_than_the_slots_ends_it(
 
 def test_a_graph_reads_its_mask_on_the_device(now: runtime.Runtime) -> None:
     """The same calls that capture records, replayed by hand: only tensors change in between."""
-    now.together = Gathering(2, 1)
+    now.ranks = Ranks(2, 1)
     with_device_knobs(now)._mask = torch.zeros(64, dtype=torch.bool)
     with forward_mode.capturing(now, mode("DECODE"), 4):
         assert not now.is_vanilla(now.routers[5])
@@ -209,7 +209,7 @@ def test_a_graph_reads_its_mask_on_the_device(now: runtime.Runtime) -> None:
 
 
 def test_a_graph_that_is_captured_later_changes_what_a_step_is_padded_to(now: runtime.Runtime) -> None:
-    now.together = Gathering(2, 0)
+    now.ranks = Ranks(2, 0)
     with_device_knobs(now)._mask = torch.zeros(64, dtype=torch.bool)
     for size in (8, 4):
         with forward_mode.capturing(now, mode("DECODE"), size):
@@ -223,7 +223,7 @@ def test_steps_above_the_rows_of_the_fused_launch_are_sglangs_on_all_ranks(
     now: runtime.Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "beyond", lambda device, rows, *_: "" if rows <= 8 else "too many")
-    now.together = Gathering(2, 0)
+    now.ranks = Ranks(2, 0)
     assert now.bypass(5, 8) is None
     with now.decoding(Step(5, counted=True, of_ranks=(4, 1))):
         assert not now.is_vanilla(now.routers[5])
@@ -238,12 +238,17 @@ def test_it_is_read_from_sglangs_own_widths(plugged: None, monkeypatch: pytest.M
 
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     control = {"enable_dp_attention_local_control_broadcast": False}
-    for size, scattered, expected in ((1, False, None), (4, False, Gathering(4, 2)), (4, True, None)):
-        parallel = SimpleNamespace(attn_dp_size=size, attn_dp_rank=2, **control)
+    for size, scattered, expected in ((1, False, None), (4, False, Ranks(4, 2)), (4, True, Ranks(4, 2, False))):
+        parallel = SimpleNamespace(attn_dp_size=size, attn_dp_rank=2, attn_tp_size=1, **control)
         monkeypatch.setattr(runtime_context, "get_parallel", lambda parallel=parallel: parallel)
-        monkeypatch.setattr(utils, "is_moe_input_scattered_across_dp_ranks", lambda scattered=scattered: scattered)
-        assert gathered.gathering() == expected
+        monkeypatch.setattr(gathered, "routed_alone", lambda scattered=scattered: scattered)
+        assert gathered.ranks() == expected
         assert gathered.frozen() is None
+    parallel = SimpleNamespace(attn_dp_size=2, attn_dp_rank=0, attn_tp_size=2)
+    monkeypatch.setattr(runtime_context, "get_parallel", lambda: parallel)
+    monkeypatch.setattr(utils, "get_moe_a2a_backend", lambda: utils.MoeA2ABackend("deepep"))
+    with pytest.raises(ValueError, match=r"^--moe-a2a-backend deepep: deals the rows of a batch out"):
+        gathered.ranks()
     parallel = SimpleNamespace(attn_dp_size=2, enable_dp_attention_local_control_broadcast=True)
     monkeypatch.setattr(runtime_context, "get_parallel", lambda: parallel)
     assert str(gathered.frozen()).startswith("--enable-dp-attention-local-control-broadcast: a request for a change")

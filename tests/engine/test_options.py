@@ -16,13 +16,13 @@ import torch
 from oea_server_demo import MODEL
 
 from oea_server import serve
-from oea_server.engine import conflicts, launch, model_init, options, runtime
+from oea_server.engine import conflicts, gathered, launch, model_init, options, runtime
 from oea_server.engine.options_apart import APART
 from oea_server.engine.routers import Router
 from oea_server.settings import Settings, SettingsError
 
 CPU = torch.device("cpu")
-SAMPLES = {"moe_runner_backend": "triton_kernel", "moe_a2a_backend": "deepep", "decoupled_spec_role": "verifier"}
+SAMPLES = {"moe_runner_backend": "triton_kernel", "moe_a2a_backend": "ascend_tp", "decoupled_spec_role": "verifier"}
 """Values that clash, of options for which not every value does."""
 
 
@@ -92,7 +92,7 @@ def test_the_early_look_knows_every_spelling(parser: argparse.ArgumentParser) ->
     [
         ("--speculative-algo EAGLE", "speculative_algorithm"),
         ("--speculative-algo=NEXTN", "speculative_algorithm"),
-        ("--moe-a2a deepep", "moe_a2a_backend"),
+        ("--moe-a2a ascend_tp", "moe_a2a_backend"),
         ("--enable-two-batch", "enable_two_batch_overlap"),
         ("--attention-context-parallel 2", "attn_cp_size"),
     ],
@@ -114,6 +114,7 @@ def test_so_it_does_abbreviations_that_sglangs_parser_takes(
         "--tp 2 --ep 2",
         "--pp-size 2",
         "--moe-a2a-backend none",
+        "--moe-a2a-backend deepep",
         "--moe-runner-backend triton",
         "--attn-dp-size 1",
         "--attn-dp-size 4",
@@ -195,6 +196,7 @@ def allow(
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)  # as in each scheduler
     monkeypatch.setattr(conflicts, "resolved", lambda args: args)
     monkeypatch.setattr(conflicts, "unknown", lambda args: [])
+    monkeypatch.setattr(gathered, "ranks", lambda: None)
     now = runtime.Runtime(settings)
     return now, model_init.allowed(now, found)
 

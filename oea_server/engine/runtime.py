@@ -17,6 +17,7 @@ from oea_server.engine.placed import Where, nowhere
 from oea_server.engine.routers import Router
 from oea_server.engine.steering import Facts, Steering
 from oea_server.engine.step import Step, StepClock
+from oea_server.routing.contract import Router as Rule
 from oea_server.routing.contract import Routing
 from oea_server.routing.fastest import way
 from oea_server.routing.knobs import Knobs
@@ -49,6 +50,7 @@ class Runtime:
         """Where the experts of a layer lie, for pools that know the ranks."""
         self.shadow_where: Where = nowhere
         self.routers: dict[int, Router] = {}
+        self._rules: dict[int, tuple[torch.Tensor | None, Rule]] = {}
         self.step: Step | None = None
         self.tally: Tally | None = None
         self.shadow_tally: Tally | None = None
@@ -276,12 +278,22 @@ class Runtime:
         return chosen.route(
             logits,
             policy,
-            router.rule,
+            self._rule(router),
             num_real=self.num_real(len(logits)),
             layer=router.layer,
             tally=tally,
             placement=where(router.layer),
         )
+
+    def _rule(self, router: Router) -> Rule:
+        """The router's rule: read once weights are loaded, and again where another bias is in the first's place."""
+        if router.source is None:
+            return router.rule
+        bias = router.source.config.correction_bias
+        kept = self._rules.get(router.layer)
+        if kept is None or kept[0] is not bias:
+            kept = self._rules[router.layer] = bias, router.rule
+        return kept[1]
 
     @property
     def tally_of_step(self) -> Tally | None:

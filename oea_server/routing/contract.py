@@ -123,11 +123,21 @@ def check(
         policy: knobs in device memory were checked when they were written.
     """
     batch, num_experts = router_logits.shape[-2:]
+    check_model(policy, router, num_experts)
+    check_rows(batch, row_k0, requests)
+
+
+def check_model(policy: Policy | Knobs, router: Router, num_experts: int) -> None:
+    """The same of what stays as it is from step to step."""
     router.check(num_experts)
     if isinstance(policy, Policy):
         policy.check(k=router.k, num_experts=num_experts)
         if router.zero_experts and policy.ranks > 1:
             raise ValueError(f"ranks={policy.ranks}: experts that compute nothing lie on no rank")
+
+
+def check_rows(batch: int, row_k0: torch.Tensor | None, requests: torch.Tensor | None) -> None:
+    """The same of the numbers that each row may have."""
     for name, numbers in (("row_k0", row_k0), ("requests", requests)):
         if numbers is not None and (numbers.shape != (batch,) or numbers.dtype.is_floating_point):
             given = f"{numbers.dtype} {list(numbers.shape)}"

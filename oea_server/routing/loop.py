@@ -120,6 +120,7 @@ class Seen(NamedTuple):
     guaranteed: Array
 
 
+@register_jitable  # type: ignore[untyped-decorator]
 def route(
     rows: Rows, model: Model, numbers: Numbers, draw: Draw, where: Where, counters: Counters, width: int
 ) -> tuple[Array, Array, Array]:

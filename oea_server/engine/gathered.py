@@ -113,14 +113,14 @@ def speaks(here: Ranks, forward_batch: Any) -> bool:
 def problem_of(here: Ranks, forward_batch: Any) -> str | None:
     """Why nobody knows which rows of a step are tokens; None if it is known, or the step is not routed."""
     mode = forward_batch.forward_mode
-    if not mode.is_decode() if not here.together else extends(forward_batch):
+    if not mode.is_decode_or_idle() or (extends(forward_batch) and here.together):
         return None
     counts, requests = counts_of(forward_batch), int(forward_batch.batch_size)
-    if (
-        not here.together and len(counts) == 1 and counts[0] == requests
-    ):  # of its own alone, where no other needs to know
+    if mode.is_idle() and (len(counts) == here.ranks or not here.together):
         return None
-    if len(counts) == here.ranks and (mode.is_idle() or counts[here.own] == requests):
+    # of a rank that routes alone SGLang may say its own tokens only, where no other rank needs to know
+    mine = counts[0] if len(counts) == 1 and not here.together else None
+    if requests == (counts[here.own] if len(counts) == here.ranks else mine):
         return None
     said = ", ".join(map(str, counts)) or "none"
     return (

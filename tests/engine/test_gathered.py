@@ -143,6 +143,13 @@ def test_where_one_rank_prefills_none_routes(now: runtime.Runtime, own: int, nam
     assert {why: times for why, times in now.bypassed.items() if times} == ({"mixed": 1} if own == 0 else {})
 
 
+def test_a_pass_of_another_kind_is_left_alone(now: runtime.Runtime) -> None:
+    """Verification of drafts, of which each request has several rows."""
+    now.ranks = Ranks(2, 0)
+    given = batch((8, 4), 0, "TARGET_VERIFY", batch_size=2)
+    assert forward(now, given, lambda _: now.step) is None
+
+
 def test_a_pass_without_any_tokens_is_no_step(now: runtime.Runtime) -> None:
     now.ranks = Ranks(2, 0)
     assert forward(now, batch((0, 0), 0), lambda _: now.step) is None

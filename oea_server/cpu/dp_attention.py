@@ -24,10 +24,10 @@ def install() -> None:
     from sglang.srt.layers.attention.torch_native_backend import TorchNativeAttnBackend
     from sglang.srt.model_executor import forward_batch_info
 
+    if not (hasattr(forward_batch_info, "_is_cpu") and hasattr(dp_attention, "memcpy_cpu")):
+        return  # 0.5.17 pins memory whatever it runs on: DP attention needs a GPU there
     dp_attention.memcpy_func = dp_attention.memcpy_cpu
-    for module in (dp_attention, forward_batch_info):
-        if hasattr(module, "_is_cpu"):  # 0.5.17 pins whatever it runs on: DP attention needs a GPU there
-            module._is_cpu = True
+    dp_attention._is_cpu = forward_batch_info._is_cpu = True
     for name in ("get_cpu_graph_seq_len_fill_value", "get_cuda_graph_seq_len_fill_value"):
         setattr(TorchNativeAttnBackend, name, one)
     for name, ours in COLLECTIVES.items():

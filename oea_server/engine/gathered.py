@@ -1,13 +1,11 @@
 """Ranks with batches of their own (DP attention): whose rows a layer's router gets, and which of them are tokens.
 
-Without an all-to-all backend SGLang gathers all ranks' rows before the router.
+Without an all-to-all backend SGLang gathers all ranks' rows before the router. Every rank then sees every row, and so
+chooses the same experts from one pool over all of them, without asking anybody. What must be the same on all ranks
+comes from what SGLang has told all of them alike. With such a backend a router gets its own rank's rows, and routes
+them by themselves; the backend then takes each to where its experts are.
 
-Every rank then sees every row, and so chooses the same experts from one pool over all of them, without asking anybody.
-What must be the same on all ranks comes from what SGLang has told all of them alike. With such a backend a router gets
-its own rank's rows, and routes them by themselves; the backend then takes each to where its experts are.
-
-Read of SGLang:
-`ForwardBatch.global_num_tokens_cpu`, `is_extend_in_batch` and `global_dp_buffer_len`, and
+Read of SGLang: `ForwardBatch.global_num_tokens_cpu`, `is_extend_in_batch` and `global_dp_buffer_len`, and
 `sglang.srt.layers.moe.utils.is_moe_input_scattered_across_dp_ranks`.
 """
 

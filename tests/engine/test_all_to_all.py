@@ -43,7 +43,7 @@ def forward(given: Any, layers: Callable[[Any], Any]) -> Any:
     return forward_mode.around_forward(lambda self, forward_batch: layers(forward_batch), runner, given)
 
 
-def topk(hidden_states: torch.Tensor, router_logits: torch.Tensor) -> Any:
+def topk(hidden_states: torch.Tensor, router_logits: torch.Tensor, **_: Any) -> Any:
     """As SGLang's `TopK` of layer 5 would ask."""
     return select(router_logits)
 
@@ -53,6 +53,7 @@ def test_a_block_hands_on_what_was_chosen_for_its_own_rows(
     alone: runtime.Runtime, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SGLang's own method, with a gate, and experts that tell what they were given."""
+    from sglang.srt.eplb.expert_location_dispatch import ExpertLocationDispatchInfo
     from sglang.srt.layers.moe import mega_moe
     from sglang.srt.models import qwen3_moe
 
@@ -69,18 +70,21 @@ def test_a_block_hands_on_what_was_chosen_for_its_own_rows(
         given.append((ids, weights))
         return hidden
 
+    monkeypatch.setattr(ExpertLocationDispatchInfo, "init_new", lambda **_: None)  # without EPLB
     monkeypatch.setattr(mega_moe, "is_mega_moe_experts_ready", lambda _: True, raising=False)
     monkeypatch.setattr(mega_moe, "run_mega_routed_experts", mega, raising=False)
     made = SimpleNamespace(
         gate=lambda hidden: (rows[: len(hidden)], None),
         topk=topk,
+        layer_id=5,
         experts=experts,
         _mega_hidden_size=8,
         _mega_intermediate_size=8,
         _mega_top_k=4,
     )
     run = getattr(qwen3_moe.Qwen3MoeSparseMoeBlock, name)
-    forward(batch((5, 3), 0), lambda forward_batch: run(made, torch.zeros(5, 8), forward_batch))
+    given_to = batch((5, 3), 0, num_token_non_padded=None)
+    forward(given_to, lambda forward_batch: run(made, torch.zeros(5, 8), forward_batch))
     expected = route(rows, alone.policy)
     ((ids, weights),) = given
     assert torch.equal(ids, expected.ids)

@@ -24,6 +24,7 @@ from oea_server.settings import Settings, SettingsError
 ONLY_THERE = (
     "whether the weights are whole and fit beside the KV cache",
     "whether the kernels load and run: sgl_kernel, FlashInfer, DeepGEMM and Triton are not called here",
+    "whether an all-to-all backend's own library is installed (DeepEP, Mooncake)",
     "the driver's version, how the GPUs are connected, other machines, free ports",
     "how much faster a decode step gets",
 )

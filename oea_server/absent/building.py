@@ -26,7 +26,11 @@ def build(server_args: Any) -> torch.nn.Module:
     config = model_config_of(server_args)
     load = LoadConfig()
     quantization = loader._get_quantization_config(config, load)
-    unconnected = mock.patch.object(layer, "create_moe_dispatcher", lambda config, *_: StandardDispatcher(config))
-    with OnMeta(), set_default_torch_dtype(config.dtype), torch.device("cuda"), unconnected:
+
+    def unconnected(moe_runner_config: Any, *_: Any, **__: Any) -> Any:
+        return StandardDispatcher(moe_runner_config)
+
+    here = mock.patch.object(layer, "create_moe_dispatcher", unconnected)
+    with OnMeta(), set_default_torch_dtype(config.dtype), torch.device("cuda"), here:
         model: torch.nn.Module = loader._initialize_model(config, load, quantization)
     return model

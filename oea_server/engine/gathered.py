@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from oea_server.engine import options
+from oea_server.engine import drafts, options
+from oea_server.engine.drafts import Drafts
 from oea_server.engine.step import Step
 
 
@@ -28,6 +29,8 @@ class Ranks(NamedTuple):
     """Which of them this process belongs to."""
     together: bool = True
     """Whether a router gets the rows of all of them; else those of its own rank alone."""
+    tree: bool = False
+    """Whether drafts, if there are any, may be branches of a tree (`engine.drafts`)."""
 
 
 def ranks() -> Ranks | None:
@@ -49,7 +52,15 @@ def ranks() -> Ranks | None:
         )
     if parallel.attn_dp_size == 1:
         return None
-    return Ranks(parallel.attn_dp_size, parallel.attn_dp_rank, together=not alone)
+    return Ranks(parallel.attn_dp_size, parallel.attn_dp_rank, together=not alone, tree=grows_trees())
+
+
+def grows_trees() -> bool:
+    """Whether drafts are trees, as all ranks know it: `drafts.of` reads it off a batch, which an idle rank lacks."""
+    from sglang.srt.runtime_context import get_spec
+
+    spec = get_spec()
+    return spec.speculative_algorithm == "NGRAM" or (spec.speculative_eagle_topk or 1) > 1
 
 
 def routed_alone() -> bool:
@@ -87,19 +98,36 @@ def extends(forward_batch: Any) -> bool:
     return bool(getattr(forward_batch, "is_extend_in_batch", False))
 
 
-def step_of(here: Ranks, forward_batch: Any, *, counted: bool) -> Step | None:
+def step_of(here: Ranks, forward_batch: Any, of: Drafts, *, counted: bool) -> Step | None:
     """The decode step that a batch of this rank is a part of, an idle rank's too; None if it is part of none.
 
     Where rows come together the same on all ranks, but for `counted`. Else an idle rank's has no tokens: it may
     replay a graph, which must not take padding for tokens.
+
+    Args:
+        of: the drafts of this rank's own batch.
     """
-    if not here.together:
-        mode = forward_batch.forward_mode
-        return Step(int(forward_batch.batch_size), counted) if mode.is_decode_or_idle() else None
-    counts = counts_of(forward_batch)
-    if extends(forward_batch) or not sum(counts) or not forward_batch.forward_mode.is_decode_or_idle():
+    mode, counts = forward_batch.forward_mode, counts_of(forward_batch)
+    if not (mode.is_decode_or_idle() or mode.is_target_verify()):
         return None
-    return Step(sum(counts), counted, of_ranks=counts)
+    if not here.together:
+        return Step(int(forward_batch.batch_size) * of.per_request, counted, False, *of)
+    if extends(forward_batch) or not sum(counts):
+        return None
+    return Step(sum(counts), counted, False, *drafts_of(here, forward_batch), counts)
+
+
+def drafts_of(here: Ranks, forward_batch: Any) -> Drafts:
+    """Those of all ranks, which an idle rank's own batch does not tell: SGLang says every rank's requests, and their
+    rows."""
+    requests = getattr(forward_batch, "original_global_num_tokens_cpu", None) or counts_of(forward_batch)
+    per_request = sum(counts_of(forward_batch)) // max(1, sum(int(each) for each in requests))
+    return Drafts(per_request, here.tree) if per_request > 1 else drafts.NONE
+
+
+def depths(slots: tuple[int, ...], of: Drafts, device: torch.device) -> torch.Tensor:
+    """`drafts.depths` of rows in slots, each of which begins with a token."""
+    return torch.cat([drafts.depths(slot, of, device) for slot in slots])
 
 
 def speaks(here: Ranks, forward_batch: Any) -> bool:
@@ -108,23 +136,23 @@ def speaks(here: Ranks, forward_batch: Any) -> bool:
     return not here.together or next((rank for rank, count in enumerate(counts) if count), None) == here.own
 
 
-def problem_of(here: Ranks, forward_batch: Any) -> str | None:
-    """Why nobody knows which rows of a step are tokens; None if it is known, or the step is not routed."""
-    mode = forward_batch.forward_mode
-    if not mode.is_decode_or_idle() or (extends(forward_batch) and here.together):
+def problem_of(here: Ranks, forward_batch: Any, rows: int) -> str | None:
+    """Why nobody knows which rows of a step are tokens; None if it is known, or the step is not routed.
+
+    Args:
+        rows: those of this rank, without padding.
+    """
+    mode, counts = forward_batch.forward_mode, counts_of(forward_batch)
+    if not (mode.is_decode_or_idle() or mode.is_target_verify()) or (extends(forward_batch) and here.together):
         return None
-    counts, requests = counts_of(forward_batch), int(forward_batch.batch_size)
     if mode.is_idle() and (len(counts) == here.ranks or not here.together):
         return None
     # of a rank that routes alone SGLang may say its own tokens only, where no other rank needs to know
     mine = counts[0] if len(counts) == 1 and not here.together else None
-    if requests == (counts[here.own] if len(counts) == here.ranks else mine):
+    if rows == (counts[here.own] if len(counts) == here.ranks else mine):
         return None
     said = ", ".join(map(str, counts)) or "none"
-    return (
-        f"a decode step of {requests} requests on rank {here.own} of {here.ranks} is declared to "
-        f"have these tokens: {said}"
-    )
+    return f"a decode step of {rows} rows on rank {here.own} of {here.ranks} is declared to have these tokens: {said}"
 
 
 def slots_of(step: Step, forward_batch: Any, captured: int) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from oea_server.engine import gathered
+from oea_server.engine import drafts, gathered
 from oea_server.engine.gathered import Ranks
 from oea_server.engine.refuse import refuse
 from oea_server.engine.runtime import Runtime
@@ -23,8 +23,9 @@ from oea_server.engine.step import Step
 @contextmanager
 def watching(now: Runtime, forward_batch: Any) -> Iterator[None]:
     """Entered around `ModelRunner.forward`, before a step is padded or a graph replayed."""
-    if now.routers and (now.ranks is not None or forward_batch.forward_mode.is_decode()):
-        if problem := problem_of(forward_batch, now.ranks):
+    mode = forward_batch.forward_mode
+    if mode.is_decode() or mode.is_target_verify() or (now.routers and now.ranks is not None):
+        if now.routers and (problem := problem_of(forward_batch, now.ranks)):
             end(problem)
         now.forward_batch = forward_batch
     try:
@@ -34,7 +35,7 @@ def watching(now: Runtime, forward_batch: Any) -> Iterator[None]:
 
 
 def problem_of(forward_batch: Any, here: Ranks | None = None) -> str | None:
-    """Why a decode step is not one row per request of this rank, in order; None if it is.
+    """Why a decode step is not one row per request of this rank, or one and its drafts, in order; None if it is.
 
     Where ranks have batches of their own (`here`), also why nobody knows what the others have.
 
@@ -42,14 +43,16 @@ def problem_of(forward_batch: Any, here: Ranks | None = None) -> str | None:
     rank whose rows SGLang gathers into one batch for the experts, None where it does not. One entry
     means that this rank's rows alone are padded (`--moe-dense-tp-size`), behind its tokens.
     """
-    requests = int(forward_batch.batch_size)
+    requests, each = int(forward_batch.batch_size), drafts.of(forward_batch).per_request
     rows = rows_of(forward_batch)
-    if rows is not None and rows != requests and forward_batch.forward_mode.is_decode():
-        return f"a decode step of {requests} requests has {rows} rows, where each request has one"
+    mode = forward_batch.forward_mode
+    if rows is not None and rows != requests * each and (mode.is_decode() or mode.is_target_verify()):
+        has = "one" if each == 1 else f"{each}, its drafts among them"
+        return f"a decode step of {requests} requests has {rows} rows, where each request has {has}"
     if here is not None:
-        return gathered.problem_of(here, forward_batch)
+        return gathered.problem_of(here, forward_batch, requests * each)
     counts = getattr(forward_batch, "global_num_tokens_cpu", None)
-    if counts is not None and [int(count) for count in counts] != [requests]:
+    if counts is not None and [int(count) for count in counts] != [requests * each]:
         return (
             f"a decode step of {requests} requests is part of a batch of {sum(counts)} rows, those of other ranks "
             f"({', '.join(str(int(count)) for count in counts)}), where a router must see its own step's"
@@ -88,9 +91,9 @@ def known(now: Runtime, step: Step) -> set[int]:
     padded = None if now.forward_batch is None else rows_of(now.forward_batch)
     # of ranks that route alone the longest decides which graph all replay
     graphs = (
-        {now.graphs.rows_of(step.batch)}
+        {now.graphs.rows_of(step.batch, step.per_request)}
         if now.ranks is None
-        else {each for each in now.graphs.sizes if each >= step.batch}
+        else {size for size, each in now.graphs.sizes if each == step.per_request and size >= step.batch}
     )
     return {step.batch, *graphs, *([] if padded is None else [padded])}
 

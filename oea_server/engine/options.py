@@ -43,9 +43,18 @@ def _above_one(value: Any) -> bool:
         return False
 
 
-def _given(value: Any) -> bool:
+def given(value: Any) -> bool:
     """For names, of which SGLang writes the absent one as "none" or "null"."""
     return value not in (None, "", "none", "null")
+
+
+ALGORITHMS = ("EAGLE", "EAGLE3", "NEXTN", "FROZEN_KV_MTP", "STANDALONE", "NGRAM", "DFLASH")
+"""Of speculative decoding, those whose verify pass has as many rows for each request, in a chain or in a tree
+(`engine.drafts`)."""
+
+
+def _unknown_drafts(algorithm: Any) -> bool:
+    return given(algorithm) and str(algorithm).upper() not in ALGORITHMS
 
 
 NEVER_MATERIALISED = ("triton_kernel", "flashinfer_mxfp4", "experimental_sgl_trtllm")
@@ -69,7 +78,7 @@ DEALT_OUT = (
 
 
 def _unread(backend: Any) -> bool:
-    return _given(backend) and backend is not True and backend not in ALL_TO_ALL
+    return given(backend) and backend is not True and backend not in ALL_TO_ALL
 
 
 _WHOLE_STEP = "runs a decode step in kernels of its own, where a policy would be silently inert"
@@ -80,8 +89,17 @@ CONFLICTS: tuple[Conflict, ...] = (
         bool,
         "promises that a request's tokens do not depend on its batch; batch-aware routing makes them depend on it",
     ),
-    Conflict("speculative_algorithm", _given, "the verifier would no longer be the target model"),
-    Conflict("decoupled_spec_role", _given, "the verifier would no longer be the target model"),
+    Conflict(
+        "speculative_algorithm",
+        _unknown_drafts,
+        "which rows its verify pass has, and what they follow from, was never checked; "
+        f"{', '.join(ALGORITHMS)} are routed",
+        True,
+        ("--speculative-algo",),
+    ),
+    Conflict(
+        "decoupled_spec_role", given, "drafts come from another server, and its verify pass was never checked", True
+    ),
     Conflict(
         "moe_runner_backend",
         _never_materialises,
@@ -114,10 +132,10 @@ CONFLICTS: tuple[Conflict, ...] = (
     ),
     Conflict("enable_layernorm_sp", bool, "deals rows out over ranks between layers", True),
     Conflict(
-        "elastic_ep_backend", _given, "ranks that join while the server runs bring rows of their own to a step", True
+        "elastic_ep_backend", given, "ranks that join while the server runs bring rows of their own to a step", True
     ),
     Conflict(
-        "ep_join_mode", _given, "joins other ranks' steps with rows of its own", True, named="--elastic-ep-join-mode"
+        "ep_join_mode", given, "joins other ranks' steps with rows of its own", True, named="--elastic-ep-join-mode"
     ),
     Conflict("enable_two_batch_overlap", bool, "routes each half of a batch on its own", True),
     Conflict("enable_pdmux", bool, "decodes on several streams, each with a batch of its own", True),
@@ -135,7 +153,7 @@ def dealt_out(option: Callable[[str], Any]) -> str | None:
     batches = option("attn_dp_size") or 1
     if batches == 1 and option("enable_dp_attention"):
         batches = option("dp_size")
-    if not _given(backend) or (option("tp_size") or 1) <= batches:
+    if not given(backend) or (option("tp_size") or 1) <= batches:
         return None
     return f"--moe-a2a-backend {backend}: {DEALT_OUT}"
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from oea_server.engine import captures, gathered, limits
+from oea_server.engine import captures, drafts, gathered, limits
+from oea_server.engine.drafts import Drafts
 from oea_server.engine.gathered import Ranks
 from oea_server.engine.graphs import Graphs
 from oea_server.engine.placed import Where, nowhere
@@ -22,12 +23,13 @@ from oea_server.routing.contract import Routing
 from oea_server.routing.fastest import way
 from oea_server.routing.knobs import Knobs
 from oea_server.routing.policy import Policy
+from oea_server.routing.records import MAX_ROWS
 from oea_server.routing.tally import Tally, tally_on
 from oea_server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-BYPASSES = ("policy", "schedule", "rows", "router", "prefill", "mixed", "verify", "other")
+BYPASSES = ("policy", "schedule", "rows", "router", "prefill", "mixed", "other")
 """Why a forward pass ran the model's own top k: the policy does so at every batch size; at this one; it ran
 more rows than the fused launch takes on a GPU; no router can be handled; or it was no decode step."""
 
@@ -66,7 +68,13 @@ class Runtime:
         self.reports = True
         """Whether this rank counts for all. The others run the same kernels, with the counting off."""
         self._k_elsewhere = 0
-        self._bypass: dict[tuple[int, int], str | None] = {}
+        self.verifies = False
+        """Whether steps verify drafts, as far as SGLang's options say."""
+        self.captured = drafts.NONE
+        """The drafts of the graphs that are captured now."""
+        self._depths: torch.Tensor | None = None
+        """What graphs read of a step's drafts, and of what kind they were when it was written."""
+        self._bypass: dict[tuple[int, int, int], str | None] = {}
         self._num_real: torch.Tensor | None = None
         self._mask: torch.Tensor | None = None
         """Which rows are tokens, for graphs in which those of several ranks come together."""
@@ -150,7 +158,8 @@ class Runtime:
             rule, place = router.rule, self.where(router.layer)
             for each in {dtype, dtype if rule.bias is None else torch.float32}:
                 real = self._num_real if self._mask is None else self._mask
-                fused.warm_up(each, self.knobs, rule, num_real=real, tally=self.tally, placement=place)
+                told: dict[str, Any] = {"num_real": real, "tally": self.tally, "placement": place}
+                fused.warm_up(each, self.knobs, rule, drafts=self.verifies, **told)
         for tally in (self.tally, self.shadow_tally):
             if tally is not None:  # before any capture, whose memory is another's at the next
                 records_of(tally, self.num_experts)
@@ -193,7 +202,7 @@ class Runtime:
         self._tell_device(step)
         if step.capturing:
             self._capture(step)
-        if step.counted and (why := self.bypass(step.batch, self.rows(step))):
+        if step.counted and (why := self.bypass(step.batch, step.per_request, self.rows(step))):
             self.bypassed[why] += 1
         self.step = step
         clock = self.clock if step.counted else None
@@ -204,7 +213,7 @@ class Runtime:
         finally:
             self.step = None
         if clock:
-            clock.lap(step.batch, start)
+            clock.lap(step, start)
 
     def is_vanilla(self, router: Router) -> bool:
         """Whether SGLang's own top k runs in this layer, in this step and in the graph captured now."""
@@ -214,46 +223,47 @@ class Runtime:
         if self.step.capturing:
             # A graph with our launch in it follows the knobs, a graph without it is SGLang's to the bit.
             return self.graphs.held != "ours"
-        return self.policy.is_vanilla(self.step.batch, router.layer, k=router.k, num_experts=self.num_experts)
+        return self.policy.is_vanilla(self.step.requests, router.layer, k=router.k, num_experts=self.num_experts)
 
     def slots(self, step: Step) -> tuple[int, ...]:
         """How many rows each rank has in what a router gets, in a step in which they come together."""
-        return gathered.slots_of(step, self.forward_batch, self.graphs.rows_of(max(step.of_ranks)))
+        captured = self.graphs.rows_of(max(step.of_ranks), step.per_request)
+        return gathered.slots_of(step, self.forward_batch, captured)
 
     def rows(self, step: Step) -> int:
         """The rows that a router gets: those of the graph that the step replays, if there is one."""
-        return sum(self.slots(step)) if step.of_ranks else self.graphs.rows_of(step.batch)
+        return sum(self.slots(step)) if step.of_ranks else self.graphs.rows_of(step.batch, step.per_request)
 
     def beyond(self, rows: int, k: int) -> str:
         """Which bound of the fused launch a step of so many rows is above on a GPU, empty if none."""
         return limits.beyond(self.device, rows, self.num_experts, k)
 
     def _capture(self, step: Step) -> None:
-        size = step.of_ranks[0] if step.of_ranks else step.batch
-        if self.graphs.capture(size, self.steering.settings, ranked=self.where is not nowhere):
+        size, each = step.of_ranks[0] if step.of_ranks else step.batch, step.per_request
+        if self.graphs.capture(size, self.steering.settings, ranked=self.where is not nowhere, per_request=each):
             self._bypass = {}
             self._held = None  # a step may be padded to another size from here on
             if why := self.beyond(step.batch, self.k):
                 logger.info("OEA: the CUDA graph of %d rows holds SGLang's own top k: %s", step.batch, why)
 
-    def bypass(self, batch: int, rows: int | None = None) -> str | None:
-        """Why a decode step is routed by the model's own top k in all layers, None if it isn't.
+    def bypass(self, batch: int, per_request: int = 1, rows: int | None = None) -> str | None:
+        """Why a decode step of `batch` rows is routed by the model's own top k in all layers, None if it isn't.
 
         Args:
-            rows: what `batch` tokens are padded to; those of a graph, if not given.
+            rows: what they are padded to; those of a graph, if not given.
         """
-        key = batch, self.graphs.rows_of(batch) if rows is None else rows
+        key = batch, per_request, self.graphs.rows_of(batch, per_request) if rows is None else rows
         if key not in self._bypass:
             self._bypass[key] = self._why_bypassed(*key)
         return self._bypass[key]
 
-    def _why_bypassed(self, batch: int, rows: int) -> str | None:
-        routers, experts = self.routers.values(), self.num_experts
+    def _why_bypassed(self, batch: int, per_request: int, rows: int) -> str | None:
+        routers, experts, requests = self.routers.values(), self.num_experts, batch // per_request
         if not routers:
             return "router"
         if self.policy.name == "vanilla":
             return "policy"
-        if all(self.policy.is_vanilla(batch, each.layer, k=each.k, num_experts=experts) for each in routers):
+        if all(self.policy.is_vanilla(requests, each.layer, k=each.k, num_experts=experts) for each in routers):
             return "schedule"
         return "rows" if all(self.beyond(rows, each.k) for each in routers) else None
 
@@ -280,6 +290,7 @@ class Runtime:
             policy,
             self._rule(router),
             num_real=self.num_real(len(logits)),
+            drafts=self.drafts(len(logits)),
             layer=router.layer,
             tally=tally,
             placement=where(router.layer),
@@ -314,6 +325,18 @@ class Runtime:
             return self._num_real
         return None if rows == self.step.batch else self.step.batch
 
+    def drafts(self, rows: int) -> torch.Tensor | None:
+        """Which of `rows` are drafts, and how deep: None if none is; where graphs read it if there are any."""
+        assert self.step is not None
+        if self.step.per_request == 1:
+            return None
+        of = Drafts(self.step.per_request, self.step.tree)
+        if self.step.of_ranks and gathered.is_padded(self.forward_batch):
+            return gathered.depths(self.slots(self.step), of, self.device)
+        if self._depths is not None:
+            return self._depths[:rows]
+        return drafts.depths(rows, of, self.device)
+
     def _take_effect(self) -> None:
         """Write a change between two steps, on the stream that runs them."""
         if (taken := self.steering.taken()) is None:
@@ -332,8 +355,13 @@ class Runtime:
             return
         if step.of_ranks and self._mask is not None and (rows := self.rows(step)) <= len(self._mask):
             self._mask[:rows].copy_(self._marked(step))
-        elif self.real_rows is None:
-            self._num_real.fill_(step.batch)
+        elif self.real_rows is None or step.per_request > 1 or self.ranks is not None:
+            self._num_real.fill_(step.batch)  # a patched SGLang writes it for plain decode steps, and no idle rank's
+        of = Drafts(step.per_request, step.tree)
+        if self.knobs is not None and of.per_request > 1:
+            if self._depths is None:
+                self._depths = torch.zeros(MAX_ROWS, dtype=torch.int64, device=self._num_real.device)
+            self._depths.copy_(drafts.depths(MAX_ROWS, of, self._num_real.device))
         if self.tally is not None:
             self.tally.counting.fill_(int(step.counted and self.reports))
         if self.shadow_tally is not None:

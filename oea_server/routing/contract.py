@@ -115,7 +115,7 @@ def check(
     policy: Policy | Knobs,
     router: Router,
     row_k0: torch.Tensor | None,
-    requests: torch.Tensor | None,
+    drafts: torch.Tensor | None,
 ) -> None:
     """Raise ValueError where the arguments do not fit one another.
 
@@ -124,7 +124,7 @@ def check(
     """
     batch, num_experts = router_logits.shape[-2:]
     check_model(policy, router, num_experts)
-    check_rows(batch, row_k0, requests)
+    check_rows(batch, row_k0, drafts)
 
 
 def check_model(policy: Policy | Knobs, router: Router, num_experts: int) -> None:
@@ -136,9 +136,9 @@ def check_model(policy: Policy | Knobs, router: Router, num_experts: int) -> Non
             raise ValueError(f"ranks={policy.ranks}: experts that compute nothing lie on no rank")
 
 
-def check_rows(batch: int, row_k0: torch.Tensor | None, requests: torch.Tensor | None) -> None:
+def check_rows(batch: int, row_k0: torch.Tensor | None, drafts: torch.Tensor | None) -> None:
     """The same of the numbers that each row may have."""
-    for name, numbers in (("row_k0", row_k0), ("requests", requests)):
+    for name, numbers in (("row_k0", row_k0), ("drafts", drafts)):
         if numbers is not None and (numbers.shape != (batch,) or numbers.dtype.is_floating_point):
             given = f"{numbers.dtype} {list(numbers.shape)}"
             raise ValueError(f"{name} is {given}, not integers [{batch}], one for each row")
@@ -160,14 +160,6 @@ def kind_of(num_real: int | torch.Tensor | None) -> str:
     if not isinstance(num_real, torch.Tensor):
         return "host"
     return "mask" if num_real.dtype == torch.bool else "device"
-
-
-def distinct(requests: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    """How many requests the real rows are of, 0-d."""
-    batch = len(requests)
-    same = (requests[:, None] == requests) & real[:, None] & real
-    first = same & (arange(batch, requests.device) < arange(batch, requests.device)[:, None])
-    return (real & ~first.any(dim=1)).sum()
 
 
 def placement_of(

@@ -36,7 +36,7 @@ def enter(
     tokens: int,
     mask: int,
     row_k0: int,
-    request: int,
+    drafts: int,
     bias: int,
     bias_kind: int,
     expert_scale: int,
@@ -77,7 +77,7 @@ def enter(
 
     Args:
         logits: [batch, experts]; the first `tokens` rows are real, or those of `mask`, [batch] bool.
-        row_k0, request: [batch] int64.
+        row_k0, drafts: [batch] int64.
         bias, expert_scale: [experts].
         physical: [experts, copies]; home: [experts] int32.
         room: an index of POOLS.
@@ -90,7 +90,7 @@ def enter(
         floats(logits, batch * experts, logits_kind).reshape(batch, experts),
         real,
         view(row_k0, batch if row_k0 else 0, np.int64),
-        view(request, batch if request else 0, np.int64),
+        view(drafts, batch if drafts else 0, np.int64),
     )
     model = loop.Model(
         k,

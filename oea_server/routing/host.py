@@ -58,7 +58,7 @@ def route(
     num_real: int | torch.Tensor | None = None,
     layer: int = 0,
     row_k0: torch.Tensor | None = None,
-    requests: torch.Tensor | None = None,
+    drafts: torch.Tensor | None = None,
     placement: Placement | None = None,
     tally: Tally | None = None,
     by: Callable[..., Any] | None = None,
@@ -72,18 +72,19 @@ def route(
     batch, num_experts = router_logits.shape
     if router_logits.dtype not in FLOATS or not router_logits.is_contiguous():
         router_logits = router_logits.float().contiguous()
-    tokens, mask, of = batch, None, None
+    tokens, mask = batch, None
     if num_real is not None:
         if isinstance(num_real, torch.Tensor) and num_real.dtype == torch.bool:
             mask = contract.real_rows(batch, num_real, num_real.device).contiguous()
             tokens = int(mask.sum())
         else:
             tokens = min(max(int(num_real), 0), batch)
-    if row_k0 is not None or requests is not None:
-        contract.check_rows(batch, row_k0, requests)
-        row_k0, requests = (None if each is None else each.long().contiguous() for each in (row_k0, requests))
-        if requests is not None:
-            of = requests[slice(tokens) if mask is None else mask].unique().numel()
+    requests = tokens
+    if row_k0 is not None or drafts is not None:
+        contract.check_rows(batch, row_k0, drafts)
+        row_k0, drafts = (None if each is None else each.long().contiguous() for each in (row_k0, drafts))
+        if drafts is not None:
+            requests = int((drafts[slice(tokens) if mask is None else mask] == 0).sum())
     bias, scale, physical = router.bias, router.expert_scale, None
     if bias is not None:
         bias = _held(bias.detach(), FLOATS)
@@ -101,12 +102,16 @@ def route(
         tokens,
         0 if mask is None else mask.data_ptr(),
         0 if row_k0 is None else row_k0.data_ptr(),
-        0 if requests is None else requests.data_ptr(),
+        0 if drafts is None else drafts.data_ptr(),
         *((0, 0) if bias is None else (bias.data_ptr(), KINDS[bias.dtype])),
         *((0, 0) if scale is None else (scale.data_ptr(), KINDS[scale.dtype])),
-        *(NOWHERE if placement is None or physical is None else _where(policy, placement, physical)),
+        *(
+            NOWHERE
+            if placement is None or physical is None
+            else _where(policy, placement, physical, drafts is not None)
+        ),
         *(NOT_COUNTED if tally is None else tally.at[layer]),
-        *_plan(policy, router, num_experts, tokens, layer, of),
+        *_plan(policy, router, num_experts, requests, layer),
     )
     return Routing(torch.from_numpy(weights), torch.from_numpy(ids), torch.from_numpy(pool))
 
@@ -118,7 +123,7 @@ def reference(router_logits: torch.Tensor, policy: Policy, router: Router, **giv
 
 
 @lru_cache(maxsize=16_384)
-def _plan(policy: Policy, router: Router, num_experts: int, tokens: int, layer: int, requests: int | None) -> Plan:
+def _plan(policy: Policy, router: Router, num_experts: int, requests: int, layer: int) -> Plan:
     """Checked and worked out once, then looked up.
 
     Raises:
@@ -126,7 +131,7 @@ def _plan(policy: Policy, router: Router, num_experts: int, tokens: int, layer: 
     """
     contract.check_model(policy, router, num_experts)
     return Plan(
-        *policy.numbers(tokens, layer, k=router.k, num_experts=num_experts, requests=requests),
+        *policy.numbers(requests, layer, k=router.k, num_experts=num_experts),
         router.k,
         SCORINGS.index(router.scoring),
         router.groups,
@@ -147,8 +152,8 @@ def _held(numbers: torch.Tensor, kinds: tuple[torch.dtype, ...]) -> torch.Tensor
     return (numbers if numbers.dtype in kinds else numbers.to(kinds[0])).contiguous()
 
 
-def _where(policy: Policy, place: Placement, physical: torch.Tensor) -> tuple[int, ...]:
+def _where(policy: Policy, place: Placement, physical: torch.Tensor, verifies: bool) -> tuple[int, ...]:
     room = policy.room
-    kind = 0 if is_union(room, place.ranks) else room.kind
+    kind = 0 if verifies or is_union(room, place.ranks) else room.kind
     map_of = physical.data_ptr(), KINDS[physical.dtype], physical.shape[1], place.home.data_ptr()
     return *map_of, place.ranks, place.slots, kind, room.budget

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from oea_server.engine import forward_mode, gathered, guard, limits, runtime
+from oea_server.engine import drafts, forward_mode, gathered, guard, limits, runtime
+from oea_server.engine.drafts import Drafts
 from oea_server.engine.gathered import Ranks
 from oea_server.engine.step import Step
 from oea_server.routing import Router as Rule
@@ -143,11 +144,35 @@ def test_where_one_rank_prefills_none_routes(now: runtime.Runtime, own: int, nam
     assert {why: times for why, times in now.bypassed.items() if times} == ({"mixed": 1} if own == 0 else {})
 
 
-def test_a_pass_of_another_kind_is_left_alone(now: runtime.Runtime) -> None:
-    """Verification of drafts, of which each request has several rows."""
-    now.ranks = Ranks(2, 0)
-    given = batch((8, 4), 0, "TARGET_VERIFY", batch_size=2)
-    assert forward(now, given, lambda _: now.step) is None
+@pytest.mark.parametrize("tree", [False, True])
+@pytest.mark.parametrize("padding", [MAX_LEN, SUM_LEN])
+@pytest.mark.parametrize("attn_tp_size", [1, 3])
+@pytest.mark.parametrize("own", [0, 1, 2])
+def test_drafts_are_verified_as_one_server_of_the_same_rows_does(
+    now: runtime.Runtime, own: int, padding: str, attn_tp_size: int, tree: bool
+) -> None:
+    """Four rows of each request, also on the idle rank, whose own batch does not tell; and in slots of no whole request."""
+    counts, requests, of = (8, 0, 4), [2, 0, 1], Drafts(4, tree)
+    now.ranks = Ranks(3, own, tree=tree)
+    now.steering.change(now.steering.settings.model_copy(update={"k0": "1:4,3:2"}))  # a schedule counts requests
+    rows = torch.randn(sum(counts), 16)
+    told = {"original_global_num_tokens_cpu": requests, "batch_size": requests[own]}
+    if counts[own]:
+        told["spec_info"] = SimpleNamespace(tree_topk=2 if tree else 1, num_tokens_per_req=4)
+    given = batch(counts, own, "TARGET_VERIFY" if counts[own] else "IDLE", **told)
+
+    def layers(forward_batch: Any) -> tuple[Any, list[int], Step | None]:
+        slots = pad(forward_batch, padding, attn_tp_size)
+        return select(laid_out(rows, counts, slots)), slots, now.step
+
+    chosen, slots, step = forward(now, given, layers)
+    assert step is not None
+    assert (step.requests, step.of_ranks) == (3, counts)
+    expected = route(rows, now.policy, drafts=drafts.depths(12, of, torch.device("cpu")))
+    real = at(counts, slots)
+    assert torch.equal(chosen.topk_ids[real], expected.ids)
+    assert torch.equal(chosen.topk_weights[real], expected.weights)
+    assert not chosen.topk_weights[~real].any()
 
 
 def test_a_pass_without_any_tokens_is_no_step(now: runtime.Runtime) -> None:
@@ -244,6 +269,7 @@ def test_it_is_read_from_sglangs_own_widths(plugged: None, monkeypatch: pytest.M
     from sglang.srt.layers.moe import utils
 
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(gathered, "grows_trees", lambda: False)
     control = {"enable_dp_attention_local_control_broadcast": False}
     for size, scattered, expected in ((1, False, None), (4, False, Ranks(4, 2)), (4, True, Ranks(4, 2, False))):
         parallel = SimpleNamespace(attn_dp_size=size, attn_dp_rank=2, attn_tp_size=1, **control)

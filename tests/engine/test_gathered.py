@@ -151,7 +151,7 @@ def test_where_one_rank_prefills_none_routes(now: runtime.Runtime, own: int, nam
 def test_drafts_are_verified_as_one_server_of_the_same_rows_does(
     now: runtime.Runtime, own: int, padding: str, attn_tp_size: int, tree: bool
 ) -> None:
-    """Four rows of each request, also on the idle rank, whose own batch does not tell; and in slots of no whole request."""
+    """Four rows of each request; on an idle rank, whose own batch does not tell; in slots of no whole request."""
     counts, requests, of = (8, 0, 4), [2, 0, 1], Drafts(4, tree)
     now.ranks = Ranks(3, own, tree=tree)
     now.steering.change(now.steering.settings.model_copy(update={"k0": "1:4,3:2"}))  # a schedule counts requests
@@ -256,7 +256,7 @@ def test_steps_above_the_rows_of_the_fused_launch_are_sglangs_on_all_ranks(
 ) -> None:
     monkeypatch.setattr(limits, "beyond", lambda device, rows, *_: "" if rows <= 8 else "too many")
     now.ranks = Ranks(2, 0)
-    assert now.bypass(5, 8) is None
+    assert now.bypass(5, rows=8) is None
     with now.decoding(Step(5, counted=True, of_ranks=(4, 1))):
         assert not now.is_vanilla(now.routers[5])
     with now.decoding(Step(5, counted=True, of_ranks=(5, 0))):

@@ -24,6 +24,7 @@ from oea_server.settings import Settings, SettingsError
 ONLY_THERE = (
     "whether the weights are whole and fit beside the KV cache",
     "whether the kernels load and run: sgl_kernel, FlashInfer, DeepGEMM and Triton are not called here",
+    "whether an all-to-all backend's own library is installed (DeepEP, Mooncake)",
     "the driver's version, how the GPUs are connected, other machines, free ports",
     "how much faster a decode step gets",
 )
@@ -92,7 +93,7 @@ def refused(*problems: str, resolved: dict[str, Any] | None = None) -> Answer:
 
 
 def _answer(argv: list[str]) -> Answer:
-    from oea_server.engine import conflicts
+    from oea_server.engine import conflicts, workers
     from oea_server.engine.launch import judge
 
     try:
@@ -120,7 +121,7 @@ def _answer(argv: list[str]) -> Answer:
     except doctor.RefusedError as refusal:
         return refused(*refusal.lines, resolved=shown)
     vanilla = verdict.inactive or ""
-    if view.disaggregation_mode == "prefill":
+    if workers.idle(view):
         vanilla = PREFILL
     return found._replace(resolved=shown, vanilla=vanilla or found.vanilla, notes=of_weights(server_args))
 

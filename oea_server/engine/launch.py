@@ -19,6 +19,7 @@ from oea_server.engine import (
     runtime,
     shared_memory,
     threads,
+    workers,
 )
 from oea_server.engine.refuse import refuse
 from oea_server.observe import latency
@@ -87,7 +88,7 @@ def judge(settings: Settings, server_args: Any, elsewhere: bool = False) -> Verd
         *locks.problems(view),
         *([] if elsewhere else [*threads.problems(view), *shared_memory.problems()]),
     ]
-    return Verdict(found, inactive(settings, card), card)
+    return Verdict(found, inactive(settings, card) or workers.idle(view) or None, card)
 
 
 def inactive(settings: Settings, card: model_card.ModelCard | None) -> str | None:

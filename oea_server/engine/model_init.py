@@ -15,6 +15,7 @@ from oea_server.engine import (
     agreement,
     conflicts,
     fronts,
+    gathered,
     guard,
     limits,
     meeting,
@@ -24,6 +25,7 @@ from oea_server.engine import (
     routers,
     runtime,
     start_reporting,
+    workers,
 )
 from oea_server.engine.materialise import RUNNER, materialise
 from oea_server.engine.meeting import DisagreementError
@@ -52,18 +54,26 @@ def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) ->
 
     ranks = get_parallel().moe_ep_size if torch.distributed.is_initialized() else 1
     found = taken_over(now, model, ranks)
+    alone = now.ranks is not None and not now.ranks.together
     experts, zeros = routers.num_experts(model), routers.zero_experts(found)
     stages = agreed(now, found, Stage(experts, least_k(found, experts + zeros, device)))
     physical = max(stage.num_experts for stage in stages)
     k = min((stage.k for stage in stages if stage.k), default=0)
     if problems := now.adopt(found, physical - redundant_experts() + zeros, device, k_elsewhere=k):
         refuse_from_scheduler(*problems)
+    if now.steering.frozen is None:
+        now.steering.frozen = gathered.frozen()
+    if alone:
+        # what its own tokens take is known, not what all ranks' tokens read together
+        logger.info("OEA: each rank routes its own tokens, from a pool of its own: an all-to-all backend sends them on")
+        ranks = 1
     if now.routers and ranks > 1:
         # two of each: what is only counted chooses copies of its own
         now.where, now.shadow_where = (where(now.num_experts, ranks, device) for _ in range(2))
     reports = start_reporting.is_reporting_rank()
     if now.routers:
-        now.start_counting(physical, ranks, device, is_placed(), routers.expert_bytes(model), reports)
+        sizes = {} if alone else routers.expert_bytes(model)
+        now.start_counting(physical, ranks, device, is_placed(), sizes, reports)
         now.warm_up(next(model.parameters()).dtype)
     if reports:
         start_reporting.start(now, next((i for i, stage in enumerate(stages) if stage.k), 0))
@@ -113,16 +123,20 @@ def allowed(now: Runtime, found: list[Router]) -> list[Router]:
     from sglang.srt.runtime_context import get_server_args
 
     server_args = get_server_args()
+    now.steering.idle = workers.idle(conflicts.resolved(server_args))
     now.graphs.pads = not getattr(conflicts.resolved(server_args), "disable_cuda_graph_padding", False)
     if names := conflicts.unknown(server_args):
         logger.warning("OEA: nobody has looked yet at what %s means for the rows of a step", ", ".join(names))
-    clashes = conflicts.find_in_server_args(server_args)
+    clashes, rows = conflicts.find_in_server_args(server_args), conflicts.about_rows(server_args)
+    try:
+        now.ranks = gathered.ranks()
+    except ValueError as error:
+        clashes, rows = list(dict.fromkeys([*clashes, str(error)])), [*rows, str(error)]
     if clashes and now.steering.settings.policy != "vanilla":
         refuse_from_scheduler(*clashes)
     now.steering.clash = "; ".join(clashes)
     now.verifies = options.given(getattr(conflicts.resolved(server_args), "speculative_algorithm", None))
-    rows = "; ".join(conflicts.about_rows(server_args))
-    return [each._replace(problem=rows) if rows else each for each in found]
+    return [each._replace(problem="; ".join(rows)) if rows else each for each in found]
 
 
 def where(num_experts: int, ranks: int, device: torch.device) -> placed.Where:

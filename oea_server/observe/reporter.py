@@ -54,6 +54,8 @@ class Options(NamedTuple):
     """Whether each layer gets series of its own."""
     folder: Path | None = None
     """Where to put snapshots."""
+    changes: bool = True
+    """Whether to count changes of the configuration: of ranks that take them together, one does."""
 
 
 ALONE = Options()
@@ -121,7 +123,7 @@ class Reporter(threading.Thread):
         state = self._counted.read_state()
         if state == self._state:
             return False
-        self._metrics.set_state(state, self._state)
+        self._metrics.set_state(state, self._state if self._options.changes else state)
         self._state = state
         return True
 

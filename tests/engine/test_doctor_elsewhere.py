@@ -25,6 +25,10 @@ ON_H200: dict[str, Sequence[str]] = {
     "too many ranks": [*LARGE, "--tp", "8"],
     "stages": [*LARGE, "--tp", "4", "--pp-size", "2", "--ep", "2"],
     "decode worker": [*FP8, "--disaggregation-mode", "decode"],
+    "DP attention": [*LARGE, "--tp", "8", "--ep", "8", "--dp", "8", "--enable-dp-attention"],
+    "shared batches": [*LARGE, "--tp", "8", "--ep", "8", "--dp", "4", "--enable-dp-attention"],
+    "deepep": [*LARGE, "--tp", "8", "--dp", "8", "--enable-dp-attention", "--moe-a2a-backend", "deepep"],
+    "dealt out": [*LARGE, "--tp", "8", "--dp", "4", "--enable-dp-attention", "--moe-a2a-backend", "deepep"],
     "prefill worker": [*FP8, "--disaggregation-mode", "prefill"],
     "vanilla": [*FP8, "--oea-policy", "vanilla"],
     "shadow": [*FP8, "--oea-policy", "shadow"],
@@ -49,7 +53,9 @@ def on_b200() -> Any:
     return asked("b200", [QWEN3, FP8, [*FP8, "--moe-runner-backend", "triton"], GPT_OSS])
 
 
-@pytest.mark.parametrize("name", ["bf16", "fp8", "ranks", "stages", "decode worker"])
+@pytest.mark.parametrize(
+    "name", ["bf16", "fp8", "ranks", "stages", "decode worker", "DP attention", "shared batches", "deepep"]
+)
 def test_qwen3_is_routed_on_hopper_in_all_layers(on_h200: Any, name: str) -> None:
     answer = on_h200["answers"][name]
     layers = 48 if name in ("bf16", "fp8", "decode worker") else 94
@@ -86,6 +92,7 @@ def test_what_is_served_as_sglang_would_is_not_routed(on_h200: Any, name: str, w
     [
         ("k0", "above the model's top-k 8"),
         ("no such flag", "unrecognized arguments: --no-such-flag"),
+        ("dealt out", "--moe-a2a-backend deepep: deals the rows of a batch out over the ranks that share it"),
     ],
 )
 def test_what_serve_refuses_is_refused(on_h200: Any, name: str, why: str) -> None:

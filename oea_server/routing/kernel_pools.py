@@ -16,6 +16,8 @@ from oea_server.routing.policy import POOLS
 LANES = tl.constexpr(records.LANES)
 PARTS = tl.constexpr(32)
 """Programs whose words are read at once: eight words a thread."""
+ROWS_AT_ONCE = tl.constexpr(8)
+"""Rows whose words are asked for before the first of them has come."""
 ID_BITS_ = tl.constexpr(ID_BITS)
 ID_MASK_ = tl.constexpr(ID_MASK)
 UNION, FILL, BUDGET = (tl.constexpr(POOLS.index(pool)) for pool in ("union", "fill", "budget"))
@@ -61,10 +63,13 @@ def seen_by(words_ptr, drafts_ptr, row, batch, ROWS: tl.constexpr):
     lane = tl.arange(0, LANES)
     depth = tl.maximum(tl.load(drafts_ptr + row, mask=row < batch, other=0), 0)
     words = tl.zeros([ROWS, LANES], tl.int32)
-    for other in range(0, batch):
-        deep = tl.load(drafts_ptr + other)
-        may = ((deep >= 0) & (deep <= depth)) | (other == row)
-        words |= tl.where(may[:, None], tl.load(words_ptr + other * LANES + lane)[None, :], 0)
+    for start in range(0, batch, ROWS_AT_ONCE):
+        for step in tl.static_range(ROWS_AT_ONCE):  # side by side, else each waits for the one before it
+            other = start + step
+            deep = tl.load(drafts_ptr + other, mask=other < batch, other=-1)
+            may = ((deep >= 0) & (deep <= depth)) | (other == row)
+            theirs = tl.load(words_ptr + other * LANES + lane, mask=other < batch, other=0)
+            words |= tl.where(may[:, None], theirs[None, :], 0)
     return words
 
 

@@ -24,7 +24,7 @@ from oea_server.engine import (
     runtime,
     start_reporting,
 )
-from oea_server.engine.materialise import RUNNER, materialise
+from oea_server.engine.materialise import materialise
 from oea_server.engine.meeting import DisagreementError
 from oea_server.engine.routers import Router
 from oea_server.engine.runtime import Runtime
@@ -73,7 +73,7 @@ def taken_over(now: Runtime, model: torch.nn.Module, ranks: int) -> list[Router]
     if now.steering.settings.policy != "vanilla":  # which is SGLang's to the bit
         fronts.turn_off(model)
         if count := materialise(model):
-            logger.info("OEA: %d routers choose their experts ahead of %s, else they would inside it", count, RUNNER)
+            logger.info("OEA: %d routers choose experts ahead of their runner, else they would inside it", count)
     return routers.on_one_rank(allowed(now, routers.inspect(model)), ranks)
 
 

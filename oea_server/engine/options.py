@@ -48,12 +48,9 @@ def _given(value: Any) -> bool:
     return value not in (None, "", "none", "null")
 
 
-NEVER_MATERIALISED = ("triton_kernel", "flashinfer_mxfp4", "experimental_sgl_trtllm")
-"""MoE runners that route inside their own kernel (`TopKOutputFormat` other than STANDARD)."""
-
-
 def _never_materialises(runner: Any) -> bool:
-    return runner in NEVER_MATERIALISED or (runner == materialise.RUNNER and not materialise.can())
+    """Whatever the model is, but for LoRA. Of other runners it depends on a layer's experts: the built routers tell."""
+    return runner == "experimental_sgl_trtllm" or (runner == materialise.RUNNER and not materialise.can())
 
 
 _LOCAL = "each rank would route only its own tokens"

@@ -46,6 +46,11 @@ SEAMS = (
         in_patch=True,
     ),
     Seam(
+        "sglang.srt.layers.moe.topk.TopK.forward_cuda",
+        "AROUND",
+        "oea_server.engine.triton_experts:around_forward_cuda",
+    ),
+    Seam(
         "sglang.srt.model_executor.model_runner.ModelRunner.forward",
         "AROUND",
         "oea_server.engine.forward_mode:around_forward",

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from oea_server import routing
-from oea_server.engine import fronts, model_card, rules
+from oea_server.engine import formats, fronts, model_card, rules
 from oea_server.engine.router_traits import IMAGE_BIAS, SEVERAL, SEVERAL_GATES, ZERO_EXPERTS, Traits, unsupported
 from oea_server.engine.rules import Source
 
@@ -53,7 +53,7 @@ def inspect(model: torch.nn.Module) -> list[Router]:
         if isinstance(module, TopK):
             config = module.topk_config
             layer = -1 if module.layer_id is None else int(module.layer_id)
-            why = problem_of(config, layer, blocks.get(module))
+            why = problem_of(config, layer, blocks.get(module), formats.of(module))
             zeros = int(getattr(blocks.get(module), "zero_expert_num", 0) or 0)
             source = Source(config, is_native(module, model), config.custom_routing_function, zeros)
             found.append(Router(layer, rules.columns(config)[0], bool(config.renormalize), why, source))
@@ -92,11 +92,14 @@ def is_native(module: Any, model: torch.nn.Module) -> bool:
     return next(model.parameters()).device.type == "cpu" or asked is type(module).forward_native
 
 
-def problem_of(config: Any, layer: int, block: torch.nn.Module | None = None) -> str | None:
+def problem_of(
+    config: Any, layer: int, block: torch.nn.Module | None = None, output: str = formats.STANDARD
+) -> str | None:
     """Why a `TopKConfig` cannot be handled, or None.
 
     Args:
         block: the module that built its `TopK`.
+        output: the format in which its `TopK` hands on what was chosen (`formats.of`).
     """
     biased, own = config.correction_bias is not None, config.custom_routing_function
     why = unsupported(
@@ -106,11 +109,19 @@ def problem_of(config: Any, layer: int, block: torch.nn.Module | None = None) ->
             scoring="sigmoid" if config.use_grouped_topk and biased else config.scoring_func,
             own_function=own is not None and rules.name_of(own) not in rules.OWN_FUNCTIONS,
             apart=apart(block),
-            output=getattr(config.output_format, "name", "STANDARD"),
+            output=formats.STANDARD if _bare(output, config) else output,
             knows_layer=layer >= 0,
         )
     )
     return None if why is None else f"the model {why}"
+
+
+def _bare(output: str, config: Any) -> bool:
+    """Whether experts are sorted by `engine.triton_experts`: SGLang's kernel takes the top k, and softmax, of bare
+    logits, whatever else a `TopKConfig` says."""
+    apart = config.use_grouped_topk or config.correction_bias is not None or config.custom_routing_function is not None
+    plain = config.scoring_func == "softmax" and rules.columns(config)[1] == 0 and rules.scale_on_output(config) == 1.0
+    return output == formats.TRITON_KERNEL and plain and not apart
 
 
 def apart(block: torch.nn.Module | None) -> str:

@@ -40,6 +40,11 @@ SEAMS = (
         "oea_server.engine.model_init:after_initialize_model",
     ),
     Seam(
+        "sglang.srt.model_executor.model_runner.ModelRunner.load_model",
+        "AFTER",
+        "oea_server.engine.model_init:after_load_model",
+    ),
+    Seam(
         "sglang.srt.layers.moe.topk.select_experts",
         "AROUND",
         "oea_server.engine.topk:around_select_experts",

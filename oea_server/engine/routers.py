@@ -5,6 +5,7 @@ Seam: `sglang.srt.layers.moe.topk.TopK` and its `TopKConfig`.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -163,15 +164,43 @@ def num_experts(model: torch.nn.Module) -> int:
     return model_card.of(config.to_dict()).num_experts if hasattr(config, "to_dict") else 0
 
 
+NO_WEIGHTS = re.compile("weight_shape|g_idx|input_|act_scale|swizzled|_mma")
+"""Of tensors that a layer keeps by expert: a checkpoint's own bookkeeping, scales of activations, scales once more in
+the order that a kernel wants (ModelOpt's NVFP4 keeps both)."""
+
+
 def expert_bytes(model: torch.nn.Module) -> dict[int, int]:
-    """Bytes of one expert's weights, scales included, over all ranks that share it, by layer."""
+    """Bytes of one expert's weights, with their scales, zeros and biases, over all ranks that share it, by layer."""
     from sglang.srt.layers.moe.fused_moe_triton.layer import FusedMoE
 
     sizes = {}
     for module in model.modules():
         if isinstance(module, FusedMoE):
             local = module.num_local_experts  # a fused shared expert has the shape of the others
-            held = [each for each in module.parameters() if each.dim() > 1 and len(each) == local]
+            held = [each for name, each in module.named_parameters() if _is_read(name, each) and len(each) == local]
             here = sum(each.numel() * each.element_size() for each in held) // local
             sizes[int(module.layer_id)] = here * module.moe_tp_size
     return sizes
+
+
+def _is_read(name: str, tensor: torch.Tensor) -> bool:
+    """By SGLang's names in `create_weights`, which are those of all kinds of quantisation.
+
+    GPTQ's zeros for Marlin are of a float type there: its kernel takes none.
+    """
+    own = name.rpartition(".")[-1]
+    unread = own.endswith("qzeros") and tensor.is_floating_point()
+    return own.startswith(("w13_", "w2_")) and NO_WEIGHTS.search(own) is None and not unread
+
+
+def loaded(created: Mapping[int, int], now: Mapping[int, int]) -> dict[int, int]:
+    """Bytes of one expert as its kernel reads it, by layer.
+
+    Some kernels read another format than the checkpoint's (`process_weights_after_loading`), and some keep it where it
+    is not a layer's any more (`triton_kernel`, in the checkpoint's four bits): then what was created counts.
+
+    Args:
+        created: `expert_bytes` before weights load.
+        now: the same behind it.
+    """
+    return {layer: size if 2 * now.get(layer, 0) < size else now[layer] for layer, size in created.items()}

@@ -17,6 +17,7 @@ QWEN3 = ["--model-config", str(CONFIGS / "qwen3-30b-a3b.json")]
 FP8 = ["--model-config", str(CONFIGS / "qwen3-30b-a3b-fp8.json")]
 GPT_OSS = ["--model-config", str(CONFIGS / "gpt-oss-120b-bf16.json")]
 MXFP4 = ["--model-config", str(CONFIGS / "gpt-oss-120b-mxfp4.json")]
+LING = ["--model-config", str(CONFIGS / "ling-flash-2.0.json"), "--tp", "4"]
 V4 = ["--model-config", str(CONFIGS / "deepseek-v4-flash.json")]
 LARGE = ["--model-config", str(CONFIGS / "qwen3-235b-a22b-fp8.json")]
 
@@ -32,6 +33,9 @@ ON_H200: dict[str, Sequence[str]] = {
     "shadow": [*FP8, "--oea-policy", "shadow"],
     "k0": [*FP8, "--oea-k0", "9"],
     "no such flag": [*FP8, "--no-such-flag"],
+    "own code": LING,
+    "own code, trusted": [*LING, "--trust-remote-code"],
+    "own code, again": LING,
     "gpt-oss in 4 bits": MXFP4,
     "gpt-oss by CUTLASS": [*MXFP4, "--moe-runner-backend", "flashinfer_mxfp4"],
     "gpt-oss": GPT_OSS,
@@ -131,6 +135,14 @@ def test_experts_in_4_bits_of_deepseek_v4_are_routed_by_the_runner_that_sglang_t
     answer = on_b200["answers"][4]
     assert answer["resolved"]["moe_runner_backend"] == "flashinfer_mxfp4"
     assert answer["said"].startswith("routed in 40 of 43 layers: 3 of 43 MoE layers run vanilla: experts follow the")
+
+
+def test_a_config_that_only_the_models_own_code_reads_is_read_where_that_is_trusted(on_h200: Any) -> None:
+    refused, trusted, again = (on_h200["answers"][f"own code{which}"] for which in ("", ", trusted", ", again"))
+    needs = "bailing_moe_v2 is a model whose config its own code reads: --trust-remote-code"
+    assert refused["problems"] == again["problems"] == [needs]
+    assert (trusted["said"], trusted["works"]) == ("routed in all 31 layers", True)
+    assert any("bailing_moe_v2 is read as its file says" in note for note in trusted["notes"])
 
 
 def test_nothing_is_downloaded_and_no_gpu_is_touched(on_h200: Any, on_b200: Any) -> None:

@@ -28,7 +28,8 @@ def around_forward_cuda(
     """Route a decode step of this runner by the policy; let everything else through untouched."""
     now = runtime.current
     router = topk.router_of(now, self.layer_id)
-    if now is None or router is None or formats.of(self) != formats.TRITON_KERNEL:
+    apart = kwargs.get("dynamic_expert_bias") is not None  # for which SGLang asks `select_experts`
+    if now is None or router is None or apart or formats.of(self) != formats.TRITON_KERNEL:
         return original(self, hidden_states, router_logits, *args, **kwargs)
     choice = topk.function_of(now, router, self.topk_config)
     if choice is None:

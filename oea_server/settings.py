@@ -86,7 +86,7 @@ class Settings(BaseSettings):
         description="how far down its own ranking a token looks for experts that are awake; all if not given",
         json_schema_extra={"unset": "all"},
     )
-    min_batch: int = Field(2, ge=1, description="steps with fewer tokens run vanilla")
+    min_batch: int = Field(2, ge=1, description="steps with fewer requests run vanilla")
     pool: Literal["fill", "union", "budget"] = Field(
         "fill",
         description="experts that a step reads: union (of what tokens are guaranteed); fill (with expert parallelism, "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deploy.grafana.panel import Panel, Query
-from deploy.grafana.promql import by_pod, mean, oea, quantile, rate
+from deploy.grafana.promql import by_pod, mean, oea, quantile, rate, sglang
 
 STEPS = (
     Panel(
@@ -24,10 +24,24 @@ STEPS = (
         ),
     ),
     Panel(
+        "Rows per request, and tokens kept",
+        "none",
+        "With speculative decoding: how many rows a request has in a decode step, its last token and drafts, and how "
+        "many tokens a step gave it (SGLang's accept length). 1 and none without.",
+        (
+            Query(
+                f"sum by (namespace, pod) ({rate('oea_decode_batch_size_sum')}) "
+                f"/ sum by (namespace, pod) ({rate('oea_decode_requests_total')})",
+                "{{pod}} rows",
+            ),
+            Query(by_pod(sglang("spec_accept_length"), "max"), "{{pod}} kept"),
+        ),
+    ),
+    Panel(
         "Bypassed steps by reason",
         "ops",
         "Forward passes per second that ran the model's own top k. prefill and mixed are by design; schedule: the "
-        "step had too few tokens; rows: more rows than the launch on a GPU takes; policy: vanilla or shadow; router: "
+        "step had too few requests; rows: more rows than the launch on a GPU takes; policy: vanilla or shadow; router: "
         "the model's routers cannot be handled (see OEARouterInactive).",
         (
             Query(

@@ -28,6 +28,8 @@ ENVIRONMENT = {
     "LRU_CACHE_CAPACITY": "128",
     # Before it ends over a dead detokenizer, SGLang waits a minute for core dumps of GPUs.
     "SGLANG_CUDA_COREDUMP_BEFORE_CRASH": "0",
+    # Accepted drafts move in the KV cache: by torch, not by a Triton kernel.
+    "SGLANG_NATIVE_MOVE_KV_CACHE": "1",
 }
 """What a server's processes get where the user has not set it."""
 
@@ -61,12 +63,23 @@ class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
     def get_compile_backend(self, mode: str | None = None) -> str:
         return "eager"
 
+    def supports_speculative_algorithm(self, algorithm: str) -> bool:
+        from oea_server.cpu.speculation import ALGORITHMS
+
+        return algorithm in ALGORITHMS
+
+    def get_speculative_cache_locs_fn(self) -> Any:
+        from oea_server.cpu.speculation import slots_of_drafts
+
+        return slots_of_drafts
+
     def init_backend(self) -> None:
-        from oea_server.cpu import attention, experts, kernels
+        from oea_server.cpu import attention, experts, kernels, speculation
 
         experts.install(self.get_dispatch_key_name())
         attention.install()
         kernels.install()
+        speculation.install()
         allocate_unpinned()
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from oea_server.cpu.loop import run_experts
-from oea_server.routing.host import compiled
+from oea_server.routing.compiled import compiled
 
 INSTRUCTIONS = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16")
 DTYPES = (torch.bfloat16, torch.float32)

@@ -11,20 +11,22 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from oea_server.engine import guard, plugin, runtime, warmup
+from oea_server.engine import drafts, guard, plugin, runtime, warmup
+from oea_server.engine.drafts import NONE, Drafts
 from oea_server.engine.runtime import Runtime
 from oea_server.engine.step import Step
 
 
 def around_forward(original: Callable[..., Any], self: Any, forward_batch: Any, *args: Any, **kwargs: Any) -> Any:
-    """Mark pure decode batches; prefill, mixed, verification and idle take SGLang's own path."""
+    """Mark pure decode batches and those that verify drafts; prefill, mixed and idle take SGLang's own path."""
     now = runtime.current
     if now is None or self.is_draft_worker:
         return original(self, forward_batch, *args, **kwargs)
     with guard.watching(now, forward_batch):
         if plugin.patched:  # it calls `running` from inside
             return original(self, forward_batch, *args, **kwargs)
-        with running(now, forward_batch.forward_mode, forward_batch.batch_size, forward_batch.rids or ()):
+        rids, of = forward_batch.rids or (), drafts.of(forward_batch)
+        with running(now, forward_batch.forward_mode, forward_batch.batch_size, rids, of):
             return original(self, forward_batch, *args, **kwargs)
 
 
@@ -33,28 +35,40 @@ def around_capture(original: Callable[..., Any], self: Any, size: int, *args: An
     now = runtime.current
     if now is None or self.model_runner.is_draft_worker:
         return original(self, size, *args, **kwargs)
-    with capturing(now, self.capture_forward_mode, size):
+    now.captured = drafts.of_graph(self)
+    if plugin.patched:  # it calls `capturing` from inside
+        return original(self, size, *args, **kwargs)
+    with capturing(now, self.capture_forward_mode, size, now.captured):
         return original(self, size, *args, **kwargs)
 
 
-def running(now: Runtime, mode: Any, batch: int, request_ids: Iterable[str]) -> AbstractContextManager[None]:
-    """Entered around a forward pass: its layers belong to a step of ours if it is a decode step."""
+def running(
+    now: Runtime, mode: Any, batch: int, request_ids: Iterable[str], of: Drafts = NONE
+) -> AbstractContextManager[None]:
+    """Entered around a forward pass of `batch` requests: its layers belong to a step of ours if it is a decode step."""
     counted = is_traffic(request_ids)
-    if mode.is_decode():
-        return now.decoding(Step(batch, counted))
+    if is_step(mode):
+        return now.decoding(Step(batch * of.per_request, counted, False, *of))
     if counted:
         now.bypassed[kind_of(mode)] += 1
     return nullcontext()
 
 
-def capturing(now: Runtime, mode: Any, size: int) -> AbstractContextManager[None]:
-    """Entered around the capture of a graph for `size` rows."""
-    return now.decoding(Step(size, counted=False, capturing=True)) if mode.is_decode() else nullcontext()
+def capturing(now: Runtime, mode: Any, size: int, of: Drafts = NONE) -> AbstractContextManager[None]:
+    """Entered around the capture of a graph for `size` requests."""
+    if not is_step(mode):
+        return nullcontext()
+    return now.decoding(Step(size * of.per_request, False, True, *of))
+
+
+def is_step(mode: Any) -> bool:
+    """Whether a pass is a decode step: of one row per request, or of a row and the drafts after it."""
+    return bool(mode.is_decode() or mode.is_target_verify())
 
 
 def kind_of(mode: Any) -> str:
     """What a forward pass that is no decode step is, as a reason why routing is not ours in it."""
-    return {"EXTEND": "prefill", "MIXED": "mixed", "TARGET_VERIFY": "verify"}.get(mode.name, "other")
+    return {"EXTEND": "prefill", "MIXED": "mixed"}.get(mode.name, "other")
 
 
 def is_traffic(request_ids: Iterable[str]) -> bool:

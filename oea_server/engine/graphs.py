@@ -21,27 +21,30 @@ class Graphs:
         """A key of HELD. A later capture, whatever the policy is by then, must not take our routing away."""
         self.bounded = True
         """Whether steps can be held to a budget of experts: on one rank, graphs captured without one cannot."""
-        self.sizes: set[int] = set()
-        """In rows."""
+        self.sizes: set[tuple[int, int]] = set()
+        """In rows, of which each request has so many."""
         self.pads = True
         """Whether a step that no graph fits is padded to the next larger one."""
 
-    def capture(self, size: int, settings: Settings, *, ranked: bool) -> bool:
+    def capture(self, size: int, settings: Settings, *, ranked: bool, per_request: int = 1) -> bool:
         """Remember a graph of so many rows, captured under `settings`. Whether it is the first of its size.
 
         Args:
+            per_request: of them; whole requests pad a step.
             ranked: whether pools know the ranks, whatever the settings are.
         """
         if self.held is None:
             self.held = settings.policy if settings.policy in HELD else "ours"
             self.bounded = settings.pool == "budget" or ranked
-        first = size not in self.sizes
-        self.sizes.add(size)
+        first = (size, per_request) not in self.sizes
+        self.sizes.add((size, per_request))
         return first
 
-    def rows_of(self, batch: int) -> int:
-        """The rows that a step of `batch` tokens runs: those of the graph that it replays, if there is one."""
-        return min((size for size in self.sizes if size >= batch), default=batch) if self.pads else batch
+    def rows_of(self, batch: int, per_request: int = 1) -> int:
+        """The rows that a step of `batch` rows runs: those of the graph that it replays, if there is one."""
+        if not self.pads:
+            return batch
+        return min((size for size, each in self.sizes if each == per_request and size >= batch), default=batch)
 
     @property
     def policies(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from oea_server.engine import drafts
 from oea_server.engine.refuse import refuse
 from oea_server.engine.runtime import Runtime
 
@@ -20,8 +21,9 @@ from oea_server.engine.runtime import Runtime
 @contextmanager
 def watching(now: Runtime, forward_batch: Any) -> Iterator[None]:
     """Entered around `ModelRunner.forward`, before a step is padded or a graph replayed."""
-    if now.routers and forward_batch.forward_mode.is_decode():
-        if problem := problem_of(forward_batch):
+    mode = forward_batch.forward_mode
+    if mode.is_decode() or mode.is_target_verify():
+        if now.routers and (problem := problem_of(forward_batch)):
             end(problem)
         now.forward_batch = forward_batch
     try:
@@ -31,18 +33,19 @@ def watching(now: Runtime, forward_batch: Any) -> Iterator[None]:
 
 
 def problem_of(forward_batch: Any) -> str | None:
-    """Why a decode step is not one row per request of this rank, in order; None if it is.
+    """Why a decode step is not one row per request of this rank, or one and its drafts, in order; None if it is.
 
     Reads `batch_size`, `input_ids` or `input_embeds`, and `global_num_tokens_cpu`: the tokens of each
     rank whose rows SGLang gathers into one batch for the experts, None where it does not. One entry
     means that this rank's rows alone are padded (`--moe-dense-tp-size`), behind its tokens.
     """
-    requests = int(forward_batch.batch_size)
+    requests, each = int(forward_batch.batch_size), drafts.of(forward_batch).per_request
     rows = rows_of(forward_batch)
-    if rows is not None and rows != requests:
-        return f"a decode step of {requests} requests has {rows} rows, where each request has one"
+    if rows is not None and rows != requests * each:
+        has = "one" if each == 1 else f"{each}, its drafts among them"
+        return f"a decode step of {requests} requests has {rows} rows, where each request has {has}"
     counts = getattr(forward_batch, "global_num_tokens_cpu", None)
-    if counts is not None and [int(count) for count in counts] != [requests]:
+    if counts is not None and [int(count) for count in counts] != [requests * each]:
         return (
             f"a decode step of {requests} requests is part of a batch of {sum(counts)} rows, those of other ranks "
             f"({', '.join(str(int(count)) for count in counts)}), where a router must see its own step's"
@@ -68,7 +71,7 @@ def check(now: Runtime, rows: int) -> None:
     step = now.step
     if step is None or rows == step.batch:
         return
-    if not step.capturing and rows == now.graphs.rows_of(step.batch):
+    if not step.capturing and rows == now.graphs.rows_of(step.batch, step.per_request):
         return
     if not step.capturing and now.forward_batch is not None and rows == rows_of(now.forward_batch):
         return

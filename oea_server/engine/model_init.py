@@ -18,6 +18,7 @@ from oea_server.engine import (
     guard,
     limits,
     meeting,
+    options,
     placed,
     plugin,
     routers,
@@ -129,6 +130,7 @@ def allowed(now: Runtime, found: list[Router]) -> list[Router]:
     if clashes and now.steering.settings.policy != "vanilla":
         refuse_from_scheduler(*clashes)
     now.steering.clash = "; ".join(clashes)
+    now.verifies = options.given(getattr(conflicts.resolved(server_args), "speculative_algorithm", None))
     rows = "; ".join(conflicts.about_rows(server_args))
     return [each._replace(problem=rows) if rows else each for each in found]
 

@@ -43,9 +43,18 @@ def _above_one(value: Any) -> bool:
         return False
 
 
-def _given(value: Any) -> bool:
+def given(value: Any) -> bool:
     """For names, of which SGLang writes the absent one as "none" or "null"."""
     return value not in (None, "", "none", "null")
+
+
+ALGORITHMS = ("EAGLE", "EAGLE3", "NEXTN", "FROZEN_KV_MTP", "STANDALONE", "NGRAM", "DFLASH")
+"""Of speculative decoding, those whose verify pass has as many rows for each request, in a chain or in a tree
+(`engine.drafts`)."""
+
+
+def _unknown_drafts(algorithm: Any) -> bool:
+    return given(algorithm) and str(algorithm).upper() not in ALGORITHMS
 
 
 def _never_materialises(runner: Any) -> bool:
@@ -63,8 +72,17 @@ CONFLICTS: tuple[Conflict, ...] = (
         bool,
         "promises that a request's tokens do not depend on its batch; batch-aware routing makes them depend on it",
     ),
-    Conflict("speculative_algorithm", _given, "the verifier would no longer be the target model"),
-    Conflict("decoupled_spec_role", _given, "the verifier would no longer be the target model"),
+    Conflict(
+        "speculative_algorithm",
+        _unknown_drafts,
+        "which rows its verify pass has, and what they follow from, was never checked; "
+        f"{', '.join(ALGORITHMS)} are routed",
+        True,
+        ("--speculative-algo",),
+    ),
+    Conflict(
+        "decoupled_spec_role", given, "drafts come from another server, and its verify pass was never checked", True
+    ),
     Conflict(
         "moe_runner_backend",
         _never_materialises,
@@ -77,7 +95,7 @@ CONFLICTS: tuple[Conflict, ...] = (
     # 0.5.22 moved the width from dp_size to attn_dp_size; 0.5.23 clears the old flag when it resolves it
     Conflict("attn_dp_size", _above_one, _GATHERED, True, ("--attention-data-parallel-size",)),
     Conflict("enable_dp_attention", bool, _GATHERED, True),
-    Conflict("moe_a2a_backend", _given, _LOCAL, True),
+    Conflict("moe_a2a_backend", given, _LOCAL, True),
     Conflict("dwdp_size", _above_one, _LOCAL, True),
     Conflict(
         "moe_dp_size",
@@ -95,10 +113,10 @@ CONFLICTS: tuple[Conflict, ...] = (
     ),
     Conflict("enable_layernorm_sp", bool, "deals rows out over ranks between layers", True),
     Conflict(
-        "elastic_ep_backend", _given, "ranks that join while the server runs bring rows of their own to a step", True
+        "elastic_ep_backend", given, "ranks that join while the server runs bring rows of their own to a step", True
     ),
     Conflict(
-        "ep_join_mode", _given, "joins other ranks' steps with rows of its own", True, named="--elastic-ep-join-mode"
+        "ep_join_mode", given, "joins other ranks' steps with rows of its own", True, named="--elastic-ep-join-mode"
     ),
     Conflict("enable_two_batch_overlap", bool, "routes each half of a batch on its own", True),
     Conflict("enable_pdmux", bool, "decodes on several streams, each with a batch of its own", True),

@@ -167,7 +167,7 @@ APART: dict[str, tuple[str, ...]] = {
             ep_dispatch_algorithm eplb_algorithm eplb_min_rebalancing_utilization_threshold
             eplb_rebalance_layers_per_chunk eplb_rebalance_num_iterations
         """,
-        "Of speculative decoding, which is refused.": """
+        "How drafts are made and accepted; what rows a verify pass has, each pass itself says (`engine.drafts`).": """
             _speculative_draft_quantization_explicitly_set decoupled_spec_bind_endpoint
             decoupled_spec_connect_endpoints decoupled_spec_rank decrypted_draft_config_file
             enable_draft_weights_cpu_backup enable_linear_replayssm_spec

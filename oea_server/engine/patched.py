@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from oea_server.engine import forward_mode, runtime, topk
+from oea_server.engine import drafts, forward_mode, runtime, topk
 
 
 class Batched:
@@ -26,8 +26,9 @@ class Batched:
         if now is None:
             return nullcontext()
         if info.capturing:
-            return forward_mode.capturing(now, info.forward_mode, info.batch_size)
-        return forward_mode.running(now, info.forward_mode, info.batch_size, info.rids)
+            return forward_mode.capturing(now, info.forward_mode, info.batch_size, now.captured)
+        of = drafts.NONE if now.forward_batch is None else drafts.of(now.forward_batch)
+        return forward_mode.running(now, info.forward_mode, info.batch_size, info.rids, of)
 
     def routing_function(self, layer_id: int | None, topk_config: Any) -> Callable[..., Any] | None:
         now = runtime.current

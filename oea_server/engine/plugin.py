@@ -64,7 +64,6 @@ SEAMS = (
         "sglang.srt.model_executor.runner.decode_cuda_graph_runner.DecodeCudaGraphRunner.capture_one_shape",
         "AROUND",
         "oea_server.engine.forward_mode:around_capture",
-        in_patch=True,
     ),
     Seam(
         "sglang.srt.managers.tokenizer_manager.TokenizerManager.generate_request",

@@ -10,24 +10,30 @@ from typing import Any
 
 import torch
 
-from oea_server.engine import captures, limits
+from oea_server.engine import captures, drafts, limits
+from oea_server.engine.drafts import Drafts
 from oea_server.engine.graphs import Graphs
 from oea_server.engine.placed import Where, nowhere
 from oea_server.engine.routers import Router
 from oea_server.engine.steering import Facts, Steering
 from oea_server.engine.step import Step, StepClock
+from oea_server.routing.contract import Router as Rule
 from oea_server.routing.contract import Routing
 from oea_server.routing.fastest import way
 from oea_server.routing.knobs import Knobs
 from oea_server.routing.policy import Policy
+from oea_server.routing.records import MAX_ROWS
 from oea_server.routing.tally import Tally, tally_on
 from oea_server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-BYPASSES = ("policy", "schedule", "rows", "router", "prefill", "mixed", "verify", "other")
+BYPASSES = ("policy", "schedule", "rows", "router", "prefill", "mixed", "other")
 """Why a forward pass ran the model's own top k: the policy does so at every batch size; at this one; it ran
 more rows than the fused launch takes on a GPU; no router can be handled; or it was no decode step."""
+
+NOT_TOLD = (-1, False, 1, False)
+"""No step."""
 
 
 class Runtime:
@@ -48,6 +54,7 @@ class Runtime:
         """Where the experts of a layer lie, for pools that know the ranks."""
         self.shadow_where: Where = nowhere
         self.routers: dict[int, Router] = {}
+        self._rules: dict[int, tuple[torch.Tensor | None, Rule]] = {}
         self.step: Step | None = None
         self.tally: Tally | None = None
         self.shadow_tally: Tally | None = None
@@ -62,9 +69,15 @@ class Runtime:
         self.reports = True
         """Whether this rank counts for all. The others run the same kernels, with the counting off."""
         self._k_elsewhere = 0
-        self._bypass: dict[int, str | None] = {}
+        self.verifies = False
+        """Whether steps verify drafts, as far as SGLang's options say."""
+        self.captured = drafts.NONE
+        """The drafts of the graphs that are captured now."""
+        self._depths: torch.Tensor | None = None
+        """What graphs read of a step's drafts, and of what kind they were when it was written."""
+        self._bypass: dict[tuple[int, int], str | None] = {}
         self._num_real: torch.Tensor | None = None
-        self._held = (-1, False)
+        self._held = NOT_TOLD
         self._eager_rows: set[int] = set()
 
     @property
@@ -141,7 +154,8 @@ class Runtime:
         for router in kinds.values():
             rule, place = router.rule, self.where(router.layer)
             for each in {dtype, dtype if rule.bias is None else torch.float32}:
-                fused.warm_up(each, self.knobs, rule, num_real=self._num_real, tally=self.tally, placement=place)
+                told: dict[str, Any] = {"num_real": self._num_real, "tally": self.tally, "placement": place}
+                fused.warm_up(each, self.knobs, rule, drafts=self.verifies, **told)
         for tally in (self.tally, self.shadow_tally):
             if tally is not None:  # before any capture, whose memory is another's at the next
                 records_of(tally, self.num_experts)
@@ -183,8 +197,8 @@ class Runtime:
         self._take_effect()
         self._tell_device(step)
         if step.capturing:
-            self._capture(step.batch)
-        if step.counted and (why := self.bypass(step.batch)):
+            self._capture(step)
+        if step.counted and (why := self.bypass(step.batch, step.per_request)):
             self.bypassed[why] += 1
         self.step = step
         clock = self.clock if step.counted else None
@@ -195,43 +209,44 @@ class Runtime:
         finally:
             self.step = None
         if clock:
-            clock.lap(step.batch, start)
+            clock.lap(step, start)
 
     def is_vanilla(self, router: Router) -> bool:
         """Whether SGLang's own top k runs in this layer, in this step and in the graph captured now."""
         assert self.step is not None
-        if self.beyond(self.step.batch, router.k):
+        if self.beyond(self.step.batch, router.k, self.step.per_request):
             return True
         if self.step.capturing:
             # A graph with our launch in it follows the knobs, a graph without it is SGLang's to the bit.
             return self.graphs.held != "ours"
-        return self.policy.is_vanilla(self.step.batch, router.layer, k=router.k, num_experts=self.num_experts)
+        return self.policy.is_vanilla(self.step.requests, router.layer, k=router.k, num_experts=self.num_experts)
 
-    def beyond(self, batch: int, k: int) -> str:
-        """Which bound of the fused launch a step of `batch` tokens is above on a GPU, empty if none."""
-        return limits.beyond(self.device, self.graphs.rows_of(batch), self.num_experts, k)
+    def beyond(self, batch: int, k: int, per_request: int = 1) -> str:
+        """Which bound of the fused launch a step of `batch` rows is above on a GPU, empty if none."""
+        return limits.beyond(self.device, self.graphs.rows_of(batch, per_request), self.num_experts, k)
 
-    def _capture(self, size: int) -> None:
-        if self.graphs.capture(size, self.steering.settings, ranked=self.where is not nowhere):
+    def _capture(self, step: Step) -> None:
+        size, each = step.batch, step.per_request
+        if self.graphs.capture(size, self.steering.settings, ranked=self.where is not nowhere, per_request=each):
             self._bypass = {}
-            if why := self.beyond(size, self.k):
+            if why := self.beyond(size, self.k, each):
                 logger.info("OEA: the CUDA graph of %d rows holds SGLang's own top k: %s", size, why)
 
-    def bypass(self, batch: int) -> str | None:
-        """Why a decode step of `batch` tokens is routed by the model's own top k in all layers, None if it isn't."""
-        if batch not in self._bypass:
-            self._bypass[batch] = self._why_bypassed(batch)
-        return self._bypass[batch]
+    def bypass(self, batch: int, per_request: int = 1) -> str | None:
+        """Why a decode step of `batch` rows is routed by the model's own top k in all layers, None if it isn't."""
+        if (batch, per_request) not in self._bypass:
+            self._bypass[batch, per_request] = self._why_bypassed(batch, per_request)
+        return self._bypass[batch, per_request]
 
-    def _why_bypassed(self, batch: int) -> str | None:
-        routers, experts = self.routers.values(), self.num_experts
+    def _why_bypassed(self, batch: int, per_request: int) -> str | None:
+        routers, experts, requests = self.routers.values(), self.num_experts, batch // per_request
         if not routers:
             return "router"
         if self.policy.name == "vanilla":
             return "policy"
-        if all(self.policy.is_vanilla(batch, each.layer, k=each.k, num_experts=experts) for each in routers):
+        if all(self.policy.is_vanilla(requests, each.layer, k=each.k, num_experts=experts) for each in routers):
             return "schedule"
-        return "rows" if all(self.beyond(batch, each.k) for each in routers) else None
+        return "rows" if all(self.beyond(batch, each.k, per_request) for each in routers) else None
 
     def route(self, router: Router, logits: torch.Tensor) -> Routing:
         """Choose the experts of this step's layer and count them. logits [rows, N]."""
@@ -254,12 +269,23 @@ class Runtime:
         return chosen.route(
             logits,
             policy,
-            router.rule,
+            self._rule(router),
             num_real=self.num_real(len(logits)),
+            drafts=self.drafts(len(logits)),
             layer=router.layer,
             tally=tally,
             placement=where(router.layer),
         )
+
+    def _rule(self, router: Router) -> Rule:
+        """The router's rule: read once weights are loaded, and again where another bias is in the first's place."""
+        if router.source is None:
+            return router.rule
+        bias = router.source.config.correction_bias
+        kept = self._rules.get(router.layer)
+        if kept is None or kept[0] is not bias:
+            kept = self._rules[router.layer] = bias, router.rule
+        return kept[1]
 
     @property
     def tally_of_step(self) -> Tally | None:
@@ -268,7 +294,7 @@ class Runtime:
         assert self.step is not None
         if self.knobs is None:
             return self.tally if self.step.counted else None
-        return None if self.beyond(self.step.batch, self.k) else self.tally
+        return None if self.beyond(self.step.batch, self.k, self.step.per_request) else self.tally
 
     def num_real(self, rows: int) -> int | torch.Tensor | None:
         """How many of `rows` are tokens: None for all; on the device where the knobs are."""
@@ -277,13 +303,22 @@ class Runtime:
             return self._num_real
         return None if rows == self.step.batch else self.step.batch
 
+    def drafts(self, rows: int) -> torch.Tensor | None:
+        """Which of `rows` are drafts, and how deep: None if none is; where graphs read it if there are any."""
+        assert self.step is not None
+        if self.step.per_request == 1:
+            return None
+        if self._depths is not None:
+            return self._depths[:rows]
+        return drafts.depths(rows, Drafts(self.step.per_request, self.step.tree), self.device)
+
     def _take_effect(self) -> None:
         """Write a change between two steps, on the stream that runs them."""
         if (taken := self.steering.taken()) is None:
             return
         self.policy, self.shadow = taken
         self._bypass = {}
-        self._held = (-1, False)  # whether shadow counts has to be said again
+        self._held = NOT_TOLD  # whether shadow counts has to be said again
         if self.knobs is not None:
             self.knobs.write(self.policy)
         if self.shadow_knobs is not None and self.shadow is not None:
@@ -291,15 +326,20 @@ class Runtime:
 
     def _tell_device(self, step: Step) -> None:
         """Write what captured graphs read, on the stream that replays them; only what changed."""
-        if self._num_real is None or self._held == (step.batch, step.counted):
+        told = (step.batch, step.counted, *(of := Drafts(step.per_request, step.tree)))
+        if self._num_real is None or self._held == told:
             return
-        if self.real_rows is None:
+        if self.real_rows is None or step.per_request > 1:  # a patched SGLang writes it for plain decode steps
             self._num_real.fill_(step.batch)
+        if self.knobs is not None and of.per_request > 1:
+            if self._depths is None:
+                self._depths = torch.zeros(MAX_ROWS, dtype=torch.int64, device=self._num_real.device)
+            self._depths.copy_(drafts.depths(MAX_ROWS, of, self._num_real.device))
         if self.tally is not None:
             self.tally.counting.fill_(int(step.counted and self.reports))
         if self.shadow_tally is not None:
             self.shadow_tally.counting.fill_(int(step.counted and self.reports and self.shadow is not None))
-        self._held = (step.batch, step.counted)
+        self._held = told
 
 
 current: Runtime | None = None

@@ -54,14 +54,16 @@ def start(now: Runtime, counts_steps: int = 0) -> None:
         return
     if now.device.type == "cuda":
         captures.watch(torch.cuda.CUDAGraph)
+    clock = now.clock
     counted = Sources(
         now.tally,
         now.shadow_tally,
-        now.clock.read,
+        clock.read,
         now.bypassed,
         now.expert_bytes,
         lambda: state_of(now),
         captures.ongoing,
+        lambda: clock.requests,
     )
     first_stage = get_parallel().pp_rank == counts_steps
     Reporter(metrics, counted, Options(first_stage, now.steering.settings.per_layer_metrics, folder.current())).start()

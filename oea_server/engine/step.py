@@ -22,6 +22,15 @@ class Step:
     counted: bool
     """False for warm-up, capture and health checks."""
     capturing: bool = False
+    per_request: int = 1
+    """Rows of each request, side by side; above 1 its last token and drafts to be verified."""
+    tree: bool = False
+    """Whether drafts may be branches of a tree (`engine.drafts`)."""
+
+    @property
+    def requests(self) -> int:
+        """Those that the rows are of: what a schedule is read at."""
+        return self.batch // self.per_request
 
 
 class StepClock:
@@ -30,6 +39,8 @@ class StepClock:
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
         self._done: deque[tuple[int, Any, Any]] = deque(maxlen=MAX_UNREAD_STEPS)
+        self.requests = 0
+        """Those of all steps so far."""
 
     def now(self) -> Any:
         """A mark on the current stream."""
@@ -39,12 +50,13 @@ class StepClock:
         event.record()
         return event
 
-    def lap(self, batch: int, start: Any) -> None:
-        """Keep the time since `start` as a step of `batch` tokens."""
-        self._done.append((batch, start, self.now()))
+    def lap(self, step: Step, start: Any) -> None:
+        """Keep the time since `start` as a step's."""
+        self._done.append((step.batch, start, self.now()))
+        self.requests += step.requests
 
     def read(self) -> list[tuple[int, float]]:
-        """(batch, seconds) of the finished steps since the last read."""
+        """(rows, seconds) of the finished steps since the last read."""
         steps = []
         while self._done:
             batch, start, end = self._done[0]

@@ -113,8 +113,8 @@ class Metrics:
         self.bypassed = Counter(
             "oea_bypassed_steps",
             "Forward passes that the model's own top k routed. policy: it is vanilla or shadow; schedule: too few "
-            "tokens for OEA; rows: more than the fused launch takes on a GPU; router: none can be handled; prefill, "
-            "mixed, verify, other: no decode step",
+            "requests for OEA; rows: more than the fused launch takes on a GPU; router: none can be handled; prefill, "
+            "mixed, other: no decode step",
             ["reason"],
             registry=registry,
         )
@@ -161,7 +161,16 @@ class Metrics:
             "oea_config_changes", "Changes of the configuration since the start", registry=registry
         )
         self.batch_size = Histogram(
-            "oea_decode_batch_size", "Tokens in a decode step (tokens)", buckets=BATCHES, registry=registry
+            "oea_decode_batch_size",
+            "Tokens in a decode step, drafts to be verified among them (tokens)",
+            buckets=BATCHES,
+            registry=registry,
+        )
+        self.step_requests = Counter(
+            "oea_decode_requests",
+            "Requests of decode steps, summed over steps: over the sum of oea_decode_batch_size, one in so many tokens "
+            "of a step is no draft",
+            registry=registry,
         )
         self.step_seconds = Histogram(
             "oea_decode_step_seconds",

@@ -42,6 +42,8 @@ class Sources(NamedTuple):
     """`oea_server.engine.control.state_of`."""
     capturing: AbstractContextManager[Any] = nullcontext()
     """Entered before a device is touched: `oea_server.engine.captures.ongoing` waits for a graph's capture."""
+    read_requests: Callable[[], int] = int
+    """Requests of all steps so far; fewer than their rows where drafts are verified."""
 
 
 class Options(NamedTuple):
@@ -76,6 +78,7 @@ class Reporter(threading.Thread):
         """Whether the snapshot on disk is older than what was counted."""
         self._failures = Failures(logger, "a report failed; serving goes on")
         self._steps, self._step_tokens, self._step_seconds = 0, 0, 0.0
+        self._requests = 0
         if counted.tally.ranks > 1:
             metrics.add_ranks()
         if options.per_layer:
@@ -124,7 +127,9 @@ class Reporter(threading.Thread):
         self._steps += len(steps)
         self._step_tokens += sum(batch for batch, _ in steps)
         self._step_seconds += sum(seconds for _, seconds in steps)
+        before, self._requests = self._requests, self._counted.read_requests()
         if self._options.first_stage:
+            self._metrics.step_requests.inc(self._requests - before)
             observe_counts(self._metrics.batch_size, Counter(float(batch) for batch, _ in steps).items())
             observe_counts(self._metrics.step_seconds, ((seconds, 1) for _, seconds in steps))
 

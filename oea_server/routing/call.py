@@ -20,7 +20,7 @@ def route(
     num_real: int | torch.Tensor | None = None,
     layer: int = 0,
     row_k0: torch.Tensor | None = None,
-    requests: torch.Tensor | None = None,
+    drafts: torch.Tensor | None = None,
     placement: Placement | None = None,
     tally: Tally | None = None,
 ) -> Routing:
@@ -35,8 +35,11 @@ def route(
         layer: selects a per-layer k0 and separates random draws.
         row_k0: [B] integers: where it is 1 or more, the row's floor is its own top `row_k0`, at most k, whatever the
             policy's floor is; the row may then take as many experts, if the policy's limit is lower.
-        requests: [B] integers from 0, whose row it is, in the order of its tokens. A row fills from the floors of other
-            requests and from those of its own request's rows up to itself. If not given, each row is a request.
+        drafts: [B] integers, which rows are guesses at what follows a token, to be verified: 0 is a token, one for
+            each request; j its j-th guess in a chain; -1 a guess in a tree. A row fills from its own floor and from
+            those of tokens, and one in a chain from those of all guesses that are no deeper than itself: from nothing
+            that follows from what comes after it. The policy is read at the number of tokens, and its pool is the union
+            of the floors: more would depend on every guess. If not given, each row is a token.
         placement: where the experts lie; if not given, in equal shares on the policy's ranks.
         tally: where to count the step.
 
@@ -66,7 +69,7 @@ def route(
         num_real=num_real,
         layer=layer,
         row_k0=row_k0,
-        requests=requests,
+        drafts=drafts,
         placement=placement,
         tally=tally,
     )

@@ -115,7 +115,7 @@ def check(
     policy: Policy | Knobs,
     router: Router,
     row_k0: torch.Tensor | None,
-    requests: torch.Tensor | None,
+    drafts: torch.Tensor | None,
 ) -> None:
     """Raise ValueError where the arguments do not fit one another.
 
@@ -123,12 +123,22 @@ def check(
         policy: knobs in device memory were checked when they were written.
     """
     batch, num_experts = router_logits.shape[-2:]
+    check_model(policy, router, num_experts)
+    check_rows(batch, row_k0, drafts)
+
+
+def check_model(policy: Policy | Knobs, router: Router, num_experts: int) -> None:
+    """The same of what stays as it is from step to step."""
     router.check(num_experts)
     if isinstance(policy, Policy):
         policy.check(k=router.k, num_experts=num_experts)
         if router.zero_experts and policy.ranks > 1:
             raise ValueError(f"ranks={policy.ranks}: experts that compute nothing lie on no rank")
-    for name, numbers in (("row_k0", row_k0), ("requests", requests)):
+
+
+def check_rows(batch: int, row_k0: torch.Tensor | None, drafts: torch.Tensor | None) -> None:
+    """The same of the numbers that each row may have."""
+    for name, numbers in (("row_k0", row_k0), ("drafts", drafts)):
         if numbers is not None and (numbers.shape != (batch,) or numbers.dtype.is_floating_point):
             given = f"{numbers.dtype} {list(numbers.shape)}"
             raise ValueError(f"{name} is {given}, not integers [{batch}], one for each row")
@@ -143,14 +153,6 @@ def real_rows(batch: int, num_real: int | torch.Tensor | None, device: torch.dev
             raise ValueError(f"num_real is a mask {list(num_real.shape)}, not [{batch}], one for each row")
         return num_real
     return arange(batch, device) < num_real
-
-
-def distinct(requests: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    """How many requests the real rows are of, 0-d."""
-    batch = len(requests)
-    same = (requests[:, None] == requests) & real[:, None] & real
-    first = same & (arange(batch, requests.device) < arange(batch, requests.device)[:, None])
-    return (real & ~first.any(dim=1)).sum()
 
 
 def placement_of(

@@ -17,7 +17,6 @@ from oea_server.routing.contract import (
     Routing,
     Scoring,
     check,
-    distinct,
     is_union,
     placement_of,
     real_rows,
@@ -26,11 +25,11 @@ from oea_server.routing.contract import (
 from oea_server.routing.keys import arange, expert_of, random_keys, sort_keys
 from oea_server.routing.knobs import Knobs, knobs_of
 from oea_server.routing.placement import Placement
-from oea_server.routing.policy import Numbers, Policy, Room
+from oea_server.routing.policy import UNION, Numbers, Policy, Room
 from oea_server.routing.tally import Tally
 
-ABOVE_ALL = 1 << 62
-"""Above every sort key."""
+DEEPEST = 1 << 30
+"""Deeper than any guess."""
 
 
 class Rows(NamedTuple):
@@ -39,12 +38,13 @@ class Rows(NamedTuple):
     Args:
         real: [..., B, 1] bool, tokens that are not broken.
         k0: [B, 1] integers, the floor that a row asks for itself, 0 where it does not; None if none does.
-        request: [B, 1] integers, whose row it is; None if each is its own.
+        drafts: [B, 1] integers, 0 for tokens, j for the j-th guess in a chain, -1 for one in a tree; None if all are
+            tokens.
     """
 
     real: torch.Tensor
     k0: torch.Tensor | None = None
-    request: torch.Tensor | None = None
+    drafts: torch.Tensor | None = None
 
 
 def route(
@@ -55,14 +55,14 @@ def route(
     num_real: int | torch.Tensor | None = None,
     layer: int = 0,
     row_k0: torch.Tensor | None = None,
-    requests: torch.Tensor | None = None,
+    drafts: torch.Tensor | None = None,
     placement: Placement | None = None,
     tally: Tally | None = None,
 ) -> Routing:
     """See `oea_server.routing.route`: same arguments, same result. Leading dimensions of the logits are steps, each
     routed by itself; everything that comes back has them too. One step only with a tally and for random draws."""
     batch, num_experts = router_logits.shape[-2:]
-    check(router_logits, policy, router, row_k0, requests)
+    check(router_logits, policy, router, row_k0, drafts)
     k, device = router.k, router_logits.device
 
     logits = router_logits.float()
@@ -70,13 +70,13 @@ def route(
     own = own_keys(logits, scores, router)
     keys = own if isinstance(policy, Policy) and policy.name != "random" else drawn(own, router_logits, policy, layer)
     is_token = real_rows(batch, num_real, device)[:, None]
-    numbers, room = numbers_of(policy, layer, router, num_experts, num_real, is_token, requests)
+    numbers, room = numbers_of(policy, layer, router, num_experts, num_real, is_token, drafts)
     # softmax spreads a NaN over its row, and a sum meets it wherever it is
     sample = scores[..., :1] if router.scoring == "softmax" else scores.sum(dim=-1, keepdim=True)
     rows = Rows(
         is_token & sample.isfinite(),  # a broken row is a token, and else a pad row
         None if row_k0 is None else row_k0.clamp(max=k)[:, None],
-        None if requests is None else requests[:, None],
+        None if drafts is None else drafts[:, None],
     )
 
     best = keys.topk(k, dim=-1).values
@@ -86,7 +86,6 @@ def route(
     loaded = arange(num_experts, device) < num_experts - router.zero_experts
     pool = pool_of(keys, best, guaranteed) & loaded
     place = placement_of(policy, placement, num_experts, device)
-    could = torch.zeros_like(guaranteed)
     if place is not None:
         home = widen.homes(pool, place)
         if home.dim() == 1:
@@ -97,7 +96,9 @@ def route(
             wanted = widen.votes(best, values.gather(-1, expert_of(best)), could, num_experts).where(loaded, 0)
             pool = widen.widen(pool, wanted, home, place, room)
     awake = pool | ~loaded
-    open_to = awake[..., None, :] & (not_of_later_rows(best, guaranteed | could, rows, num_experts) | ~loaded)
+    open_to = awake[..., None, :]
+    if rows.drafts is not None:
+        open_to = open_to & (seen_from(best, guaranteed, rows.drafts, num_experts) | ~loaded)
     chosen, used = fill(keys, open_to, numbers, width_of(policy, k), rows)
     routing, mass = weigh(chosen, used, awake, scores, mass_own, router, numbers.mix, rows.real)
     spoilt = is_token & ~rows.real & (arange(used.shape[-1], device) < numbers.limit)
@@ -144,17 +145,18 @@ def numbers_of(
     num_experts: int,
     num_real: int | torch.Tensor | None,
     is_token: torch.Tensor,
-    requests: torch.Tensor | None,
+    drafts: torch.Tensor | None,
 ) -> tuple[Numbers, Room]:
     """The policy for a step: as numbers, where the host knows how many rows are real, else as tensors."""
     known = num_real is None or isinstance(num_real, int)
-    if isinstance(policy, Policy) and known and requests is None:
+    if isinstance(policy, Policy) and known and drafts is None:
         batch = len(is_token)
         tokens = batch if num_real is None else min(max(int(num_real), 0), batch)
         return policy.numbers(tokens, layer, k=router.k, num_experts=num_experts), policy.room
     knobs = policy if isinstance(policy, Knobs) else knobs_of(policy, layer, router.k, num_experts, is_token.device)
-    tokens_on_device = is_token.sum()
-    numbers, room = knobs.at(layer, tokens_on_device, None if requests is None else distinct(requests, is_token[:, 0]))
+    numbers, room = knobs.at(layer, (is_token[:, 0] if drafts is None else is_token[:, 0] & (drafts == 0)).sum())
+    if drafts is not None:
+        return numbers, UNION
     return numbers, policy.room if isinstance(policy, Policy) else room
 
 
@@ -206,18 +208,13 @@ def held_by(best: torch.Tensor, holds: torch.Tensor, num_experts: int) -> torch.
     return held.scatter(-1, nobody, True)[..., :-1]
 
 
-def not_of_later_rows(best: torch.Tensor, holds: torch.Tensor, rows: Rows, num_experts: int) -> torch.Tensor:
-    """Which experts are not held by later rows of a row's own request alone: those rows are guesses, which may be
-    thrown away, and what came of them would stay. [..., B, N] bool, or one that is true for all."""
-    if rows.request is None:
-        return torch.ones((), dtype=torch.bool, device=best.device)
-    held, batch = held_by(best, holds, num_experts), best.shape[-2]
-    whose = torch.where(held, rows.request, ABOVE_ALL)
-    least = whose.amin(dim=-2, keepdim=True)
-    most = torch.where(held, rows.request, -1).amax(dim=-2, keepdim=True)
-    number = arange(batch, best.device)[:, None]
-    since = torch.where(held, number, batch).amin(dim=-2, keepdim=True)
-    return (least != most) | (least != rows.request) | (since <= number)
+def seen_from(best: torch.Tensor, guaranteed: torch.Tensor, drafts: torch.Tensor, num_experts: int) -> torch.Tensor:
+    """Which experts each row may take: its own floor, and those that tokens and guesses no deeper guarantee; see
+    `loop.seen_from`. [..., B, N] bool."""
+    held = held_by(best, guaranteed, num_experts)
+    depth = torch.where(drafts < 0, DEEPEST, drafts)
+    least = torch.where(held, depth, DEEPEST).amin(dim=-2, keepdim=True)
+    return held | (least <= drafts.clamp(min=0))
 
 
 def fill(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 import triton
 
-from oea_server.routing.contract import SCORINGS, Router, Routing, check, distinct, placement_of, real_rows, width_of
+from oea_server.routing.contract import SCORINGS, Router, Routing, check, placement_of, width_of
 from oea_server.routing.counting import count, records_of
 from oea_server.routing.device_tally import DeviceTally
 from oea_server.routing.kernel import route_kernel
@@ -44,7 +44,7 @@ def route(
     num_real: int | torch.Tensor | None = None,
     layer: int = 0,
     row_k0: torch.Tensor | None = None,
-    requests: torch.Tensor | None = None,
+    drafts: torch.Tensor | None = None,
     placement: Placement | None = None,
     tally: Tally | None = None,
 ) -> Routing:
@@ -53,7 +53,7 @@ def route(
     Raises:
         ValueError: also for a batch beyond `problem_of`.
     """
-    check(router_logits, policy, router, row_k0, requests)
+    check(router_logits, policy, router, row_k0, drafts)
     batch, num_experts = router_logits.shape
     width, device = width_of(policy, router.k), router_logits.device
     if problem := problem_of(batch, num_experts, width):
@@ -73,12 +73,12 @@ def route(
     pool = None if later else torch.empty(num_experts, dtype=torch.bool, device=device)
     shape = shape_of(router_logits, place)
     numbers = knobs.table[knobs.row[layer]]
-    scratch = scratch_of(batch, shape, place, requests is not None, device)
+    scratch = scratch_of(batch, shape, place, drafts is not None, device)
     where = (None, 1, None) if place is None else (place.physical, place.physical.stride(0), place.home)
     told = (
         *(router_logits, router_logits.stride(0), router.bias, router.expert_scale, weights, ids, pool, numbers),
         batch if num_real is None else num_real,
-        *(row_k0, requests, None if requests is None else distinct(requests, real_rows(batch, num_real, device))),
+        *(row_k0, drafts),
         *(*scratch, *where, book.homes[row], book.rows[row], book.kept[row], book.words[row], book.heads[row]),
         *(WRITTEN | batch | (0 if place is None else MAPPED), batch, shape.parts, layer, router.scale),
     )
@@ -124,6 +124,7 @@ def warm_up(
     num_real: torch.Tensor | None = None,
     tally: Tally | None = None,
     placement: Placement | None = None,
+    drafts: bool = False,
 ) -> None:
     """Compile what decode steps launch, which takes seconds where it was not kept, before there is traffic.
 
@@ -135,6 +136,7 @@ def warm_up(
         knobs: those that the steps read; the launch is made on their device.
         num_real: as the steps have it; 0-d int32 on that device, if not given.
         tally: the one that the steps have; it is not written.
+        drafts: whether the steps verify some.
         The rest: see `oea_server.routing.route`.
     """
     device, num_experts, layer = knobs.table.device, knobs.num_experts, next(iter(knobs.row))
@@ -145,6 +147,7 @@ def warm_up(
         like.by_step = tally.by_step
     for batch in (*ROWS_ALONE, ROWS_ALONE[-1] + 1):
         logits = torch.zeros(batch, num_experts, dtype=dtype, device=device)
-        route(logits, knobs, router, num_real=nothing, layer=layer, tally=like, placement=placement)
+        guesses = torch.zeros(batch, dtype=torch.int64, device=device) if drafts else None
+        route(logits, knobs, router, num_real=nothing, drafts=guesses, layer=layer, tally=like, placement=placement)
     if isinstance(tally, DeviceTally):
         tally.warm_up(router.k, nothing)

@@ -2,44 +2,47 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 
-from oea_server.routing import loop
-from oea_server.routing.contract import SCORINGS, Router, Routing, check, is_union, placement_of, real_rows, width_of
+from oea_server.routing import contract, entry
+from oea_server.routing.contract import SCORINGS, Router, Routing, is_union, placement_of, width_of
+from oea_server.routing.entry import FLOATS, INTEGERS, KINDS
 from oea_server.routing.placement import Placement
-from oea_server.routing.policy import Numbers, Policy
-from oea_server.routing.tally import HostTally, Tally
-
-NOTHING = np.empty(0, dtype=np.int64)
-NO_NUMBERS = np.empty(0, dtype=np.float32)
-NO_MAP = np.empty((0, 1), dtype=np.int64)
-NO_HOME = np.empty(0, dtype=np.int32)
+from oea_server.routing.policy import Policy
+from oea_server.routing.tally import Tally
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile at the first call, and keep the result where there is a place for it."""
-    try:
-        found = njit(cache=True)(function)
-    except RuntimeError:  # neither this folder nor the user's cache can be written
-        return njit(function)  # type: ignore[no-any-return]
-    keep = found._cache.save_overload
+class Plan(NamedTuple):
+    """The last arguments of `entry.enter`: what a policy and a router ask of a step."""
 
-    def keep_if_it_can_be(*compiled: Any) -> None:
-        with contextlib.suppress(OSError):  # it is full, or read-only by now
-            keep(*compiled)
+    floor: int
+    limit: int
+    reach: int
+    p: float
+    share: float
+    mix: float
+    k: int
+    scoring: int
+    groups: int
+    top_groups: int
+    top2: int
+    renormalize: int
+    scale: float
+    zeros: int
+    at_random: int
+    seed: int
+    layer: int
+    width: int
 
-    found._cache.save_overload = keep_if_it_can_be
-    return found  # type: ignore[no-any-return]
 
-
-_compiled_loop = compiled(loop.route)
+NOWHERE = (0, 0, 1, 0, 1, 1, 0, 0)
+NOT_COUNTED = (0, 0, 1, 1, 0)
+"""Those arguments of `entry.enter` where there is no map, and no tally."""
 
 
 def warm_up(k: int, num_experts: int) -> None:
@@ -55,7 +58,7 @@ def route(
     num_real: int | torch.Tensor | None = None,
     layer: int = 0,
     row_k0: torch.Tensor | None = None,
-    requests: torch.Tensor | None = None,
+    drafts: torch.Tensor | None = None,
     placement: Placement | None = None,
     tally: Tally | None = None,
     by: Callable[..., Any] | None = None,
@@ -65,25 +68,50 @@ def route(
     Args:
         by: the loop that routes; the compiled one, if not given.
     """
+    # each line here is paid for with the caches cold, in every layer: what may be absent costs nothing then
     batch, num_experts = router_logits.shape
-    check(router_logits, policy, router, row_k0, requests)
-    real = _real(batch, num_real)
-    tokens = int(np.count_nonzero(real))
-    whose = NOTHING if requests is None else requests.long().numpy()
-    numbers = _numbers(
-        policy, tokens, layer, router.k, num_experts, None if requests is None else len(np.unique(whose[real]))
-    )
-    rows = loop.Rows(
-        router_logits.float().contiguous().numpy(), real, NOTHING if row_k0 is None else row_k0.long().numpy(), whose
-    )
-    weights, ids, pool = (by or _compiled_loop)(
-        rows,
-        _model(router),
-        numbers,
-        loop.Draw(policy.name == "random", policy.seed, layer),
-        _where(policy, placement_of(policy, placement, num_experts, router_logits.device)),
-        _counters(tally, layer),
-        width_of(policy, router.k),
+    if router_logits.dtype not in FLOATS or not router_logits.is_contiguous():
+        router_logits = router_logits.float().contiguous()
+    tokens, mask = batch, None
+    if num_real is not None:
+        if isinstance(num_real, torch.Tensor) and num_real.dtype == torch.bool:
+            mask = contract.real_rows(batch, num_real, num_real.device).contiguous()
+            tokens = int(mask.sum())
+        else:
+            tokens = min(max(int(num_real), 0), batch)
+    requests = tokens
+    if row_k0 is not None or drafts is not None:
+        contract.check_rows(batch, row_k0, drafts)
+        row_k0, drafts = (None if each is None else each.long().contiguous() for each in (row_k0, drafts))
+        if drafts is not None:
+            requests = int((drafts[slice(tokens) if mask is None else mask] == 0).sum())
+    bias, scale, physical = router.bias, router.expert_scale, None
+    if bias is not None:
+        bias = _held(bias.detach(), FLOATS)
+    if scale is not None:
+        scale = _held(scale.detach(), FLOATS)
+    if placement is None and policy.pool != "union":
+        placement = placement_of(policy, None, num_experts, router_logits.device)
+    if placement is not None:
+        physical = _held(placement.physical, INTEGERS)
+    weights, ids, pool = (by or entry.compiled_enter)(
+        router_logits.data_ptr(),
+        KINDS[router_logits.dtype],
+        batch,
+        num_experts,
+        tokens,
+        0 if mask is None else mask.data_ptr(),
+        0 if row_k0 is None else row_k0.data_ptr(),
+        0 if drafts is None else drafts.data_ptr(),
+        *((0, 0) if bias is None else (bias.data_ptr(), KINDS[bias.dtype])),
+        *((0, 0) if scale is None else (scale.data_ptr(), KINDS[scale.dtype])),
+        *(
+            NOWHERE
+            if placement is None or physical is None
+            else _where(policy, placement, physical, drafts is not None)
+        ),
+        *(NOT_COUNTED if tally is None else tally.at[layer]),
+        *_plan(policy, router, num_experts, requests, layer),
     )
     return Routing(torch.from_numpy(weights), torch.from_numpy(ids), torch.from_numpy(pool))
 
@@ -91,51 +119,41 @@ def route(
 def reference(router_logits: torch.Tensor, policy: Policy, router: Router, **given: Any) -> Routing:
     """The same by the same loop, interpreted: slow, and as the paper has it."""
     with np.errstate(all="ignore"):  # broken rows
-        return route(router_logits, policy, router, **given, by=loop.route)
+        return route(router_logits, policy, router, **given, by=entry.enter)
 
 
-def _real(batch: int, num_real: int | torch.Tensor | None) -> loop.Array:
-    """`contract.real_rows` by numpy, which takes a fifth of the time."""
-    if isinstance(num_real, torch.Tensor) and num_real.dtype == torch.bool:
-        return real_rows(batch, num_real, num_real.device).numpy()
-    return np.arange(batch) < (batch if num_real is None else int(num_real))
+@lru_cache(maxsize=16_384)
+def _plan(policy: Policy, router: Router, num_experts: int, requests: int, layer: int) -> Plan:
+    """Checked and worked out once, then looked up.
 
-
-@lru_cache(maxsize=65_536)
-def _numbers(policy: Policy, tokens: int, layer: int, k: int, num_experts: int, requests: int | None) -> Numbers:
-    """`Policy.numbers`, looked up rather than worked out in every layer."""
-    return policy.numbers(tokens, layer, k=k, num_experts=num_experts, requests=requests)
-
-
-def _model(router: Router) -> loop.Model:
-    return loop.Model(
+    Raises:
+        ValueError: as `contract.check`.
+    """
+    contract.check_model(policy, router, num_experts)
+    return Plan(
+        *policy.numbers(requests, layer, k=router.k, num_experts=num_experts),
         router.k,
         SCORINGS.index(router.scoring),
-        _by_expert(router.bias),
         router.groups,
         router.top_groups,
-        router.group_score == "top2",
-        router.renormalize,
-        router.scale,
-        _by_expert(router.expert_scale),
+        int(router.group_score == "top2"),
+        int(router.renormalize),
+        float(router.scale),
         router.zero_experts,
+        int(policy.name == "random"),
+        policy.seed,
+        layer,
+        width_of(policy, router.k),
     )
 
 
-def _by_expert(numbers: torch.Tensor | None) -> loop.Array:
-    return NO_NUMBERS if numbers is None else numbers.detach().float().flatten().contiguous().numpy()
+def _held(numbers: torch.Tensor, kinds: tuple[torch.dtype, ...]) -> torch.Tensor:
+    """The numbers one after the other, as one of the kinds; themselves, if they are."""
+    return (numbers if numbers.dtype in kinds else numbers.to(kinds[0])).contiguous()
 
 
-def _where(policy: Policy, place: Placement | None) -> loop.Where:
-    if place is None:
-        return loop.Where(NO_MAP, NO_HOME, 1, 1, 0, 0)
+def _where(policy: Policy, place: Placement, physical: torch.Tensor, verifies: bool) -> tuple[int, ...]:
     room = policy.room
-    kind = 0 if is_union(room, place.ranks) else room.kind
-    return loop.Where(place.physical.long().numpy(), place.home.numpy(), place.ranks, place.slots, kind, room.budget)
-
-
-def _counters(tally: Tally | None, layer: int) -> loop.Counters:
-    if tally is None:
-        return loop.Counters(NOTHING, 0, 1, 1, False)
-    counting = int(tally.counting_on_host if isinstance(tally, HostTally) else tally.counting)
-    return loop.Counters(tally.data[tally.row[layer]].numpy(), counting, tally.num_experts, tally.ranks, tally.placed)
+    kind = 0 if verifies or is_union(room, place.ranks) else room.kind
+    map_of = physical.data_ptr(), KINDS[physical.dtype], physical.shape[1], place.home.data_ptr()
+    return *map_of, place.ranks, place.slots, kind, room.budget

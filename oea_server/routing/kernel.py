@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from oea_server.routing.kernel_floors import EPSILON, held, logits_at, marked, number, reaching, total_of
+from oea_server.routing.kernel_floors import EPSILON, held, logits_at, marked, number, reaching, total_of, undrafted
 from oea_server.routing.kernel_pools import LANES, UNION, either, gathered, kind_at, on_ranks, packed, seen_by, unpacked
 from oea_server.routing.kernel_rows import (
     ABOVE_ALL,
@@ -39,9 +39,8 @@ MASS_UNIT_, VOTE_ = tl.constexpr(MASS_UNIT), tl.constexpr(VOTE)
 GUARANTEED_, TAKEN_, OWN_ = tl.constexpr(GUARANTEED), tl.constexpr(TAKEN), tl.constexpr(OWN)
 TOKENS_, SLOTS_KEPT_ = tl.constexpr(TOKENS), tl.constexpr(SLOTS_KEPT)
 ROW, TABLE = tl.constexpr(len(FIELDS)), tl.constexpr(TABLE_BATCHES)
-FLOOR, LIMIT, REACH, MIN_BATCH, DRAW, SEED, P, SHARE, MIX = (
-    tl.constexpr(FIELDS.index(field))
-    for field in ("floor", "limit", "reach", "min_batch", "draw", "seed", "p", "share", "mix")
+FLOOR, LIMIT, REACH, DRAW, SEED, P, SHARE, MIX = (
+    tl.constexpr(FIELDS.index(field)) for field in ("floor", "limit", "reach", "draw", "seed", "p", "share", "mix")
 )
 ALL, FLOORS, FILLS = tl.constexpr("all"), tl.constexpr("floors"), tl.constexpr("fills")
 
@@ -50,7 +49,7 @@ ALL, FLOORS, FILLS = tl.constexpr("all"), tl.constexpr("floors"), tl.constexpr("
 NUMBERS = ("num_real", "batch", "parts", "layer", "head", "scale")
 PER_LAYER = ("numbers_ptr", "bias_ptr", "expert_scale_ptr", "physical_ptr", "home_ptr")
 RECORDS = ("homes_ptr", "records_ptr", "kept_ptr", "pools_ptr", "head_ptr")
-POINTERS = ("pool_ptr", "row_k0_ptr", "requests_ptr", "num_requests_ptr")
+POINTERS = ("pool_ptr", "row_k0_ptr", "drafts_ptr")
 
 
 @triton.jit(do_not_specialize=[*NUMBERS, *PER_LAYER, *RECORDS, *POINTERS])
@@ -65,8 +64,7 @@ def route_kernel(
     numbers_ptr,
     num_real,
     row_k0_ptr,
-    requests_ptr,
-    num_requests_ptr,
+    drafts_ptr,
     words_ptr,
     held_ptr,
     votes_ptr,
@@ -123,10 +121,10 @@ def route_kernel(
         real = tl.load(num_real).to(tl.int32) if REAL == "device" else num_real
         real = tl.minimum(tl.maximum(real, 0), batch)
         token = row < real
-    at = tl.minimum(real, TABLE)
-    if num_requests_ptr is not None:  # below min_batch the step runs vanilla, as one without tokens does
-        at = tl.where(tl.load(num_requests_ptr).to(tl.int32) < tl.load(numbers_ptr + MIN_BATCH), 0, at)
-    numbers = numbers_ptr + at * ROW
+    requests = real
+    if drafts_ptr is not None:  # the others are guesses
+        requests = undrafted(drafts_ptr, num_real, real, batch, REAL)
+    numbers = numbers_ptr + tl.minimum(requests, TABLE) * ROW
     floor, limit, reach = tl.load(numbers + FLOOR), tl.load(numbers + LIMIT), tl.load(numbers + REACH)
 
     # Each row's own top k, by the router's own order.
@@ -197,7 +195,9 @@ def route_kernel(
     lane = tl.arange(0, LANES)
     WIDENED: tl.constexpr = physical_ptr is not None
     if WIDENED:
-        kind = kind_at(numbers, RANKS)
+        kind = UNION
+        if drafts_ptr is None:
+            kind = kind_at(numbers, RANKS)
         could = (slot < tl.minimum(tl.minimum(limit, reach), K)) & whole[:, None] & (kind != UNION)
     if STAGE != FILLS:
         words = tl.reduce(packed(holds, ROWS, COLUMNS), 0, either)
@@ -210,8 +210,7 @@ def route_kernel(
                 raw = scores_of(logits.to(tl.float32), highest, SCORING)
                 part = tl.where(might, raw / (mass_own + EPSILON)[:, None], 0.0)
                 wanted = tl.sum((part * part * (part * part) * VOTE_).to(tl.int64), axis=0)
-            holds |= might
-        if requests_ptr is not None:
+        if drafts_ptr is not None:
             at = row[:, None] * LANES + lane[None, :]
             tl.store(held_ptr + at, packed(holds, ROWS, COLUMNS), mask=(row < batch)[:, None])
     if STAGE == FLOORS:
@@ -232,10 +231,10 @@ def route_kernel(
         first = tl.min(tl.where(awake, expert[None, :], NOBODY), axis=1)
 
         # Phase 2: down its own ranking, a token adds experts that are awake anyway.
-        if requests_ptr is not None:
+        if drafts_ptr is not None:
             if STAGE == ALL:
                 tl.debug_barrier()  # what other warps have written down is read
-            near = awake & unpacked(seen_by(held_ptr, requests_ptr, row, batch, ROWS), ROWS, COLUMNS)
+            near = awake & unpacked(seen_by(held_ptr, drafts_ptr, row, batch, ROWS), ROWS, COLUMNS)
             if ZEROS > 0:
                 near |= zero
         else:

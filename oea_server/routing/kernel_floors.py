@@ -28,6 +28,21 @@ def marked(mask_ptr, batch):
 
 
 @triton.jit
+def undrafted(drafts_ptr, num_real, real, batch, REAL: tl.constexpr):
+    """How many of the real rows are tokens, and not guesses at what follows one."""
+    tokens = 0
+    for start in range(0, batch, MASKED_AT_ONCE):
+        at = start + tl.arange(0, MASKED_AT_ONCE)
+        token = tl.load(drafts_ptr + at, mask=at < batch, other=-1) == 0
+        if REAL == "mask":
+            token &= tl.load(num_real + at, mask=at < batch, other=0) != 0
+        else:
+            token &= at < real
+        tokens += tl.sum(token.to(tl.int32))
+    return tokens
+
+
+@triton.jit
 def logits_at(logits_ptr, stride, row, experts, inside):
     return tl.load(logits_ptr + row[:, None] * stride + experts, mask=inside, other=0.0).to(tl.float32)
 

@@ -55,13 +55,15 @@ def gathered(words_ptr, parts):
 
 
 @triton.jit
-def seen_by(words_ptr, requests_ptr, row, batch, ROWS: tl.constexpr):
-    """What a row may take: what rows of other requests hold, and those of its own up to itself. [ROWS, LANES] int32."""
+def seen_by(words_ptr, drafts_ptr, row, batch, ROWS: tl.constexpr):
+    """What a row may take: what it holds itself, and what tokens and guesses no deeper do: see `loop.seen_from`.
+    [ROWS, LANES] int32."""
     lane = tl.arange(0, LANES)
-    mine = tl.load(requests_ptr + row, mask=row < batch, other=-1)
+    depth = tl.maximum(tl.load(drafts_ptr + row, mask=row < batch, other=0), 0)
     words = tl.zeros([ROWS, LANES], tl.int32)
     for other in range(0, batch):
-        may = (tl.load(requests_ptr + other) != mine) | (other <= row)
+        deep = tl.load(drafts_ptr + other)
+        may = ((deep >= 0) & (deep <= depth)) | (other == row)
         words |= tl.where(may[:, None], tl.load(words_ptr + other * LANES + lane)[None, :], 0)
     return words
 

@@ -14,7 +14,7 @@ from oea_server.routing.policy import Numbers, Policy, Pool, Room
 TABLE_BATCHES = 1024
 """Steps of more tokens use the numbers of this size (tables on the device must end somewhere)."""
 
-OF_ALL_BATCHES = ("kind", "budget", "min_batch", "draw", "seed")
+OF_ALL_BATCHES = ("kind", "budget", "draw", "seed")
 """`draw` is 1 where experts are drawn at random."""
 INTEGERS = (*(name for name, kind in get_type_hints(Numbers).items() if kind is int), *OF_ALL_BATCHES)
 FLOATS = tuple(name for name, kind in get_type_hints(Numbers).items() if kind is float)
@@ -55,17 +55,10 @@ class Knobs:
         self.pool = policy.pool
         self.table.copy_(torch.stack([_rows(policy, layer, k, self.num_experts) for layer, k in self._k.items()]))
 
-    def at(self, layer: int, tokens: torch.Tensor, requests: torch.Tensor | None) -> tuple[Numbers, Room]:
-        """The numbers for a step of so many tokens, as 0-d tensors: to compare with, not to read.
-
-        Args:
-            requests: how many requests they are of; one each, if not given.
-        """
+    def at(self, layer: int, requests: torch.Tensor) -> tuple[Numbers, Room]:
+        """The numbers for a step of so many requests, as 0-d tensors: to compare with, not to read."""
         table = self.table[self.row[layer]]
-        at = tokens.clamp(0, TABLE_BATCHES).long()
-        if requests is not None:
-            # below min_batch the step runs vanilla, as one without tokens does
-            at = torch.where(requests < table[0, FIELDS.index("min_batch")], 0, at)
+        at = requests.clamp(0, TABLE_BATCHES).long()
         # not table[...]: torch reads an index of no dimensions on the host, which no capture survives
         row = table.index_select(0, at.view(1))[0]
         named = dict(zip(FIELDS, row.unbind(), strict=True)) | dict(
@@ -100,7 +93,6 @@ def _table(policy: Policy, layer: int, k: int, num_experts: int) -> torch.Tensor
     same = {
         "kind": room.kind,
         "budget": room.budget,
-        "min_batch": policy.min_batch,
         "draw": int(policy.name == "random"),
         "seed": seed,
     }

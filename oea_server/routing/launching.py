@@ -95,11 +95,11 @@ class Scratch(NamedTuple):
     votes: torch.Tensor | None
 
 
-def scratch_of(batch: int, shape: Shape, place: Placement | None, by_request: bool, device: torch.device) -> Scratch:
+def scratch_of(batch: int, shape: Shape, place: Placement | None, drafts: bool, device: torch.device) -> Scratch:
     """For one step."""
     several = shape.parts > 1
     words = torch.empty(shape.parts, LANES, dtype=torch.int32, device=device) if several else None
-    held = torch.empty(batch, LANES, dtype=torch.int32, device=device) if by_request else None
+    held = torch.empty(batch, LANES, dtype=torch.int32, device=device) if drafts else None
     ranked = several and place is not None
     votes = torch.empty(shape.parts, shape.columns, dtype=torch.int64, device=device) if ranked else None
     return Scratch(words, held, votes)

@@ -36,6 +36,7 @@ EPSILON = np.float32(RENORMALIZE_EPSILON)
 VOTE_UNIT = np.float32(VOTE)
 BUDGET = POOLS.index("budget")
 SOFTMAX, SIGMOID = SCORINGS.index("softmax"), SCORINGS.index("sigmoid")
+DEEPEST = np.iinfo(np.int64).max
 
 
 class Rows(NamedTuple):
@@ -45,13 +46,13 @@ class Rows(NamedTuple):
         logits: [B, N] float32.
         real: [B] bool, which of them are tokens.
         k0: [B] int64, the floor that a row asks for itself, 0 where it does not; empty if none does.
-        request: [B] int64, whose row it is, from 0; empty if each is its own.
+        drafts: [B] int64, 0 for tokens, j for the j-th guess in a chain, -1 for one in a tree; empty if all are tokens.
     """
 
     logits: Array
     real: Array
     k0: Array
-    request: Array
+    drafts: Array
 
 
 class Model(NamedTuple):
@@ -120,6 +121,7 @@ class Seen(NamedTuple):
     guaranteed: Array
 
 
+@register_jitable  # type: ignore[untyped-decorator]
 def route(
     rows: Rows, model: Model, numbers: Numbers, draw: Draw, where: Where, counters: Counters, width: int
 ) -> tuple[Array, Array, Array]:
@@ -150,7 +152,6 @@ def route(
     if len(where.physical):
         home = homes(pool, where.physical, where.ranks, where.slots)
         where.home[:] = home
-    could = 0
     if where.kind:
         could = min(numbers.limit, numbers.reach, model.k)
         wanted = votes(rows, model, seen, could)
@@ -158,7 +159,7 @@ def route(
         widen(pool, wanted, home // where.slots, where.ranks, where.budget if where.kind == BUDGET else 0)
 
     # Phase 2: down its own ranking, a token adds experts that are awake anyway.
-    only, since = holders(rows.request, seen, could, n)
+    least = depths(rows.drafts, seen, n)
     open_to = pool.copy()
     open_to[loaded:] = True
     awake = np.flatnonzero(open_to)
@@ -173,8 +174,8 @@ def route(
             continue
         asked = asked_by(i, rows, model.k)
         near = within_reach(i, max(numbers.reach, asked), model, seen, open_to, awake)
-        if len(only):
-            near = near[(only[near] != rows.request[i]) | (since[near] <= i) | (near >= loaded)]
+        if len(least):
+            near = near[seen_from(i, rows.drafts[i], least, seen)[near] | (near >= loaded)]
         chosen = np.empty(min(max(numbers.limit, asked), width), dtype=np.int64)
         taken[i] = top(seen.choice[i], near, chosen)
         ids[i] = chosen[0]  # an unused slot wakes nobody
@@ -404,28 +405,31 @@ def widen(pool: Array, wanted: Array, rank_of: Array, ranks: int, budget: int) -
 
 
 @register_jitable  # type: ignore[untyped-decorator]
-def holders(request: Array, seen: Seen, could: int, n: int) -> tuple[Array, Array]:
-    """For each expert the one request that guarantees it or votes for it, -1 if several do, and the first such row.
-    Both [N]; empty if each row is a request of its own.
+def depths(drafts: Array, seen: Seen, n: int) -> Array:
+    """How deep the guess is that guarantees each expert, the least of them, [N]; empty if all rows are tokens.
 
-    A row must not take what is awake for a later row of its own request alone: that row is a guess, which may be thrown
-    away, and what came of it would stay.
+    A guess in a tree counts for nobody else: it is an ancestor of some, of which is not known here.
     """
-    nobody = -2
-    size = n if len(request) else 0
-    only = np.full(size, nobody, dtype=np.int64)
-    since = np.zeros(size, dtype=np.int64)
-    for i in np.flatnonzero(seen.whole[: len(request)]):
+    least = np.full(n if len(drafts) else 0, DEEPEST, dtype=np.int64)
+    for i in np.flatnonzero(seen.whole[: len(drafts)]):
         for rank in range(seen.best.shape[1]):
-            expert = seen.best[i, rank]
-            if not seen.guaranteed[i, rank] and rank >= could:
-                continue
-            if only[expert] == nobody:
-                only[expert] = request[i]
-                since[expert] = i
-            elif only[expert] != request[i]:
-                only[expert] = -1
-    return only, since
+            if seen.guaranteed[i, rank] and drafts[i] >= 0:
+                least[seen.best[i, rank]] = min(least[seen.best[i, rank]], drafts[i])
+    return least
+
+
+@register_jitable  # type: ignore[untyped-decorator]
+def seen_from(i: int, depth: int, least: Array, seen: Seen) -> Array:
+    """The experts that a row may take, [N] bool: its own, and those that tokens and guesses no deeper guarantee.
+
+    What deeper ones wake must not reach it: they are guesses at what comes after it, and it decides over them. Nor by a
+    detour over its neighbours: what they take in this layer is in their floors of the next.
+    """
+    open_to = least <= max(depth, 0)
+    for rank in range(seen.best.shape[1]):
+        if seen.guaranteed[i, rank]:
+            open_to[seen.best[i, rank]] = True
+    return open_to
 
 
 @register_jitable  # type: ignore[untyped-decorator]

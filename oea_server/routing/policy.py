@@ -42,6 +42,9 @@ class Room(NamedTuple):
     """Experts a rank may hold, of `budget` only."""
 
 
+UNION = Room(POOLS.index("union"), 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """One way to choose experts for a decode step. Build it with one of the four constructors.
@@ -171,14 +174,9 @@ class Policy:
         if num_experts % self.ranks:
             raise ValueError(f"ranks={self.ranks}: {num_experts} experts do not divide over them")
 
-    def numbers(self, batch: int, layer: int, *, k: int, num_experts: int, requests: int | None = None) -> Numbers:
-        """The policy for a step of `batch` real rows in `layer`, as numbers.
-
-        Args:
-            requests: how many requests the rows are of; one each, if not given.
-        """
-        lone = (batch if requests is None else requests) < self.min_batch
-        k0 = None if self.k0 is None or lone else self.k0.at(batch, layer)
+    def numbers(self, batch: int, layer: int, *, k: int, num_experts: int) -> Numbers:
+        """The policy for a step of `batch` requests in `layer`, as numbers."""
+        k0 = None if self.k0 is None or batch < self.min_batch else self.k0.at(batch, layer)
         if k0 is None:
             return Numbers(k, k, num_experts)
         if self.name == "pruned":
@@ -200,7 +198,7 @@ class Policy:
         return Room(POOLS.index(self.pool), self.rank_budget or 0)
 
     def is_vanilla(self, batch: int, layer: int, *, k: int, num_experts: int) -> bool:
-        """Whether a step of `batch` real tokens chooses exactly the model's own top k."""
+        """Whether a step of `batch` requests chooses exactly the model's own top k."""
         numbers = self.numbers(batch, layer, k=k, num_experts=num_experts)
         # of its whole own top k, a token scans no more, and a mixture of their mass is their mass
         return self.name != "random" and numbers._replace(reach=num_experts, mix=1.0) == Numbers(k, k, num_experts)

@@ -62,6 +62,11 @@ class Tally:
         and, token by token, the share of the router mass of its own top k that its experts hold."""
         self.counting = torch.ones((), dtype=torch.int64, device=device)
         """0 while steps are not to be counted (warm-up, capture, health checks)."""
+        held = num_experts, ranks, int(placed)
+        self.at = {
+            layer: (self.data[row].data_ptr(), self.counting.data_ptr(), *held) for layer, row in self.row.items()
+        }
+        """Where each layer's row of `data` lies, where `counting` does, and the rest that `routing.entry` asks for."""
         self.records: Records | None = None
         """What the launches on a GPU write down of a step, to be counted by one more (`counting`)."""
         self.by_step = False
@@ -159,8 +164,6 @@ class HostTally(Tally):
             counters.numpy() for counters in (self.unique, self.busiest, self.vanilla, self.vanilla_busiest, self.sums)
         )
         self.counting_on_host = self.counting.numpy()
-        self.addresses = {layer: self.data[row].data_ptr() for layer, row in self.row.items()}
-        """Where each layer's row of `data` lies."""
 
     def add_vanilla(self, layer: int, ids: torch.Tensor, num_real: int | torch.Tensor | None) -> None:
         real = real_rows(len(ids), num_real, ids.device).numpy()

@@ -60,6 +60,11 @@ def forward(given: Any, draft: bool = False) -> str:
         ({"requests": 4, "global_num_tokens_cpu": torch.tensor([1, 4, 2, 2])}, "a batch of 9 rows"),
         ({"requests": 4, "global_num_tokens_cpu": [8]}, "a batch of 8 rows"),
         ({"requests": 2, "input_embeds": torch.zeros(6, 3)}, "a decode step of 2 requests has 6 rows"),
+        ({"requests": 2, "rows": 8, "name": "TARGET_VERIFY"}, "2 requests has 8 rows, where each request has one"),
+        (
+            {"requests": 3, "rows": 8, "name": "TARGET_VERIFY", "spec_info": SimpleNamespace(num_tokens_per_req=4)},
+            "a decode step of 3 requests has 8 rows, where each request has 4, its drafts among them",
+        ),
     ],
 )
 def test_a_batch_that_is_not_one_row_per_request_ends_before_it_runs(
@@ -83,7 +88,7 @@ def test_a_batch_that_is_not_one_row_per_request_ends_before_it_runs(
         # no decode step: SGLang's own top k, whatever its rows
         {"requests": 2, "rows": 40, "name": "EXTEND", "global_num_tokens_cpu": [40, 3]},
         {"requests": 0, "name": "IDLE", "global_num_tokens_cpu": [0, 3]},
-        {"requests": 2, "rows": 8, "name": "TARGET_VERIFY"},
+        {"requests": 2, "rows": 8, "name": "TARGET_VERIFY", "spec_info": SimpleNamespace(num_tokens_per_req=4)},
     ],
 )
 def test_a_batch_of_known_rows_runs(now: runtime.Runtime, given: dict[str, Any]) -> None:

@@ -94,8 +94,8 @@ def test_the_early_look_knows_every_spelling(parser: argparse.ArgumentParser) ->
 @pytest.mark.parametrize(
     ("flags", "option"),
     [
-        ("--speculative-algo EAGLE", "speculative_algorithm"),
-        ("--speculative-algo=NEXTN", "speculative_algorithm"),
+        ("--speculative-algo UNO", "speculative_algorithm"),
+        ("--speculative-algo=DSPARK", "speculative_algorithm"),
         ("--moe-a2a deepep", "moe_a2a_backend"),
         ("--enable-two-batch", "enable_two_batch_overlap"),
         ("--attention-context-parallel 2", "attn_cp_size"),
@@ -124,6 +124,9 @@ def test_so_it_does_abbreviations_that_sglangs_parser_takes(
         "--enable-d",  # too short for SGLang, which says so
         "--enable-dp-lm-head --speculative-num-steps 3",
         "--decoupled-spec-role null",
+        "--speculative-algorithm EAGLE --speculative-eagle-topk 4",
+        "--speculative-algo NEXTN",
+        "--speculative-algorithm ngram",
     ],
 )
 def test_what_leaves_the_rows_alone_is_not_refused(flags: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from oea_server.engine import runtime
+from oea_server.engine import drafts, runtime
 from tests.engine.patched import IS_PATCHED
 from tests.engine.test_seams import select
 
@@ -58,8 +58,25 @@ def test_capture_is_a_step_that_does_not_count(now: runtime.Runtime) -> None:
     with routed_capture(mode("DECODE"), 8, False):
         assert now.step is not None
         assert (now.step.batch, now.step.counted, now.step.capturing) == (8, False, True)
+    now.captured = drafts.Drafts(3)  # as `around_capture` has read it off the runner
     with routed_capture(mode("TARGET_VERIFY"), 8, False):
+        assert now.step is not None
+        assert (now.step.batch, now.step.per_request, now.step.capturing) == (24, 3, True)
+    with routed_capture(mode("DLLM_EXTEND"), 8, False):
         assert now.step is None
+
+
+def test_a_verify_pass_is_a_step_of_all_its_rows(now: runtime.Runtime) -> None:
+    from sglang.srt.layers.moe.batch_routing import routed_pass
+
+    now.forward_batch = batch("TARGET_VERIFY", 2, ["a"])  # as the guard has it
+    now.forward_batch.spec_info = SimpleNamespace(num_tokens_per_req=4, tree_topk=-1)
+    try:
+        with routed_pass(now.forward_batch, False):
+            assert now.step is not None
+            assert (now.step.batch, now.step.requests, now.step.tree) == (8, 2, True)
+    finally:
+        now.forward_batch = None
 
 
 def test_capture_goes_through_the_runner(now: runtime.Runtime) -> None:

@@ -1,7 +1,8 @@
 """A plug-in of the tests' servers: reports come ten times a second, and on request every rank writes its steps down.
 
 On the server's PYTHONPATH together with its .dist-info. With RECORDER_FOLDER set, each counted decode step is a line
-there, one file per process: its batch, and by what each layer routed it.
+there, one file per process: its batch, and by what each layer routed it. With ROUTED_FOLDER, a file per counted step:
+its rows, and the logits, experts and weights of each layer that was routed by us.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ def activate() -> None:
     report_often()
     if folder := os.environ.get("RECORDER_FOLDER"):
         record(Path(folder) / f"{os.getpid()}.jsonl")
+    if folder := os.environ.get("ROUTED_FOLDER"):
+        keep_routed(Path(folder))
 
 
 def report_often() -> None:
@@ -68,3 +71,30 @@ def record(path: Path) -> None:
     Runtime.decoding = recorded  # type: ignore[method-assign]
     Runtime.is_vanilla = recorded_is_vanilla  # type: ignore[method-assign]
     Runtime.route = recorded_route  # type: ignore[method-assign]
+
+
+def keep_routed(folder: Path) -> None:
+    import itertools
+
+    import torch
+
+    from oea_server.engine.runtime import Runtime
+
+    decoding, route, number = Runtime.decoding, Runtime.route, itertools.count()
+    layers: list[Any] = []
+
+    @contextmanager
+    def kept(self: Runtime, step: Any) -> Iterator[None]:
+        layers.clear()
+        with decoding(self, step):
+            yield
+        if step.counted:
+            found = {"batch": step.batch, "per_request": step.per_request, "tree": step.tree, "layers": layers}
+            torch.save(found, folder / f"{next(number):06}.pt")
+
+    def kept_route(self: Runtime, router: Any, logits: Any) -> Any:
+        routing = route(self, router, logits)
+        layers.append((logits.float().clone(), routing.ids.clone(), routing.weights.clone()))
+        return routing
+
+    Runtime.decoding, Runtime.route = kept, kept_route  # type: ignore[method-assign]

@@ -1,7 +1,7 @@
 """Whether kernel, loop and vectorised form agree on what a router, a policy, a placement and a step can be.
 
-Draws are of everything that `route` takes, ties, pads, masks, broken rows, floors by row and rows of one request among
-them.
+Draws are of everything that `route` takes, ties, pads, masks, broken rows, floors by row and guesses to be verified
+among them.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def drawn(seed: int) -> Case:
     if draw.random() < 0.3:
         rest["row_k0"] = torch.randint(0, k + 2, (batch,), generator=generator)
     if draw.random() < 0.3:
-        rest["requests"] = torch.randint(0, max(1, batch // 3), (batch,), generator=generator)
+        rest["drafts"] = torch.randint(-1, 4, (batch,), generator=generator)
     return Case(logits, policy_of(draw, n, k, ranks), router, ranks, rest)
 
 

@@ -39,6 +39,7 @@ class Scheduler:
         self.steps: list[tuple[int, float]] = []
         self.bypassed: Counter[str] = Counter({"prefill": 0, "policy": 0})
         self.state = state()
+        self.requests = 0
 
     def read_steps(self) -> list[tuple[int, float]]:
         steps, self.steps = self.steps, []
@@ -47,4 +48,7 @@ class Scheduler:
     @property
     def counted(self) -> Sources:
         sizes = dict.fromkeys(self.tally.row, 100)
-        return Sources(self.tally, self.shadow, self.read_steps, self.bypassed, sizes, lambda: self.state)
+        return Sources(
+            *(self.tally, self.shadow, self.read_steps, self.bypassed, sizes, lambda: self.state),
+            read_requests=lambda: self.requests,
+        )

@@ -32,7 +32,7 @@ def test_observing_many_at_once_is_observing_each() -> None:
 def test_the_reporter_adds_each_step_once() -> None:
     scheduler = Scheduler([0, 1], ranks=2)
     reporter, registry = reporting(scheduler)
-    scheduler.steps = [(3, 0.02), (3, 0.03)]
+    scheduler.steps, scheduler.requests = [(3, 0.02), (3, 0.03)], 4
     for ids in ([[0, 1], [2, 9], [2, 1]], [[4, 4], [4, 4], [4, 4]]):
         for layer in (0, 1):
             scheduler.tally.add_vanilla(layer, torch.tensor(ids), None)
@@ -44,6 +44,7 @@ def test_the_reporter_adds_each_step_once() -> None:
     assert value("oea_vanilla_unique_experts_sum") == 2 * (4 + 1)
     assert value("oea_max_rank_unique_experts_sum") == 2 * (3 + 1)
     assert value("oea_decode_batch_size_sum") == 6
+    assert value("oea_decode_requests_total") == 4
     assert value("oea_decode_step_seconds_count") == 2
     assert value("oea_decode_step_seconds_sum") == pytest.approx(0.05)
     assert value("oea_unique_experts_bucket", {"le": "1.0"}) == 2

@@ -94,12 +94,11 @@ def test_traffic_is_what_users_send(ids: list[str], expected: bool) -> None:
 
 
 def batch_of(mode: str, rids: list[str]) -> SimpleNamespace:
-    return SimpleNamespace(
-        forward_mode=SimpleNamespace(name=mode, is_decode=lambda: mode == "DECODE"), batch_size=3, rids=rids
-    )
+    kinds = {"is_decode": lambda: mode == "DECODE", "is_target_verify": lambda: mode == "TARGET_VERIFY"}
+    return SimpleNamespace(forward_mode=SimpleNamespace(name=mode, **kinds), batch_size=3, rids=rids)
 
 
-@pytest.mark.parametrize(("mode", "draft"), [("EXTEND", False), ("DECODE", True)])
+@pytest.mark.parametrize(("mode", "draft"), [("EXTEND", False), ("DECODE", True), ("TARGET_VERIFY", True)])
 def test_only_decode_passes_of_the_target_are_steps(monkeypatch: pytest.MonkeyPatch, mode: str, draft: bool) -> None:
     now = runtime.Runtime(Settings())
     monkeypatch.setattr(runtime, "current", now)
@@ -112,7 +111,7 @@ def test_only_decode_passes_of_the_target_are_steps(monkeypatch: pytest.MonkeyPa
     [
         ("EXTEND", ["a"], "prefill"),
         ("MIXED", ["a"], "mixed"),
-        ("TARGET_VERIFY", ["a"], "verify"),
+        ("TARGET_VERIFY", ["a"], "router"),
         ("SPLIT_PREFILL", ["a"], "other"),
         ("DECODE", ["a"], "router"),  # this runtime has none
         ("EXTEND", ["HEALTH_CHECK_1"], None),

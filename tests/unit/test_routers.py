@@ -43,14 +43,14 @@ def router(num_experts: int, k: int, scoring: Any, biased: bool, groups: int, sc
 def rows(batch: int, seed: int) -> dict[str, Any]:
     """What may differ by row: everything, or nothing."""
     dice = torch.Generator().manual_seed(seed)
-    whose = torch.arange(batch) // 3
+    guesses = torch.randint(-1, 3, (batch,), generator=dice)
     return (
         {},
         {"num_real": max(batch - 2, 0)},
         {"row_k0": torch.randint(0, 4, (batch,), generator=dice)},
         {"num_real": torch.rand(batch, generator=dice) < 0.7, "row_k0": torch.randint(0, 9, (batch,), generator=dice)},
-        {"requests": whose},
-        {"requests": whose, "num_real": torch.rand(batch, generator=dice) < 0.8},
+        {"drafts": guesses},
+        {"drafts": guesses, "num_real": torch.rand(batch, generator=dice) < 0.8},
     )[seed % 6]
 
 
@@ -81,9 +81,9 @@ def test_knobs_on_the_device_hold_all_of_it(name: str) -> None:
     policy, asked = POLICIES[name], router(64, 8, "sigmoid", True, 8, "top2")
     knobs, place = Knobs({3: 8}, 64, CPU), contiguous(64, policy.ranks, CPU)
     knobs.write(policy)
-    given, requests = logits(9, 64, torch.float32, False, 1), torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 3])
+    given, drafts = logits(9, 64, torch.float32, False, 1), torch.tensor([0, 1, 2, 0, -1, 0, 1, 2, 0])
     for real in (9, 3, 1, 0):
-        for more in ({}, {"requests": requests}, {"row_k0": requests}):
+        for more in ({}, {"drafts": drafts}, {"row_k0": drafts.clamp(min=0)}):
             options: dict[str, Any] = {"layer": 3, "placement": place, **more}
             if policy.k_max is not None:
                 continue  # the table holds it, the width of the answer does not
@@ -136,28 +136,56 @@ def test_weights_are_divided_by_the_mixture() -> None:
         torch.testing.assert_close(as_scored.weights, 3.0 * held)
 
 
-@pytest.mark.parametrize("policy", [Policy.oea(2), Policy.oea(1, pool="fill", ranks=4)], ids=["union", "fill"])
-def test_a_row_takes_nothing_from_later_rows_of_its_request(policy: Policy) -> None:
-    """What a draft's last rows wake must not reach its first: as if those rows were others' alone."""
-    requests, asked = torch.tensor([0, 0, 0, 0, 1, 1]), Router(6)
-    for seed in range(20):
-        given = logits(6, 32, torch.float32, False, seed)
-        whole = reference(given, policy, asked, requests=requests)
-        for row in range(4):
-            # other draft rows after it: what the row takes of what was there before has to stay the same
-            changed = given.clone()
-            changed[row + 1 : 4] = logits(3 - row, 32, torch.float32, False, 100 + seed)
-            if policy.pool == "union":
-                again = reference(changed, policy, asked, requests=requests)
-                assert torch.equal(again.ids[row], whole.ids[row])
-                assert torch.equal(again.weights[row], whole.weights[row])
+VERIFIED = {name: POLICIES[name] for name in ("oea", "share, mix", "p, share, reach", "fill", "budget", "pruned")}
+
+
+@pytest.mark.parametrize("name", VERIFIED)
+@pytest.mark.parametrize("depths", [(0, 1, 2, 3), (0, -1, -1, -1)], ids=["chain", "tree"])
+def test_no_row_depends_on_a_guess_that_does_not_lead_to_it(name: str, depths: tuple[int, ...]) -> None:
+    """Other guesses after a row (in a tree: beside it, too) change neither its experts nor their weights, in any
+    request: over layers, what a neighbour took of them would come back."""
+    policy, asked = VERIFIED[name], Router(6)
+    drafts = torch.tensor(depths * 3)
+    for seed, row in itertools.product(range(8), range(12)):
+        given = logits(12, 32, torch.float32, False, seed)
+        whole = reference(given, policy, asked, drafts=drafts)
+        hidden = (drafts > drafts[row]) if depths[1] > 0 else (drafts < 0) & (torch.arange(12) != row)
+        changed = torch.where(hidden[:, None], logits(12, 32, torch.float32, False, 100 + seed), given)
+        for route in (reference, host.route, eager.route):
+            again = route(changed, policy, asked, drafts=drafts)
+            assert torch.equal(again.ids[row], whole.ids[row])
+            torch.testing.assert_close(again.weights[row], whole.weights[row], rtol=1e-6, atol=0)
+
+
+def test_tokens_are_routed_as_if_nothing_were_guessed() -> None:
+    given, drafts = logits(12, 32, torch.float32, False, 3), torch.tensor([0, 1, 2] * 4)
+    for policy in (Policy.oea("1:6,4:2,12:1"), Policy.oea(2, share=0.1, mix=0.5)):
+        whole = reference(given, policy, Router(6), drafts=drafts)
+        alone = reference(given[::3], policy, Router(6))
+        assert torch.equal(whole.ids[::3], alone.ids)
+        assert torch.equal(whole.weights[::3], alone.weights)
+        floors = [given[row].topk(2).indices for row in range(12)]
+        assert int(whole.pool.sum()) <= len(set(torch.cat(floors).tolist()))
+
+
+def test_guesses_fill_from_others_of_their_depth_and_in_a_tree_from_tokens() -> None:
+    given = logits(8, 32, torch.float32, False, 4)
+    floors = given.topk(2, dim=1).indices
+    for depths in ([0, 1, 2, 3], [0, -1, -1, -1]):
+        drafts = torch.tensor(depths * 2)
+        routing = reference(given, Policy.oea(2), Router(6), drafts=drafts)
+        for row, depth in enumerate(drafts.tolist()):
+            seen = [each for each in range(8) if each == row or 0 <= drafts[each] <= max(depth, 0)]
+            taken = routing.ids[row][routing.weights[row] > 0].tolist()
+            pool = torch.zeros(32, dtype=torch.bool).index_fill(0, floors[seen].flatten(), True)
+            assert taken == given[row].where(pool, -torch.inf).topk(min(6, int(pool.sum()))).indices.tolist()
 
 
 def test_a_lone_request_of_many_rows_runs_vanilla() -> None:
-    given, requests = logits(5, 32, torch.float32, False, 7), torch.zeros(5, dtype=torch.int64)
+    given, drafts = logits(5, 32, torch.float32, False, 7), torch.arange(5)
     vanilla = reference(given, Policy.vanilla(), Router(4))
-    assert_same(reference(given, Policy.oea(1, share=0.5, mix=0.5), Router(4), requests=requests), vanilla)
-    alone = reference(given, Policy.oea(1, min_batch=1), Router(4), requests=requests)
+    assert_same(reference(given, Policy.oea(1, share=0.5, mix=0.5), Router(4), drafts=drafts), vanilla)
+    alone = reference(given, Policy.oea(1, min_batch=1), Router(4), drafts=drafts)
     assert int(alone.pool.sum()) < int(vanilla.pool.sum())
 
 
@@ -216,7 +244,7 @@ def test_a_router_that_does_not_fit_says_which_field(fields: dict[str, Any], why
     [
         ({"row_k0": torch.zeros(3, dtype=torch.int32)}, r"row_k0 is torch.int32 \[3\], not integers \[2\]"),
         ({"row_k0": torch.zeros(2)}, r"row_k0 is torch.float32 \[2\], not integers"),
-        ({"requests": torch.zeros(2, 1, dtype=torch.int64)}, r"requests is torch.int64 \[2, 1\], not integers"),
+        ({"drafts": torch.zeros(2, 1, dtype=torch.int64)}, r"drafts is torch.int64 \[2, 1\], not integers"),
         ({"num_real": torch.ones(3, dtype=torch.bool)}, r"num_real is a mask \[3\], not \[2\]"),
     ],
 )
@@ -258,7 +286,7 @@ def test_experts_that_compute_nothing_are_always_awake_and_never_loaded(name: st
     assert tallies[0].unique[0, int(expected.pool.sum())] == 1
     taken = expected.ids[expected.weights > 0].unique()
     assert set(taken.tolist()) <= {*expected.pool.nonzero().flatten().tolist(), *range(24, 32)}
-    if name == "oea" and "requests" not in rows(9, seed):
+    if name == "oea" and "drafts" not in rows(9, seed):
         own = reference(given, Policy.vanilla(), asked, **rows(9, seed)).ids
         for row in (expected.weights > 0).any(dim=1).nonzero().flatten().tolist():
             best = {expert for expert in own[row].tolist() if expert >= 24}

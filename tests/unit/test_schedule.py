@@ -60,7 +60,7 @@ def test_a_share_in_one_layer_makes_a_table_of_its_own() -> None:
     knobs = Knobs({0: 4, 1: 4}, 16, torch.device("cpu"))
     knobs.write(policy)
     for layer, share in ((0, 0.25), (1, 0.5)):
-        numbers, _ = knobs.at(layer, torch.tensor(9), None)
+        numbers, _ = knobs.at(layer, torch.tensor(9))
         assert [float(each) for each in numbers] == [4, 4, 16, 1, share, 0.5]
         assert policy.numbers(9, layer, k=4, num_experts=16) == (4, 4, 16, 1.0, share, 0.5)
 

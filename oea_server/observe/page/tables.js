@@ -2,12 +2,11 @@ import { bytes, count, number, percent } from "./words.js";
 
 const REASONS = {
   policy: "the policy is vanilla, or shadow",
-  schedule: "too few tokens to share (k0 of that size, min_batch)",
+  schedule: "too few requests to share (k0 of that size, min_batch)",
   rows: "more rows than our launch on a GPU takes, a graph's padding included",
   router: "a router that cannot be handled",
   prefill: "reading a prompt",
   mixed: "a prompt together with decode",
-  verify: "verifying a draft",
   other: "anything else",
 };
 

@@ -6,11 +6,10 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
 import torch
 
-from oea_server.routing import Routing, eager, fused, host, kernel
+from oea_server.routing import Routing, eager, entry, fused, host, kernel
 from oea_server.routing.knobs import FIELDS
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -33,7 +32,7 @@ def loop(change: Callable[[dict[str, Any]], None], after: Callable[..., Any] | N
     """The compiled loop with changed arguments (by name), or a changed result."""
 
     def plant(monkeypatch: pytest.MonkeyPatch) -> None:
-        real: Any = host._compiled_loop
+        real: Any = entry.compiled_enter
         signature = inspect.signature(real.py_func)
 
         def broken(*given: Any) -> Any:
@@ -42,7 +41,7 @@ def loop(change: Callable[[dict[str, Any]], None], after: Callable[..., Any] | N
             found = real(*arguments.values())
             return found if after is None else after(*found)
 
-        monkeypatch.setattr(host, "_compiled_loop", broken)
+        monkeypatch.setattr(entry, "compiled_enter", broken)
 
     return plant
 
@@ -82,8 +81,7 @@ def more(off: int) -> Fault:
 
     def argument(arguments: dict[str, Any]) -> None:
         # vanilla's is k already: beyond it the loop would read past its own top k
-        numbers = arguments["numbers"]
-        arguments["numbers"] = numbers._replace(floor=min(numbers.floor + off, arguments["model"].k))
+        arguments["floor"] = min(arguments["floor"] + off, arguments["k"])
 
     def in_launch(arguments: dict[str, Any]) -> None:
         numbers = arguments["numbers_ptr"].clone()
@@ -107,7 +105,7 @@ def pads() -> Fault:
     """Pad rows have floors too."""
 
     def real_in_loop(arguments: dict[str, Any]) -> None:
-        arguments["rows"] = arguments["rows"]._replace(real=np.ones_like(arguments["rows"].real))
+        arguments["tokens"] = arguments["batch"]
 
     def real_in_launch(arguments: dict[str, Any]) -> None:
         arguments["num_real"], arguments["REAL"] = arguments["batch"], "host"

@@ -1,0 +1,49 @@
+"""Drafts of speculative decoding, whose rows a verify pass has: how many each request has, and what each may see.
+
+Read from `sglang.srt.speculative.spec_info.SpecInput`: SGLang lays the rows of a request side by side, its last token
+first, then as many drafts for each (`num_tokens_per_req`).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+
+
+class Drafts(NamedTuple):
+    """The rows of each request in a pass."""
+
+    per_request: int = 1
+    """Its token and the guesses at what follows it."""
+    tree: bool = False
+    """Whether some of them may be at the same place: NGRAM's always, EAGLE's above a topk of 1."""
+
+
+NONE = Drafts()
+
+
+def of(forward_batch: Any) -> Drafts:
+    """Those of a `ForwardBatch`; of a verify pass that does not say, none: the guard then ends it for its rows."""
+    spec_info = getattr(forward_batch, "spec_info", None)
+    if spec_info is None or not forward_batch.forward_mode.is_target_verify():
+        return NONE
+    # `tree_topk` is -1 in NGRAM's trees; DFLASH has a `topk` alone
+    topk = getattr(spec_info, "tree_topk", getattr(spec_info, "topk", 1))
+    return Drafts(max(1, int(getattr(spec_info, "num_tokens_per_req", 1))), topk != 1)
+
+
+def of_graph(runner: Any) -> Drafts:
+    """Those that a `DecodeCudaGraphRunner` captures for. Whether they are a tree, a graph reads at each replay."""
+    return Drafts(int(runner.captured_req_width)) if runner.capture_forward_mode.is_target_verify() else NONE
+
+
+@lru_cache(maxsize=256)
+def depths(rows: int, drafts: Drafts, device: torch.device) -> torch.Tensor:
+    """What `oea_server.routing.route` asks of each row: 0 for a token, how deep a guess is in a chain, -1 in a tree.
+
+    [rows] int64. What has a graph's address is written there, not here.
+    """
+    place = torch.arange(rows, device=device) % drafts.per_request
+    return -(place > 0).long() if drafts.tree else place

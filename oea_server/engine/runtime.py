@@ -59,7 +59,8 @@ class Runtime:
         self.clock: StepClock | None = None
         self.bypassed = Counter(dict.fromkeys(BYPASSES, 0))
         self.num_experts = 0
-        self.expert_bytes: Mapping[int, int] = {}
+        self.expert_bytes: dict[int, int] = {}
+        """Of one expert, by layer: as created, and as its kernel reads it once weights are loaded."""
         self.device = torch.device("cpu")
         self.forward_batch: Any = None
         """SGLang's own batch of the step that runs now, for `engine.guard`."""
@@ -193,7 +194,7 @@ class Runtime:
         self.shadow_tally = tally_on(device, layers, physical_experts, ranks, False)
         self.tally.by_step = self.shadow_tally.by_step = True
         self.clock = StepClock(device) if reports else None
-        self.expert_bytes = expert_bytes or {}
+        self.expert_bytes = dict(expert_bytes or {})
 
     @contextmanager
     def decoding(self, step: Step) -> Iterator[None]:

@@ -34,6 +34,7 @@ COMMON = ["--dtype", "float32", "--max-total-tokens", "65536", "--random-seed", 
 if REPLAY:
     COMMON.append("--enable-return-routed-experts")
 TWO_RANKS = ("--tp", "2", "--ep-size", "2")
+DP_ATTENTION = ("--tp", "2", "--dp", "2", "--enable-dp-attention")
 EPLB = ("--enable-eplb", "--ep-num-redundant-experts", "16", "--eplb-rebalance-num-iterations", "40")
 
 
@@ -61,6 +62,11 @@ KINDS = {
         recorded=True,
     ),
     "eplb-ep2": Kind((*TWO_RANKS, *EPLB)),
+    # two ranks with batches of their own, whose rows come together before the routers
+    "k3-dp2": Kind(
+        ("--oea-k0", "3", "--oea-min-batch", "1", "--oea-pool", "union", *DP_ATTENTION),
+        recorded=True,
+    ),
     # as a user starts it, with everything that can be asked for besides
     "oea": Kind(
         (
@@ -84,13 +90,15 @@ ORDER = (
     "k3-ep2",
     "patched-k3-ep2",
     "eplb-ep2",
+    "k3-dp2",
+    "patched-k3-dp2",
     "oea",
     "own",
 )
 """In which order kinds are started. `own` tests start a server that no other test has a use for."""
 KILLED = f"oea-{'0' * 32}"
 """A folder as an earlier start's own."""
-UNRECORDED = ("eplb-ep2",)
+UNRECORDED = ("eplb-ep2", "k3-dp2", "patched-k3-dp2")
 """Kinds of which nobody asks for a transcript."""
 
 

@@ -85,6 +85,14 @@ CONFIGURATION = (
         values=(("1", "runs", "green"),),
     ),
     Panel(
+        "Ranks that share a pool",
+        "none",
+        "Ranks with batches of their own (DP attention) whose tokens are routed as one step. 1 with an all-to-all "
+        "backend: there each rank routes its own tokens, which is weaker.",
+        (Query(f"max by (namespace, pod) ({oea('oea_pool_ranks')})", "{{pod}}"),),
+        kind="bars",
+    ),
+    Panel(
         "Experts guaranteed per token (k0), by batch",
         "none",
         "The schedule in force: how many of its own best experts a token is guaranteed in a step of that many tokens. "

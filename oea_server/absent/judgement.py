@@ -16,7 +16,7 @@ from unittest import mock
 import torch
 
 from oea_server import doctor, serve
-from oea_server.absent import building, question, ranks
+from oea_server.absent import building, own_code, question, ranks
 from oea_server.absent.device import OnMeta
 from oea_server.absent.question import Question
 from oea_server.settings import Settings, SettingsError
@@ -24,6 +24,7 @@ from oea_server.settings import Settings, SettingsError
 ONLY_THERE = (
     "whether the weights are whole and fit beside the KV cache",
     "whether the kernels load and run: sgl_kernel, FlashInfer, DeepGEMM and Triton are not called here",
+    "whether an all-to-all backend's own library is installed (DeepEP, Mooncake)",
     "the driver's version, how the GPUs are connected, other machines, free ports",
     "how much faster a decode step gets",
 )
@@ -72,6 +73,10 @@ def answer(asked: Question) -> Answer:
     """Judge a question. Leaves the process as it was, but for what SGLang keeps."""
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ), doctor.silenced(logging.ERROR):
         argv, notes = question.laid_out(asked, Path(folder))
+        try:
+            notes += own_code.read(f"{folder}/model", asked.config, asked.argv)
+        except own_code.NotTrustedError as error:
+            return refused(str(error))._replace(notes=notes)
         found = _answer(argv)
         shown = [problem.replace(f"{folder}/model", asked.model) for problem in found.problems]
         return found._replace(problems=shown, notes=[*notes, *found.notes])
@@ -92,7 +97,7 @@ def refused(*problems: str, resolved: dict[str, Any] | None = None) -> Answer:
 
 
 def _answer(argv: list[str]) -> Answer:
-    from oea_server.engine import conflicts
+    from oea_server.engine import conflicts, workers
     from oea_server.engine.launch import judge
 
     try:
@@ -120,7 +125,7 @@ def _answer(argv: list[str]) -> Answer:
     except doctor.RefusedError as refusal:
         return refused(*refusal.lines, resolved=shown)
     vanilla = verdict.inactive or ""
-    if view.disaggregation_mode == "prefill":
+    if workers.idle(view):
         vanilla = PREFILL
     return found._replace(resolved=shown, vanilla=vanilla or found.vanilla, notes=of_weights(server_args))
 

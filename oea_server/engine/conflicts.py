@@ -37,8 +37,7 @@ def find_in_flags(argv: Sequence[str]) -> list[str]:
     """The same from a command line, before SGLang is imported: early, so not the last word.
 
     Knows other spellings, and the abbreviations that SGLang's parser takes. What that parser would
-    not take it leaves to SGLang, which has better words. DP attention is refused on one rank too,
-    where SGLang ignores the flag: whoever asks for it wants more ranks.
+    not take it leaves to SGLang, which has better words.
     """
     parser = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     for each in options.CONFLICTS:
@@ -66,14 +65,16 @@ class _Parser(argparse.ArgumentParser):
 def find_in_server_args(server_args: Any) -> list[str]:
     """The same from SGLang's resolved arguments: the last word."""
     view = resolved(server_args)
-    return find(lambda name: getattr(view, name, None))
+    dealt_out = options.dealt_out(lambda name: getattr(view, name, None))
+    return [*find(lambda name: getattr(view, name, None)), *([dealt_out] if dealt_out else [])]
 
 
 def about_rows(server_args: Any) -> list[str]:
     """Those of them under which nobody knows which rows are tokens, so that nothing can be counted."""
     view = resolved(server_args)
     found = clashing(lambda name: getattr(view, name, None))
-    return [said(each, getattr(view, each.option)) for each in found if each.rows]
+    dealt_out = options.dealt_out(lambda name: getattr(view, name, None))
+    return [said(each, getattr(view, each.option)) for each in found if each.rows] + ([dealt_out] if dealt_out else [])
 
 
 def unknown(server_args: Any) -> list[str]:

@@ -77,6 +77,7 @@ def state_of(now: runtime.Runtime) -> dict[str, Any]:
             "routers": now.kinds,
             "ranks": now.tally.ranks if now.tally is not None else 1,
             "expert_bytes": max(now.expert_bytes.values(), default=0),
+            "pool_ranks": now.ranks.ranks if now.ranks is not None and now.ranks.together else 1,
         },
     }
 
@@ -104,8 +105,8 @@ def change(now: runtime.Runtime, requested: Mapping[str, float]) -> str | None:
 
 def clash_of_ranks(now: runtime.Runtime, after: Settings | None, problem: str | None) -> str | None:
     """Why the ranks do not take a change alike, None if they do. Ends the server if they were not alike before."""
-    if now.steering.clash:
-        # Vanilla alone, on all of them; and DP attention may bring a request to each in its own time.
+    if now.steering.clash or now.steering.frozen:
+        # nothing will be taken on any rank, and DP attention may bring a request to each in its own time
         return None
     here = meeting.world()
     if here is None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from oea_server.engine import drafts, guard, plugin, runtime, warmup
+from oea_server.engine import drafts, gathered, guard, plugin, runtime, warmup
 from oea_server.engine.drafts import NONE, Drafts
 from oea_server.engine.runtime import Runtime
 from oea_server.engine.step import Step
@@ -48,18 +48,25 @@ def running(
 ) -> AbstractContextManager[None]:
     """Entered around a forward pass of `batch` requests: its layers belong to a step of ours if it is a decode step."""
     counted = is_traffic(request_ids)
-    if is_step(mode):
-        return now.decoding(Step(batch * of.per_request, counted, False, *of))
+    if now.ranks is not None and now.forward_batch is not None:
+        counted = counted and gathered.speaks(now.ranks, now.forward_batch)
+        step = gathered.step_of(now.ranks, now.forward_batch, of, counted=counted)
+    else:
+        step = Step(batch * of.per_request, counted, False, *of) if is_step(mode) else None
+    if step is not None:
+        return now.decoding(step)
     if counted:
-        now.bypassed[kind_of(mode)] += 1
+        now.bypassed["mixed" if mode.is_decode() else kind_of(mode)] += 1
     return nullcontext()
 
 
 def capturing(now: Runtime, mode: Any, size: int, of: Drafts = NONE) -> AbstractContextManager[None]:
-    """Entered around the capture of a graph for `size` requests."""
+    """Entered around the capture of a graph for `size` requests, of each rank where those of several come together."""
     if not is_step(mode):
         return nullcontext()
-    return now.decoding(Step(size * of.per_request, False, True, *of))
+    rows = size * of.per_request
+    of_ranks = (rows,) * now.ranks.ranks if now.ranks is not None and now.ranks.together else ()
+    return now.decoding(Step(sum(of_ranks) or rows, False, True, *of, of_ranks))
 
 
 def is_step(mode: Any) -> bool:

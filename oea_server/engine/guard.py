@@ -13,17 +13,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from oea_server.engine import drafts
+from oea_server.engine import drafts, gathered
+from oea_server.engine.gathered import Ranks
 from oea_server.engine.refuse import refuse
 from oea_server.engine.runtime import Runtime
+from oea_server.engine.step import Step
 
 
 @contextmanager
 def watching(now: Runtime, forward_batch: Any) -> Iterator[None]:
     """Entered around `ModelRunner.forward`, before a step is padded or a graph replayed."""
     mode = forward_batch.forward_mode
-    if mode.is_decode() or mode.is_target_verify():
-        if now.routers and (problem := problem_of(forward_batch)):
+    if mode.is_decode() or mode.is_target_verify() or (now.routers and now.ranks is not None):
+        if now.routers and (problem := problem_of(forward_batch, now.ranks)):
             end(problem)
         now.forward_batch = forward_batch
     try:
@@ -32,8 +34,10 @@ def watching(now: Runtime, forward_batch: Any) -> Iterator[None]:
         now.forward_batch = None
 
 
-def problem_of(forward_batch: Any) -> str | None:
+def problem_of(forward_batch: Any, here: Ranks | None = None) -> str | None:
     """Why a decode step is not one row per request of this rank, or one and its drafts, in order; None if it is.
+
+    Where ranks have batches of their own (`here`), also why nobody knows what the others have.
 
     Reads `batch_size`, `input_ids` or `input_embeds`, and `global_num_tokens_cpu`: the tokens of each
     rank whose rows SGLang gathers into one batch for the experts, None where it does not. One entry
@@ -41,9 +45,12 @@ def problem_of(forward_batch: Any) -> str | None:
     """
     requests, each = int(forward_batch.batch_size), drafts.of(forward_batch).per_request
     rows = rows_of(forward_batch)
-    if rows is not None and rows != requests * each:
+    mode = forward_batch.forward_mode
+    if rows is not None and rows != requests * each and (mode.is_decode() or mode.is_target_verify()):
         has = "one" if each == 1 else f"{each}, its drafts among them"
         return f"a decode step of {requests} requests has {rows} rows, where each request has {has}"
+    if here is not None:
+        return gathered.problem_of(here, forward_batch, requests * each)
     counts = getattr(forward_batch, "global_num_tokens_cpu", None)
     if counts is not None and [int(count) for count in counts] != [requests * each]:
         return (
@@ -69,14 +76,26 @@ def check(now: Runtime, rows: int) -> None:
     `--debug-cuda-graph` do layers run Python then).
     """
     step = now.step
-    if step is None or rows == step.batch:
-        return
-    if not step.capturing and rows == now.graphs.rows_of(step.batch, step.per_request):
-        return
-    if not step.capturing and now.forward_batch is not None and rows == rows_of(now.forward_batch):
+    if step is None or (rows == step.batch and not step.of_ranks) or rows in known(now, step):
         return
     what = "the capture of a graph of" if step.capturing else "a decode step of"
     end(f"a router got {rows} rows in {what} {step.batch}: nobody knows which of them are tokens")
+
+
+def known(now: Runtime, step: Step) -> set[int]:
+    """The numbers of rows of which it is known which are tokens."""
+    if step.of_ranks:
+        return {sum(now.slots(step))}
+    if step.capturing:
+        return {step.batch}
+    padded = None if now.forward_batch is None else rows_of(now.forward_batch)
+    # of ranks that route alone the longest decides which graph all replay
+    graphs = (
+        {now.graphs.rows_of(step.batch, step.per_request)}
+        if now.ranks is None
+        else {size for size, each in now.graphs.sizes if each == step.per_request and size >= step.batch}
+    )
+    return {step.batch, *graphs, *([] if padded is None else [padded])}
 
 
 def end(*problems: str, verb: str = "ending") -> NoReturn:

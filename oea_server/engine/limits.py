@@ -20,6 +20,13 @@ def beyond(device: torch.device, rows: int, num_experts: int, k: int) -> str:
     return way(device, rows, num_experts, k).why if device.type == "cuda" else ""
 
 
+def most_rows() -> int:
+    """The rows that the fused launch takes at most."""
+    from oea_server.routing import fused
+
+    return fused.MAX_BATCH
+
+
 def fact(device_type: str) -> str | None:
     """What an operator has to know of them, in a sentence; None where nothing is bounded."""
     if device_type != "cuda":

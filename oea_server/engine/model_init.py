@@ -15,6 +15,7 @@ from oea_server.engine import (
     agreement,
     conflicts,
     fronts,
+    gathered,
     guard,
     limits,
     meeting,
@@ -24,8 +25,9 @@ from oea_server.engine import (
     routers,
     runtime,
     start_reporting,
+    workers,
 )
-from oea_server.engine.materialise import RUNNER, materialise
+from oea_server.engine.materialise import materialise
 from oea_server.engine.meeting import DisagreementError
 from oea_server.engine.routers import Router
 from oea_server.engine.runtime import Runtime
@@ -52,21 +54,39 @@ def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) ->
 
     ranks = get_parallel().moe_ep_size if torch.distributed.is_initialized() else 1
     found = taken_over(now, model, ranks)
+    alone = now.ranks is not None and not now.ranks.together
     experts, zeros = routers.num_experts(model), routers.zero_experts(found)
     stages = agreed(now, found, Stage(experts, least_k(found, experts + zeros, device)))
     physical = max(stage.num_experts for stage in stages)
     k = min((stage.k for stage in stages if stage.k), default=0)
     if problems := now.adopt(found, physical - redundant_experts() + zeros, device, k_elsewhere=k):
         refuse_from_scheduler(*problems)
+    if now.steering.frozen is None:
+        now.steering.frozen = gathered.frozen()
+    if alone:
+        # what its own tokens take is known, not what all ranks' tokens read together
+        logger.info("OEA: each rank routes its own tokens, from a pool of its own: an all-to-all backend sends them on")
+        ranks = 1
     if now.routers and ranks > 1:
         # two of each: what is only counted chooses copies of its own
         now.where, now.shadow_where = (where(now.num_experts, ranks, device) for _ in range(2))
     reports = start_reporting.is_reporting_rank()
     if now.routers:
-        now.start_counting(physical, ranks, device, is_placed(), routers.expert_bytes(model), reports)
+        sizes = {} if alone else routers.expert_bytes(model)
+        now.start_counting(physical, ranks, device, is_placed(), sizes, reports)
         now.warm_up(next(model.parameters()).dtype)
     if reports:
         start_reporting.start(now, next((i for i, stage in enumerate(stages) if stage.k), 0))
+
+
+def after_load_model(result: Any, runner: Any, *args: Any, **kwargs: Any) -> None:
+    """Bytes of an expert as its kernel reads it: some weights are of another format once they are loaded.
+
+    Seam: AFTER `sglang.srt.model_executor.model_runner.ModelRunner.load_model`.
+    """
+    now = runtime.current
+    if now is not None and now.expert_bytes and not runner.is_draft_worker:
+        now.expert_bytes.update(routers.loaded(now.expert_bytes, routers.expert_bytes(runner.model)))
 
 
 def taken_over(now: Runtime, model: torch.nn.Module, ranks: int) -> list[Router]:
@@ -74,7 +94,7 @@ def taken_over(now: Runtime, model: torch.nn.Module, ranks: int) -> list[Router]
     if now.steering.settings.policy != "vanilla":  # which is SGLang's to the bit
         fronts.turn_off(model)
         if count := materialise(model):
-            logger.info("OEA: %d routers choose their experts ahead of %s, else they would inside it", count, RUNNER)
+            logger.info("OEA: %d routers choose experts ahead of their runner, else they would inside it", count)
     return routers.on_one_rank(allowed(now, routers.inspect(model)), ranks)
 
 
@@ -113,16 +133,20 @@ def allowed(now: Runtime, found: list[Router]) -> list[Router]:
     from sglang.srt.runtime_context import get_server_args
 
     server_args = get_server_args()
+    now.steering.idle = workers.idle(conflicts.resolved(server_args))
     now.graphs.pads = not getattr(conflicts.resolved(server_args), "disable_cuda_graph_padding", False)
     if names := conflicts.unknown(server_args):
         logger.warning("OEA: nobody has looked yet at what %s means for the rows of a step", ", ".join(names))
-    clashes = conflicts.find_in_server_args(server_args)
+    clashes, rows = conflicts.find_in_server_args(server_args), conflicts.about_rows(server_args)
+    try:
+        now.ranks = gathered.ranks()
+    except ValueError as error:
+        clashes, rows = list(dict.fromkeys([*clashes, str(error)])), [*rows, str(error)]
     if clashes and now.steering.settings.policy != "vanilla":
         refuse_from_scheduler(*clashes)
     now.steering.clash = "; ".join(clashes)
     now.steering.verifies = options.given(getattr(conflicts.resolved(server_args), "speculative_algorithm", None))
-    rows = "; ".join(conflicts.about_rows(server_args))
-    return [each._replace(problem=rows) if rows else each for each in found]
+    return [each._replace(problem="; ".join(rows)) if rows else each for each in found]
 
 
 def where(num_experts: int, ranks: int, device: torch.device) -> placed.Where:

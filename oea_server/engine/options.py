@@ -1,7 +1,7 @@
 """SGLang's options that decide which rows a router sees, or whether it is asked at all.
 
 Each is refused (`CONFLICTS`), or it says why the real rows of a decode step stay the first rows of
-what a router gets (`KEPT`). `engine.options_apart` names all the others.
+what a router gets, or are known (`KEPT`). `engine.options_apart` names all the others.
 
 Source: SGLang's own list of layouts whose real rows are no prefix,
 `ForwardBatch.moe_num_token_non_padded` (model_executor/forward_batch_info.py). `engine.guard` ends
@@ -57,16 +57,27 @@ def _unknown_drafts(algorithm: Any) -> bool:
     return given(algorithm) and str(algorithm).upper() not in ALGORITHMS
 
 
-NEVER_MATERIALISED = ("triton_kernel", "flashinfer_mxfp4", "experimental_sgl_trtllm")
-"""MoE runners that route inside their own kernel (`TopKOutputFormat` other than STANDARD)."""
-
-
 def _never_materialises(runner: Any) -> bool:
-    return runner in NEVER_MATERIALISED or (runner == materialise.RUNNER and not materialise.can())
+    """Whatever the model is, but for LoRA. Of other runners it depends on a layer's experts: the built routers tell."""
+    return runner == "experimental_sgl_trtllm" or (runner == materialise.RUNNER and not materialise.can())
 
 
-_LOCAL = "each rank would route only its own tokens"
-_GATHERED = "a router sees the rows of all ranks, of which only those of its own would count as tokens"
+ALL_TO_ALL = ("deepep", "deepep_v2", "mooncake", "nixl", "mori", "flashinfer", "megamoe", "pplx")
+"""All-to-all backends that dispatch what `select_experts` has chosen for a rank's own rows: each rank routes those,
+from a pool of its own (`engine.gathered`). docs/dp-attention.md says where that was read, and what was run."""
+
+DEALT_OUT = (
+    "deals the rows of a batch out over the ranks that share it, and which of them a router sees in a decode step was "
+    "never checked; give every rank a batch of its own: --dp-size, or --attn-dp-size, equal to --tp-size, with "
+    "--enable-dp-attention"
+)
+"""Said where ranks share a batch and route their own rows alone."""
+
+
+def _unread(backend: Any) -> bool:
+    return given(backend) and backend is not True and backend not in ALL_TO_ALL
+
+
 _WHOLE_STEP = "runs a decode step in kernels of its own, where a policy would be silently inert"
 
 CONFLICTS: tuple[Conflict, ...] = (
@@ -95,11 +106,13 @@ CONFLICTS: tuple[Conflict, ...] = (
     Conflict("enable_nvidia_megakernel", bool, _WHOLE_STEP),
     Conflict("enable_amd_monokernel", bool, _WHOLE_STEP, aliases=("--monokernel-backend",)),
     Conflict("enable_torch_compile", bool, "compiled decoding traces the routing once and would bypass the policy"),
-    # 0.5.22 moved the width from dp_size to attn_dp_size; 0.5.23 clears the old flag when it resolves it
-    Conflict("attn_dp_size", _above_one, _GATHERED, True, ("--attention-data-parallel-size",)),
-    Conflict("enable_dp_attention", bool, _GATHERED, True),
-    Conflict("moe_a2a_backend", given, _LOCAL, True),
-    Conflict("dwdp_size", _above_one, _LOCAL, True),
+    Conflict(
+        "moe_a2a_backend",
+        _unread,
+        "where this backend takes a token's experts from was never read; read were " + ", ".join(ALL_TO_ALL),
+        True,
+    ),
+    Conflict("dwdp_size", _above_one, "each rank would route only its own tokens", True),
     Conflict(
         "moe_dp_size",
         _above_one,
@@ -126,10 +139,27 @@ CONFLICTS: tuple[Conflict, ...] = (
     Conflict("dllm_algorithm", bool, "diffusion models have no decode steps", True),
 )
 
+
+def dealt_out(option: Callable[[str], Any]) -> str | None:
+    """The all-to-all backend that would deal out the rows of one batch over several ranks, with the reason; else None.
+
+    Args:
+        option: looks up SGLang's resolved options; None where there is none.
+    """
+    backend = option("moe_a2a_backend")
+    batches = option("attn_dp_size") or 1
+    if batches == 1 and option("enable_dp_attention"):
+        batches = option("dp_size")
+    if not given(backend) or (option("tp_size") or 1) <= batches:
+        return None
+    return f"--moe-a2a-backend {backend}: {DEALT_OUT}"
+
+
 _ALL_RANKS = "every rank of the group has all rows, and sums what it computed of them"
 _PREFILL_ONLY = "deals out the rows of prefills only; in a decode step every rank has them all"
 _GRAPH = "a graph pads a step behind its rows; their number is read on the device at each replay"
 _AFTER = "comes after the router has chosen"
+_TOGETHER = "all ranks' rows come together before a router; SGLang tells every rank how many each has (gathered.py)"
 
 KEPT: dict[str, str] = {
     "tp_size": _ALL_RANKS,
@@ -137,7 +167,10 @@ KEPT: dict[str, str] = {
     "pp_size": "stages share out the layers, not the rows",
     "pp_max_micro_batch_size": "each micro-batch is a batch, and its forward pass a step of its own",
     "pp_async_batch_depth": "each micro-batch is a batch, and its forward pass a step of its own",
-    "dp_size": "alone it makes replicas, each with batches of its own; with --enable-dp-attention it is refused there",
+    "dp_size": "makes replicas, each with batches of its own; with --enable-dp-attention it is what attn_dp_size is",
+    # 0.5.22 moved the width from dp_size to attn_dp_size; 0.5.23 clears the old flag when it resolves it
+    "attn_dp_size": _TOGETHER,
+    "enable_dp_attention": _TOGETHER,
     "dcp_size": "shards the KV cache of a row, not the rows",
     "enable_prefill_cp": _PREFILL_ONLY,
     "cp_strategy": _PREFILL_ONLY,
@@ -179,4 +212,4 @@ KEPT: dict[str, str] = {
     "enable_scattered_sconv": "scatters the hidden dimension, not the rows",
     "boundary_reduction": "sums rows over ranks behind the experts; every rank has them all before the next router",
 }
-"""Option -> why a decode step's real rows stay the first of what a router sees."""
+"""Option -> why a decode step's real rows stay the first of what a router sees, or are known."""

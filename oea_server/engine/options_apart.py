@@ -191,7 +191,7 @@ APART: dict[str, tuple[str, ...]] = {
             speculative_skip_dp_mlp_sync speculative_token_map
             speculative_use_block_verification speculative_use_rejection_sampling uno_lora_path
         """,
-        "Of attention data parallelism, which is refused; without it they do nothing.": """
+        "Of attention data parallelism: which requests run when, who computes dense layers and the LM head.": """
             disable_flashinfer_cutlass_moe_fp4_allgather enable_dense_mlp_attn_tp
             enable_dp_attention_local_control_broadcast enable_dp_lm_head enable_prefill_delayer
             enable_tp_lm_head_all_to_all prefill_delayer_forward_passes_buckets

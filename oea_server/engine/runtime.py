@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from oea_server.engine import captures, drafts, limits
+from oea_server.engine import captures, drafts, gathered, limits
 from oea_server.engine.drafts import Drafts
+from oea_server.engine.gathered import Ranks
 from oea_server.engine.graphs import Graphs
 from oea_server.engine.placed import Where, nowhere
 from oea_server.engine.routers import Router
@@ -31,9 +32,6 @@ logger = logging.getLogger(__name__)
 BYPASSES = ("policy", "schedule", "rows", "router", "prefill", "mixed", "other")
 """Why a forward pass ran the model's own top k: the policy does so at every batch size; at this one; it ran
 more rows than the fused launch takes on a GPU; no router can be handled; or it was no decode step."""
-
-NOT_TOLD = (-1, False, 1, False)
-"""No step."""
 
 
 class Runtime:
@@ -61,10 +59,13 @@ class Runtime:
         self.clock: StepClock | None = None
         self.bypassed = Counter(dict.fromkeys(BYPASSES, 0))
         self.num_experts = 0
-        self.expert_bytes: Mapping[int, int] = {}
+        self.expert_bytes: dict[int, int] = {}
+        """Of one expert, by layer: as created, and as its kernel reads it once weights are loaded."""
         self.device = torch.device("cpu")
         self.forward_batch: Any = None
         """SGLang's own batch of the step that runs now, for `engine.guard`."""
+        self.ranks: Ranks | None = None
+        """Those that have batches of their own; None where all have the same."""
         self.reports = True
         """Whether this rank counts for all. The others run the same kernels, with the counting off."""
         self._k_elsewhere = 0
@@ -72,9 +73,11 @@ class Runtime:
         """The drafts of the graphs that are captured now."""
         self._depths: torch.Tensor | None = None
         """What graphs read of a step's drafts, and of what kind they were when it was written."""
-        self._bypass: dict[tuple[int, int], str | None] = {}
+        self._bypass: dict[tuple[int, int, int], str | None] = {}
         self._num_real: torch.Tensor | None = None
-        self._held = NOT_TOLD
+        self._mask: torch.Tensor | None = None
+        """Which rows are tokens, for graphs in which those of several ranks come together."""
+        self._held: Step | None = None
         self._eager_rows: set[int] = set()
 
     @property
@@ -112,6 +115,8 @@ class Runtime:
         if device.type != "cpu":
             ks = {layer: router.k for layer, router in sorted(self.routers.items())}
             self.knobs, self.shadow_knobs = (Knobs(ks, num_experts, device) for _ in range(2))
+            if self.ranks is not None and self.ranks.together:
+                self._mask = torch.zeros(limits.most_rows(), dtype=torch.bool, device=device)
         if problem := steering.adopt(facts, unhandled):
             return [problem]
         self._take_effect()
@@ -151,7 +156,8 @@ class Runtime:
         for router in kinds.values():
             rule, place = router.rule, self.where(router.layer)
             for each in {dtype, dtype if rule.bias is None else torch.float32}:
-                told: dict[str, Any] = {"num_real": self._num_real, "tally": self.tally, "placement": place}
+                real = self._num_real if self._mask is None else self._mask
+                told: dict[str, Any] = {"num_real": real, "tally": self.tally, "placement": place}
                 fused.warm_up(each, self.knobs, rule, drafts=self.steering.verifies, **told)
         for tally in (self.tally, self.shadow_tally):
             if tally is not None:  # before any capture, whose memory is another's at the next
@@ -186,7 +192,7 @@ class Runtime:
         self.shadow_tally = tally_on(device, layers, physical_experts, ranks, False)
         self.tally.by_step = self.shadow_tally.by_step = True
         self.clock = StepClock(device) if reports else None
-        self.expert_bytes = expert_bytes or {}
+        self.expert_bytes = dict(expert_bytes or {})
 
     @contextmanager
     def decoding(self, step: Step) -> Iterator[None]:
@@ -195,7 +201,7 @@ class Runtime:
         self._tell_device(step)
         if step.capturing:
             self._capture(step)
-        if step.counted and (why := self.bypass(step.batch, step.per_request)):
+        if step.counted and (why := self.bypass(step.batch, step.per_request, self.rows(step))):
             self.bypassed[why] += 1
         self.step = step
         clock = self.clock if step.counted else None
@@ -211,31 +217,46 @@ class Runtime:
     def is_vanilla(self, router: Router) -> bool:
         """Whether SGLang's own top k runs in this layer, in this step and in the graph captured now."""
         assert self.step is not None
-        if self.beyond(self.step.batch, router.k, self.step.per_request):
+        if self.beyond(self.rows(self.step), router.k):
             return True
         if self.step.capturing:
             # A graph with our launch in it follows the knobs, a graph without it is SGLang's to the bit.
             return self.graphs.held != "ours"
         return self.policy.is_vanilla(self.step.requests, router.layer, k=router.k, num_experts=self.num_experts)
 
-    def beyond(self, batch: int, k: int, per_request: int = 1) -> str:
-        """Which bound of the fused launch a step of `batch` rows is above on a GPU, empty if none."""
-        return limits.beyond(self.device, self.graphs.rows_of(batch, per_request), self.num_experts, k)
+    def slots(self, step: Step) -> tuple[int, ...]:
+        """How many rows each rank has in what a router gets, in a step in which they come together."""
+        captured = self.graphs.rows_of(max(step.of_ranks), step.per_request)
+        return gathered.slots_of(step, self.forward_batch, captured)
+
+    def rows(self, step: Step) -> int:
+        """The rows that a router gets: those of the graph that the step replays, if there is one."""
+        return sum(self.slots(step)) if step.of_ranks else self.graphs.rows_of(step.batch, step.per_request)
+
+    def beyond(self, rows: int, k: int) -> str:
+        """Which bound of the fused launch a step of so many rows is above on a GPU, empty if none."""
+        return limits.beyond(self.device, rows, self.num_experts, k)
 
     def _capture(self, step: Step) -> None:
-        size, each = step.batch, step.per_request
+        size, each = step.of_ranks[0] if step.of_ranks else step.batch, step.per_request
         if self.graphs.capture(size, self.steering.settings, ranked=self.where is not nowhere, per_request=each):
             self._bypass = {}
-            if why := self.beyond(size, self.k, each):
-                logger.info("OEA: the CUDA graph of %d rows holds SGLang's own top k: %s", size, why)
+            self._held = None  # a step may be padded to another size from here on
+            if why := self.beyond(step.batch, self.k):
+                logger.info("OEA: the CUDA graph of %d rows holds SGLang's own top k: %s", step.batch, why)
 
-    def bypass(self, batch: int, per_request: int = 1) -> str | None:
-        """Why a decode step of `batch` rows is routed by the model's own top k in all layers, None if it isn't."""
-        if (batch, per_request) not in self._bypass:
-            self._bypass[batch, per_request] = self._why_bypassed(batch, per_request)
-        return self._bypass[batch, per_request]
+    def bypass(self, batch: int, per_request: int = 1, rows: int | None = None) -> str | None:
+        """Why a decode step of `batch` rows is routed by the model's own top k in all layers, None if it isn't.
 
-    def _why_bypassed(self, batch: int, per_request: int) -> str | None:
+        Args:
+            rows: what they are padded to; those of a graph, if not given.
+        """
+        key = batch, per_request, self.graphs.rows_of(batch, per_request) if rows is None else rows
+        if key not in self._bypass:
+            self._bypass[key] = self._why_bypassed(*key)
+        return self._bypass[key]
+
+    def _why_bypassed(self, batch: int, per_request: int, rows: int) -> str | None:
         routers, experts, requests = self.routers.values(), self.num_experts, batch // per_request
         if not routers:
             return "router"
@@ -243,7 +264,7 @@ class Runtime:
             return "policy"
         if all(self.policy.is_vanilla(requests, each.layer, k=each.k, num_experts=experts) for each in routers):
             return "schedule"
-        return "rows" if all(self.beyond(batch, each.k, per_request) for each in routers) else None
+        return "rows" if all(self.beyond(rows, each.k) for each in routers) else None
 
     def route(self, router: Router, logits: torch.Tensor) -> Routing:
         """Choose the experts of this step's layer and count them. logits [rows, N]."""
@@ -291,11 +312,14 @@ class Runtime:
         assert self.step is not None
         if self.knobs is None:
             return self.tally if self.step.counted else None
-        return None if self.beyond(self.step.batch, self.k, self.step.per_request) else self.tally
+        return None if self.beyond(self.rows(self.step), self.k) else self.tally
 
     def num_real(self, rows: int) -> int | torch.Tensor | None:
-        """How many of `rows` are tokens: None for all; on the device where the knobs are."""
+        """How many of `rows` are tokens: None for all; on the device where the knobs are. Or which of them, a mask."""
         assert self.step is not None
+        if self.step.of_ranks:
+            in_graph = self.step.capturing or not gathered.is_padded(self.forward_batch)
+            return self._mask[:rows] if self._mask is not None and in_graph else self._marked(self.step)
         if self.knobs is not None:
             return self._num_real
         return None if rows == self.step.batch else self.step.batch
@@ -305,9 +329,12 @@ class Runtime:
         assert self.step is not None
         if self.step.per_request == 1:
             return None
+        of = Drafts(self.step.per_request, self.step.tree)
+        if self.step.of_ranks and gathered.is_padded(self.forward_batch):
+            return gathered.depths(self.slots(self.step), of, self.device)
         if self._depths is not None:
             return self._depths[:rows]
-        return drafts.depths(rows, Drafts(self.step.per_request, self.step.tree), self.device)
+        return drafts.depths(rows, of, self.device)
 
     def _take_effect(self) -> None:
         """Write a change between two steps, on the stream that runs them."""
@@ -315,7 +342,7 @@ class Runtime:
             return
         self.policy, self.shadow = taken
         self._bypass = {}
-        self._held = NOT_TOLD  # whether shadow counts has to be said again
+        self._held = None  # whether shadow counts has to be said again
         if self.knobs is not None:
             self.knobs.write(self.policy)
         if self.shadow_knobs is not None and self.shadow is not None:
@@ -323,11 +350,13 @@ class Runtime:
 
     def _tell_device(self, step: Step) -> None:
         """Write what captured graphs read, on the stream that replays them; only what changed."""
-        told = (step.batch, step.counted, *(of := Drafts(step.per_request, step.tree)))
-        if self._num_real is None or self._held == told:
+        if self._num_real is None or self._held == step:
             return
-        if self.real_rows is None or step.per_request > 1:  # a patched SGLang writes it for plain decode steps
-            self._num_real.fill_(step.batch)
+        if step.of_ranks and self._mask is not None and (rows := self.rows(step)) <= len(self._mask):
+            self._mask[:rows].copy_(self._marked(step))
+        elif self.real_rows is None or step.per_request > 1 or self.ranks is not None:
+            self._num_real.fill_(step.batch)  # a patched SGLang writes it for plain decode steps, and no idle rank's
+        of = Drafts(step.per_request, step.tree)
         if self.knobs is not None and of.per_request > 1:
             if self._depths is None:
                 self._depths = torch.zeros(MAX_ROWS, dtype=torch.int64, device=self._num_real.device)
@@ -336,7 +365,10 @@ class Runtime:
             self.tally.counting.fill_(int(step.counted and self.reports))
         if self.shadow_tally is not None:
             self.shadow_tally.counting.fill_(int(step.counted and self.reports and self.shadow is not None))
-        self._held = told
+        self._held = step
+
+    def _marked(self, step: Step) -> torch.Tensor:
+        return gathered.marked(step.of_ranks, self.slots(step), self.device)
 
 
 current: Runtime | None = None

@@ -1,6 +1,7 @@
 """Which rank reports, and into which registry.
 
-Under TP and EP all ranks see the same tokens and choose the same experts, so rank 0 speaks for all.
+Under TP and EP all ranks see the same tokens and choose the same experts, so rank 0 speaks for all. Under DP attention
+the first of the ranks that share a batch may: which of them counts a step, the step decides (`gathered.speaks`).
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ logger = logging.getLogger(__name__)
 
 
 def is_reporting_rank() -> bool:
-    """Whether this scheduler process is the one of its TP group that reports."""
+    """Whether this scheduler process is the first of those that share its batches."""
     from sglang.srt.runtime_context import get_parallel
 
-    return bool(get_parallel().tp_rank == 0)
+    return bool(get_parallel().attn_tp_rank == 0)
 
 
 def start(now: Runtime, counts_steps: int = 0) -> None:
@@ -65,5 +66,11 @@ def start(now: Runtime, counts_steps: int = 0) -> None:
         captures.ongoing,
         lambda: clock.requests,
     )
-    first_stage = get_parallel().pp_rank == counts_steps
-    Reporter(metrics, counted, Options(first_stage, now.steering.settings.per_layer_metrics, folder.current())).start()
+    parallel = get_parallel()
+    options = Options(
+        first_stage=parallel.pp_rank == counts_steps,
+        per_layer=now.steering.settings.per_layer_metrics,
+        folder=folder.current(),
+        changes=parallel.tp_rank == 0,
+    )
+    Reporter(metrics, counted, options).start()

@@ -48,6 +48,8 @@ class Steering:
         """Why some layers of the model run vanilla whatever the policy is; empty if none does."""
         self.frozen: str | None = "no model yet"
         """Why the settings cannot change, None if they can."""
+        self.idle = ""
+        """Why this process has no decode steps, whatever the policy is; empty if it has."""
         self.clash = ""
         """The SGLang options that allow vanilla alone, each with its reason (`engine.conflicts`)."""
         self.verifies = False
@@ -68,8 +70,9 @@ class Steering:
         k = self.facts.k
         self.settings, self._pending = settings, (settings.policy_for(k), settings.shadow_for(k))
         self.version += 1
-        self.active = settings.policy not in ("vanilla", "shadow")
-        self.reason = self.unhandled if self.active else f"the policy is {settings.policy}"
+        asked = settings.policy not in ("vanilla", "shadow")
+        self.active = asked and not self.idle
+        self.reason = (self.idle or self.unhandled) if asked else f"the policy is {settings.policy}"
         return None
 
     def taken(self) -> tuple[Policy, Policy | None] | None:

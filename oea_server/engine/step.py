@@ -26,6 +26,9 @@ class Step:
     """Rows of each request, side by side; above 1 its last token and drafts to be verified."""
     tree: bool = False
     """Whether drafts may be branches of a tree (`engine.drafts`)."""
+    of_ranks: tuple[int, ...] = ()
+    """Rows of each rank that are tokens or drafts, where those of several come together before a router
+    (`engine.gathered`), which sum up to `batch`; empty where it sees its own rank's alone."""
 
     @property
     def requests(self) -> int:

@@ -136,6 +136,12 @@ class Metrics:
             ["policy", "num_experts", "top_k", "ranks"],
             registry=registry,
         )
+        self.pool_ranks = Latest(
+            "oea_pool_ranks",
+            "Ranks with batches of their own whose tokens are routed from one pool; 1 without DP attention, and with "
+            "an all-to-all backend, where each rank routes its own tokens",
+            registry=registry,
+        )
         self.k0 = Latest(
             "oea_k0",
             "Experts that each token is guaranteed, by tokens in the step (layers with a schedule of their own aside; "
@@ -188,6 +194,7 @@ class Metrics:
         for each in POLICIES:
             sizes = (model["num_experts"], model["top_k"], model["ranks"])
             self.policy_info.labels(each, *sizes).set(int(each == policy))
+        self.pool_ranks.set(model.get("pool_ranks", 1))
         for name, series in (("k0", self.k0), ("share", self.share), ("mix", self.mix)):
             for batch, value in state[f"{name}_by_batch"].items():
                 series.labels(batch=batch).set(value)

@@ -155,6 +155,13 @@ def real_rows(batch: int, num_real: int | torch.Tensor | None, device: torch.dev
     return arange(batch, device) < num_real
 
 
+def kind_of(num_real: int | torch.Tensor | None) -> str:
+    """How the kernel learns which rows are tokens."""
+    if not isinstance(num_real, torch.Tensor):
+        return "host"
+    return "mask" if num_real.dtype == torch.bool else "device"
+
+
 def placement_of(
     policy: Policy | Knobs, placement: Placement | None, num_experts: int, device: torch.device
 ) -> Placement | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from oea_server.routing.kernel_floors import marked
 from oea_server.routing.kernel_tally import (
     ASSIGNMENTS,
     BUSIEST,
@@ -41,15 +42,21 @@ def count_kernel(
     RANKS: tl.constexpr,
     BINS_OF_RANKS: tl.constexpr,
     VANILLA: tl.constexpr,
-    COUNT_ON_DEVICE: tl.constexpr,
+    REAL: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    real = tl.load(num_real).to(tl.int32) if COUNT_ON_DEVICE else num_real
-    real = tl.minimum(tl.maximum(real, 0), batch)
+    if REAL == "mask":
+        real, rows = marked(num_real, batch), batch
+    else:
+        real = tl.load(num_real).to(tl.int32) if REAL == "device" else num_real
+        real = tl.minimum(tl.maximum(real, 0), batch)
+        rows = real
     times = tl.zeros([COLUMNS], tl.int32)
-    for start in range(0, real * K, CHUNK):
+    for start in range(0, rows * K, CHUNK):
         at = start + tl.arange(0, CHUNK)
-        inside = at < real * K
+        inside = at < rows * K
+        if REAL == "mask":
+            inside &= tl.load(num_real + at // K, mask=inside, other=0) != 0
         ids = tl.load(ids_ptr + (at // K) * stride + at % K, mask=inside, other=-1).to(tl.int32)
         times += tl.histogram(ids, COLUMNS, mask=(ids >= 0) & (ids < num_experts))
     awake = (times > 0).to(tl.int32)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import torch
 import triton
 
+from oea_server.routing.contract import kind_of
 from oea_server.routing.count_kernel import CHUNK, count_kernel
 from oea_server.routing.counting import count
 from oea_server.routing.tally import Tally
@@ -55,7 +56,7 @@ class DeviceTally(Tally):
             RANKS=self.ranks,
             BINS_OF_RANKS=triton.next_power_of_2(self.ranks),
             VANILLA=vanilla,
-            COUNT_ON_DEVICE=isinstance(num_real, torch.Tensor),
+            REAL=kind_of(num_real),
             CHUNK=CHUNK,
             num_warps=4,
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 import triton
 
-from oea_server.routing.contract import SCORINGS, Router, Routing, check, placement_of, width_of
+from oea_server.routing.contract import SCORINGS, Router, Routing, check, kind_of, placement_of, width_of
 from oea_server.routing.counting import count, records_of
 from oea_server.routing.device_tally import DeviceTally
 from oea_server.routing.kernel import route_kernel
@@ -109,13 +109,6 @@ def route(
     return Routing(weights, ids, book.pools[row] if pool is None else pool)
 
 
-def kind_of(num_real: int | torch.Tensor | None) -> str:
-    """How the kernel learns which rows are tokens."""
-    if not isinstance(num_real, torch.Tensor):
-        return "host"
-    return "mask" if num_real.dtype == torch.bool else "device"
-
-
 def warm_up(
     dtype: torch.dtype,
     knobs: Knobs,
@@ -134,12 +127,13 @@ def warm_up(
     Args:
         dtype: of the router's logits.
         knobs: those that the steps read; the launch is made on their device.
-        num_real: as the steps have it; 0-d int32 on that device, if not given.
+        num_real: as the steps have it, a mask of any length; 0-d int32 on that device, if not given.
         tally: the one that the steps have; it is not written.
         drafts: whether the steps verify some.
         The rest: see `oea_server.routing.route`.
     """
     device, num_experts, layer = knobs.table.device, knobs.num_experts, next(iter(knobs.row))
+    masked = num_real is not None and num_real.dtype == torch.bool
     nothing = torch.zeros((), dtype=torch.int32 if num_real is None else num_real.dtype, device=device)
     like = None
     if tally is not None:
@@ -147,7 +141,8 @@ def warm_up(
         like.by_step = tally.by_step
     for batch in (*ROWS_ALONE, ROWS_ALONE[-1] + 1):
         logits = torch.zeros(batch, num_experts, dtype=dtype, device=device)
+        nobody = nothing.expand(batch).clone() if masked else nothing
         guesses = torch.zeros(batch, dtype=torch.int64, device=device) if drafts else None
-        route(logits, knobs, router, num_real=nothing, drafts=guesses, layer=layer, tally=like, placement=placement)
+        route(logits, knobs, router, num_real=nobody, drafts=guesses, layer=layer, tally=like, placement=placement)
     if isinstance(tally, DeviceTally):
-        tally.warm_up(router.k, nothing)
+        tally.warm_up(router.k, nothing[None] if masked else nothing)

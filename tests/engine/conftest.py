@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import signal
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 
 import pytest
 import torch
 
-from oea_server.engine import plugin, runtime
+from oea_server.engine import options, plugin, runtime
 from oea_server.engine.routers import Router
 from oea_server.settings import Settings
 
@@ -37,3 +39,18 @@ def now(plugged: None) -> Iterator[runtime.Runtime]:
     runtime.current = adopted
     yield adopted
     runtime.current = before
+
+
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    """The line with which the whole server was ended, once it was; the table has nothing to say here."""
+    signals: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda pid, signum: signals.append((pid, signum)))
+    monkeypatch.setattr(options, "CONFLICTS", ())
+
+    def line() -> str:
+        assert signals == [(os.getppid(), signal.SIGQUIT)]
+        (said,) = capsys.readouterr().err.splitlines()
+        return said
+
+    return line

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -11,24 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from oea_server.engine import forward_mode, guard, options, runtime
+from oea_server.engine import forward_mode, guard, runtime
 from oea_server.engine.step import Step
 from tests.engine.test_seams import padded, select
-
-
-@pytest.fixture
-def ended(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
-    """The line with which the whole server was ended, once it was; the table has nothing to say here."""
-    signals: list[tuple[int, int]] = []
-    monkeypatch.setattr(os, "kill", lambda pid, signum: signals.append((pid, signum)))
-    monkeypatch.setattr(options, "CONFLICTS", ())
-
-    def line() -> str:
-        assert signals == [(os.getppid(), signal.SIGQUIT)]
-        (said,) = capsys.readouterr().err.splitlines()
-        return said
-
-    return line
 
 
 def mode(name: str) -> Any:

@@ -16,13 +16,17 @@ import torch
 from oea_server_demo import MODEL
 
 from oea_server import serve
-from oea_server.engine import conflicts, launch, model_init, options, runtime
+from oea_server.engine import conflicts, gathered, launch, model_init, options, runtime
 from oea_server.engine.options_apart import APART
 from oea_server.engine.routers import Router
 from oea_server.settings import Settings, SettingsError
 
 CPU = torch.device("cpu")
-SAMPLES = {"moe_runner_backend": "triton_kernel", "moe_a2a_backend": "deepep", "decoupled_spec_role": "verifier"}
+SAMPLES = {
+    "moe_runner_backend": "experimental_sgl_trtllm",
+    "moe_a2a_backend": "ascend_tp",
+    "decoupled_spec_role": "verifier",
+}
 """Values that clash, of options for which not every value does."""
 
 
@@ -84,7 +88,7 @@ def test_the_early_look_knows_every_spelling(parser: argparse.ArgumentParser) ->
             found = conflicts.find_in_flags([*words, "--dp-size", "2"])
             assert len(found) == (action.dest in refused), (words, found)
             seen.add(action.dest)
-    assert {"speculative_algorithm", "moe_dp_size", "enable_dp_attention"} <= seen & refused
+    assert {"speculative_algorithm", "moe_dp_size", "enable_two_batch_overlap"} <= seen & refused
 
 
 @pytest.mark.parametrize(
@@ -92,7 +96,7 @@ def test_the_early_look_knows_every_spelling(parser: argparse.ArgumentParser) ->
     [
         ("--speculative-algo UNO", "speculative_algorithm"),
         ("--speculative-algo=DSPARK", "speculative_algorithm"),
-        ("--moe-a2a deepep", "moe_a2a_backend"),
+        ("--moe-a2a ascend_tp", "moe_a2a_backend"),
         ("--enable-two-batch", "enable_two_batch_overlap"),
         ("--attention-context-parallel 2", "attn_cp_size"),
     ],
@@ -114,10 +118,13 @@ def test_so_it_does_abbreviations_that_sglangs_parser_takes(
         "--tp 2 --ep 2",
         "--pp-size 2",
         "--moe-a2a-backend none",
+        "--moe-a2a-backend deepep",
         "--moe-runner-backend triton",
         "--attn-dp-size 1",
+        "--attn-dp-size 4",
+        "--enable-dp-attention --dp-size 4 --enable-dp-lm-head",
         "--attn-cp-size 1 --moe-dp-size 1 --dwdp-size 1",
-        "--enable-d",  # too short for SGLang, which says so
+        "--enable-",  # too short for SGLang, which says so
         "--enable-dp-lm-head --speculative-num-steps 3",
         "--decoupled-spec-role null",
         "--speculative-algorithm EAGLE --speculative-eagle-topk 4",
@@ -138,23 +145,34 @@ def server_args(*flags: str) -> Any:
     return args
 
 
-@pytest.mark.parametrize("flags", ["--tp 2 --dp 2 --enable-dp-attention", "--tp 2 --attn-dp-size 2"])
-def test_dp_attention_is_refused_however_it_is_spelled(plugged: None, flags: str) -> None:
+@pytest.mark.parametrize(
+    ("flags", "refused"),
+    [
+        ("--tp 2 --dp 2 --enable-dp-attention", None),
+        ("--tp 2 --attn-dp-size 2", None),
+        ("--tp 4 --dp 2 --enable-dp-attention --attn-cp-size 2", "--attn-cp-size 2: deals rows out over ranks"),
+    ],
+)
+def test_dp_attention_is_served_unless_something_else_deals_its_rows_out(
+    plugged: None, flags: str, refused: str | None
+) -> None:
     if "attn-dp" in flags and not has("attn_dp_size"):
         pytest.skip("this SGLang has no --attn-dp-size")
-    option = "attn-dp-size" if has("attn_dp_size") else "enable-dp-attention"
-    (line,) = launch.judge(Settings(), server_args(*flags.split())).problems
-    assert line.startswith(f"--{option}")
-    assert "rows of all ranks" in line
-    with pytest.raises(SettingsError, match="rows of all ranks"):  # oea-server serve: before SGLang is imported
-        serve.check(flags.split())
+    args = server_args(*flags.split())
+    found = launch.judge(Settings(), args).problems
+    assert [line.startswith(str(refused)) for line in found] == ([] if refused is None else [True])
+    assert len(conflicts.about_rows(args)) == len(found)
+    if refused is None:
+        assert serve.check(flags.split()).settings == Settings()
+    else:
+        with pytest.raises(SettingsError, match="deals rows out"):  # before SGLang is imported
+            serve.check(flags.split())
 
 
 def test_an_engine_started_from_python_is_judged_by_the_same_values(plugged: None) -> None:
     from sglang.srt.server_args import ServerArgs
 
-    width = {"attn_dp_size": 2} if has("attn_dp_size") else {"dp_size": 2, "enable_dp_attention": True}
-    args = ServerArgs(model_path=str(MODEL), tp_size=2, **width)
+    args = ServerArgs(model_path=str(MODEL), tp_size=2, attn_cp_size=2)
     getattr(args, "resolve_once", lambda: None)()
     assert len(conflicts.find_in_server_args(args)) == 1
 
@@ -185,6 +203,7 @@ def allow(
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)  # as in each scheduler
     monkeypatch.setattr(conflicts, "resolved", lambda args: args)
     monkeypatch.setattr(conflicts, "unknown", lambda args: [])
+    monkeypatch.setattr(gathered, "ranks", lambda: None)
     now = runtime.Runtime(settings)
     return now, model_init.allowed(now, found)
 
@@ -197,18 +216,18 @@ def test_a_scheduler_refuses_what_its_launcher_let_through(
 ) -> None:
     monkeypatch.setattr(os, "kill", lambda pid, signum: None)
     with pytest.raises(SystemExit):
-        allow(monkeypatch, Settings(), ROUTERS, args=SimpleNamespace(attn_dp_size=2))
-    assert "oea-server: refusing to start: --attn-dp-size 2: a router sees" in capsys.readouterr().err
+        allow(monkeypatch, Settings(), ROUTERS, args=SimpleNamespace(moe_dp_size=2))
+    assert "oea-server: refusing to start: --moe-dp-size 2: ranks hold" in capsys.readouterr().err
 
 
 def test_a_vanilla_server_of_unknown_rows_serves_counts_nothing_and_stays_vanilla(
     plugged: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now, found = allow(monkeypatch, Settings(policy="vanilla"), ROUTERS, args=SimpleNamespace(attn_dp_size=2))
+    now, found = allow(monkeypatch, Settings(policy="vanilla"), ROUTERS, args=SimpleNamespace(moe_dp_size=2))
     assert now.adopt(found, 16, CPU) == []
     assert (now.routers, now.steering.active, now.steering.policies) == ({}, False, ())
-    assert "1 of 1 MoE layers run vanilla: --attn-dp-size 2" in now.steering.reason
-    assert "--attn-dp-size 2" in str(now.steering.change(Settings()))
+    assert "1 of 1 MoE layers run vanilla: --moe-dp-size 2" in now.steering.reason
+    assert "--moe-dp-size 2" in str(now.steering.change(Settings()))
 
 
 @pytest.mark.parametrize("layers", [1, 0])

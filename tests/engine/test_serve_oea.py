@@ -124,6 +124,7 @@ def test_the_text_is_prometheus(server: Server) -> None:
         "oea_shadow_unique_experts",
         "oea_shadow_router_mass_kept",
         "oea_policy_info",
+        "oea_pool_ranks",
         "oea_build_info",
         "oea_k0",
         "oea_share",

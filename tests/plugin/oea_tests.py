@@ -1,8 +1,9 @@
 """A plug-in of the tests' servers: reports come ten times a second, and on request every rank writes its steps down.
 
-On the server's PYTHONPATH together with its .dist-info. With RECORDER_FOLDER set, each counted decode step is a line
-there, one file per process: its batch, and by what each layer routed it. With ROUTED_FOLDER, a file per counted step:
-its rows, and the logits, experts and weights of each layer that was routed by us.
+On the server's PYTHONPATH together with its .dist-info. With RECORDER_FOLDER set, each decode step that is counted, or
+shared with other ranks, is a line there, one file per process: its batch, by what each layer routed it, and whether a
+recount of the rows that are tokens comes to the same. With ROUTED_FOLDER, a file per counted step: its rows, and the
+logits, experts and weights of each layer that was routed by us.
 """
 
 from __future__ import annotations
@@ -54,9 +55,10 @@ def record(path: Path) -> None:
         layers.clear()
         with decoding(self, step):
             yield
-        if step.counted:
+        if step.counted or step.of_ranks:
             with path.open("a") as file:
-                file.write(json.dumps({"batch": step.batch, "layers": layers}) + "\n")
+                said = {"batch": step.batch, "of_ranks": step.of_ranks, "layers": layers}
+                file.write(json.dumps(said) + "\n")
 
     def recorded_is_vanilla(self: Runtime, router: Any) -> bool:
         vanilla = is_vanilla(self, router)
@@ -66,7 +68,23 @@ def record(path: Path) -> None:
     def recorded_route(self: Runtime, router: Any, logits: Any) -> Any:
         routing = route(self, router, logits)
         layers[-1][2] = zlib.crc32(routing.ids.numpy().tobytes())
+        if self.step is not None and self.step.of_ranks:
+            layers[-1].append(recounted(self, router, logits, routing))
         return routing
+
+    def recounted(self: Runtime, router: Any, logits: Any, routing: Any) -> bool:
+        """Whether `route` comes to the same from the tokens' rows alone, those of each rank taken from its slot."""
+        import torch
+
+        from oea_server.routing import route as again
+
+        assert self.step is not None
+        slots = self.slots(self.step)
+        rows = [sum(slots[:rank]) + i for rank, n in enumerate(self.step.of_ranks) for i in range(n)]
+        expected = again(logits[rows], self.policy, router.rule, layer=router.layer)
+        same = torch.equal(expected.ids, routing.ids[rows]) and torch.equal(expected.weights, routing.weights[rows])
+        pads = [row for row in range(len(logits)) if row not in rows]
+        return bool(same and torch.equal(expected.pool, routing.pool) and not routing.weights[pads].any())
 
     Runtime.decoding = recorded  # type: ignore[method-assign]
     Runtime.is_vanilla = recorded_is_vanilla  # type: ignore[method-assign]

@@ -81,11 +81,10 @@ WRONG: list[tuple[list[str], dict[str, object] | None, str]] = [
     (["--enable-deterministic-inference"], None, "--enable-deterministic-inference: promises"),
     (["--speculative-algorithm", "DSPARK"], None, "--speculative-algorithm DSPARK: which rows its verify pass has"),
     (["--speculative-algo=uno"], QWEN, "--speculative-algorithm uno: which rows its verify pass has"),
-    (["--moe-runner-backend", "triton_kernel"], None, "--moe-runner-backend triton_kernel: this runner routes inside"),
-    (["--moe-runner-backend=flashinfer_mxfp4"], None, "--moe-runner-backend flashinfer_mxfp4: this runner routes"),
+    (["--moe-runner-backend", "experimental_sgl_trtllm"], None, "experimental_sgl_trtllm: this runner routes inside"),
     (["--enable-torch-compile"], None, "--enable-torch-compile: compiled decoding"),
-    (["--enable-dp-attention"], None, "--enable-dp-attention: a router sees the rows of all ranks"),
-    (["--moe-a2a-backend", "deepep"], None, "--moe-a2a-backend deepep: each rank"),
+    (["--attn-cp-size", "2"], None, "--attn-cp-size 2: deals rows out over ranks"),
+    (["--moe-a2a-backend", "ascend_tp"], None, "--moe-a2a-backend ascend_tp: where this backend takes"),
     (["--enable-two-batch-overlap"], None, "--enable-two-batch-overlap: routes each half"),
 ]
 
@@ -105,7 +104,7 @@ def test_refused_with_one_clear_line(
 
 def test_several_problems_are_all_named() -> None:
     with pytest.raises(SettingsError) as refusal:
-        serve.check(["--enable-torch-compile", "--enable-dp-attention"])
+        serve.check(["--enable-torch-compile", "--enable-two-batch-overlap"])
     assert len(str(refusal.value).splitlines()) == 2
 
 

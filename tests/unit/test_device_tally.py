@@ -39,6 +39,7 @@ def test_counts_as_torch_does(num_experts: int, k: int, batch: int, ranks: int, 
     counts: list[int | torch.Tensor | None] = [None, batch // 2, torch.tensor(max(batch - 1, 0), dtype=torch.int32)]
     if batch < 100:
         counts += [0, torch.tensor(0), batch + 9, torch.tensor(-1)]
+    counts += [torch.arange(batch) % 3 == 1, torch.zeros(batch, dtype=torch.bool)]
     for real in counts:
         there = real.to(DEVICE) if isinstance(real, torch.Tensor) else real
         ours.add_vanilla(7, ids.to(DEVICE), there)
@@ -89,6 +90,7 @@ def test_warming_up_counts_nothing() -> None:
     place, numbers = contiguous(16, 2, DEVICE), knobs.table.clone()
     fused.warm_up(torch.bfloat16, knobs, Router(4), tally=tally, placement=place)
     fused.warm_up(torch.float32, knobs, Router(4, scoring="sigmoid"), num_real=torch.tensor(3, device=DEVICE))
+    fused.warm_up(torch.float32, knobs, Router(4), num_real=torch.ones(1, dtype=torch.bool, device=DEVICE), tally=tally)
     assert not tally.data.any()
     assert torch.equal(knobs.table, numbers)
 

@@ -35,15 +35,16 @@ def server(request: pytest.FixtureRequest, servers: Servers) -> Server:
 
 @pytest.fixture
 def steps(servers: Servers) -> Any:
-    """What each rank wrote down since the test began."""
+    """What each rank has written down since it was last asked."""
     files = sorted(servers.records.glob("*.jsonl"))
     starts = {path: path.stat().st_size for path in files}
 
     def read() -> list[list[dict[str, Any]]]:
         found = []
         for path in sorted(servers.records.glob("*.jsonl")):
-            lines = path.read_bytes()[starts.get(path, 0) :].splitlines()
-            found.append([json.loads(line) for line in lines])
+            lines = path.read_bytes()[starts.get(path, 0) :]
+            starts[path] = starts.get(path, 0) + len(lines)
+            found.append([json.loads(line) for line in lines.splitlines()])
         return [each for each in found if each]
 
     return read
@@ -71,16 +72,24 @@ def fresh(server: Server) -> dict[str, float]:
 
 @pytest.mark.parametrize("n", [1, 2, 5, 8])
 def test_all_rows_are_one_step_on_both_ranks(server: Server, steps: Any, n: int) -> None:
-    """Idle ranks, equal and unequal ones; the metrics are a recount of SGLang's own routing replay."""
-    before = fresh(server)
-    answers = generate(server, prompts(n))
-    gained = {name: value - before.get(name, 0) for name, value in server.settled_metrics().items()}
-    one, other = steps()
-    assert one == other
-    assert all(layer[3] is True for step in one for layer in step["layers"])
-    assert {len(step["layers"]) for step in one} == {LAYERS}
-    assert sum(step["batch"] for step in one) == n * (TOKENS - 1) == gained["oea_decode_batch_size_sum"]
-    assert all(sum(step["of_ranks"]) == step["batch"] for step in one)
+    """Idle ranks, equal and unequal ones; the metrics are a recount of SGLang's own routing replay.
+
+    Again if a request came later than the others: where one rank prefills, none routes.
+    """
+    for _ in range(10):
+        before = fresh(server)
+        answers = generate(server, prompts(n))
+        gained = {name: value - before.get(name, 0) for name, value in server.settled_metrics().items()}
+        one, other = steps()
+        assert one == other
+        assert all(layer[3] is True for step in one for layer in step["layers"])
+        assert {len(step["layers"]) for step in one} == {LAYERS}
+        assert all(sum(step["of_ranks"]) == step["batch"] for step in one)
+        assert gained["oea_decode_batch_size_sum"] == sum(step["batch"] for step in one) <= n * (TOKENS - 1)
+        if gained["oea_decode_batch_size_sum"] == n * (TOKENS - 1):
+            break
+    else:
+        raise AssertionError("the requests never came together")
     assert max(min(step["of_ranks"]) for step in one) == (n // 2 if n > 1 else 0)
     decoded = np.stack([replay_of(each["meta_info"], LAYERS, K)[-(TOKENS - 1) :] for each in answers])
     taken = [len(set(row)) for row in decoded.reshape(-1, K).tolist()]

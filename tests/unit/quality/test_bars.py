@@ -47,3 +47,17 @@ def test_the_page_shows_the_record(rows: dict[str, dict[str, Any]]) -> None:
             "{:.2f} ({:.2f} to {:.2f})".format(*filled["over_oea"]["8"]),
         ]
         assert f"| {' | '.join(said)} |" in page
+
+
+def test_the_page_shows_what_carries_over_to_the_second_model() -> None:
+    page = (ROOT / "docs/quality.md").read_text(encoding="utf-8")
+    of = {
+        name: {row["arm"]: row["over_oea"] for row in json.loads(RECORD.with_name(f"{name}.json").read_text())["rows"]}
+        for name in ("eval-glm4-moe-rules", "eval-glm4-moe-share")
+    }
+    rules, served = of.values()
+    both = [rules[f"share:{tau}/mix=0.5"]["unique"] for tau in ("0.1", "0.13", "0.16", "0.2")]
+    filled = served["fill:8/ranks=8/share=0.13/mix=0.5"]["8"]
+    for ratios in ([rules["oea:3/mix=0.5"]["unique"]], both, [filled]):
+        assert ", ".join("{:.2f} ({:.2f} to {:.2f})".format(*each) for each in ratios) in page
+        assert all(high < 1 for _, _, high in ratios)

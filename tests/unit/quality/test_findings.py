@@ -64,7 +64,9 @@ def test_batches_of_one_document() -> None:
     assert findings.homogeneous(mixed, fewer).verdict == NO
 
 
-def test_the_docs_say_what_the_records_say() -> None:
+@pytest.mark.parametrize("name", ["eval", "eval-glm4-moe"])
+def test_the_docs_say_what_the_records_say(name: str) -> None:
     folder = ROOT / "benchmarks/results/2-core-x86_64"
-    records = [json.loads((folder / f"{name}.json").read_text()) for name in ("eval", "eval-rules", "eval-document")]
+    names = (name, f"{name}-rules", f"{name}-document")
+    records = [json.loads((folder / f"{each}.json").read_text()) for each in names]
     assert findings.shown(findings.findings(*records)) in (ROOT / "docs/quality.md").read_text()

@@ -93,7 +93,8 @@ test-servers: setup
 	@touch $@
 
 # the oldest SGLang that is supported, in an environment of its own: where we touch it, and vanilla to the bit
-LOWER_UNIT := tests/unit/test_plugin.py tests/unit/test_routing_reference.py tests/unit/test_fused_compiles.py
+LOWER_UNIT := tests/unit/test_plugin.py tests/unit/test_materialise.py tests/unit/test_triton_experts.py
+LOWER_UNIT += tests/unit/test_routing_reference.py tests/unit/test_fused_compiles.py
 LOWER_UNIT += $(wildcard tests/unit/test_cpu_*.py)
 LOWER_ENGINE := $(patsubst %,tests/engine/test_%.py,seams rules guard options conformance)
 LOWER_SERVED := tests/engine/test_conformance.py tests/engine/test_serve_vanilla.py

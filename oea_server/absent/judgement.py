@@ -16,7 +16,7 @@ from unittest import mock
 import torch
 
 from oea_server import doctor, serve
-from oea_server.absent import building, question, ranks
+from oea_server.absent import building, own_code, question, ranks
 from oea_server.absent.device import OnMeta
 from oea_server.absent.question import Question
 from oea_server.settings import Settings, SettingsError
@@ -73,6 +73,10 @@ def answer(asked: Question) -> Answer:
     """Judge a question. Leaves the process as it was, but for what SGLang keeps."""
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ), doctor.silenced(logging.ERROR):
         argv, notes = question.laid_out(asked, Path(folder))
+        try:
+            notes += own_code.read(f"{folder}/model", asked.config, asked.argv)
+        except own_code.NotTrustedError as error:
+            return refused(str(error))._replace(notes=notes)
         found = _answer(argv)
         shown = [problem.replace(f"{folder}/model", asked.model) for problem in found.problems]
         return found._replace(problems=shown, notes=[*notes, *found.notes])

@@ -2,7 +2,8 @@
 
 Seams: AROUND `ModelRunner.forward` (every pass, before a graph is replayed or padded) and AROUND
 `DecodeCudaGraphRunner.capture_one_shape` (graph capture calls the model without `ModelRunner.forward`).
-In a patched SGLang both call `engine.patched`; the first stays, for the guard.
+In a patched SGLang both call `engine.patched`; the hooks stay, the first for the guard, the second for the rows of each
+request in a graph.
 """
 
 from __future__ import annotations

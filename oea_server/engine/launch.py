@@ -13,7 +13,9 @@ from oea_server.engine import (
     checkpoint,
     conflicts,
     locks,
+    materialise,
     model_card,
+    options,
     overrides,
     proxies,
     runtime,
@@ -22,6 +24,7 @@ from oea_server.engine import (
     workers,
 )
 from oea_server.engine.refuse import refuse
+from oea_server.engine.steering import DRAFTED
 from oea_server.observe import latency
 from oea_server.settings import Settings
 
@@ -82,13 +85,25 @@ def judge(settings: Settings, server_args: Any, elsewhere: bool = False) -> Verd
     view = conflicts.resolved(server_args)
     found = [
         *(conflicts.find_in_server_args(server_args) if settings.policy != "vanilla" else []),
+        *([DRAFTED] if settings.pool == "budget" and options.given(view.speculative_algorithm) else []),
         *model_card.problems(settings, card),
+        *runner_problems(settings, server_args),
         *checkpoint.problems(view.model_path, view.load_format),
         *latency.problems(settings.latency_line),
         *locks.problems(view),
         *([] if elsewhere else [*threads.problems(view), *shared_memory.problems()]),
     ]
     return Verdict(found, inactive(settings, card) or workers.idle(view) or None, card)
+
+
+def runner_problems(settings: Settings, server_args: Any) -> list[str]:
+    """Whether the model's experts would choose by themselves, where that is known before they are built."""
+    if settings.allow_inactive or settings.policy == "vanilla":
+        return []
+    view = conflicts.resolved(server_args)
+    config = config_in_sglang(server_args) or {} if view.moe_runner_backend == materialise.MXFP4 else {}
+    problem = materialise.problem_of(view.moe_runner_backend, view.device, config.get("architectures") or ())
+    return [] if problem is None else [problem]
 
 
 def inactive(settings: Settings, card: model_card.ModelCard | None) -> str | None:

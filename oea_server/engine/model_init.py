@@ -27,7 +27,7 @@ from oea_server.engine import (
     start_reporting,
     workers,
 )
-from oea_server.engine.materialise import RUNNER, materialise
+from oea_server.engine.materialise import materialise
 from oea_server.engine.meeting import DisagreementError
 from oea_server.engine.routers import Router
 from oea_server.engine.runtime import Runtime
@@ -79,12 +79,22 @@ def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) ->
         start_reporting.start(now, next((i for i, stage in enumerate(stages) if stage.k), 0))
 
 
+def after_load_model(result: Any, runner: Any, *args: Any, **kwargs: Any) -> None:
+    """Bytes of an expert as its kernel reads it: some weights are of another format once they are loaded.
+
+    Seam: AFTER `sglang.srt.model_executor.model_runner.ModelRunner.load_model`.
+    """
+    now = runtime.current
+    if now is not None and now.expert_bytes and not runner.is_draft_worker:
+        now.expert_bytes.update(routers.loaded(now.expert_bytes, routers.expert_bytes(runner.model)))
+
+
 def taken_over(now: Runtime, model: torch.nn.Module, ranks: int) -> list[Router]:
     """The routers, once what would choose experts past them is turned off."""
     if now.steering.settings.policy != "vanilla":  # which is SGLang's to the bit
         fronts.turn_off(model)
         if count := materialise(model):
-            logger.info("OEA: %d routers choose their experts ahead of %s, else they would inside it", count, RUNNER)
+            logger.info("OEA: %d routers choose experts ahead of their runner, else they would inside it", count)
     return routers.on_one_rank(allowed(now, routers.inspect(model)), ranks)
 
 
@@ -135,7 +145,7 @@ def allowed(now: Runtime, found: list[Router]) -> list[Router]:
     if clashes and now.steering.settings.policy != "vanilla":
         refuse_from_scheduler(*clashes)
     now.steering.clash = "; ".join(clashes)
-    now.verifies = options.given(getattr(conflicts.resolved(server_args), "speculative_algorithm", None))
+    now.steering.verifies = options.given(getattr(conflicts.resolved(server_args), "speculative_algorithm", None))
     return [each._replace(problem="; ".join(rows)) if rows else each for each in found]
 
 

@@ -57,12 +57,9 @@ def _unknown_drafts(algorithm: Any) -> bool:
     return given(algorithm) and str(algorithm).upper() not in ALGORITHMS
 
 
-NEVER_MATERIALISED = ("triton_kernel", "flashinfer_mxfp4", "experimental_sgl_trtllm")
-"""MoE runners that route inside their own kernel (`TopKOutputFormat` other than STANDARD)."""
-
-
 def _never_materialises(runner: Any) -> bool:
-    return runner in NEVER_MATERIALISED or (runner == materialise.RUNNER and not materialise.can())
+    """Whatever the model is, but for LoRA. Of other runners it depends on a layer's experts: the built routers tell."""
+    return runner == "experimental_sgl_trtllm" or (runner == materialise.RUNNER and not materialise.can())
 
 
 ALL_TO_ALL = ("deepep", "deepep_v2", "mooncake", "nixl", "mori", "flashinfer", "megamoe", "pplx")

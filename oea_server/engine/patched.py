@@ -1,4 +1,4 @@
-"""The seams of a patched SGLang, in place of three hooks: the same functions, called from inside.
+"""The seams of a patched SGLang, in place of what hooks do: the same functions, called from inside.
 
 Seam: `sglang.srt.layers.moe.batch_routing`, which `patches/` adds (`oea-server patch apply`).
 """

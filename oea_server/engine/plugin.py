@@ -40,10 +40,20 @@ SEAMS = (
         "oea_server.engine.model_init:after_initialize_model",
     ),
     Seam(
+        "sglang.srt.model_executor.model_runner.ModelRunner.load_model",
+        "AFTER",
+        "oea_server.engine.model_init:after_load_model",
+    ),
+    Seam(
         "sglang.srt.layers.moe.topk.select_experts",
         "AROUND",
         "oea_server.engine.topk:around_select_experts",
         in_patch=True,
+    ),
+    Seam(
+        "sglang.srt.layers.moe.topk.TopK.forward_cuda",
+        "AROUND",
+        "oea_server.engine.triton_experts:around_forward_cuda",
     ),
     Seam(
         "sglang.srt.model_executor.model_runner.ModelRunner.forward",

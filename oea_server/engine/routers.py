@@ -5,6 +5,7 @@ Seam: `sglang.srt.layers.moe.topk.TopK` and its `TopKConfig`.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from oea_server import routing
-from oea_server.engine import fronts, model_card, rules
+from oea_server.engine import formats, fronts, model_card, rules
 from oea_server.engine.router_traits import IMAGE_BIAS, SEVERAL, SEVERAL_GATES, ZERO_EXPERTS, Traits, unsupported
 from oea_server.engine.rules import Source
 
@@ -53,7 +54,7 @@ def inspect(model: torch.nn.Module) -> list[Router]:
         if isinstance(module, TopK):
             config = module.topk_config
             layer = -1 if module.layer_id is None else int(module.layer_id)
-            why = problem_of(config, layer, blocks.get(module))
+            why = problem_of(config, layer, blocks.get(module), formats.of(module))
             zeros = int(getattr(blocks.get(module), "zero_expert_num", 0) or 0)
             source = Source(config, is_native(module, model), config.custom_routing_function, zeros)
             found.append(Router(layer, rules.columns(config)[0], bool(config.renormalize), why, source))
@@ -92,11 +93,14 @@ def is_native(module: Any, model: torch.nn.Module) -> bool:
     return next(model.parameters()).device.type == "cpu" or asked is type(module).forward_native
 
 
-def problem_of(config: Any, layer: int, block: torch.nn.Module | None = None) -> str | None:
+def problem_of(
+    config: Any, layer: int, block: torch.nn.Module | None = None, output: str = formats.STANDARD
+) -> str | None:
     """Why a `TopKConfig` cannot be handled, or None.
 
     Args:
         block: the module that built its `TopK`.
+        output: the format in which its `TopK` hands on what was chosen (`formats.of`).
     """
     biased, own = config.correction_bias is not None, config.custom_routing_function
     why = unsupported(
@@ -106,11 +110,19 @@ def problem_of(config: Any, layer: int, block: torch.nn.Module | None = None) ->
             scoring="sigmoid" if config.use_grouped_topk and biased else config.scoring_func,
             own_function=own is not None and rules.name_of(own) not in rules.OWN_FUNCTIONS,
             apart=apart(block),
-            output=getattr(config.output_format, "name", "STANDARD"),
+            output=formats.STANDARD if _bare(output, config) else output,
             knows_layer=layer >= 0,
         )
     )
     return None if why is None else f"the model {why}"
+
+
+def _bare(output: str, config: Any) -> bool:
+    """Whether experts are sorted by `engine.triton_experts`: SGLang's kernel takes the top k, and softmax, of bare
+    logits, whatever else a `TopKConfig` says."""
+    apart = config.use_grouped_topk or config.correction_bias is not None or config.custom_routing_function is not None
+    plain = config.scoring_func == "softmax" and rules.columns(config)[1] == 0 and rules.scale_on_output(config) == 1.0
+    return output == formats.TRITON_KERNEL and plain and not apart
 
 
 def apart(block: torch.nn.Module | None) -> str:
@@ -152,15 +164,43 @@ def num_experts(model: torch.nn.Module) -> int:
     return model_card.of(config.to_dict()).num_experts if hasattr(config, "to_dict") else 0
 
 
+NO_WEIGHTS = re.compile("weight_shape|g_idx|input_|act_scale|swizzled|_mma")
+"""Of tensors that a layer keeps by expert: a checkpoint's own bookkeeping, scales of activations, scales once more in
+the order that a kernel wants (ModelOpt's NVFP4 keeps both)."""
+
+
 def expert_bytes(model: torch.nn.Module) -> dict[int, int]:
-    """Bytes of one expert's weights, scales included, over all ranks that share it, by layer."""
+    """Bytes of one expert's weights, with their scales, zeros and biases, over all ranks that share it, by layer."""
     from sglang.srt.layers.moe.fused_moe_triton.layer import FusedMoE
 
     sizes = {}
     for module in model.modules():
         if isinstance(module, FusedMoE):
             local = module.num_local_experts  # a fused shared expert has the shape of the others
-            held = [each for each in module.parameters() if each.dim() > 1 and len(each) == local]
+            held = [each for name, each in module.named_parameters() if _is_read(name, each) and len(each) == local]
             here = sum(each.numel() * each.element_size() for each in held) // local
             sizes[int(module.layer_id)] = here * module.moe_tp_size
     return sizes
+
+
+def _is_read(name: str, tensor: torch.Tensor) -> bool:
+    """By SGLang's names in `create_weights`, which are those of all kinds of quantisation.
+
+    GPTQ's zeros for Marlin are of a float type there: its kernel takes none.
+    """
+    own = name.rpartition(".")[-1]
+    unread = own.endswith("qzeros") and tensor.is_floating_point()
+    return own.startswith(("w13_", "w2_")) and NO_WEIGHTS.search(own) is None and not unread
+
+
+def loaded(created: Mapping[int, int], now: Mapping[int, int]) -> dict[int, int]:
+    """Bytes of one expert as its kernel reads it, by layer.
+
+    Some kernels read another format than the checkpoint's (`process_weights_after_loading`), and some keep it where it
+    is not a layer's any more (`triton_kernel`, in the checkpoint's four bits): then what was created counts.
+
+    Args:
+        created: `expert_bytes` before weights load.
+        now: the same behind it.
+    """
+    return {layer: size if 2 * now.get(layer, 0) < size else now[layer] for layer, size in created.items()}

@@ -59,7 +59,8 @@ class Runtime:
         self.clock: StepClock | None = None
         self.bypassed = Counter(dict.fromkeys(BYPASSES, 0))
         self.num_experts = 0
-        self.expert_bytes: Mapping[int, int] = {}
+        self.expert_bytes: dict[int, int] = {}
+        """Of one expert, by layer: as created, and as its kernel reads it once weights are loaded."""
         self.device = torch.device("cpu")
         self.forward_batch: Any = None
         """SGLang's own batch of the step that runs now, for `engine.guard`."""
@@ -68,8 +69,6 @@ class Runtime:
         self.reports = True
         """Whether this rank counts for all. The others run the same kernels, with the counting off."""
         self._k_elsewhere = 0
-        self.verifies = False
-        """Whether steps verify drafts, as far as SGLang's options say."""
         self.captured = drafts.NONE
         """The drafts of the graphs that are captured now."""
         self._depths: torch.Tensor | None = None
@@ -159,7 +158,7 @@ class Runtime:
             for each in {dtype, dtype if rule.bias is None else torch.float32}:
                 real = self._num_real if self._mask is None else self._mask
                 told: dict[str, Any] = {"num_real": real, "tally": self.tally, "placement": place}
-                fused.warm_up(each, self.knobs, rule, drafts=self.verifies, **told)
+                fused.warm_up(each, self.knobs, rule, drafts=self.steering.verifies, **told)
         for tally in (self.tally, self.shadow_tally):
             if tally is not None:  # before any capture, whose memory is another's at the next
                 records_of(tally, self.num_experts)
@@ -193,7 +192,7 @@ class Runtime:
         self.shadow_tally = tally_on(device, layers, physical_experts, ranks, False)
         self.tally.by_step = self.shadow_tally.by_step = True
         self.clock = StepClock(device) if reports else None
-        self.expert_bytes = expert_bytes or {}
+        self.expert_bytes = dict(expert_bytes or {})
 
     @contextmanager
     def decoding(self, step: Step) -> Iterator[None]:

@@ -23,6 +23,13 @@ class Facts(NamedTuple):
     renormalize: bool = True
 
 
+DRAFTED = (
+    "pool=budget: with speculative decoding a pool is the union of the floors, as more would be decided by votes of "
+    "drafts; use pool=union or fill"
+)
+"""Why settings that count on more do not fit, where steps verify drafts."""
+
+
 class Steering:
     """The settings of a scheduler process: what they were, are, and may become."""
 
@@ -45,6 +52,8 @@ class Steering:
         """Why this process has no decode steps, whatever the policy is; empty if it has."""
         self.clash = ""
         """The SGLang options that allow vanilla alone, each with its reason (`engine.conflicts`)."""
+        self.verifies = False
+        """Whether steps verify drafts, as far as SGLang's options say."""
         self._pending: tuple[Policy, Policy | None] | None = None
 
     def adopt(self, facts: Facts, unhandled: str) -> str | None:
@@ -75,6 +84,8 @@ class Steering:
         """Why `settings` cannot be routed by, None if they can."""
         if settings.policy not in self.policies:
             return self.fixed
+        if self.verifies and settings.pool == "budget":
+            return DRAFTED
         if problem := self.graphs.problem_of(settings):
             return problem
         try:

@@ -81,8 +81,6 @@ class Reporter(threading.Thread):
         self._failures = Failures(logger, "a report failed; serving goes on")
         self._steps, self._step_tokens, self._step_seconds = 0, 0, 0.0
         self._requests = 0
-        sizes = [counted.expert_bytes.get(layer, 0) for layer in counted.tally.row]
-        self._expert_bytes = np.array(sizes, dtype=np.int64)
         if counted.tally.ranks > 1:
             metrics.add_ranks()
         if options.per_layer:
@@ -171,9 +169,14 @@ class Reporter(threading.Thread):
             self._metrics.observe_layer(layer, *mine)
 
     def _report_bytes(self, fresh: parts.Parts) -> None:
-        read, would = (int(parts.experts(each) @ self._expert_bytes) for each in (fresh.unique, fresh.vanilla))
+        sizes = np.array(self._expert_bytes(), dtype=np.int64)
+        read, would = (int(parts.experts(each) @ sizes) for each in (fresh.unique, fresh.vanilla))
         self._metrics.bytes_read.inc(read)
         self._metrics.bytes_saved.inc(max(0, would - read))  # random routing reads more than vanilla
+
+    def _expert_bytes(self) -> list[int]:
+        """Of each layer that is counted; another once its weights are loaded."""
+        return [self._counted.expert_bytes.get(layer, 0) for layer in self._counted.tally.row]
 
     def _snapshot(self) -> snapshot.Snapshot:
         first = self._options.first_stage
@@ -182,7 +185,7 @@ class Reporter(threading.Thread):
             state=self._state,
             layers=list(self._counted.tally.row),
             ranks=self._counted.tally.ranks,
-            expert_bytes=self._expert_bytes.tolist(),
+            expert_bytes=self._expert_bytes(),
             steps=self._steps if first else 0,
             step_tokens=self._step_tokens if first else 0,
             step_seconds=self._step_seconds if first else 0.0,

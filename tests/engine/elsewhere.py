@@ -24,6 +24,13 @@ def watch(event: str, arguments: tuple[Any, ...]) -> None:
         TOUCHED.append(f"{event} {arguments[1:]}")
 
 
+class NoGPU:
+    """Of SGLang's platforms none."""
+
+    def __getattr__(self, name: str) -> bool:
+        return False
+
+
 def main() -> None:
     sys.addaudithook(watch)
     questions = [question.read([question.ON, sys.argv[1], *argv]) for argv in json.load(sys.stdin)]
@@ -34,8 +41,8 @@ def main() -> None:
     answers = [judgement.answer(each) for each in questions]
     from sglang.srt.arg_groups.model_overrides import gpt_oss
 
-    # SGLang's rule for gpt-oss' runner, as if it had no Triton kernels
-    gpt_oss.is_triton_kernels_available = lambda: False
+    # SGLang's rule for gpt-oss' runner, as if it knew no kernel of its own for any GPU
+    gpt_oss.get_platform = NoGPU
     changed = judgement.answer(questions[-1])
     answered = [{**each._asdict(), "said": each.said, "works": each.works} for each in (*answers, changed)]
     print("\n" + json.dumps({"answers": answered[:-1], "changed": answered[-1], "touched": TOUCHED}))

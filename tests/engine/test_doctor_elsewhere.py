@@ -16,6 +16,9 @@ CLEAN = {name: value for name, value in apart.CLEAN.items() if not name.startswi
 QWEN3 = ["--model-config", str(CONFIGS / "qwen3-30b-a3b.json")]
 FP8 = ["--model-config", str(CONFIGS / "qwen3-30b-a3b-fp8.json")]
 GPT_OSS = ["--model-config", str(CONFIGS / "gpt-oss-120b-bf16.json")]
+MXFP4 = ["--model-config", str(CONFIGS / "gpt-oss-120b-mxfp4.json")]
+LING = ["--model-config", str(CONFIGS / "ling-flash-2.0.json"), "--tp", "4"]
+V4 = ["--model-config", str(CONFIGS / "deepseek-v4-flash.json")]
 LARGE = ["--model-config", str(CONFIGS / "qwen3-235b-a22b-fp8.json")]
 
 ON_H200: dict[str, Sequence[str]] = {
@@ -34,6 +37,11 @@ ON_H200: dict[str, Sequence[str]] = {
     "shadow": [*FP8, "--oea-policy", "shadow"],
     "k0": [*FP8, "--oea-k0", "9"],
     "no such flag": [*FP8, "--no-such-flag"],
+    "own code": LING,
+    "own code, trusted": [*LING, "--trust-remote-code"],
+    "own code, again": LING,
+    "gpt-oss in 4 bits": MXFP4,
+    "gpt-oss by CUTLASS": [*MXFP4, "--moe-runner-backend", "flashinfer_mxfp4"],
     "gpt-oss": GPT_OSS,
 }
 
@@ -50,7 +58,9 @@ def on_h200() -> Any:
 
 @pytest.fixture(scope="module")
 def on_b200() -> Any:
-    return asked("b200", [QWEN3, FP8, [*FP8, "--moe-runner-backend", "triton"], GPT_OSS])
+    by = "--moe-runner-backend"
+    instead = [[*MXFP4, by, runner] for runner in ("marlin", "triton")]
+    return asked("b200", [QWEN3, FP8, [*FP8, by, "triton"], GPT_OSS, [*V4, "--tp", "4"], *instead, MXFP4])
 
 
 @pytest.mark.parametrize(
@@ -102,15 +112,44 @@ def test_what_serve_refuses_is_refused(on_h200: Any, name: str, why: str) -> Non
 
 
 def test_on_blackwell_routers_choose_ahead_of_the_runner_that_sglang_takes(on_b200: Any) -> None:
-    by_default, fp8, triton, _ = on_b200["answers"]
+    by_default, fp8, triton = on_b200["answers"][:3]
     assert by_default["resolved"]["moe_runner_backend"] == fp8["resolved"]["moe_runner_backend"] == "flashinfer_trtllm"
     assert {each["said"] for each in (by_default, fp8, triton)} == {"routed in all 48 layers"}
 
 
-def test_a_change_of_sglangs_resolution_changes_the_answer(on_h200: Any) -> None:
-    before = on_h200["answers"]["gpt-oss"]
-    assert before["problems"][0].startswith("--moe-runner-backend triton_kernel")
-    assert on_h200["changed"]["said"] == "routed in all 36 layers"
+def test_a_change_of_sglangs_resolution_changes_the_answer(on_b200: Any) -> None:
+    before, after = on_b200["answers"][-1], on_b200["changed"]
+    assert before["problems"][0].startswith(
+        "--moe-runner-backend flashinfer_mxfp4: on this GPU it routes gpt-oss inside"
+    )
+    assert (after["said"], after["resolved"]["moe_runner_backend"]) == ("routed in all 36 layers", "triton_kernel")
+
+
+@pytest.mark.parametrize("name", ["gpt-oss", "gpt-oss in 4 bits", "gpt-oss by CUTLASS"])
+def test_gpt_oss_is_routed_on_hopper_by_the_runner_that_sglang_takes(on_h200: Any, name: str) -> None:
+    answer = on_h200["answers"][name]
+    runner = "flashinfer_mxfp4" if "CUTLASS" in name else "triton_kernel"
+    assert (answer["said"], answer["resolved"]["moe_runner_backend"]) == ("routed in all 36 layers", runner)
+
+
+@pytest.mark.parametrize("runner", ["marlin", "triton"])
+def test_what_is_said_to_be_used_instead_on_blackwell_is_routed(on_b200: Any, runner: str) -> None:
+    (answer,) = [each for each in on_b200["answers"] if each["resolved"].get("moe_runner_backend") == runner][-1:]
+    assert answer["said"] == "routed in all 36 layers"
+
+
+def test_experts_in_4_bits_of_deepseek_v4_are_routed_by_the_runner_that_sglang_takes(on_b200: Any) -> None:
+    answer = on_b200["answers"][4]
+    assert answer["resolved"]["moe_runner_backend"] == "flashinfer_mxfp4"
+    assert answer["said"].startswith("routed in 40 of 43 layers: 3 of 43 MoE layers run vanilla: experts follow the")
+
+
+def test_a_config_that_only_the_models_own_code_reads_is_read_where_that_is_trusted(on_h200: Any) -> None:
+    refused, trusted, again = (on_h200["answers"][f"own code{which}"] for which in ("", ", trusted", ", again"))
+    needs = "bailing_moe_v2 is a model whose config its own code reads: --trust-remote-code"
+    assert refused["problems"] == again["problems"] == [needs]
+    assert (trusted["said"], trusted["works"]) == ("routed in all 31 layers", True)
+    assert any("bailing_moe_v2 is read as its file says" in note for note in trusted["notes"])
 
 
 def test_nothing_is_downloaded_and_no_gpu_is_touched(on_h200: Any, on_b200: Any) -> None:

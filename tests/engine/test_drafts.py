@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from oea_server.engine import drafts, forward_mode, plugin, runtime
+from oea_server.engine import drafts, forward_mode, launch, plugin, runtime
 from oea_server.engine.drafts import Drafts
 from oea_server.engine.routers import Router
+from oea_server.engine.steering import DRAFTED
 from oea_server.engine.step import Step
 from oea_server.routing import Router as Rule
 from oea_server.routing import eager, host
@@ -19,7 +20,9 @@ from oea_server.routing.fastest import Way
 from oea_server.routing.knobs import Knobs
 from oea_server.settings import Settings
 from tests.engine.test_guard import mode
+from tests.engine.test_options import server_args
 from tests.engine.test_seams import select
+from tests.transcript import REPLAY
 
 CPU = torch.device("cpu")
 RULE, WIDTH = Rule(4), 4
@@ -222,6 +225,22 @@ def test_a_step_is_padded_to_a_graph_of_its_own_width(on_device: runtime.Runtime
     assert [graphs.rows_of(rows, WIDTH) for rows in (4, 8, 16, 20)] == [4, 16, 16, 20]
     assert graphs.rows_of(6, 2) == 16
     assert graphs.rows_of(3) == 3
+
+
+def test_a_budget_is_refused_where_steps_verify_drafts(now: runtime.Runtime) -> None:
+    """Its k0 is 1 by default, for what votes add: in a verify pass they add nothing."""
+    now.steering.verifies = True
+    before = now.steering.settings
+    assert "use pool=union or fill" in str(now.steering.change(Settings(pool="budget", rank_budget=4)))
+    assert now.steering.settings is before
+    assert now.steering.change(Settings(pool="fill")) is None
+
+
+@pytest.mark.skipif(not REPLAY, reason="the CPU platform has stand-ins for 0.5.23")
+def test_so_it_is_before_anything_is_spawned(plugged: None) -> None:
+    budget = Settings(pool="budget", rank_budget=4)
+    for flags, found in (((), []), (("--speculative-algorithm", "NGRAM"), [DRAFTED])):
+        assert [each for each in launch.judge(budget, server_args(*flags)).problems if "pool" in each] == found
 
 
 def test_counting_beside_shadow_sees_the_same_rows(now: runtime.Runtime) -> None:

@@ -22,7 +22,11 @@ from oea_server.engine.routers import Router
 from oea_server.settings import Settings, SettingsError
 
 CPU = torch.device("cpu")
-SAMPLES = {"moe_runner_backend": "triton_kernel", "moe_a2a_backend": "ascend_tp", "decoupled_spec_role": "verifier"}
+SAMPLES = {
+    "moe_runner_backend": "experimental_sgl_trtllm",
+    "moe_a2a_backend": "ascend_tp",
+    "decoupled_spec_role": "verifier",
+}
 """Values that clash, of options for which not every value does."""
 
 

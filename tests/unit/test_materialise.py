@@ -6,37 +6,37 @@ import ast
 import inspect
 from importlib.metadata import version
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import pytest
 import torch
-from sglang.srt.layers.moe.topk import TopK, TopKOutputFormat
+from sglang.srt.layers.moe.topk import TopK
 from sglang.srt.layers.moe.utils import MoeRunnerBackend, RoutingMethodType
 
-from oea_server.engine import materialise, options, routers
+from oea_server.engine import formats, materialise, options, routers
 
 NEWEST = materialise.can()
 needs_newest = pytest.mark.skipif(not NEWEST, reason=f"SGLang {version('sglang')} binds no runner to a TopK")
 
 
-def model(runner: str) -> torch.nn.ModuleList:
+def model(runner: str, **given: Any) -> Any:
     """Two routers as Qwen3-MoE builds them, for experts that run by `runner`."""
     from sglang.srt.layers.moe import topk
 
     target = SimpleNamespace(in_speculative_scope=False)
     alone = SimpleNamespace(use_waterfill=False, num_shared_topk_slots=0)  # no shared experts
     with (
-        mock.patch.object(topk, "get_model", return_value=SimpleNamespace(shared_experts=alone)),
-        mock.patch.object(topk, "get_flags", return_value=SimpleNamespace(moe=target)),
+        mock.patch.object(topk, "get_model", return_value=SimpleNamespace(shared_experts=alone), create=True),
+        mock.patch.object(topk, "get_flags", return_value=SimpleNamespace(moe=target), create=True),
     ):
-        built = [TopK(top_k=8, renormalize=True, layer_id=layer) for layer in range(2)]
-    for each in built:
+        built = [TopK(top_k=8, renormalize=True, layer_id=layer, **given) for layer in range(2)]
+    for each in built if NEWEST else []:
         each.bind_runner_backend(MoeRunnerBackend(runner), routing_method_type=RoutingMethodType.Renormalize)
     return torch.nn.ModuleList(built)
 
 
-def formats(built: torch.nn.ModuleList) -> set[str]:
+def named(built: torch.nn.ModuleList) -> set[str]:
     modules: list[Any] = [each for each in built if isinstance(each, TopK)]
     return {module.topk_config.output_format.name for module in modules}
 
@@ -44,11 +44,10 @@ def formats(built: torch.nn.ModuleList) -> set[str]:
 @needs_newest
 def test_routers_choose_ahead_of_flashinfer_trtllm() -> None:
     built = model("flashinfer_trtllm")
-    assert formats(built) == {"BYPASSED"}
-    assert "never materialises" in str(routers.problem_of(built[0].topk_config, 0))
+    assert named(built) == {"BYPASSED"}
+    assert "never materialises" in str(routers.problem_of(built[0].topk_config, 0, output=formats.of(built[0])))
     assert materialise.materialise(built) == 2
-    assert formats(built) == {"STANDARD"}
-    assert routers.problem_of(built[0].topk_config, 0) is None
+    assert named(built) == {"STANDARD"}
     assert materialise.materialise(built) == 0
 
 
@@ -80,13 +79,87 @@ def test_those_experts_are_sglangs() -> None:
     assert "cannot consume materialized routing" in inspect.getsource(modelopt_quant.ModelOptFp8MoEMethod)
 
 
-@needs_newest
-@pytest.mark.parametrize(("runner", "found"), [("flashinfer_mxfp4", "BYPASSED"), ("triton_kernel", "TRITON_KERNEL")])
-def test_other_runners_are_left_as_they_are(runner: str, found: str) -> None:
-    built = model(runner)
-    assert materialise.materialise(built) == 0
-    assert formats(built) == {found}
-    assert runner in options.NEVER_MATERIALISED
+def experts(kernel: str | None) -> torch.nn.Module:
+    """A layer's MXFP4 experts, as SGLang picks their kernel by the GPU."""
+    from sglang.srt.layers.moe.fused_moe_triton.layer import FusedMoE
+
+    made: Any = FusedMoE.__new__(FusedMoE)
+    torch.nn.Module.__init__(made)
+    made.layer_id, made.quant_method = 0, SimpleNamespace(_fi_kernel=kernel)
+    return cast(torch.nn.Module, made)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "found"),
+    [(None, "BYPASSED"), ("trtllm_sm100", "BYPASSED"), ("cutlass_sm90", "STANDARD"), ("cutlass_sm120", "STANDARD")],
+)
+def test_flashinfer_mxfp4_takes_what_was_chosen_where_it_is_cutlass(
+    kernel: str | None, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(formats, "of_server", lambda: MoeRunnerBackend("flashinfer_mxfp4"))
+    topk = model("flashinfer_mxfp4")[0]
+    assert formats.of(topk) == "BYPASSED"
+    assert materialise.materialise(torch.nn.ModuleList([topk, experts(kernel)])) == (found == "STANDARD")
+    assert formats.of(topk) == found
+
+
+def test_cutlass_takes_what_was_chosen_in_this_sglang() -> None:
+    """And else chooses behind logits, before 0.5.23 without the layer's number, where no policy would be asked."""
+    from sglang.srt.layers.moe.moe_runner import flashinfer_cutlass
+    from sglang.srt.layers.quantization.mxfp4 import Mxfp4MoEMethod
+
+    source = inspect.getsource(flashinfer_cutlass)
+    assert (
+        "if TopKOutputChecker.format_is_bypassed(topk_output):\n        topk_output = topk_output.to_standard()"
+        in source
+    )
+    for name in materialise.CUTLASS:
+        assert f'self._fi_kernel = "{name}"' in inspect.getsource(Mxfp4MoEMethod.__init__)
+
+
+@pytest.mark.parametrize(
+    ("runner", "fp4", "found"),
+    [
+        ("triton", False, "STANDARD"),
+        ("marlin", False, "STANDARD"),
+        ("triton_kernel", False, "TRITON_KERNEL"),
+        ("flashinfer_mxfp4", False, "BYPASSED"),
+        ("flashinfer_mxfp4", True, "STANDARD"),
+    ],
+)
+def test_the_format_is_what_this_sglang_binds_or_asks_for_in_each_step(
+    runner: str, fp4: bool, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(formats, "of_server", lambda: MoeRunnerBackend(runner))
+    topk = model(runner, is_fp4_experts=fp4)[0]
+    assert formats.of(topk) == found
+    assert materialise.materialise(torch.nn.ModuleList([topk])) == 0
+
+
+@pytest.mark.parametrize(
+    ("card", "runner", "architecture", "refused"),
+    [
+        ((10, 0), "flashinfer_mxfp4", "GptOssForCausalLM", True),
+        ((10, 3), "flashinfer_mxfp4", "GptOssForCausalLM", True),
+        ((9, 0), "flashinfer_mxfp4", "GptOssForCausalLM", False),
+        ((12, 0), "flashinfer_mxfp4", "GptOssForCausalLM", False),
+        ((10, 0), "flashinfer_mxfp4", "DeepseekV4ForCausalLM", False),
+        ((10, 0), "marlin", "GptOssForCausalLM", False),
+    ],
+)
+def test_what_can_be_told_before_the_experts_are_built(
+    card: tuple[int, int], runner: str, architecture: str, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: card)
+    problem = materialise.problem_of(runner, "cuda", [architecture])
+    assert (problem is not None) == refused
+
+
+@pytest.mark.parametrize(("device", "refused"), [("cpu", True), ("cuda", False)])
+def test_triton_kernel_needs_a_gpu(device: str, refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    problem = materialise.problem_of("triton_kernel", device, ["GptOssForCausalLM"])
+    assert (problem is not None) == refused
 
 
 @needs_newest
@@ -151,4 +224,3 @@ def test_older_sglang_has_it_by_another_name(installed: str, takes: bool, monkey
 
 def test_a_model_of_other_layers_is_left_alone() -> None:
     assert materialise.materialise(torch.nn.Linear(2, 2)) == 0
-    assert TopKOutputFormat.BYPASSED.name == "BYPASSED"

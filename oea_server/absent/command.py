@@ -31,6 +31,8 @@ def examine(argv: Sequence[str]) -> bool:
     if found.resolved:
         shown = ", ".join(f"{name} {value}" for name, value in found.resolved.items())
         console.print(f"[bold]resolved[/]  {escape(shown)}")
+    if found.rule:
+        console.print(f"[bold]router[/]    {escape(found.rule)}")
     for note in found.notes:
         console.print(f"[bold]note[/]      {escape(note)}")
     console.print(f"[bold]there[/]     only known there: {'; '.join(ONLY_THERE)}")

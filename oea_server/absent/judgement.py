@@ -48,6 +48,8 @@ class Answer(NamedTuple):
     """Some of SGLang's arguments after its own defaulting."""
     notes: list[str]
     """What was taken for something else."""
+    rule: str = ""
+    """What its routers do, in words; empty where none is ours."""
 
     @property
     def works(self) -> bool:
@@ -149,4 +151,4 @@ def built(settings: Settings, server_args: Any) -> Answer:
     reasons = Counter(router.problem for router in found if router.problem is not None)
     unhandled = now.steering.unhandled or "; ".join(map(str, reasons))
     vanilla = "" if now.steering.active else now.steering.reason
-    return Answer([], vanilla, len(now.routers), len(found), unhandled, {}, [])
+    return Answer([], vanilla, len(now.routers), len(found), unhandled, {}, [], now.kinds)

@@ -71,6 +71,7 @@ def test_qwen3_is_routed_on_hopper_in_all_layers(on_h200: Any, name: str) -> Non
     layers = 48 if name in ("bf16", "fp8", "decode worker") else 94
     assert answer["said"] == f"routed in all {layers} layers"
     assert answer["works"]
+    assert answer["rule"] == "top-8 renormalized"
 
 
 def test_parallelism_is_the_flags_whatever_is_here(on_h200: Any) -> None:
@@ -163,5 +164,6 @@ def test_the_command_ends_with_zero_only_where_it_would_be_routed(flags: list[st
     done = subprocess.run(command, capture_output=True, text=True, env=CLEAN, timeout=300, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     assert f"model     {FP8[1]}" in done.stdout
+    assert ("router    top-8 renormalized\n" in done.stdout) == (code == 0)
     assert ("✓ routed in all 48 layers" in done.stdout) == (code == 0)
     assert "only known there: " in done.stdout

@@ -39,7 +39,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt oea_server/lab/demo/models/pyproj
 
 # what the tests use that is no Python package; without it they say so and skip
 system:
-	apt-get install -y --no-install-recommends chromium chromium-driver docker-compose prometheus
+	apt-get install -y --no-install-recommends chromium chromium-driver docker-compose prometheus g++ ninja-build
 
 demo: setup
 	@$(BIN)/oea-server demo

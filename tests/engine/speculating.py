@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,17 +47,33 @@ def answers(server: Server, prompts: dict[str, Any], steps: Path | None = None) 
         steps: the server's ROUTED_FOLDER (tests/plugin).
     """
     ask("POST", f"{server.url}/flush_cache", server.key).raise_for_status()
-    before, passed = server.settled_metrics(), server.stats()["bypassed"]
+    before = server.settled_metrics()
+    passed = bypassed(server, before)
     for file in steps.iterdir() if steps else ():
         file.unlink()
     found = generated(server, prompts)
-    after, later = server.settled_metrics(), server.stats()["bypassed"]
+    after = server.settled_metrics()
+    later = bypassed(server, after)
     return Answers(
         *found,
         {name: after[name] - before.get(name, 0) for name in after},
         {why: times - passed.get(why, 0) for why, times in later.items() if times != passed.get(why, 0)},
         [torch.load(file) for file in sorted(steps.iterdir())] if steps else [],
     )
+
+
+def bypassed(server: Server, metrics: dict[str, float]) -> dict[str, int]:
+    """Why steps were not routed, once all of those in the metrics are in it: it is read once a second."""
+    wanted = metrics.get("oea_decode_batch_size_count", 0)
+    for _ in range(60):
+        stats = server.stats()
+        if (stats["total"] or {"steps": 0})["steps"] == wanted:
+            break
+        time.sleep(SETTLE)
+    else:
+        raise AssertionError(f"{wanted:.0f} steps in the metrics, {stats['total']} in /oea/stats")
+    found: dict[str, int] = stats["bypassed"]
+    return found
 
 
 def generated(server: Server, prompts: dict[str, Any]) -> tuple[list[list[int]], list[int]]:

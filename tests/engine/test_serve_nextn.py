@@ -15,7 +15,7 @@ from safetensors import safe_open
 from oea_server.client.server import SGLANG, Server
 from oea_server.lab.demo.glm4_moe import CONFIG
 from tests.engine.patched import IS_PATCHED
-from tests.engine.speculating import NEW_TOKENS, answers, generated, start
+from tests.engine.speculating import NEW_TOKENS, Answers, answers, generated, start
 from tests.transcript import REPLAY
 
 pytestmark = [
@@ -30,8 +30,13 @@ OURS = ("--oea-k0", str(K0), "--oea-min-batch", "2", "--oea-pool", "union", "--o
 
 def chain(steps: int) -> tuple[str, ...]:
     """The flags for so many drafts after one another."""
-    numbers = ("--speculative-num-steps", str(steps), "--speculative-num-draft-tokens", str(steps + 1))
-    return ("--speculative-algorithm", "NEXTN", "--speculative-eagle-topk", "1", *numbers)
+    return tree(1, steps, steps + 1)
+
+
+def tree(topk: int, steps: int, width: int) -> tuple[str, ...]:
+    """The flags for branches of drafts, of which so many rows are verified, the token's among them."""
+    numbers = ("--speculative-num-steps", str(steps), "--speculative-num-draft-tokens", str(width))
+    return ("--speculative-algorithm", "NEXTN", "--speculative-eagle-topk", str(topk), *numbers)
 
 
 def asked(prompts: int = PROMPTS) -> dict[str, Any]:
@@ -58,27 +63,28 @@ def biases() -> list[torch.Tensor]:
         return [weights.get_tensor(name.format(layer)) for layer in range(DENSE, DENSE + LAYERS)]
 
 
-def recounted(choice: torch.Tensor, row: int, per_request: int) -> list[int]:
-    """The experts of a row in a chain, in plain words: its best of those that are its own floor, or that of a row no
-    deeper than itself."""
-    seen = [other for other in range(len(choice)) if other % per_request <= row % per_request]
+def recounted(choice: torch.Tensor, row: int, per_request: int, *, is_tree: bool) -> list[int]:
+    """The experts of a row, in plain words: its best of those that are its own floor, or that of a row no deeper than
+    itself in a chain, of a token in a tree."""
+    depth = 0 if is_tree else row % per_request
+    seen = [row, *(other for other in range(len(choice)) if other % per_request <= depth)]
     floors = choice.topk(K0, dim=1).indices
     pool = {int(expert) for other in seen for expert in floors[other]}
     return sorted(pool, key=lambda expert: (-float(choice[row, expert]), expert))[:K]
 
 
-def check_routed(found: Any, width: int) -> None:
-    """Each verified row against a recount, and what was counted against the rows: the layer that drafts is in neither."""
+def check_routed(found: Answers, width: int, *, is_tree: bool = False) -> None:
+    """Each verified row against a recount, what was counted against the rows. The layer that drafts is in neither."""
     together = [step for step in found.routed if step["batch"] > step["per_request"]]
     assert len(together) >= min(found.verified) > 3
     for step in found.routed:
         rows, each = step["batch"], step["per_request"]
-        assert (each, step["tree"], rows % each) == (width, False, 0)
+        assert (each, step["tree"], rows % each) == (width, is_tree, 0)
         assert len(step["layers"]) == (LAYERS if rows > each else 0)  # a lone request is vanilla
         for (logits, ids, weights), bias in zip(step["layers"], biases(), strict=False):
             scores = logits.sigmoid()
             for row in range(rows):
-                mine = recounted(scores + bias, row, each)
+                mine = recounted(scores + bias, row, each, is_tree=is_tree)
                 assert ids[row][weights[row] > 0].tolist() == mine
                 expected = scores[row][mine] / scores[row][mine].sum()
                 torch.testing.assert_close(weights[row, : len(mine)], expected)
@@ -136,19 +142,21 @@ def without_sglang() -> list[list[int]]:
 
 
 @pytest.mark.nightly
-def test_three_drafts_after_one_another(server: Server, steps: Path) -> None:
+def test_more_drafts_and_a_tree_of_them(server: Server, steps: Path) -> None:
+    """Three after one another, then two branches each of two, of which the best five are verified."""
     server.steer(policy="vanilla")
     try:
         one = answers(server, asked())
     finally:
         server.steer(policy="oea")
     server.stop()
-    with start(GLM4_MOE, *chain(3), *OURS, environment={"ROUTED_FOLDER": str(steps)}) as deeper:
-        check_routed(answers(deeper, asked(), steps), width=4)
-        deeper.steer(policy="vanilla")
-        three = answers(deeper, asked())
-    assert three.ids == one.ids
-    assert sum(three.verified) < sum(one.verified)
+    for flags, width in ((chain(3), 4), (tree(topk=2, steps=2, width=5), 5)):
+        with start(GLM4_MOE, *flags, *OURS, environment={"ROUTED_FOLDER": str(steps)}) as deeper:
+            check_routed(answers(deeper, asked(), steps), width=width, is_tree=width == 5)
+            deeper.steer(policy="vanilla")
+            more = answers(deeper, asked())
+        assert more.ids == one.ids
+        assert sum(more.verified) < sum(one.verified)
 
 
 @pytest.mark.nightly

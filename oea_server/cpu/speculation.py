@@ -24,7 +24,9 @@ ALGORITHMS = ("NGRAM", "EAGLE")
 
 
 def install() -> None:
-    """Put the stand-ins where SGLang will import them."""
+    """Put the stand-ins where SGLang will import them; an SGLang that has other kernels keeps its own."""
+    if not complete():
+        return
     from oea_server.cpu import verify_attention
     from oea_server.cpu.draft_attention import around
 
@@ -35,6 +37,14 @@ def install() -> None:
     verify_attention.install()
     drafting = pkgutil.resolve_name(FACTORY)
     drafting._create_backend = around(drafting._create_backend)
+
+
+def complete() -> bool:
+    """Whether this SGLang has all the kernels that are stood in for: 0.5.17 to 0.5.22 have others."""
+    try:
+        return all(map(pkgutil.resolve_name, STANDINS))
+    except (ImportError, AttributeError):
+        return False
 
 
 def compiled_kernels() -> ModuleType:

@@ -30,7 +30,7 @@ def around(original: Callable[..., Any]) -> Callable[..., Any]:
     return create
 
 
-class DraftStep(TorchNativeAttnBackend):
+class DraftStep(TorchNativeAttnBackend):  # type: ignore[misc]
     """One step of drafting: each branch attends to its request's past and to its own drafts so far."""
 
     branches: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -49,7 +49,10 @@ class DraftStep(TorchNativeAttnBackend):
         **kwargs: Any,
     ) -> torch.Tensor:
         """In place of the requests that SGLang has in its batch."""
-        return super()._run_sdpa_forward_decode(query, output, k_cache, v_cache, *self.branches, *args, **kwargs)
+        found: torch.Tensor = super()._run_sdpa_forward_decode(
+            query, output, k_cache, v_cache, *self.branches, *args, **kwargs
+        )
+        return found
 
 
 class DraftSteps:

@@ -64,9 +64,9 @@ class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
         return "eager"
 
     def supports_speculative_algorithm(self, algorithm: str) -> bool:
-        from oea_server.cpu.speculation import ALGORITHMS
+        from oea_server.cpu.speculation import ALGORITHMS, complete
 
-        return algorithm in ALGORITHMS
+        return algorithm in ALGORITHMS and complete()
 
     def get_speculative_cache_locs_fn(self) -> Any:
         from oea_server.cpu.speculation import slots_of_drafts

@@ -7,7 +7,6 @@ tests/unit/test_cpu_speculation.py fails where SGLang renames one.
 
 from __future__ import annotations
 
-import importlib.util
 import pkgutil
 import sys
 from collections.abc import Callable
@@ -25,9 +24,9 @@ ALGORITHMS = ("NGRAM", "EAGLE")
 
 
 def install() -> None:
-    """Put the stand-ins where SGLang will import them."""
-    if importlib.util.find_spec(f"{KERNELS}.verify_sampling") is None:
-        return  # 0.5.17 has its kernels elsewhere: it drafts on GPUs only
+    """Put the stand-ins where SGLang will import them; an SGLang that has other kernels keeps its own."""
+    if not complete():
+        return
     from oea_server.cpu import verify_attention
     from oea_server.cpu.draft_attention import around
 
@@ -38,6 +37,14 @@ def install() -> None:
     verify_attention.install()
     drafting = pkgutil.resolve_name(FACTORY)
     drafting._create_backend = around(drafting._create_backend)
+
+
+def complete() -> bool:
+    """Whether this SGLang has all the kernels that are stood in for: 0.5.17 to 0.5.22 have others."""
+    try:
+        return all(map(pkgutil.resolve_name, STANDINS))
+    except (ImportError, AttributeError):
+        return False
 
 
 def compiled_kernels() -> ModuleType:

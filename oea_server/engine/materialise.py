@@ -36,8 +36,9 @@ def problem_of(runner: str | None, device: str, architectures: Sequence[str]) ->
 
     if runner == TRITON_KERNEL and device == "cpu":
         return f"--moe-runner-backend {TRITON_KERNEL}: its kernels run on GPUs alone; use triton"
-    blackwell = device == "cuda" and torch.cuda.get_device_capability()[0] == 10
-    if runner != MXFP4 or not blackwell or "GptOssForCausalLM" not in architectures:
+    if runner != MXFP4 or device != "cuda" or "GptOssForCausalLM" not in architectures:
+        return None
+    if torch.cuda.get_device_capability()[0] != 10:
         return None
     return (
         f"--moe-runner-backend {MXFP4}: on this GPU it routes gpt-oss inside its own kernel, where a policy would be "

@@ -96,12 +96,15 @@ def fill(text: str, values: dict[str, str]) -> str:
     return re.sub(r"\$(\w+)", lambda name: values[name[1]].replace("\\", "\\\\"), text)
 
 
+SOMETIMES = r"unless on \(namespace, pod\) oea_router_limits\{[^}]*\} == 1"
+"""A series that is there only while its reason holds."""
 JOIN = r"\b(?:and|unless) on \(namespace, pod\)"
 
 
 def asked(expression: str) -> str:
     """An alert's condition as a question that has an answer, 0 or 1, wherever all of its series exist and join."""
-    joined = re.sub(JOIN, "and on (namespace, pod)", re.sub(r"#.*", "", expression))
+    always = re.sub(SOMETIMES, "", re.sub(r"#.*", "", expression))
+    joined = re.sub(JOIN, "and on (namespace, pod)", always)
     return re.sub(r"(==|>=|<=|>|<)\s*(?=[\d(])", r"\1 bool ", joined)
 
 

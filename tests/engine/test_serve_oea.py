@@ -132,6 +132,7 @@ def test_the_text_is_prometheus(server: Server) -> None:
         "oea_config_changes_total",
         "oea_decode_batch_size",
         "oea_decode_step_seconds",
+        "oea_decode_requests_total",
     }
 
 

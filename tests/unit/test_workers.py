@@ -49,7 +49,8 @@ def test_it_says_so_in_the_log_and_in_a_metric(
 
 
 def test_doctor_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    view = SimpleNamespace(disaggregation_mode="prefill", model_path="m", load_format="auto")
+    asked = {"disaggregation_mode": "prefill", "moe_runner_backend": "triton", "device": "cuda"}
+    view = SimpleNamespace(model_path="m", load_format="auto", **asked)
     monkeypatch.setattr(launch, "card_of", lambda _: None)
     monkeypatch.setattr(conflicts, "resolved", lambda _: view)
     monkeypatch.setattr(conflicts, "find_in_server_args", lambda _: [])

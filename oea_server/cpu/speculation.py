@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pkgutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -108,6 +108,16 @@ def _first(marked: torch.Tensor) -> torch.Tensor:
     return torch.where(marked.any(-1), marked.int().argmax(-1), -1)
 
 
+def windows(
+    requests: torch.Tensor, starts: torch.Tensor, ends: torch.Tensor
+) -> Iterator[tuple[slice, tuple[int, slice]]]:
+    """Of each request in turn: its places in a list of all requests' slots, and in the table of requests."""
+    place = 0
+    for request, start, end in zip(requests.tolist(), starts.tolist(), ends.tolist(), strict=True):
+        yield slice(place, place + end - start), (request, slice(start, end))
+        place += end - start
+
+
 def slots_of_windows(
     req_pool_indices: torch.Tensor,
     req_to_token: torch.Tensor,
@@ -118,10 +128,8 @@ def slots_of_windows(
 ) -> None:
     """`cache_locs.assign_extend_cache_locs`: the cache slots of each request's tokens from start to end, one request
     after the other."""
-    place = 0
-    for request, start, end in zip(req_pool_indices.tolist(), start_offset.tolist(), end_offset.tolist(), strict=True):
-        out_cache_loc[place : place + end - start] = req_to_token[request, start:end]
-        place += end - start
+    for places, window in windows(req_pool_indices, start_offset, end_offset):
+        out_cache_loc[places] = req_to_token[window]
 
 
 def note_slots(
@@ -134,10 +142,8 @@ def note_slots(
 ) -> None:
     """`allocation.assign_req_to_token_pool`: the way back, new slots as those of each request's tokens from start to
     end."""
-    place = 0
-    for request, start, end in zip(req_pool_indices.tolist(), start_offset.tolist(), end_offset.tolist(), strict=True):
-        req_to_token[request, start:end] = out_cache_loc[place : place + end - start]
-        place += end - start
+    for places, window in windows(req_pool_indices, start_offset, end_offset):
+        req_to_token[window] = out_cache_loc[places]
 
 
 def slots_of_drafts(

@@ -65,16 +65,20 @@ class _Parser(argparse.ArgumentParser):
 def find_in_server_args(server_args: Any) -> list[str]:
     """The same from SGLang's resolved arguments: the last word."""
     view = resolved(server_args)
-    dealt_out = options.dealt_out(lambda name: getattr(view, name, None))
-    return [*find(lambda name: getattr(view, name, None)), *([dealt_out] if dealt_out else [])]
+    return [*find(lambda name: getattr(view, name, None)), *_dealt_out(view)]
 
 
 def about_rows(server_args: Any) -> list[str]:
     """Those of them under which nobody knows which rows are tokens, so that nothing can be counted."""
     view = resolved(server_args)
     found = clashing(lambda name: getattr(view, name, None))
-    dealt_out = options.dealt_out(lambda name: getattr(view, name, None))
-    return [said(each, getattr(view, each.option)) for each in found if each.rows] + ([dealt_out] if dealt_out else [])
+    return [*(said(each, getattr(view, each.option)) for each in found if each.rows), *_dealt_out(view)]
+
+
+def _dealt_out(view: Any) -> list[str]:
+    """The one clash of several options at once."""
+    found = options.dealt_out(lambda name: getattr(view, name, None))
+    return [] if found is None else [found]
 
 
 def unknown(server_args: Any) -> list[str]:

@@ -24,6 +24,11 @@ class Drafts(NamedTuple):
 NONE = Drafts()
 
 
+def is_step(mode: Any) -> bool:
+    """Whether a pass is a decode step: of one row per request, or of a row and the drafts after it."""
+    return bool(mode.is_decode() or mode.is_target_verify())
+
+
 def of(forward_batch: Any) -> Drafts:
     """Those of a `ForwardBatch`; of a verify pass that does not say, none: the guard then ends it for its rows."""
     spec_info = getattr(forward_batch, "spec_info", None)

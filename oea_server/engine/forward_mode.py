@@ -52,7 +52,7 @@ def running(
         counted = counted and gathered.speaks(now.ranks, now.forward_batch)
         step = gathered.step_of(now.ranks, now.forward_batch, of, counted=counted)
     else:
-        step = Step(batch * of.per_request, counted, False, *of) if is_step(mode) else None
+        step = Step(batch * of.per_request, counted, False, *of) if drafts.is_step(mode) else None
     if step is not None:
         return now.decoding(step)
     if counted:
@@ -62,16 +62,11 @@ def running(
 
 def capturing(now: Runtime, mode: Any, size: int, of: Drafts = NONE) -> AbstractContextManager[None]:
     """Entered around the capture of a graph for `size` requests, of each rank where those of several come together."""
-    if not is_step(mode):
+    if not drafts.is_step(mode):
         return nullcontext()
     rows = size * of.per_request
     of_ranks = (rows,) * now.ranks.ranks if now.ranks is not None and now.ranks.together else ()
     return now.decoding(Step(sum(of_ranks) or rows, False, True, *of, of_ranks))
-
-
-def is_step(mode: Any) -> bool:
-    """Whether a pass is a decode step: of one row per request, or of a row and the drafts after it."""
-    return bool(mode.is_decode() or mode.is_target_verify())
 
 
 def kind_of(mode: Any) -> str:

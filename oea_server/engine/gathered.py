@@ -108,7 +108,7 @@ def step_of(here: Ranks, forward_batch: Any, of: Drafts, *, counted: bool) -> St
         of: the drafts of this rank's own batch.
     """
     mode, counts = forward_batch.forward_mode, counts_of(forward_batch)
-    if not (mode.is_decode_or_idle() or mode.is_target_verify()):
+    if not (mode.is_idle() or drafts.is_step(mode)):
         return None
     if not here.together:
         return Step(int(forward_batch.batch_size) * of.per_request, counted, False, *of)
@@ -143,7 +143,7 @@ def problem_of(here: Ranks, forward_batch: Any, rows: int) -> str | None:
         rows: those of this rank, without padding.
     """
     mode, counts = forward_batch.forward_mode, counts_of(forward_batch)
-    if not (mode.is_decode_or_idle() or mode.is_target_verify()) or (extends(forward_batch) and here.together):
+    if not (mode.is_idle() or drafts.is_step(mode)) or (extends(forward_batch) and here.together):
         return None
     if mode.is_idle() and (len(counts) == here.ranks or not here.together):
         return None

@@ -24,7 +24,7 @@ from oea_server.engine.step import Step
 def watching(now: Runtime, forward_batch: Any) -> Iterator[None]:
     """Entered around `ModelRunner.forward`, before a step is padded or a graph replayed."""
     mode = forward_batch.forward_mode
-    if mode.is_decode() or mode.is_target_verify() or (now.routers and now.ranks is not None):
+    if drafts.is_step(mode) or (now.routers and now.ranks is not None):
         if now.routers and (problem := problem_of(forward_batch, now.ranks)):
             end(problem)
         now.forward_batch = forward_batch
@@ -45,8 +45,7 @@ def problem_of(forward_batch: Any, here: Ranks | None = None) -> str | None:
     """
     requests, each = int(forward_batch.batch_size), drafts.of(forward_batch).per_request
     rows = rows_of(forward_batch)
-    mode = forward_batch.forward_mode
-    if rows is not None and rows != requests * each and (mode.is_decode() or mode.is_target_verify()):
+    if rows is not None and rows != requests * each and drafts.is_step(forward_batch.forward_mode):
         has = "one" if each == 1 else f"{each}, its drafts among them"
         return f"a decode step of {requests} requests has {rows} rows, where each request has {has}"
     if here is not None:

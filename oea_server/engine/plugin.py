@@ -128,6 +128,18 @@ SEAMS = (
         "oea_server.engine.hangup:around_handle_hup",
         in_launcher=True,
     ),
+    Seam(
+        "sglang.srt.managers.tokenizer_manager.TokenizerManager._dispatch_to_scheduler",
+        "AROUND",
+        "oea_server.engine.last_worker:around_dispatch_to_scheduler",
+        in_launcher=True,
+    ),
+    Seam(
+        "sglang.srt.entrypoints.http_server._setup_and_run_http_server",
+        "AFTER",
+        "oea_server.engine.last_worker:after_setup_and_run_http_server",
+        in_launcher=True,
+    ),
 )
 
 PATCHED = "sglang.srt.layers.moe.batch_routing"

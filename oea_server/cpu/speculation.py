@@ -22,9 +22,11 @@ ALGORITHMS = ("NGRAM",)
 
 
 def install() -> None:
-    """Put the stand-ins where SGLang will import them."""
-    if not complete():
-        return
+    """Put the stand-ins where SGLang will import them.
+
+    Raises:
+        AttributeError, ImportError: this SGLang has other kernels (`complete`).
+    """
     from oea_server.cpu import verify_attention
 
     sys.modules.setdefault("sgl_kernel.speculative", compiled_kernels())

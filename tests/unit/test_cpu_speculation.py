@@ -30,9 +30,21 @@ def test_sglangs_platform_asks_for_them() -> None:
 
     from oea_server.cpu.platform import OeaCpuPlatform
 
-    for name in ("supports_speculative_algorithm", "get_speculative_cache_locs_fn"):
+    for name in ("supports_speculative_algorithm", "get_speculative_worker_cls", "get_speculative_cache_locs_fn"):
         assert hasattr(SRTPlatform, name)
         assert name in vars(OeaCpuPlatform)
+
+
+def test_they_are_put_in_place_when_sglang_asks_for_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
+
+    from oea_server.cpu.platform import OeaCpuPlatform
+
+    done: list[str] = []
+    monkeypatch.setattr(speculation, "install", lambda: done.append("installed"))
+    monkeypatch.setattr("sglang.srt.platforms.current_platform", OeaCpuPlatform())
+    assert SpeculativeAlgorithm.NGRAM.get_platform_worker_cls() is None
+    assert done == ["installed"]
 
 
 def test_what_was_imported_by_name_is_replaced_too(monkeypatch: pytest.MonkeyPatch) -> None:

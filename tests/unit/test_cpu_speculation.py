@@ -25,6 +25,15 @@ def test_sglang_has_what_is_stood_in_for(name: str) -> None:
     assert symbol in vars(pkgutil.resolve_name(holder))
 
 
+def test_they_are_put_in_place_where_sglang_has_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    from oea_server.cpu.platform import OeaCpuPlatform
+
+    supports = OeaCpuPlatform.supports_speculative_algorithm
+    assert [supports(None, name) for name in ("NGRAM", "EAGLE", "DFLASH")] == [True, True, False]  # type: ignore[arg-type]
+    monkeypatch.setitem(speculation.STANDINS, f"{speculation.KERNELS}.spec_tree.renamed", None)
+    assert not speculation.complete()
+
+
 def test_sglangs_platform_asks_for_them() -> None:
     from sglang.srt.platforms.interface import SRTPlatform
 

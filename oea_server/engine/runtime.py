@@ -68,6 +68,10 @@ class Runtime:
         """Those that have batches of their own; None where all have the same."""
         self.reports = True
         """Whether this rank counts for all. The others run the same kernels, with the counting off."""
+        self.verified: Step | None = None
+        """The counted step of which it is not known yet what drafts are kept, for `engine.rejected`."""
+        self.awake: dict[int, tuple[Rule, torch.Tensor, torch.Tensor]] = {}
+        """Of each of its layers that was routed here without a GPU: rule, logits and pool."""
         self._k_elsewhere = 0
         self.captured = drafts.NONE
         """The drafts of the graphs that are captured now."""
@@ -204,6 +208,7 @@ class Runtime:
         if step.counted and (why := self.bypass(step.batch, step.per_request, self.rows(step))):
             self.bypassed[why] += 1
         self.step = step
+        self.verified, self.awake = step if step.counted and step.per_request > 1 else None, {}
         clock = self.clock if step.counted else None
         start = clock.now() if clock else None
         try:
@@ -269,7 +274,10 @@ class Runtime:
     def route(self, router: Router, logits: torch.Tensor) -> Routing:
         """Choose the experts of this step's layer and count them. logits [rows, N]."""
         policy = self.policy if self.knobs is None else self.knobs
-        return self._route(router, logits, policy, self.tally_of_step, self.where)
+        routing = self._route(router, logits, policy, self.tally_of_step, self.where)
+        if self.verified is not None and self.knobs is None:
+            self.awake[router.layer] = self._rule(router), logits, routing.pool
+        return routing
 
     def route_shadow(self, router: Router, logits: torch.Tensor) -> None:
         """Count what the shadow policy would choose in this step's layer, if there is one and it counts here."""

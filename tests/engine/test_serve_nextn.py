@@ -15,7 +15,7 @@ from safetensors import safe_open
 from oea_server.client.server import SGLANG, Server
 from oea_server.lab.demo.glm4_moe import CONFIG
 from tests.engine.patched import IS_PATCHED
-from tests.engine.speculating import NEW_TOKENS, Answers, answers, generated, start
+from tests.engine.speculating import NEW_TOKENS, Answers, answers, check_rejected, generated, start
 from tests.transcript import REPLAY
 
 pytestmark = [
@@ -96,6 +96,7 @@ def check_routed(found: Answers, width: int, *, is_tree: bool = False) -> None:
     assert found.bypassed.keys() <= {"prefill", "schedule"}
     assert found.bypassed.get("schedule", 0) == alone
     assert found.bypassed["prefill"] <= PROMPTS  # one, if all have arrived by then
+    check_rejected(found, lambda logits, place: (logits.sigmoid() + biases()[place]).topk(K0, dim=1).indices)
 
 
 def test_each_row_takes_what_it_may_see_and_the_layer_that_drafts_is_counted_nowhere(

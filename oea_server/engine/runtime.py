@@ -153,7 +153,7 @@ class Runtime:
         if self.device.type != "cuda":
             return
         from oea_server.routing import fused
-        from oea_server.routing.counting import records_of
+        from oea_server.routing.counting import count_kept, records_of
 
         assert self.knobs is not None
         kinds = {router.rule.kind: router for router in self.routers.values()}
@@ -166,6 +166,8 @@ class Runtime:
         for tally in (self.tally, self.shadow_tally):
             if tally is not None:  # before any capture, whose memory is another's at the next
                 records_of(tally, self.num_experts)
+        if self.steering.verifies and self.tally is not None:
+            count_kept(self.tally, torch.full((1, 1), -1, dtype=torch.int32, device=self.device))
 
     @property
     def k(self) -> int:

@@ -64,4 +64,8 @@ def test_rows_that_were_accepted_are_counted_and_what_only_the_others_woke(drive
         assert tally.verified.tolist() == [[9 * times, len(others) * times], [9 * times, 0]]
     tally.counting.fill_(0)
     count_kept(tally, accepted)
+    for size in (1, 16, 33):  # as it is warmed up, and of any size
+        count_kept(tally, torch.full((size, 1), -1, dtype=torch.int32))
     assert tally.verified.tolist() == [[18, 2 * len(others)], [18, 0]]
+    kernels = {made.compiled.hash for made in driver.launches if made.compiled.name == "kept_kernel"}
+    assert len(kernels) == 1

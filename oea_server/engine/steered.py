@@ -76,6 +76,9 @@ def start(
         ),
     )
     keeper = Keeper(asked, server)
-    metrics = Metrics(keeper)
+    metrics = Metrics()
+    metrics.write(keeper)
     routes.add(http_server.app, keeper, admin)
-    threading.Thread(target=keeper.run, args=(metrics.write,), name="oea-controller", daemon=True).start()
+    threading.Thread(
+        target=keeper.run, args=(lambda: metrics.write(keeper),), name="oea-controller", daemon=True
+    ).start()

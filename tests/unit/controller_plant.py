@@ -13,14 +13,24 @@ RISE, FALL = PERIODS // 4, 3 * PERIODS // 4
 RAMP = 20
 
 KNOWN = (
-    *(("vanilla", "8", 1.0, 0.0, 1.0, 1.0), ("k0=6", "6", 0.985, 0.002, 0.9, 0.8), ("k0=5", "5", 0.97, 0.005, 0.82, 0.68)),
+    *(
+        ("vanilla", "8", 1.0, 0.0, 1.0, 1.0),
+        ("k0=6", "6", 0.985, 0.002, 0.9, 0.8),
+        ("k0=5", "5", 0.97, 0.005, 0.82, 0.68),
+    ),
     *(("k0=4", "4", 0.95, 0.01, 0.74, 0.57), ("k0=3", "3", 0.92, 0.02, 0.66, 0.46)),
 )
 RUNGS = Rungs.model_validate(
     {
         "form": 1,
         "rungs": [
-            {"name": name, "knobs": {"k0": k0}, "mass_kept": kept, "nats": nats, "experts": {"1": 1.0, "4": few, "32": many}}
+            {
+                "name": name,
+                "knobs": {"k0": k0},
+                "mass_kept": kept,
+                "nats": nats,
+                "experts": {"1": 1.0, "4": few, "32": many},
+            }
             for name, k0, kept, nats, few, many in KNOWN
         ],
     }
@@ -60,7 +70,7 @@ class Plant:
 
     def vanilla(self, batch: float) -> float:
         """Experts that independent tokens would wake, were four of five of them independent."""
-        return 128 * (1 - (1 - 8 / 128) ** (0.8 * batch))
+        return float(128 * (1 - (1 - 8 / 128) ** (0.8 * batch)))
 
     def unique(self, rung: int, batch: float) -> float:
         return self.vanilla(batch) * min(1.0, RUNGS.rungs[rung].share_at(batch) * self.reads[rung])

@@ -1,4 +1,4 @@
-"""The law in simulation: noise, delay, a slope told wrong by a factor of ten, steps and ramps of load, a thousand seeds."""
+"""The law in simulation: noise, delay, a slope told ten times wrong, steps and ramps of load, a thousand seeds."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def state_of(now: runtime.Runtime) -> dict[str, Any]:
             "routers": now.kinds,
             "ranks": now.tally.ranks if now.tally is not None else 1,
             "expert_bytes": max(now.expert_bytes.values(), default=0),
-            "pool_ranks": now.ranks.ranks if now.ranks is not None and now.ranks.together else 1,
+            "pool_ranks": now.rows.ranks.ranks if now.rows.ranks is not None and now.rows.ranks.together else 1,
         },
     }
 

@@ -36,10 +36,10 @@ def around_capture(original: Callable[..., Any], self: Any, size: int, *args: An
     now = runtime.current
     if now is None or self.model_runner.is_draft_worker:
         return original(self, size, *args, **kwargs)
-    now.captured = drafts.of_graph(self)
+    now.rows.captured = drafts.of_graph(self)
     if plugin.patched:  # it calls `capturing` from inside
         return original(self, size, *args, **kwargs)
-    with capturing(now, self.capture_forward_mode, size, now.captured):
+    with capturing(now, self.capture_forward_mode, size, now.rows.captured):
         return original(self, size, *args, **kwargs)
 
 
@@ -48,9 +48,9 @@ def running(
 ) -> AbstractContextManager[None]:
     """Entered around a forward pass of `batch` requests: its layers belong to a step of ours if it is a decode step."""
     counted = is_traffic(request_ids)
-    if now.ranks is not None and now.forward_batch is not None:
-        counted = counted and gathered.speaks(now.ranks, now.forward_batch)
-        step = gathered.step_of(now.ranks, now.forward_batch, of, counted=counted)
+    if now.rows.ranks is not None and now.rows.forward_batch is not None:
+        counted = counted and gathered.speaks(now.rows.ranks, now.rows.forward_batch)
+        step = gathered.step_of(now.rows.ranks, now.rows.forward_batch, of, counted=counted)
     else:
         step = Step(batch * of.per_request, counted, False, *of) if drafts.is_step(mode) else None
     if step is not None:
@@ -65,7 +65,7 @@ def capturing(now: Runtime, mode: Any, size: int, of: Drafts = NONE) -> Abstract
     if not drafts.is_step(mode):
         return nullcontext()
     rows = size * of.per_request
-    of_ranks = (rows,) * now.ranks.ranks if now.ranks is not None and now.ranks.together else ()
+    of_ranks = (rows,) * now.rows.ranks.ranks if now.rows.ranks is not None and now.rows.ranks.together else ()
     return now.decoding(Step(sum(of_ranks) or rows, False, True, *of, of_ranks))
 
 

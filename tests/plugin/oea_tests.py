@@ -79,7 +79,7 @@ def record(path: Path) -> None:
         from oea_server.routing import route as again
 
         assert self.step is not None
-        slots = self.slots(self.step)
+        slots = self.rows.slots(self.step)
         rows = [sum(slots[:rank]) + i for rank, n in enumerate(self.step.of_ranks) for i in range(n)]
         expected = again(logits[rows], self.policy, router.rule, layer=router.layer)
         same = torch.equal(expected.ids, routing.ids[rows]) and torch.equal(expected.weights, routing.weights[rows])

@@ -113,8 +113,8 @@ def test_what_a_graph_captures_reads_sglangs_count(plugged: None, monkeypatch: p
 
     before = runtime.current
     assert before is not None
-    assert before.real_rows is real_rows
-    now = runtime.Runtime(Settings(k0="1", min_batch=2), before.real_rows)
+    assert before.rows.real_rows is real_rows
+    now = runtime.Runtime(Settings(k0="1", min_batch=2), before.rows.real_rows)
     assert now.adopt([Router(5, 4, True, None)], 16, torch.device("cpu")) == []
     now.knobs = Knobs({5: 4}, 16, torch.device("cpu"))
     now.rows.read_on_device()

@@ -64,6 +64,7 @@ def state_of(now: runtime.Runtime) -> dict[str, Any]:
         "k0_by_batch": {batch: each.floor for batch, each in numbers.items()},
         "share_by_batch": {batch: each.share for batch, each in numbers.items()},
         "mix_by_batch": {batch: each.mix for batch, each in numbers.items()},
+        "least_k0": settings.policy_for(now.k).least,
         "active": steering.active,
         "reason": steering.reason,
         "policies": list(steering.policies),

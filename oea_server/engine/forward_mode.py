@@ -8,11 +8,12 @@ request in a graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
-from oea_server.engine import drafts, gathered, guard, plugin, runtime, warmup
+from oea_server.engine import drafts, gathered, guard, plugin, runtime, warmup, wishers
 from oea_server.engine.drafts import NONE, Drafts
 from oea_server.engine.runtime import Runtime
 from oea_server.engine.step import Step
@@ -44,7 +45,7 @@ def around_capture(original: Callable[..., Any], self: Any, size: int, *args: An
 
 
 def running(
-    now: Runtime, mode: Any, batch: int, request_ids: Iterable[str], of: Drafts = NONE
+    now: Runtime, mode: Any, batch: int, request_ids: Sequence[str], of: Drafts = NONE
 ) -> AbstractContextManager[None]:
     """Entered around a forward pass of `batch` requests: its layers belong to a step of ours if it is a decode step."""
     counted = is_traffic(request_ids)
@@ -54,6 +55,11 @@ def running(
     else:
         step = Step(batch * of.per_request, counted, False, *of) if drafts.is_step(mode) else None
     if step is not None:
+        as_it_is = now.steering.settings.wish_floor is not None
+        if wishers.asking and not step.of_ranks and (asked := wishers.of(request_ids, as_it_is=as_it_is)):
+            if len(asked) != step.requests:
+                guard.end(f"a decode step of {step.requests} requests has {len(asked)} ids: whose wishes it is to keep")
+            step = replace(step, asked=asked)
         return now.decoding(step)
     if counted:
         now.bypassed["mixed" if mode.is_decode() else kind_of(mode)] += 1

@@ -66,6 +66,7 @@ def add_routes(http_server: Any, has: Keys, shared: str | None = None) -> None:
     """Add the routes to `sglang.srt.entrypoints.http_server`'s app, and put the door before all of it."""
     from sglang.srt.utils import auth
 
+    from oea_server.engine import wish_door
     from oea_server.observe import folder, latency, mergeable, routes
     from oea_server.observe.stats import Stats
 
@@ -74,6 +75,7 @@ def add_routes(http_server: Any, has: Keys, shared: str | None = None) -> None:
     place = folder.current()
     stats = Stats(place, latency.read(line) if line else ())
     stats.start()
+    wish_door.known = lambda: stats.state
     if place is not None:
         mergeable.skip_the_rest(place)
     admin = auth.AuthLevel.ADMIN_OPTIONAL

@@ -71,6 +71,11 @@ SEAMS = (
         "oea_server.engine.warmup:before_generate_request",
     ),
     Seam(
+        "sglang.srt.managers.schedule_batch.Req.__init__",
+        "AFTER",
+        "oea_server.engine.wishers:after_init",
+    ),
+    Seam(
         "sglang.srt.managers.scheduler.Scheduler.set_internal_state",
         "AROUND",
         "oea_server.engine.control:around_set_internal_state",
@@ -102,6 +107,12 @@ SEAMS = (
         "sglang.srt.managers.tokenizer_manager.TokenizerManager.generate_request",
         "BEFORE",
         "oea_server.engine.request_bounds:before_generate_request",
+        in_launcher=True,
+    ),
+    Seam(
+        "sglang.srt.managers.tokenizer_manager.TokenizerManager.generate_request",
+        "BEFORE",
+        "oea_server.engine.wish_door:before_generate_request",
         in_launcher=True,
     ),
     Seam(

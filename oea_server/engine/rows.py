@@ -6,6 +6,7 @@ What captured graphs read of it has one address for good, and is written before 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -44,6 +45,10 @@ class Rows:
         """What graphs read of a step's drafts."""
         self._told: Step | None = None
 
+        self._asked: torch.Tensor | None = None
+        """What graphs read of what rows ask for themselves: [MAX_ROWS] int64, all zeros where none does."""
+        self._asking = False
+
     @property
     def adopted(self) -> bool:
         """Whether a model was taken over."""
@@ -62,6 +67,7 @@ class Rows:
     def read_on_device(self) -> None:
         """Keep what graphs read."""
         self.on_device = True
+        self._asked = torch.zeros(MAX_ROWS, dtype=torch.int64, device=self.device)
         if self.ranks is not None and self.ranks.together:
             self._mask = torch.zeros(limits.most_rows(), dtype=torch.bool, device=self.device)
 
@@ -94,6 +100,12 @@ class Rows:
             return self._depths[:rows]
         return drafts.depths(rows, of, self.device)
 
+    def asked(self, step: Step, rows: int) -> torch.Tensor | None:
+        """What each of `rows` asks for itself (`oea_server.routing.route`): None if none does; where graphs read it."""
+        if self._asked is not None:
+            return self._asked[:rows]
+        return asked_by(step.asked, step.per_request, rows) if step.asked else None
+
     def tell_device(self, step: Step) -> bool:
         """Write what captured graphs read of a step, on the stream that replays them. Whether it was new to them."""
         if self._num_real is None or self._told == step:
@@ -107,6 +119,9 @@ class Rows:
             if self._depths is None:
                 self._depths = torch.zeros(MAX_ROWS, dtype=torch.int64, device=self._num_real.device)
             self._depths.copy_(drafts.depths(MAX_ROWS, of, self._num_real.device))
+        if self._asked is not None and (step.asked or self._asking):
+            self._asked.copy_(asked_by(step.asked, step.per_request, MAX_ROWS, self._asked.is_cuda), non_blocking=True)
+            self._asking = bool(step.asked)
         self._told = step
         return True
 
@@ -116,3 +131,13 @@ class Rows:
 
     def _marked(self, step: Step) -> torch.Tensor:
         return gathered.marked(step.of_ranks, self.slots(step), self.device)
+
+
+@lru_cache(maxsize=16)
+def asked_by(asked: tuple[int, ...], per_request: int, rows: int, pinned: bool = False) -> torch.Tensor:
+    """What requests ask, for each of their rows side by side, and for the padding behind them. [rows] int64, not to be
+    written to."""
+    every = torch.tensor(asked, dtype=torch.int64).repeat_interleave(per_request)[:rows]
+    given = torch.zeros(rows, dtype=torch.int64, pin_memory=pinned)
+    given[: len(every)] = every
+    return given

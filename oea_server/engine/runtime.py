@@ -141,7 +141,7 @@ class Runtime:
             rule, place = router.rule, self.where(router.layer)
             for each in {dtype, dtype if rule.bias is None else torch.float32}:
                 told: dict[str, Any] = {"num_real": self.rows.real, "tally": self.tally, "placement": place}
-                fused.warm_up(each, self.knobs, rule, drafts=self.steering.verifies, **told)
+                fused.warm_up(each, self.knobs, rule, drafts=self.steering.verifies, asks=True, **told)
         for tally in (self.tally, self.shadow_tally):
             if tally is not None:  # before any capture, whose memory is another's at the next
                 records_of(tally, self.num_experts)
@@ -264,6 +264,7 @@ class Runtime:
             self._rule(router),
             num_real=self.num_real(len(logits)),
             drafts=self.drafts(len(logits)),
+            row_k0=self.asked(len(logits)),
             layer=router.layer,
             tally=tally,
             placement=where(router.layer),
@@ -297,6 +298,11 @@ class Runtime:
         """Those of `rows` that are drafts in the step that runs now."""
         assert self.step is not None
         return self.rows.drafts(self.step, rows)
+
+    def asked(self, rows: int) -> torch.Tensor | None:
+        """What each of `rows` asks for itself in the step that runs now."""
+        assert self.step is not None
+        return self.rows.asked(self.step, rows)
 
     def _take_effect(self) -> None:
         """Write a change between two steps, on the stream that runs them."""

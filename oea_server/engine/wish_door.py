@@ -22,9 +22,9 @@ def before_generate_request(self: Any, obj: Any, *args: Any, **kwargs: Any) -> N
     Raises:
         ValueError: one line: the field, what is there, what may be.
     """
-    sampling = getattr(obj, "sampling_params", None)
+    sampling, defaults = getattr(obj, "sampling_params", None), getattr(self, "preferred_sampling_params", None) or {}
     for each in sampling if isinstance(sampling, list) else [sampling]:
-        wished = wish.of(each.get("custom_params")) if isinstance(each, Mapping) else 0
+        wished = wish.of({**defaults, **(each if isinstance(each, Mapping) else {})}.get("custom_params"))
         if wished and (problem := problem_of(self, wished)):
             raise ValueError(problem)
 

@@ -101,6 +101,13 @@ def test_what_is_not_ours_is_left_alone(serving: Any, params: Any) -> None:
     wish_door.before_generate_request(MANAGER, SimpleNamespace(sampling_params=params))
 
 
+def test_a_servers_own_default_is_looked_at_where_a_request_says_nothing(serving: Any) -> None:
+    manager = SimpleNamespace(**vars(MANAGER), preferred_sampling_params={"custom_params": {"oea": {"k0": "6"}}})
+    with pytest.raises(ValueError, match="k0: '6' is no whole number"):
+        wish_door.before_generate_request(manager, SimpleNamespace(sampling_params={"temperature": 0}))
+    ask({"exact": True}, manager)
+
+
 def test_one_of_a_batch_refuses_all_of_it(serving: Any) -> None:
     batch = [{"temperature": 0}, {"custom_params": {"oea": {"k0": 99}}}]
     with pytest.raises(ValueError, match="99 is above 8"):

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-from oea_server.engine import drafts, gathered, guard, plugin, runtime, warmup, wishers
+from oea_server.engine import drafts, gathered, guard, plugin, runtime, warmup, wish_gather, wishers
 from oea_server.engine.drafts import NONE, Drafts
 from oea_server.engine.runtime import Runtime
 from oea_server.engine.step import Step
@@ -55,15 +55,27 @@ def running(
     else:
         step = Step(batch * of.per_request, counted, False, *of) if drafts.is_step(mode) else None
     if step is not None:
-        as_it_is = now.steering.settings.wish_floor is not None
-        if wishers.asking and not step.of_ranks and (asked := wishers.of(request_ids, as_it_is=as_it_is)):
-            if len(asked) != step.requests:
-                guard.end(f"a decode step of {step.requests} requests has {len(asked)} ids: whose wishes it is to keep")
-            step = replace(step, asked=asked)
-        return now.decoding(step)
+        return now.decoding(wishing(now, step, request_ids))
     if counted:
         now.bypassed["mixed" if mode.is_decode() else kind_of(mode)] += 1
     return nullcontext()
+
+
+def wishing(now: Runtime, step: Step, request_ids: Sequence[str]) -> Step:
+    """The step with what its requests ask for themselves; the same if none does."""
+    if not wishers.asking and not wish_gather.asked:
+        return step
+    asked = wishers.of(request_ids, as_it_is=now.steering.settings.wish_floor is not None)
+    try:
+        if step.of_ranks and now.rows.ranks is not None:
+            asked = wish_gather.of_step(step, asked, now.rows.ranks.own)
+        elif asked and len(asked) != step.requests:
+            raise ValueError(
+                f"a decode step of {step.requests} requests has {len(asked)} ids: whose wishes it is to keep"
+            )
+    except ValueError as error:
+        guard.end(str(error))
+    return replace(step, asked=asked) if asked else step
 
 
 def capturing(now: Runtime, mode: Any, size: int, of: Drafts = NONE) -> AbstractContextManager[None]:

@@ -102,9 +102,9 @@ class Rows:
 
     def asked(self, step: Step, rows: int) -> torch.Tensor | None:
         """What each of `rows` asks for itself (`oea_server.routing.route`): None if none does; where graphs read it."""
-        if self._asked is not None:
+        if self._asked is not None and not (step.asked and step.of_ranks and gathered.is_padded(self.forward_batch)):
             return self._asked[:rows]
-        return asked_by(step.asked, step.per_request, rows) if step.asked else None
+        return self._asked_by(step, rows).to(self.device) if step.asked else None
 
     def tell_device(self, step: Step) -> bool:
         """Write what captured graphs read of a step, on the stream that replays them. Whether it was new to them."""
@@ -120,7 +120,9 @@ class Rows:
                 self._depths = torch.zeros(MAX_ROWS, dtype=torch.int64, device=self._num_real.device)
             self._depths.copy_(drafts.depths(MAX_ROWS, of, self._num_real.device))
         if self._asked is not None and (step.asked or self._asking):
-            self._asked.copy_(asked_by(step.asked, step.per_request, MAX_ROWS, self._asked.is_cuda), non_blocking=True)
+            self._asked.zero_()
+            if step.asked and (rows := self.padded(step)) <= len(self._asked):
+                self._asked[:rows].copy_(self._asked_by(step, rows), non_blocking=True)
             self._asking = bool(step.asked)
         self._told = step
         return True
@@ -129,15 +131,27 @@ class Rows:
         """Write the next step whatever it is: it may be padded, or count, otherwise than one like it."""
         self._told = None
 
+    def _asked_by(self, step: Step, rows: int) -> torch.Tensor:
+        slots = self.slots(step) if step.of_ranks else (rows,)
+        return asked_by(step.asked, step.per_request, step.of_ranks or (step.batch,), slots, self.device.type == "cuda")
+
     def _marked(self, step: Step) -> torch.Tensor:
         return gathered.marked(step.of_ranks, self.slots(step), self.device)
 
 
 @lru_cache(maxsize=16)
-def asked_by(asked: tuple[int, ...], per_request: int, rows: int, pinned: bool = False) -> torch.Tensor:
-    """What requests ask, for each of their rows side by side, and for the padding behind them. [rows] int64, not to be
-    written to."""
-    every = torch.tensor(asked, dtype=torch.int64).repeat_interleave(per_request)[:rows]
-    given = torch.zeros(rows, dtype=torch.int64, pin_memory=pinned)
-    given[: len(every)] = every
+def asked_by(
+    asked: tuple[int, ...], per_request: int, counts: tuple[int, ...], slots: tuple[int, ...], pinned: bool
+) -> torch.Tensor:
+    """What requests ask, for each of their rows side by side, and for the padding behind them. [sum of slots] int64.
+    Not to be written to.
+
+    Args:
+        counts: rows of each rank that are tokens or drafts.
+        slots: its rows, the padding included.
+    """
+    every = torch.tensor(asked, dtype=torch.int64).repeat_interleave(per_request).split(counts)
+    given = torch.zeros(sum(slots), dtype=torch.int64, pin_memory=pinned)
+    for place, each in zip(given.split(slots), every, strict=True):
+        place[: len(each)] = each
     return given

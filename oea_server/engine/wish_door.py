@@ -35,8 +35,6 @@ def problem_of(manager: Any, wished: int) -> str | None:
     Args:
         manager: SGLang's `TokenizerManager`.
     """
-    if together(manager.server_args):
-        return f"{wish.WHERE}: not under DP attention, whose ranks do not tell each other yet what requests wish"
     state = known() if known is not None else None
     assert runtime.current is not None
     settings = runtime.current.steering.settings
@@ -48,10 +46,3 @@ def problem_of(manager: Any, wished: int) -> str | None:
     if settings.wish_floor is None:
         return wish.problem_of(wished, k, least, "which this server guarantees each token")
     return wish.problem_of(wished, k, min(least, settings.wish_floor), "the least that this server takes")
-
-
-def together(server_args: Any) -> bool:
-    """Whether ranks with batches of their own route one pool (`engine.gathered`)."""
-    return bool(
-        getattr(server_args, "enable_dp_attention", False) or (getattr(server_args, "attn_dp_size", None) or 1) > 1
-    )

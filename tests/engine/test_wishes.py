@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from oea_server.engine import forward_mode, plugin, runtime, wishers
+from oea_server.engine import forward_mode, plugin, runtime, wish_gather, wishers
 from oea_server.engine.drafts import Drafts
+from oea_server.engine.gathered import Ranks
 from oea_server.engine.step import Step
 from oea_server.routing import Policy, eager
 from oea_server.routing import Router as Rule
 from oea_server.routing.contract import EXACT
 from oea_server.settings import Settings
+from tests.engine import test_gathered as gathered
 from tests.engine.test_guard import mode
 from tests.engine.test_seams import route, select, with_device_knobs
+from tests.transcript import REPLAY
 
 CPU = torch.device("cpu")
 WIDTH = 4
@@ -219,21 +223,142 @@ def test_a_graph_reads_wishes_where_they_were_when_it_was_captured(now: runtime.
         assert torch.equal(found.pool, expected.pool)
 
 
-def test_where_nobody_asks_the_device_is_not_told(now: runtime.Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    from oea_server.engine import rows
-
-    with_device_knobs(now)
-    told: list[Any] = []
-    asked_by = rows.asked_by
-
-    def seen(asked: tuple[int, ...], *rest: Any) -> torch.Tensor:
-        told.append(asked)
-        return asked_by(asked, *rest)
-
-    monkeypatch.setattr(rows, "asked_by", seen)
+def test_where_nobody_asks_nothing_is_written_to_the_device(now: runtime.Runtime) -> None:
+    """Once for two steps that ask the same, and once to clear it."""
+    buffer = with_device_knobs(now).rows._asked
+    assert buffer is not None
+    written = [buffer._version]
     for wish in (None, None, EXACT_WISH, EXACT_WISH, None, None):
         step_of(now, [request("a", wish), request("b")], lambda: None)
-    assert told == [(-EXACT, 0), ()]  # one copy for two equal steps, one to clear it, none where nobody asks
+        written.append(buffer._version)
+    assert [one != other for one, other in pairwise(written)] == [False, False, True, False, True, False]
+    assert not buffer.any()
+
+
+COUNTS = (3, 0, 2)
+TOLD = ((0, -EXACT, 0), (), (-3, 0))
+"""What the requests of three ranks ask."""
+
+
+def ranks_own(own: int) -> list[Any]:
+    """SGLang's requests of one of the ranks."""
+    wish = {0: None, -EXACT: EXACT_WISH, -3: FOUR}
+    return [request(f"r{i}", wish[asked]) for i, asked in enumerate(TOLD[own])]
+
+
+@pytest.mark.parametrize("padding", [gathered.MAX_LEN, gathered.SUM_LEN])
+@pytest.mark.parametrize("own", [0, 1, 2])
+@pytest.mark.parametrize("each", [1, WIDTH])
+def test_all_ranks_keep_the_wishes_of_all_of_them(
+    now: runtime.Runtime, monkeypatch: pytest.MonkeyPatch, own: int, padding: str, each: int
+) -> None:
+    """Their rows come together in slots, whose padding asks nothing; an idle rank's as well; with drafts, too."""
+    monkeypatch.setattr(wish_gather, "asked", TOLD)
+    now.rows.ranks = Ranks(3, own)
+    counts = tuple(count * each for count in COUNTS)
+    rows, held = torch.randn(sum(counts), 16), ranks_own(own)
+    more: dict[str, Any] = {"rids": [req.rid for req in held]}
+    if each > 1:
+        more |= {"original_global_num_tokens_cpu": list(COUNTS), "batch_size": COUNTS[own]}
+        more["spec_info"] = SimpleNamespace(tree_topk=1, num_tokens_per_req=each)
+    name = "IDLE" if not COUNTS[own] else "DECODE" if each == 1 else "TARGET_VERIFY"
+    given = gathered.batch(counts, own, name, **more)
+
+    def layers(forward_batch: Any) -> tuple[Any, list[int]]:
+        slots = gathered.pad(forward_batch, padding)
+        return select(gathered.laid_out(rows, counts, slots)), slots
+
+    chosen, slots = gathered.forward(now, given, layers)
+    row_k0 = torch.tensor([asked for rank in TOLD for asked in rank]).repeat_interleave(each)
+    depths = None if each == 1 else torch.arange(sum(counts)) % each
+    expected, real = route(rows, now.policy, row_k0=row_k0, drafts=depths), gathered.at(counts, slots)
+    assert torch.equal(chosen.topk_ids[real], expected.ids)
+    assert torch.equal(chosen.topk_weights[real], expected.weights)
+    assert not chosen.topk_weights[~real].any()
+
+
+def test_a_graph_of_all_ranks_reads_wishes_in_their_slots(
+    now: runtime.Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now.rows.ranks = Ranks(3, 2)
+    knobs: Any = with_device_knobs(now).knobs
+    with forward_mode.capturing(now, mode("DECODE"), 4):
+        captured: Any = now.num_real(12), now.asked(12)
+    rows, slots = torch.randn(5, 16), [4, 4, 4]
+    logits = gathered.laid_out(rows, COUNTS, slots)
+    for told in (TOLD, ()):
+        monkeypatch.setattr(wish_gather, "asked", told)
+        held = ranks_own(2) if told else [request("r0"), request("r1")]
+        given = gathered.batch(COUNTS, 2, rids=[req.rid for req in held])
+        found = gathered.forward(
+            now,
+            given,
+            lambda _: eager.route(logits, knobs, Rule(4), num_real=captured[0], row_k0=captured[1], layer=5),
+        )
+        row_k0 = torch.tensor([0, -EXACT, 0, -3, 0]) if told else None
+        real, expected = gathered.at(COUNTS, slots), route(rows, now.policy, row_k0=row_k0)
+        assert torch.equal(found.ids[real], expected.ids)
+        assert torch.equal(found.pool, expected.pool)
+        assert captured[1].tolist() == ([0, -EXACT, 0, 0, *[0] * 4, -3, 0, 0, 0] if told else [0] * 12)
+
+
+@pytest.mark.parametrize("told", [(), ((0, 0, 0), (), (-3, 0)), ((0, -EXACT), (), (-3, 0))])
+def test_wishes_that_ranks_have_told_each_other_otherwise_end_it(
+    now: runtime.Runtime, ended: Callable[[], str], monkeypatch: pytest.MonkeyPatch, told: Any
+) -> None:
+    monkeypatch.setattr(wish_gather, "asked", told)
+    now.rows.ranks = Ranks(3, 0)
+    held = ranks_own(0)
+    with pytest.raises(SystemExit):
+        gathered.forward(now, gathered.batch(COUNTS, 0, rids=[req.rid for req in held]), lambda _: None)
+    assert "a decode step of 3, 0, 2 requests on as many ranks, which have told each other of other wishes" in ended()
+
+
+@pytest.mark.skipif(not REPLAY, reason="0.5.17 pins memory for DP attention, and no CPU serves it there")
+@pytest.mark.parametrize("wish", [None, EXACT_WISH])
+def test_ranks_meet_once_more_only_where_somebody_asks(
+    now: runtime.Runtime, monkeypatch: pytest.MonkeyPatch, wish: Any
+) -> None:
+    """SGLang's own row of numbers, which all ranks get from all: here from one other, whose request wishes."""
+    from sglang.srt.managers.scheduler_components import dp_attn
+
+    requests, met = [request("a"), request("b", None if wish is None else FOUR)], []
+
+    def gather(*rows: Any, **_: Any) -> None:
+        every = rows[0].view(2, -1)
+        every[:] = rows[1]
+        every[:, -1] = torch.tensor([rows[1][-1], int(wish is not None)])
+
+    def all_gather(heard: list[torch.Tensor], told: torch.Tensor, group: Any) -> None:
+        met.append(told.tolist())
+        heard[0].copy_(told)
+        heard[1].copy_(torch.tensor([0, -EXACT, 0]))
+
+    group = SimpleNamespace(cpu_group=None, active_ranks_cpu=torch.ones(2), active_ranks=torch.ones(2))
+    parallel = SimpleNamespace(tp_group=group)
+    monkeypatch.setattr(dp_attn, "exchange_sync_rows", gather)
+    monkeypatch.setattr(dp_attn, "get_parallel", lambda: parallel)
+    monkeypatch.setattr("sglang.srt.runtime_context.get_parallel", lambda: parallel)
+    monkeypatch.setattr(torch.distributed, "all_gather", all_gather)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda _: 2)
+    told = dict.fromkeys(("num_tokens", "num_tokens_for_logprob", "local_forward_mode"), 0)
+    votes = {name: True for name in dp_attn.MLPSyncBatchInfo.__dataclass_fields__ if name.startswith("can_run")}
+    sizes = {"num_dp_ranks": 2, "tp_size": 1, "cp_size": 1}
+    info = dp_attn.MLPSyncBatchInfo(**told, **votes, **sizes, is_extend_in_batch=False, local_can_run_tbo=False)
+    info.all_gather("cpu", None)
+    assert info.global_num_tokens == [0, 0]
+    now.rows.ranks = Ranks(2, 0)
+    decode = SimpleNamespace(
+        reqs=requests, forward_mode=mode("DECODE"), is_extend_in_batch=False, global_num_tokens=[2, 3]
+    )
+    assert wish_gather.after_prepare(decode) is decode
+    if wish is None:
+        assert (met, wish_gather.asked) == ([], ())
+    else:
+        assert met == [[0, -3, 0]]
+        assert wish_gather.asked == ((0, -3), (0, -EXACT, 0))
+    assert wish_gather.after_prepare(decode) is decode  # ranks that have told each other nothing since do not meet
+    assert (len(met), wish_gather.asked) == (int(wish is not None), ())
 
 
 def test_ids_that_are_not_one_for_each_request_end_it(now: runtime.Runtime, ended: Callable[[], str]) -> None:

@@ -81,7 +81,9 @@ def record(path: Path) -> None:
         assert self.step is not None
         slots = self.rows.slots(self.step)
         rows = [sum(slots[:rank]) + i for rank, n in enumerate(self.step.of_ranks) for i in range(n)]
-        expected = again(logits[rows], self.policy, router.rule, layer=router.layer)
+        asked = self.asked(len(logits))
+        row_k0 = None if asked is None else asked[rows]
+        expected = again(logits[rows], self.policy, router.rule, layer=router.layer, row_k0=row_k0)
         same = torch.equal(expected.ids, routing.ids[rows]) and torch.equal(expected.weights, routing.weights[rows])
         pads = [row for row in range(len(logits)) if row not in rows]
         return bool(same and torch.equal(expected.pool, routing.pool) and not routing.weights[pads].any())

@@ -19,7 +19,6 @@ CONFIG = {
 }
 MANAGER = SimpleNamespace(
     model_config=SimpleNamespace(hf_config=SimpleNamespace(to_dict=lambda: CONFIG)),
-    server_args=SimpleNamespace(enable_dp_attention=False),
 )
 
 
@@ -149,13 +148,6 @@ def test_an_operator_may_allow_less(serving: Any) -> None:
     ask({"k0": 2})
     with pytest.raises(ValueError, match="k0: 1 is below 2, the least that this server takes"):
         ask({"k0": 1})
-
-
-@pytest.mark.parametrize("arguments", [{"enable_dp_attention": True}, {"attn_dp_size": 2}])
-def test_under_dp_attention_it_says_so(serving: Any, arguments: dict[str, Any]) -> None:
-    manager = SimpleNamespace(**{**vars(MANAGER), "server_args": SimpleNamespace(**arguments)})
-    with pytest.raises(ValueError, match=r"custom_params\.oea: not under DP attention"):
-        ask({"exact": True}, manager)
 
 
 def test_of_a_model_whose_top_k_nobody_knows_any_wish_passes(serving: Any, monkeypatch: pytest.MonkeyPatch) -> None:

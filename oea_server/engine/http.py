@@ -67,6 +67,7 @@ def add_routes(http_server: Any, has: Keys, shared: str | None = None) -> None:
     """Add the routes to `sglang.srt.entrypoints.http_server`'s app, and put the door before all of it."""
     from sglang.srt.utils import auth
 
+    from oea_server.engine import wish_door
     from oea_server.observe import folder, latency, mergeable, routes
     from oea_server.observe.stats import Stats
 
@@ -76,6 +77,7 @@ def add_routes(http_server: Any, has: Keys, shared: str | None = None) -> None:
     lines = latency.read(settings.latency_line) if settings.latency_line else []
     stats = Stats(place, lines)
     stats.start()
+    wish_door.known = lambda: stats.state
     if place is not None:
         mergeable.skip_the_rest(place)
     admin = auth.AuthLevel.ADMIN_OPTIONAL

@@ -28,8 +28,9 @@ PATIENCE = 180.0
 """Seconds: two ranks share a busy machine's cores."""
 STREAMS, TOKENS, CHANGES = 8, 100, 70
 KNOBS = tuple({"policy": policy, "k0": str(k0)} for k0, policy in enumerate(("oea", "vanilla", "oea", "pruned"), 2))
-ALL_OWN: dict[str, Any] = {"k0": "8", "min_batch": 1}
-"""Routed by us even alone, and with all of the model's own top k guaranteed: other clients' answers are vanilla's."""
+ALL_OWN: dict[str, Any] = {"k0": "8", "share": "0.000001", "min_batch": 1}
+"""Routed by us, even alone, and yet each token takes its own top k: so other clients' answers change nobody's. Without
+the share SGLang's own top k would run."""
 
 
 class Mode(NamedTuple):

@@ -165,7 +165,9 @@ def route_kernel(
     ASKS: tl.constexpr = row_k0_ptr is not None
     if ASKS:
         asks = tl.load(row_k0_ptr + row, mask=row < batch, other=0).to(tl.int32)
-        asked = tl.minimum(tl.abs(asks), K)
+        asked = tl.abs(asks)
+        if SLOTS > K:
+            asked = tl.minimum(asked, K)
     at_random = tl.load(numbers + DRAW) != 0
     order, best_keys, best = own_order, own_keys, own
     if at_random:
@@ -182,7 +184,7 @@ def route_kernel(
         floor_of_row = tl.where((asks > 0) & (floor < K), 0, floor)[:, None]
         limit_of_row, reach_of_row = tl.maximum(limit, asked)[:, None], tl.maximum(reach, asked)
         if WIDTH > K:
-            limit_of_row = tl.where(asked[:, None] == K, K, limit_of_row)
+            limit_of_row = tl.where(asked[:, None] >= K, K, limit_of_row)
     guaranteed = slot < floor_of_row
     p, share = number(numbers + P), number(numbers + SHARE)
     if p < 1.0:
@@ -267,7 +269,7 @@ def route_kernel(
         if RENORMALIZE:
             mix = number(numbers + MIX)
             if ASKS:
-                mix = tl.where(asked == K, 1.0, mix)
+                mix = tl.where(asked >= K, 1.0, mix)
             weights /= (mix * mass + (1.0 - mix) * mass_own + EPSILON)[:, None]
         elif SCORING == SOFTMAX:
             weights /= tl.where(whole, total_of(logits, highest, expert, N, SCORING), 1.0)[:, None]

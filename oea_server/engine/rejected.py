@@ -43,6 +43,7 @@ def count_here(now: Runtime, tally: Tally, kept: torch.Tensor) -> None:
     if now.policy.name == "random":  # which draws by a row's place
         return
     of = drafts.depths(step.batch, Drafts(step.per_request, step.tree), kept.device)[kept]
-    for layer, (rule, logits, pool) in now.awake.items():
-        alone = host.route(logits[kept], now.policy, rule, drafts=of, layer=layer).pool
+    for layer, (rule, logits, asked, pool) in now.awake.items():
+        wishes = None if asked is None else asked[kept]
+        alone = host.route(logits[kept], now.policy, rule, drafts=of, row_k0=wishes, layer=layer).pool
         tally.verified[tally.row[layer], REJECTED_EXPERTS] += pool.sum() - alone.sum()

@@ -63,8 +63,8 @@ class Runtime:
         """Whether this rank counts for all. The others run the same kernels, with the counting off."""
         self.verified: Step | None = None
         """The counted step of which it is not known yet what drafts are kept, for `engine.rejected`."""
-        self.awake: dict[int, tuple[Rule, torch.Tensor, torch.Tensor]] = {}
-        """Of each of its layers that was routed here without a GPU: rule, logits and pool."""
+        self.awake: dict[int, tuple[Rule, torch.Tensor, torch.Tensor | None, torch.Tensor]] = {}
+        """Of each of its layers that was routed here without a GPU: rule, logits, what rows asked for, and pool."""
         self._k_elsewhere = 0
         self._bypass: dict[tuple[int, int, int], str | None] = {}
         self._eager_rows: set[int] = set()
@@ -252,7 +252,7 @@ class Runtime:
         policy = self.policy if self.knobs is None else self.knobs
         routing = self._route(router, logits, policy, self.tally_of_step, self.where)
         if self.verified is not None and self.knobs is None:
-            self.awake[router.layer] = self._rule(router), logits, routing.pool
+            self.awake[router.layer] = self._rule(router), logits, self.asked(len(logits)), routing.pool
         return routing
 
     def route_shadow(self, router: Router, logits: torch.Tensor) -> None:

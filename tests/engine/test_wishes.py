@@ -83,6 +83,14 @@ def test_a_request_is_known_as_long_as_sglang_has_it(plugged: None) -> None:
     assert other.rid == "other"
 
 
+def test_an_earlier_request_of_the_same_id_wishes_nothing_for_the_next(plugged: None) -> None:
+    """SGLang 0.5.17 has requests in cycles: they are there until they are collected."""
+    earlier, later = request("again", EXACT_WISH), request("again")
+    assert wishers.of(["again"], as_it_is=False) == ()
+    assert earlier.oea_wish == EXACT
+    assert later.rid == "again"
+
+
 def test_what_others_carry_is_no_wish(plugged: None) -> None:
     held = [request("a", thinking_budget=5), request("b", {"exact": False})]
     assert not wishers.asking

@@ -4,8 +4,8 @@
 
 A step is what this package does for it and no more: the seam around the forward pass, and the routing of each layer.
 Rounds alternate, so a ratio is of two that ran side by side, in CPU time; the interval is a bootstrap over rounds.
-`none` is a server where no request wishes anything, against the same with the two places taken out that ask; `elsewhere` is one
-where a request of another step does; `one` is a step with an exact request among its rows, against `none`.
+`none` is a server where no request wishes anything, against the same with the two places taken out that ask;
+`elsewhere` is one where a request of another step does; `one` is a step with an exact request among its rows.
 """
 
 from __future__ import annotations

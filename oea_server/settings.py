@@ -116,6 +116,17 @@ class Settings(BaseSettings):
     latency_line: str | None = Field(
         None, description="a moe-*.json of 'oea-server bench moe' on this hardware: /oea/stats then predicts latency"
     )
+    target_tpot: str | None = Field(
+        None,
+        description="seconds between two tokens of a request that a controller holds, by moving among rungs: 25ms, or "
+        "p95:40ms for a percentile",
+    )
+    rungs: str | None = Field(None, description="a file of rungs: the settings that the controller may choose among")
+    quality_floor: str | None = Field(
+        None,
+        description="what the controller never goes below: a share of router mass kept (0.95), or a loss as calibrated "
+        "(0.02nats)",
+    )
     admin_key_file: str | None = Field(
         None, description="a file with the key that changes what serves; OEA_ADMIN_KEY holds the key itself"
     )

@@ -54,7 +54,7 @@ def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) ->
 
     ranks = get_parallel().moe_ep_size if torch.distributed.is_initialized() else 1
     found = taken_over(now, model, ranks)
-    alone = now.ranks is not None and not now.ranks.together
+    alone = now.rows.ranks is not None and not now.rows.ranks.together
     experts, zeros = routers.num_experts(model), routers.zero_experts(found)
     stages = agreed(now, found, Stage(experts, least_k(found, experts + zeros, device)))
     physical = max(stage.num_experts for stage in stages)
@@ -139,7 +139,7 @@ def allowed(now: Runtime, found: list[Router]) -> list[Router]:
         logger.warning("OEA: nobody has looked yet at what %s means for the rows of a step", ", ".join(names))
     clashes, rows = conflicts.find_in_server_args(server_args), conflicts.about_rows(server_args)
     try:
-        now.ranks = gathered.ranks()
+        now.rows.ranks = gathered.ranks()
     except ValueError as error:
         clashes, rows = list(dict.fromkeys([*clashes, str(error)])), [*rows, str(error)]
     if clashes and now.steering.settings.policy != "vanilla":

@@ -30,6 +30,9 @@ class Step:
     """Rows of each rank that are tokens or drafts, where those of several come together before a router
     (`engine.gathered`), which sum up to `batch`; empty where it sees its own rank's alone."""
 
+    asked: tuple[int, ...] = ()
+    """What each request asks of `oea_server.routing.route` (`row_k0`); empty where none does."""
+
     @property
     def requests(self) -> int:
         """Those that the rows are of: what a schedule is read at."""

@@ -74,11 +74,12 @@ class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
         return slots_of_drafts
 
     def init_backend(self) -> None:
-        from oea_server.cpu import attention, dp_attention, experts, kernels, speculation
+        from oea_server.cpu import attention, biases, dp_attention, experts, kernels, speculation
 
         experts.install(self.get_dispatch_key_name())
         attention.install()
         kernels.install()
+        biases.install()
         dp_attention.install()
         speculation.install()
         allocate_unpinned()

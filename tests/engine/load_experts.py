@@ -35,9 +35,10 @@ def process(layer: Any) -> None:
 def main() -> None:
     card = CARDS[sys.argv[1]]
     device.pretend(card)
+    from sglang.srt.layers.moe.fused_moe_triton.layer import FusedMoE
+
     from oea_server.absent import building, judgement, ranks
     from oea_server.engine import routers
-    from sglang.srt.layers.moe.fused_moe_triton.layer import FusedMoE
 
     found: list[Any] = []
 

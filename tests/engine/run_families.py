@@ -76,7 +76,8 @@ def counted() -> dict[str, int]:
     now = runtime.current
     if now is None or now.tally is None:
         return {}
-    unique, busiest, vanilla, _, sums = parts.split(parts.read(now.tally))
+    seen = parts.split(parts.read(now.tally))
+    unique, busiest, vanilla, sums = seen.unique, seen.busiest, seen.vanilla, seen.sums
     layers = [now.expert_bytes[layer] for layer in now.tally.row]
     tokens, assignments, piggybacked, _ = sums.sum(axis=0).tolist()
     read = parts.experts(unique)

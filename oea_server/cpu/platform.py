@@ -80,11 +80,12 @@ class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
         return slots_of_drafts
 
     def init_backend(self) -> None:
-        from oea_server.cpu import attention, dp_attention, experts, kernels
+        from oea_server.cpu import attention, biases, dp_attention, experts, kernels
 
         experts.install(self.get_dispatch_key_name())
         attention.install()
         kernels.install()
+        biases.install()
         dp_attention.install()
         allocate_unpinned()
 

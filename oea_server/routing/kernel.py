@@ -185,7 +185,7 @@ def route_kernel(
         limit_of_row, reach_of_row = tl.maximum(limit, asked)[:, None], tl.maximum(reach, asked)
         if WIDTH > K:
             limit_of_row = tl.where(asked[:, None] >= K, K, limit_of_row)
-    guaranteed = slot < floor_of_row
+    guaranteed = tl.broadcast_to(slot < floor_of_row, [ROWS, SLOTS])
     p, share = number(numbers + P), number(numbers + SHARE)
     if p < 1.0:
         total = total_of(logits, highest, expert, N, SCORING)

@@ -51,9 +51,9 @@ def test_rows_that_were_accepted_are_counted_and_what_only_the_others_woke(drive
     tally.by_step = True
     logits = torch.randn(rows, experts, generator=torch.Generator().manual_seed(3))
     drafts = torch.arange(rows) % width
-    given = {"drafts": drafts, "num_real": torch.tensor(rows, dtype=torch.int32), "layer": 0, "tally": tally}
-    fused.route(logits, knobs, Router(4), **given)
-    tally.add_vanilla(5, logits.topk(4).indices.int(), given["num_real"])
+    real = torch.tensor(rows, dtype=torch.int32)
+    fused.route(logits, knobs, Router(4), drafts=drafts, num_real=real, layer=0, tally=tally)
+    tally.add_vanilla(5, logits.topk(4).indices.int(), real)
     accepted = torch.tensor([[0, 1, 2], [5, -1, -1], [10, 12, -1], [15, 16, 17]], dtype=torch.int32)
     floors = logits.topk(2).indices
     served = set(floors[accepted[accepted >= 0].long()].flatten().tolist())

@@ -88,7 +88,7 @@ AMONG_WORKERS = tuple(
         streams=1,
         patience=2 * DEADLINE,
         flags=("--tokenizer-worker-num", "2"),
-        tokens=2500,
+        tokens=1500,
         outlasts=IDLE_END + 1,
     )
     for number in (SIGTERM, SIGHUP)

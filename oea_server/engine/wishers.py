@@ -21,7 +21,7 @@ asking: WeakValueDictionary[str, Any] = WeakValueDictionary()
 
 def after_init(result: Any, self: Any, *args: Any, **kwargs: Any) -> None:
     """Remember a request that wishes something."""
-    wished, given = 0, self.sampling_params.custom_params
+    wished, given = 0, getattr(self.sampling_params, "custom_params", None)
     try:
         wished = wish.of(given) if given else 0
     except ValueError as error:  # it came past the HTTP server, which looks at it before

@@ -57,19 +57,21 @@ def step_of(now: runtime.Runtime, requests: list[Any], layers: Callable[[], Any]
         rids=[each.rid for each in requests],
         spec_info=SimpleNamespace(num_tokens_per_req=of.per_request, tree_topk=-1 if of.tree else 1),
     )
-    runner = SimpleNamespace(is_draft_worker=False)
-    if plugin.patched:
+    return through(given, lambda _: layers())
+
+
+def through(given: Any, layers: Callable[[Any], Any]) -> Any:
+    """A batch through our seams, as hooks or in a patched SGLang."""
+
+    def forward(_: Any, forward_batch: Any) -> Any:
+        if not plugin.patched:
+            return layers(forward_batch)
         from sglang.srt.layers.moe.batch_routing import routed_pass
 
-        def forward(*_: Any) -> Any:
-            with routed_pass(given, False):
-                return layers()
-    else:
+        with routed_pass(forward_batch, False):
+            return layers(forward_batch)
 
-        def forward(*_: Any) -> Any:
-            return layers()
-
-    return forward_mode.around_forward(forward, runner, given)
+    return forward_mode.around_forward(forward, SimpleNamespace(is_draft_worker=False), given)
 
 
 def test_a_request_is_known_as_long_as_sglang_has_it(plugged: None) -> None:
@@ -318,7 +320,7 @@ def test_all_ranks_keep_the_wishes_of_all_of_them(
         slots = gathered.pad(forward_batch, padding)
         return select(gathered.laid_out(rows, counts, slots)), slots
 
-    chosen, slots = gathered.forward(now, given, layers)
+    chosen, slots = through(given, layers)
     row_k0 = torch.tensor([asked for rank in TOLD for asked in rank]).repeat_interleave(each)
     depths = None if each == 1 else torch.arange(sum(counts)) % each
     expected, real = route(rows, now.policy, row_k0=row_k0, drafts=depths), gathered.at(counts, slots)
@@ -340,8 +342,7 @@ def test_a_graph_of_all_ranks_reads_wishes_in_their_slots(
         monkeypatch.setattr(wish_gather, "asked", told)
         held = ranks_own(2) if told else [request("r0"), request("r1")]
         given = gathered.batch(COUNTS, 2, rids=[req.rid for req in held])
-        found = gathered.forward(
-            now,
+        found = through(
             given,
             lambda _: eager.route(logits, knobs, Rule(4), num_real=captured[0], row_k0=captured[1], layer=5),
         )
@@ -360,7 +361,7 @@ def test_wishes_that_ranks_have_told_each_other_otherwise_end_it(
     now.rows.ranks = Ranks(3, 0)
     held = ranks_own(0)
     with pytest.raises(SystemExit):
-        gathered.forward(now, gathered.batch(COUNTS, 0, rids=[req.rid for req in held]), lambda _: None)
+        through(gathered.batch(COUNTS, 0, rids=[req.rid for req in held]), lambda _: None)
     assert "a decode step of 3, 0, 2 requests on as many ranks, which have told each other of other wishes" in ended()
 
 

@@ -35,7 +35,25 @@ STEPS = (
                 "{{pod}} rows",
             ),
             Query(by_pod(sglang("spec_accept_length"), "max"), "{{pod}} kept"),
+            Query(
+                f"sum by (namespace, pod) ({rate('oea_accepted_rows_total')}) "
+                f"/ sum by (namespace, pod) ({rate('oea_decode_requests_total')})",
+                "{{pod}} kept, of counted steps",
+            ),
         ),
+    ),
+    Panel(
+        "Experts read for rejected drafts",
+        "percentunit",
+        "With speculative decoding: of the experts that MoE layers read, the share that only rejected drafts woke. "
+        "Where it is much, fewer drafts would save reads. 0 without drafts.",
+        (
+            Query(
+                f"sum by (namespace, pod) ({rate('oea_rejected_experts_total')}) "
+                f"/ sum by (namespace, pod) ({rate('oea_unique_experts_sum')})",
+            ),
+        ),
+        maximum=1,
     ),
     Panel(
         "Bypassed steps by reason",

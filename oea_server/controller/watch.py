@@ -31,4 +31,4 @@ def seen(before: Look, after: Look, percentile: float | None) -> Seen | None:
     unique, vanilla = what["unique_experts"], what["vanilla_unique_experts"]
     if tpot is None or fresh.steps < LEAST or after.times.number - before.times.number < LEAST or not vanilla:
         return None
-    return Seen(tpot, what["tokens_per_step"], vanilla, unique, what["mass_kept"])
+    return Seen(tpot, fresh.step_requests / fresh.steps, vanilla, unique, what["mass_kept"])

@@ -68,19 +68,25 @@ class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
 
         return algorithm in ALGORITHMS and complete()
 
+    def get_speculative_worker_cls(self, algorithm: str) -> None:
+        """SGLang's own workers, over our stand-ins: it asks before it imports one, and only where speculation is on."""
+        from oea_server.cpu import speculation
+
+        speculation.install()
+
     def get_speculative_cache_locs_fn(self) -> Any:
         from oea_server.cpu.speculation import slots_of_drafts
 
         return slots_of_drafts
 
     def init_backend(self) -> None:
-        from oea_server.cpu import attention, dp_attention, experts, kernels, speculation
+        from oea_server.cpu import attention, biases, dp_attention, experts, kernels
 
         experts.install(self.get_dispatch_key_name())
         attention.install()
         kernels.install()
+        biases.install()
         dp_attention.install()
-        speculation.install()
         allocate_unpinned()
 
 

@@ -15,23 +15,30 @@ from typing import Any
 
 import torch
 
+from oea_server.cpu.drafting import first_child, last_accepted, next_sibling, slots_to_draft, tree_of_drafts
+
 KERNELS = "sglang.kernels.ops.speculative"
-WORKERS = "sglang.srt.speculative"
-ALGORITHMS = ("NGRAM",)
-"""Those whose kernels all have a stand-in."""
+FACTORY = "sglang.srt.speculative.draft_utils.DraftBackendFactory"
+ALGORITHMS = ("NGRAM", "EAGLE")
+"""Those whose kernels all have a stand-in, as SGLang resolves them: NEXTN is EAGLE there."""
 
 
 def install() -> None:
-    """Put the stand-ins where SGLang will import them."""
-    if not complete():
-        return
+    """Put the stand-ins where SGLang will import them.
+
+    Raises:
+        AttributeError, ImportError: this SGLang has other kernels (`complete`).
+    """
     from oea_server.cpu import verify_attention
+    from oea_server.cpu.draft_attention import around
 
     sys.modules.setdefault("sgl_kernel.speculative", compiled_kernels())
     for name, ours in STANDINS.items():
         holder, _, symbol = name.rpartition(".")
         replace(pkgutil.resolve_name(holder), symbol, ours)
     verify_attention.install()
+    drafting = pkgutil.resolve_name(FACTORY)
+    drafting._create_backend = around(drafting._create_backend)
 
 
 def complete() -> bool:
@@ -95,17 +102,10 @@ def tree_of_mask(
     node = torch.arange(n)
     ancestor = tree_mask.view(batch_size, n, n).bool() & (node < node[:, None])
     parent = torch.where(ancestor, node, -1).amax(-1)  # [B, n]
-    child = (parent[:, None, :] == node[:, None]) & (node > node[:, None])
-    sibling = (parent[:, None, :] == parent[:, :, None]) & (node > node[:, None]) & (parent >= 0)[:, :, None]
     positions.copy_((ancestor.sum(-1) + verified_seq_len[:, None]).view_as(positions))
     retrieve_index.copy_(torch.arange(batch_size * n).view_as(retrieve_index))
-    retrieve_next_token.copy_(_first(child).view_as(retrieve_next_token))
-    retrieve_next_sibling.copy_(_first(sibling).view_as(retrieve_next_sibling))
-
-
-def _first(marked: torch.Tensor) -> torch.Tensor:
-    """The first that is marked in the last dimension, -1 if none is."""
-    return torch.where(marked.any(-1), marked.int().argmax(-1), -1)
+    retrieve_next_token.copy_(first_child(parent).view_as(retrieve_next_token))
+    retrieve_next_sibling.copy_(next_sibling(parent).view_as(retrieve_next_sibling))
 
 
 def windows(
@@ -278,10 +278,18 @@ def no_copy_kernel(pool: Any) -> None:
     pool._kv_copy_config = None
 
 
+def nothing_to_wait_for(device: Any = None) -> None:
+    """`torch.cuda.synchronize`, which models call once they share their embedding and head with a layer that drafts."""
+
+
 STANDINS: dict[str, Any] = {
+    "torch.cuda.synchronize": nothing_to_wait_for,
     "sglang.srt.mem_cache.allocation.assign_req_to_token_pool": Launched(note_slots),
     f"{KERNELS}.cache_locs.assign_extend_cache_locs": Launched(slots_of_windows),
+    f"{KERNELS}.cache_locs.assign_draft_cache_locs_contiguous": Launched(slots_to_draft),
     f"{KERNELS}.eagle.fill_accept_out_cache_loc": Launched(slots_of_accepted),
+    f"{KERNELS}.eagle.fill_bonus_tokens": Launched(last_accepted),
+    f"{KERNELS}.spec_tree.build_tree_kernel_efficient_func": tree_of_drafts,
     f"{KERNELS}.spec_tree.verify_tree_greedy_func": verify_greedily,
     f"{KERNELS}.verify_sampling.tree_speculative_sampling_target_only": verify_by_sampling,
     "sglang.kernels.ops.sampling.renorm.top_k_renorm_prob": keep_top_k,

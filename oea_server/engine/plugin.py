@@ -66,6 +66,11 @@ SEAMS = (
         "oea_server.engine.forward_mode:around_capture",
     ),
     Seam(
+        "sglang.srt.speculative.eagle_utils.eagle_sample",
+        "AFTER",
+        "oea_server.engine.rejected:after_eagle_sample",
+    ),
+    Seam(
         "sglang.srt.managers.tokenizer_manager.TokenizerManager.generate_request",
         "BEFORE",
         "oea_server.engine.warmup:before_generate_request",

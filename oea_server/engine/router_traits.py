@@ -14,7 +14,7 @@ SCORINGS = ("softmax", "sigmoid", "sqrtsoftplus")
 SEVERAL = "has several routers in one layer"
 SEVERAL_GATES = "adds biases of several gates, token by token"
 IMAGE_BIAS = "chooses image tokens' experts by a bias of their own, outside SGLang's TopK"
-ZERO_EXPERTS = "routes to experts that compute nothing, on several ranks"
+ZERO_EXPERTS = "routes to experts that compute nothing, on several ranks, each of which adds what these give to the sum"
 """What some blocks do beside their `TopK`."""
 
 

@@ -140,7 +140,11 @@ def zero_experts(found: Sequence[Router]) -> int:
 
 
 def on_one_rank(found: Sequence[Router], ranks: int) -> list[Router]:
-    """The routers, refused on several ranks where experts compute nothing: such lie on none."""
+    """The routers, refused on several ranks where experts compute nothing: such lie on none.
+
+    Nor has SGLang 0.5.23 an answer there that ours could equal: each rank adds what these experts give, then the ranks'
+    outputs are summed (`LongcatFlashMoE.forward`, `branch_output`), so that two ranks give it twice.
+    """
     if ranks == 1 or not zero_experts(found):
         return list(found)
     why = f"the model {unsupported(Traits(apart=ZERO_EXPERTS))}"

@@ -61,6 +61,10 @@ class Runtime:
         self.device = torch.device("cpu")
         self.reports = True
         """Whether this rank counts for all. The others run the same kernels, with the counting off."""
+        self.verified: Step | None = None
+        """The counted step of which it is not known yet what drafts are kept, for `engine.rejected`."""
+        self.awake: dict[int, tuple[Rule, torch.Tensor, torch.Tensor]] = {}
+        """Of each of its layers that was routed here without a GPU: rule, logits and pool."""
         self._k_elsewhere = 0
         self._bypass: dict[tuple[int, int, int], str | None] = {}
         self._eager_rows: set[int] = set()
@@ -133,7 +137,7 @@ class Runtime:
         if self.device.type != "cuda":
             return
         from oea_server.routing import fused
-        from oea_server.routing.counting import records_of
+        from oea_server.routing.counting import count_kept, records_of
 
         assert self.knobs is not None
         kinds = {router.rule.kind: router for router in self.routers.values()}
@@ -145,6 +149,8 @@ class Runtime:
         for tally in (self.tally, self.shadow_tally):
             if tally is not None:  # before any capture, whose memory is another's at the next
                 records_of(tally, self.num_experts)
+        if self.steering.verifies and self.tally is not None:
+            count_kept(self.tally, torch.full((1, 1), -1, dtype=torch.int32, device=self.device))
 
     @property
     def k(self) -> int:
@@ -187,6 +193,7 @@ class Runtime:
         if step.counted and (why := self.bypass(step.batch, step.per_request, self.rows.padded(step))):
             self.bypassed[why] += 1
         self.step = step
+        self.verified, self.awake = step if step.counted and step.per_request > 1 else None, {}
         clock = self.clock if step.counted else None
         start = clock.now() if clock else None
         try:
@@ -243,7 +250,10 @@ class Runtime:
     def route(self, router: Router, logits: torch.Tensor) -> Routing:
         """Choose the experts of this step's layer and count them. logits [rows, N]."""
         policy = self.policy if self.knobs is None else self.knobs
-        return self._route(router, logits, policy, self.tally_of_step, self.where)
+        routing = self._route(router, logits, policy, self.tally_of_step, self.where)
+        if self.verified is not None and self.knobs is None:
+            self.awake[router.layer] = self._rule(router), logits, routing.pool
+        return routing
 
     def route_shadow(self, router: Router, logits: torch.Tensor) -> None:
         """Count what the shadow policy would choose in this step's layer, if there is one and it counts here."""

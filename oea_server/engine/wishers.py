@@ -21,16 +21,16 @@ asking: WeakValueDictionary[str, Any] = WeakValueDictionary()
 
 def after_init(result: Any, self: Any, *args: Any, **kwargs: Any) -> None:
     """Remember a request that wishes something."""
-    given = self.sampling_params.custom_params
-    if not given or "oea" not in given:
-        return
+    wished, given = 0, self.sampling_params.custom_params
     try:
-        self.oea_wish = wish.of(given)
-    except ValueError as error:  # `--preferred-sampling-params`: what a client sends was looked at before
+        wished = wish.of(given) if given else 0
+    except ValueError as error:  # it came past the HTTP server, which looks at it before
         logger.warning("OEA: a request is served without its wish: %s", error)
-        return
-    if self.oea_wish:
+    if wished:
+        self.oea_wish = wished
         asking[self.rid] = self
+    elif asking:
+        asking.pop(self.rid, None)  # an earlier one of that id, in a cycle that was not collected yet
 
 
 def of(request_ids: Sequence[str], *, as_it_is: bool) -> tuple[int, ...]:

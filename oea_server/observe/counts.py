@@ -12,6 +12,7 @@ import numpy as np
 from oea_server.observe import parts
 from oea_server.observe.parts import Counts
 from oea_server.observe.snapshot import Snapshot
+from oea_server.routing.tally import REJECTED_EXPERTS
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,10 @@ class Totals:
     steps: int
     step_tokens: int
     step_seconds: float
+    step_requests: int
     bypassed: Counter[str]
     tally: Counts
-    """[layers, 4 (N + 1) + 4], as `oea_server.routing.tally.Tally.data`."""
+    """[layers, 2 + 4 (N + 1) + 4], as `oea_server.routing.tally.Tally.data`."""
     shadow: Counts
 
     def since(self, before: Self | None) -> Totals:
@@ -42,6 +44,7 @@ class Totals:
             self.steps - before.steps,
             self.step_tokens - before.step_tokens,
             self.step_seconds - before.step_seconds,
+            self.step_requests - before.step_requests,
             self.bypassed - before.bypassed,
             self.tally - before.tally,
             self.shadow - before.shadow,
@@ -55,6 +58,7 @@ class Totals:
             and before.steps <= self.steps
             and before.step_tokens <= self.step_tokens
             and before.step_seconds <= self.step_seconds
+            and before.step_requests <= self.step_requests
             and before.bypassed <= self.bypassed
             and bool((before.tally <= self.tally).all() and (before.shadow <= self.shadow).all())
         )
@@ -63,10 +67,11 @@ class Totals:
 def together(snapshots: Iterable[Snapshot]) -> Totals | None:
     """All schedulers' counts: replicas add up, the stages of a pipeline bring layers of their own."""
     tallies: dict[int, tuple[Counts, Counts, int]] = {}
-    steps, tokens, seconds, ranks = 0, 0, 0.0, 1
+    steps, tokens, seconds, requests, ranks = 0, 0, 0.0, 0, 1
     bypassed: Counter[str] = Counter()
     for each in snapshots:
         steps, tokens, seconds = steps + each.steps, tokens + each.step_tokens, seconds + each.step_seconds
+        requests += each.step_requests
         bypassed.update(each.bypassed)
         ranks = each.ranks
         for row, layer in enumerate(each.layers):
@@ -78,17 +83,20 @@ def together(snapshots: Iterable[Snapshot]) -> Totals | None:
         return None
     layers = sorted(tallies)
     data, shadows, sizes = zip(*(tallies[layer] for layer in layers), strict=True)
-    return Totals(layers, ranks, np.array(sizes), steps, tokens, seconds, bypassed, np.stack(data), np.stack(shadows))
+    stacked = np.stack(data), np.stack(shadows)
+    return Totals(layers, ranks, np.array(sizes), steps, tokens, seconds, requests, bypassed, *stacked)
 
 
 def summary(counted: Totals) -> dict[str, Any]:
     """What a span of time was like; means are None where there was nothing."""
-    unique, busiest, vanilla, vanilla_busiest, sums = parts.split(counted.tally)
+    unique, busiest, vanilla, vanilla_busiest, sums, verified = parts.split(counted.tally)
     tokens, assignments, piggybacked, _ = sums.sum(axis=0).tolist()
+    accepted, rejected = parts.accepted_rows(verified), int(verified[:, REJECTED_EXPERTS].sum())
     ranks = counted.ranks
     return {
         "steps": counted.steps,
         "tokens_per_step": _ratio(counted.step_tokens, counted.steps),
+        "requests_per_step": _ratio(counted.step_requests, counted.steps),
         "step_ms": _ratio(counted.step_seconds * 1e3, counted.steps),
         "unique_experts": mean(unique),
         "vanilla_unique_experts": mean(vanilla),
@@ -97,6 +105,9 @@ def summary(counted: Totals) -> dict[str, Any]:
         "rank_spread": spread(busiest, unique, ranks) if ranks > 1 else None,
         "vanilla_rank_spread": spread(vanilla_busiest, vanilla, ranks) if ranks > 1 else None,
         "mass_kept": mass_kept(counted.tally),
+        # None without drafts
+        "accepted_length": _ratio(accepted, counted.step_requests) if accepted else None,
+        "rejected_experts": _ratio(rejected, int(unique.sum())) if accepted else None,
         "tokens": tokens,
         "assignments": assignments,
         "piggybacked": piggybacked,
@@ -107,7 +118,7 @@ def summary(counted: Totals) -> dict[str, Any]:
 
 def by_layer(counted: Totals) -> list[dict[str, Any]]:
     """`summary` of each MoE layer, without what belongs to steps."""
-    unique, busiest, vanilla, vanilla_busiest, sums = parts.split(counted.tally)
+    unique, busiest, vanilla, vanilla_busiest, sums, _ = parts.split(counted.tally)
     tokens, assignments, piggybacked, _ = sums.T.tolist()
     read, would = (parts.experts(each) * counted.expert_bytes for each in (unique, vanilla))
     columns = {
@@ -128,7 +139,7 @@ def by_layer(counted: Totals) -> list[dict[str, Any]]:
 
 def prediction(counted: Totals) -> dict[str, Any]:
     """What the shadow policy would have done in its steps."""
-    unique, busiest, vanilla, vanilla_busiest, _ = parts.split(counted.shadow)
+    unique, busiest, vanilla, vanilla_busiest, *_ = parts.split(counted.shadow)
     would = _bytes(counted, vanilla)
     saved = would - _bytes(counted, unique)
     return {

@@ -178,6 +178,18 @@ class Metrics:
             "of a step is no draft",
             registry=registry,
         )
+        self.accepted_rows = Counter(
+            "oea_accepted_rows",
+            "Rows of steps that verified drafts which were accepted, the tokens' own among them: over "
+            "oea_decode_requests_total, the tokens that a step gives a request",
+            registry=registry,
+        )
+        self.rejected_experts = Counter(
+            "oea_rejected_experts",
+            "Experts that only rejected drafts woke in steps that batch-aware routing decided (one per expert, MoE "
+            "layer and step)",
+            registry=registry,
+        )
         self.step_seconds = Histogram(
             "oea_decode_step_seconds",
             "Forward pass of a decode step on the device, without scheduling and sampling (seconds)",

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from oea_server.routing.tally import HISTOGRAMS, MASS_UNIT, SUMS, Tally
+from oea_server.routing.tally import ACCEPTED_ROWS, HISTOGRAMS, MASS_UNIT, SUMS, VERIFIED, Tally
 
 Counts = npt.NDArray[np.int64]
 
@@ -21,17 +21,20 @@ class Parts(NamedTuple):
     vanilla: Counts
     vanilla_busiest: Counts
     sums: Counts
-    """[..., 4]"""
+    """[..., 4], as `SUMS`."""
+    verified: Counts
+    """[..., 2], as `VERIFIED`."""
 
 
 def split(counts: Counts) -> Parts:
-    """[..., 4 (N + 1) + 4] in its parts."""
-    unique, busiest, vanilla, vanilla_busiest = np.split(counts[..., : -len(SUMS)], HISTOGRAMS, axis=-1)
-    return Parts(unique, busiest, vanilla, vanilla_busiest, counts[..., -len(SUMS) :])
+    """[..., 2 + 4 (N + 1) + 4] in its parts."""
+    first, last = len(VERIFIED), counts.shape[-1] - len(SUMS)
+    unique, busiest, vanilla, vanilla_busiest = np.split(counts[..., first:last], HISTOGRAMS, axis=-1)
+    return Parts(unique, busiest, vanilla, vanilla_busiest, counts[..., last:], counts[..., :first])
 
 
 def read(tally: Tally) -> Counts:
-    """A copy of all counters, [layers, 4 (N + 1) + 4]; on the current stream, if they are on a GPU."""
+    """A copy of all counters, [layers, 2 + 4 (N + 1) + 4]; on the current stream, if they are on a GPU."""
     on_host: Counts = tally.data.numpy().copy() if tally.data.device.type == "cpu" else tally.data.cpu().numpy()
     return on_host
 
@@ -40,6 +43,11 @@ def experts(histogram: Counts) -> Counts:
     """Experts in all observations together. [..., N + 1] -> [...]."""
     total: Counts = histogram @ np.arange(histogram.shape[-1])
     return total
+
+
+def accepted_rows(verified: Counts) -> int:
+    """Rows that were accepted, by [layers, 2]: every layer knows of the same, of a pipeline those of its last stage."""
+    return int(verified[:, ACCEPTED_ROWS].max(initial=0))
 
 
 def mass_kept(sums: Counts) -> float | None:

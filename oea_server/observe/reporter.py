@@ -18,7 +18,7 @@ from prometheus_client import Histogram
 from oea_server.observe import parts, snapshot
 from oea_server.observe.metrics import Metrics, observe_counts
 from oea_server.observe.quiet import Failures
-from oea_server.routing.tally import MASS_UNIT, Tally
+from oea_server.routing.tally import MASS_UNIT, REJECTED_EXPERTS, Tally
 
 logger = logging.getLogger(__name__)
 
@@ -150,6 +150,8 @@ class Reporter(threading.Thread):
             _add(metrics.vanilla_busiest_rank, fresh.vanilla_busiest)
         sums = fresh.sums.sum(axis=0)
         tokens, assignments, piggybacked, mass = sums.tolist()
+        metrics.accepted_rows.inc(parts.accepted_rows(fresh.verified))
+        metrics.rejected_experts.inc(int(fresh.verified[:, REJECTED_EXPERTS].sum()))
         metrics.tokens.inc(tokens)
         metrics.assignments.inc(assignments)
         metrics.piggybacked.inc(piggybacked)
@@ -189,6 +191,7 @@ class Reporter(threading.Thread):
             steps=self._steps if first else 0,
             step_tokens=self._step_tokens if first else 0,
             step_seconds=self._step_seconds if first else 0.0,
+            step_requests=self._requests if first else 0,
             bypassed=dict(self._bypassed_before) if first else {},
             tally=self._before,
             shadow=self._shadow_before,

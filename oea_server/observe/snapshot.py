@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, 
 
 from oea_server.observe import files
 from oea_server.observe.parts import Counts
-from oea_server.routing.tally import HISTOGRAMS, SUMS
+from oea_server.routing.tally import HISTOGRAMS, SUMS, VERIFIED
 
 SUFFIX = ".oea"
 
@@ -34,9 +34,10 @@ class Snapshot(NamedTuple):
     steps: int
     step_tokens: int
     step_seconds: float
+    step_requests: int
     bypassed: dict[str, int]
     tally: Counts
-    """[layers, 4 (N + 1) + 4], as `oea_server.routing.tally.Tally.data`."""
+    """[layers, 2 + 4 (N + 1) + 4], as `oea_server.routing.tally.Tally.data`."""
     shadow: Counts
     """The same for what the shadow policy would have chosen; its N may be another one (EPLB)."""
 
@@ -64,6 +65,7 @@ class Head(BaseModel):
     steps: NonNegativeInt
     step_tokens: NonNegativeInt
     step_seconds: FiniteFloat
+    step_requests: NonNegativeInt
     bypassed: dict[str, NonNegativeInt]
 
 
@@ -130,8 +132,8 @@ def parse(content: bytes, launch: str, pid: str) -> Snapshot:
 
 
 def _fits(head: Head) -> bool:
-    """Whether the arrays are [layers, 4 (N + 1) + 4], and the configuration is one."""
-    columns = [columns - len(SUMS) for rows, columns in head.shapes if rows == len(head.layers)]
+    """Whether the arrays are [layers, 2 + 4 (N + 1) + 4], and the configuration is one."""
+    columns = [columns - len(VERIFIED) - len(SUMS) for rows, columns in head.shapes if rows == len(head.layers)]
     return (
         len(columns) == len(ARRAYS)
         and all(each > 0 and each % HISTOGRAMS == 0 for each in columns)

@@ -48,7 +48,7 @@ class DeviceTally(Tally):
             ids.stride(0),
             batch if num_real is None else num_real,
             batch,
-            self.data[self.row[layer]],
+            self.counted[self.row[layer]],
             self.counting,
             self.num_experts,
             K=k,

@@ -204,8 +204,7 @@ def floor(
         share = torch.as_tensor(numbers.share, dtype=torch.float32, device=best.device)
         guaranteed = guaranteed & ((held > share * mass_own) | (rank == 0) | (share == 0))
     if rows.k0 is not None:
-        vanilla = (numbers.floor >= best.shape[-1]) & (numbers.p >= 1.0) & (numbers.share == 0.0)
-        guaranteed = (guaranteed & ((rows.k0 <= 0) | vanilla)) | (rank < rows.k0.abs())
+        guaranteed = (guaranteed & ((rows.k0 <= 0) | (numbers.floor >= best.shape[-1]))) | (rank < rows.k0.abs())
     return guaranteed & rows.real
 
 

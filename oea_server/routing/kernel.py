@@ -165,7 +165,9 @@ def route_kernel(
     ASKS: tl.constexpr = row_k0_ptr is not None
     if ASKS:
         asks = tl.load(row_k0_ptr + row, mask=row < batch, other=0).to(tl.int32)
-        asked = tl.minimum(tl.abs(asks), K)
+        asked = tl.abs(asks)
+        if SLOTS > K:
+            asked = tl.minimum(asked, K)
     at_random = tl.load(numbers + DRAW) != 0
     order, best_keys, best = own_order, own_keys, own
     if at_random:
@@ -176,7 +178,14 @@ def route_kernel(
         if ASKS:
             order = tl.where((asked > 0)[:, None], own_order, order)
         best_keys, best = rounds(order, expert, floor, ROWS, SLOTS, WIDE_KEYS)
-    guaranteed = (slot < floor) & whole[:, None]
+    limit_of_row, reach_of_row = limit, reach
+    floor_of_row = floor
+    if ASKS:
+        floor_of_row = tl.where((asks > 0) & (floor < K), 0, floor)[:, None]
+        limit_of_row, reach_of_row = tl.maximum(limit, asked)[:, None], tl.maximum(reach, asked)
+        if WIDTH > K:
+            limit_of_row = tl.where(asked[:, None] >= K, K, limit_of_row)
+    guaranteed = tl.broadcast_to(slot < floor_of_row, [ROWS, SLOTS])
     p, share = number(numbers + P), number(numbers + SHARE)
     if p < 1.0:
         total = total_of(logits, highest, expert, N, SCORING)
@@ -184,12 +193,8 @@ def route_kernel(
     if share > 0.0:
         guaranteed &= (own_scores > share * mass_own[:, None]) | (slot == 0)
     if ASKS:
-        kept_too = (asks <= 0) | ((floor >= K) & (p >= 1.0) & (share == 0.0))
-        guaranteed = (guaranteed & kept_too[:, None]) | ((slot < asked[:, None]) & whole[:, None])
-        limit_of_row = tl.where(asked == K, K, tl.maximum(limit, asked))
-        reach_of_row = tl.maximum(reach, asked)
-    else:
-        limit_of_row, reach_of_row = tl.full([ROWS], limit, tl.int32), reach
+        guaranteed |= slot < asked[:, None]
+    guaranteed &= whole[:, None]
     has_own = slot < K
     if ZEROS > 0:
         has_own &= own < N - ZEROS
@@ -251,7 +256,7 @@ def route_kernel(
             open_keys = tl.where(first_ranks(order, expert, reach_of_row, WIDE_KEYS, COLUMNS), open_keys, NONE)
         chosen_keys, chosen = top(open_keys, expert, WIDTH, ROWS, SLOTS, WIDE_KEYS)
         # a number, as predicates are few
-        bar = tl.where((slot < limit_of_row[:, None]) & whole[:, None], NONE, ABOVE_ALL)
+        bar = tl.where((slot < limit_of_row) & whole[:, None], NONE, ABOVE_ALL)
         used = chosen_keys > bar
         if BIASED:
             chosen_logits = logits_at(logits_ptr, stride, row, chosen, used)
@@ -264,13 +269,13 @@ def route_kernel(
         if RENORMALIZE:
             mix = number(numbers + MIX)
             if ASKS:
-                mix = tl.where(asked == K, 1.0, mix)
+                mix = tl.where(asked >= K, 1.0, mix)
             weights /= (mix * mass + (1.0 - mix) * mass_own + EPSILON)[:, None]
         elif SCORING == SOFTMAX:
             weights /= tl.where(whole, total_of(logits, highest, expert, N, SCORING), 1.0)[:, None]
         if expert_scale_ptr is not None:
             weights *= tl.load(expert_scale_ptr + chosen, mask=used, other=0.0).to(tl.float32)
-        weights = tl.where((token & ~whole)[:, None] & (slot < limit_of_row[:, None]), float("nan"), weights * scale)
+        weights = tl.where((token & ~whole)[:, None] & (slot < limit_of_row), float("nan"), weights * scale)
 
         # an unused slot wakes nobody; any expert that is awake will do for a row that has no best
         if WIDE_KEYS:

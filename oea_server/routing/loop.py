@@ -132,8 +132,7 @@ def asked_by(i: int, rows: Rows, k: int) -> int:
 def guarantee(i: int, rows: Rows, model: Model, numbers: Numbers, seen: Seen, pool: Array) -> None:
     """A token's floor: the policy's, the top that its row asks for, or both."""
     scores, best, asked = seen.scores[i], seen.best[i], asked_by(i, rows, model.k)
-    vanilla = numbers.floor >= model.k and numbers.p >= 1.0 and numbers.share == 0.0
-    instead = asked > 0 and rows.k0[i] > 0 and not vanilla
+    instead = asked > 0 and rows.k0[i] > 0 and numbers.floor < model.k
     share = np.float32(numbers.share)
     whole = 1.0
     if numbers.p < 1.0 and model.scoring != SOFTMAX:

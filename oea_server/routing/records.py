@@ -35,6 +35,7 @@ class Records(NamedTuple):
         kept: [layers, MAX_ROWS] int32, the share of its own top k's router mass that a token's experts hold, in units
             of 1 / MASS_UNIT.
         homes: [layers, N] int32, the physical expert that each is read from.
+        last: [layers] int32, the heads of the step that was counted last, for what is known of it only afterwards.
     """
 
     heads: torch.Tensor
@@ -43,6 +44,7 @@ class Records(NamedTuple):
     rows: torch.Tensor
     kept: torch.Tensor
     homes: torch.Tensor
+    last: torch.Tensor
 
 
 def records(layers: int, num_experts: int, device: torch.device, rows: int = MAX_ROWS) -> Records:
@@ -54,6 +56,7 @@ def records(layers: int, num_experts: int, device: torch.device, rows: int = MAX
         torch.zeros(layers, rows, SLOTS_KEPT, dtype=torch.int32, device=device),
         torch.zeros(layers, rows, dtype=torch.int32, device=device),
         torch.arange(num_experts, dtype=torch.int32, device=device).repeat(layers, 1),
+        torch.zeros(layers, dtype=torch.int32, device=device),
     )
 
 

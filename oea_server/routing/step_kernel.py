@@ -37,6 +37,7 @@ def step_kernel(
     rows_ptr,
     kept_ptr,
     homes_ptr,
+    last_ptr,
     tally_ptr,
     tally_stride,
     counting_ptr,
@@ -50,6 +51,7 @@ def step_kernel(
 ):
     layer = tl.program_id(0)
     head = tl.load(heads_ptr + layer)
+    tl.store(last_ptr + layer, head)
     if head != 0:
         batch, mapped = head & (WRITTEN_ - 1), head & MAPPED_
         counting = tl.load(counting_ptr)

@@ -21,6 +21,9 @@ UNIQUE, BUSIEST, VANILLA, VANILLA_BUSIEST = range(HISTOGRAMS)
 """A layer's row of counters: these histograms of N + 1 bins each, one after the other, then the sums."""
 SUMS = ("tokens", "assignments", "piggybacked", "mass_kept")
 TOKENS, ASSIGNMENTS, PIGGYBACKED, MASS_KEPT = range(len(SUMS))
+VERIFIED = ("accepted_rows", "rejected_experts")
+ACCEPTED_ROWS, REJECTED_EXPERTS = range(len(VERIFIED))
+"""Before them, what is known of a step only once its drafts are accepted or rejected."""
 
 
 class Tally:
@@ -51,22 +54,27 @@ class Tally:
         self.placed = placed
         self.row = {layer: row for row, layer in enumerate(layers)}
         bins = num_experts + 1
-        self.data = torch.zeros(len(layers), HISTOGRAMS * bins + len(SUMS), dtype=torch.int64, device=device)
-        """[layers, 4 (N + 1) + 4]: all of it in one piece, so that one copy reads it."""
-        histograms = self.data[:, : HISTOGRAMS * bins].view(len(layers), HISTOGRAMS, bins)
+        width = len(VERIFIED) + HISTOGRAMS * bins + len(SUMS)
+        self.data = torch.zeros(len(layers), width, dtype=torch.int64, device=device)
+        """[layers, 2 + 4 (N + 1) + 4]: all of it in one piece, so that one copy reads it."""
+        self.verified = self.data[:, : len(VERIFIED)]
+        """[layers, 2]: rows that were accepted, the tokens' own among them; experts that only the others woke."""
+        self.counted = self.data[:, len(VERIFIED) :]
+        """[layers, 4 (N + 1) + 4]: what is counted in the step."""
+        histograms = self.counted[:, : HISTOGRAMS * bins].view(len(layers), HISTOGRAMS, bins)
         self.unique, self.busiest, self.vanilla, self.vanilla_busiest = histograms.unbind(1)
         """Four of [layers, N + 1]: steps in which a layer woke exactly so many experts; the same for
         the rank that woke most; the same two for what the model's own top k would have woken."""
-        self.sums = self.data[:, HISTOGRAMS * bins :]
+        self.sums = self.counted[:, HISTOGRAMS * bins :]
         """[layers, 4]: tokens; experts that they took; those of them above the floor, found awake;
         and, token by token, the share of the router mass of its own top k that its experts hold."""
         self.counting = torch.ones((), dtype=torch.int64, device=device)
         """0 while steps are not to be counted (warm-up, capture, health checks)."""
         held = num_experts, ranks, int(placed)
         self.at = {
-            layer: (self.data[row].data_ptr(), self.counting.data_ptr(), *held) for layer, row in self.row.items()
+            layer: (self.counted[row].data_ptr(), self.counting.data_ptr(), *held) for layer, row in self.row.items()
         }
-        """Where each layer's row of `data` lies, where `counting` does, and the rest that `routing.entry` asks for."""
+        """Where each layer's row of `counted` lies, where `counting` does, and what else `routing.entry` asks for."""
         self.records: Records | None = None
         """What the launches on a GPU write down of a step, to be counted by one more (`counting`)."""
         self.by_step = False

@@ -33,6 +33,16 @@ def test_busy_says_what_is_read_and_what_would_be(page: Page, serve: Serve) -> N
     assert page.errors() == []
 
 
+def test_drafts_are_shown_where_there_are_some(page: Page, serve: Serve) -> None:
+    serve(World())
+    assert "Tokens a step gives each" not in page.text("figures")
+    serve(World(drafts=True))
+    assert page.text("figures").splitlines()[-6:] == [
+        *("Requests in a step", "4.0", "Tokens a step gives each", "2.25", "Read for rejected drafts", "6.5 experts")
+    ]
+    assert page.errors() == []
+
+
 @pytest.mark.parametrize("size", [(1280, 900), (390, 844)], ids=["wide", "narrow"])
 @pytest.mark.parametrize("name", ["light", "dark"])
 def test_fits_and_is_drawn_in_both_themes(page: Page, serve: Serve, size: tuple[int, int], name: str) -> None:

@@ -13,7 +13,7 @@ from oea_server.settings import Settings
 POLICIES = ["oea", "vanilla", "shadow", "pruned", "random"]
 DEFAULTS: dict[str, Any] = Settings.model_construct().live()  # whatever OEA_* says here
 EMPTY_MEANS = (
-    *("batch", "step_ms", "unique", "vanilla", "busiest", "mass_kept"),
+    *("batch", "requests", "accepted", "rejected", "step_ms", "unique", "vanilla", "busiest", "mass_kept"),
     *("shadow_unique", "shadow_busiest", "shadow_mass_kept"),
 )
 
@@ -27,6 +27,7 @@ class World:
     ranks: int = 1
     age: int = 300
     busy: bool = True
+    drafts: bool = False
     settings: dict[str, Any] = field(default_factory=lambda: dict(DEFAULTS))
     version: int = 0
     changes: dict[int, tuple[int, str]] = field(default_factory=dict)  # second -> (version, policy) from there on
@@ -109,6 +110,8 @@ class World:
         served = oea if policy == "oea" else vanilla
         point |= {"steps": 30, "batch": 15 + swing, "vanilla": vanilla, "unique": served}
         point |= {"step_ms": 9 + 0.26 * served + dice.gauss(0, 0.6), "mass_kept": 0.86 if policy == "oea" else 1.0}
+        if self.drafts:
+            point |= {"requests": 4.0, "accepted": 2.25, "rejected": 6.5}
         if self.ranks > 1:
             point["busiest"] = served / self.ranks * 1.4
         if policy == "shadow":

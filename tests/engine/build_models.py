@@ -1,8 +1,8 @@
 """Asks `serve` and `doctor` of models, then builds tiny models as a scheduler does: one import of SGLang for all.
 
 Run: python -m tests.engine.build_models, with a JSON list of command lines as its input. Prints, as JSON, what was
-said of each command line (`compare_commands`), what our code says of each model of `tests.engine.tiny`, and what a
-checkpoint of our trainer leaves unfilled of SGLang's GLM-4.5.
+said of each command line (`compare_commands`), what our code says of each model of `tests.engine.tiny`, what a
+checkpoint of our trainer leaves unfilled of SGLang's GLM-4.5, and which modules of the CPU platform all that took.
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ def main() -> None:
         except Exception as error:
             found[name] = {"error": f"{type(error).__name__}: {error}"}
     left = {architecture: unfilled(architecture) for architecture in GLM4_MOE_CLASSES}
-    print("\n" + json.dumps([answers, found, left]))
+    platform = [name for name in sys.modules if name.startswith("oea_server.cpu.")]
+    print("\n" + json.dumps([answers, found, left, platform]))
 
 
 if __name__ == "__main__":

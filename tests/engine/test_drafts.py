@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from oea_server.engine import drafts, forward_mode, launch, plugin, runtime
+from oea_server.engine import drafts, forward_mode, launch, plugin, rejected, runtime
 from oea_server.engine.drafts import Drafts
 from oea_server.engine.routers import Router
 from oea_server.engine.steering import DRAFTED
@@ -146,6 +148,65 @@ def test_a_verify_pass_is_routed_and_counted(now: runtime.Runtime, of: Drafts) -
     assert now.clock is not None
     assert [step[0] for step in now.clock.read()] == [3 * WIDTH]
     assert now.clock.requests == 3
+
+
+ACCEPTED = [[0, 1], [0, -1], [0, 3]]
+"""Places of each request's rows that are kept, its token's first."""
+
+
+def accepted() -> torch.Tensor:
+    """As SGLang has them: rows of the whole pass, -1 for nothing. [requests, 2] int32"""
+    rows = torch.tensor(ACCEPTED, dtype=torch.int32)
+    return torch.where(rows < 0, -1, rows + torch.arange(3, dtype=torch.int32)[:, None] * WIDTH)
+
+
+def end(kept: torch.Tensor) -> None:
+    """What follows a verify pass."""
+    rejected.after_eagle_sample((None, None, kept), None, None)
+
+
+@pytest.mark.parametrize("of", [CHAIN, TREE], ids=["chain", "tree"])
+@pytest.mark.parametrize("settings", [Settings(k0="1"), Settings(k0="3", share="0.2"), Settings(k0="2", p=0.5)])
+def test_experts_that_only_rejected_drafts_woke_are_counted_once(
+    now: runtime.Runtime, of: Drafts, settings: Settings
+) -> None:
+    assert now.steering.change(settings) is None
+    torch.manual_seed(3)
+    logits = torch.randn(3 * WIDTH, 16)
+    verified(logits, of, 3)
+    end(accepted())
+    end(accepted())  # of no step
+    alone = settings.model_copy(update={"min_batch": 1}).policy_for(4)  # with no neighbours a row has its floor
+    floors = [set(host.route(row[None], alone, RULE).ids[0].tolist()) for row in logits]
+    kept = {int(row) for row in accepted().flatten() if row >= 0}
+    served = set().union(*(floors[row] for row in kept))
+    assert now.tally is not None
+    assert now.tally.verified.tolist() == [[len(kept), len(set().union(*floors) - served)]]
+    assert set().union(*floors) - served
+
+
+def test_of_a_step_that_is_not_counted_nor_are_its_rejected_drafts(now: runtime.Runtime) -> None:
+    logits = torch.randn(3 * WIDTH, 16)
+    verified(logits, CHAIN, 3)
+    with now.decoding(Step(3, counted=True)):  # a pass without drafts comes in between
+        select(logits[:3])
+    end(accepted())
+    verified(logits, CHAIN, 3)
+    end(torch.zeros(0, dtype=torch.int32))  # an idle batch
+    assert now.tally is not None
+    assert not now.tally.verified.any()
+    assert now.steering.change(Settings(policy="vanilla")) is None
+    verified(logits, CHAIN, 3)
+    end(accepted())
+    assert now.tally.verified.tolist() == [[5, 0]]  # SGLang's own top k has no floors
+
+
+def test_sglang_says_which_rows_are_kept() -> None:
+    """The seam's symbol gives what the count reads, in its third place."""
+    from sglang.srt.speculative import eagle_utils
+
+    source = inspect.getsource(inspect.unwrap(eagle_utils.eagle_sample))
+    assert set(re.findall(r"return predict, .*, (\w+)", source)) == {"accept_index"}
 
 
 @pytest.mark.parametrize("of", [CHAIN, TREE], ids=["chain", "tree"])

@@ -97,6 +97,62 @@ def test_weights_scales_and_zeros_and_nothing_else(weighed: dict[str, Any], name
     assert weighed[name] == [expected]
 
 
+AS_READ = {
+    name: CASES[name][-1]
+    for name in (
+        "bf16",
+        "FP8 in blocks",
+        "FP8 by channel",
+        "NVFP4 by CUTLASS",
+        "FP8 on two ranks",
+        "bf16 on two ranks of experts",
+    )
+} | {"W4A8": WEIGHTS // 2 + WEIGHTS // 128 * 2}
+"""As a kernel reads them: of W4A8 the scales are of 16 bits then, in the checkpoint they are of 32."""
+MADE_BY_KERNELS = {
+    "FP8 by tensor": "per_tensor_quant_fp8",
+    "INT4, AWQ": "awq_marlin_repack",
+    "INT4, GPTQ": "gptq_marlin_repack",
+    "INT4, compressed": "gptq_marlin_repack",
+    "MXFP4": "libcuda.so",
+    "NVFP4": "device must be a cuda device",
+}
+"""Formats that SGLang makes ready by a kernel of a GPU, and what it says without one."""
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for card in ("h200", "b200"):
+        here = {name: case for name, case in CASES.items() if case[0] == card}
+        asked = [[few(config_of(model, quantised)), flags] for _, model, quantised, flags, _ in here.values()]
+        found |= dict(
+            zip(here, apart.said("tests.engine.load_experts", card, given=asked, environment=CLEAN), strict=True)
+        )
+    return found
+
+
+def few(config: dict[str, Any]) -> dict[str, Any]:
+    """Experts of the same size, but few of them: these have memory."""
+    return config | {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "vocab_size": 2048}
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", AS_READ)
+def test_what_a_kernel_reads_is_counted(loaded: dict[str, Any], name: str) -> None:
+    assert loaded[name] == [AS_READ[name]]
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", MADE_BY_KERNELS)
+def test_other_formats_are_made_by_kernels_that_are_not_here(loaded: dict[str, Any], name: str) -> None:
+    assert MADE_BY_KERNELS[name] in loaded[name]
+
+
+def test_no_format_is_left_out() -> None:
+    assert AS_READ.keys() | MADE_BY_KERNELS.keys() == CASES.keys()
+
+
 def test_what_a_kernel_reads_counts_once_weights_are_loaded() -> None:
     """In 4 bits as created; one kernel unpacks them to 16, one keeps them elsewhere and leaves the biases."""
     assert routers.loaded({0: 100, 1: 100, 2: 100}, {0: 400, 1: 10, 2: 98}) == {0: 400, 1: 100, 2: 98}

@@ -59,6 +59,12 @@ def test_sglang_takes_every_weight_of_a_second_demo_model(answers: Any) -> None:
     }
 
 
+def test_speculation_s_stand_ins_are_left_out_where_nobody_asks_for_drafts(answers: Any) -> None:
+    loaded = {name.removeprefix("oea_server.cpu.") for name in answers[3]}
+    assert {"attention", "kernels", "dp_attention"} <= loaded  # the platform was set up
+    assert not loaded & {"speculation", "verify_attention", "drafting", "draft_attention"}
+
+
 @pytest.mark.parametrize("name", tiny.HANDLED)
 def test_a_model_that_is_handled(built: dict[str, dict[str, Any]], name: str) -> None:
     here = built[name]

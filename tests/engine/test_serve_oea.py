@@ -133,6 +133,8 @@ def test_the_text_is_prometheus(server: Server) -> None:
         "oea_decode_batch_size",
         "oea_decode_step_seconds",
         "oea_decode_requests_total",
+        "oea_accepted_rows_total",
+        "oea_rejected_experts_total",
     }
 
 

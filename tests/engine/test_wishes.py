@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from oea_server.engine import forward_mode, plugin, runtime, wish_gather, wishers
+from oea_server.engine import forward_mode, plugin, runtime, wish_door, wish_gather, wishers
 from oea_server.engine.drafts import Drafts
 from oea_server.engine.gathered import Ranks
 from oea_server.engine.step import Step
@@ -83,6 +83,14 @@ def test_a_request_is_known_as_long_as_sglang_has_it(plugged: None) -> None:
     assert other.rid == "other"
 
 
+def test_an_earlier_request_of_the_same_id_wishes_nothing_for_the_next(plugged: None) -> None:
+    """SGLang 0.5.17 has requests in cycles: they are there until they are collected."""
+    earlier, later = request("again", EXACT_WISH), request("again")
+    assert wishers.of(["again"], as_it_is=False) == ()
+    assert earlier.oea_wish == EXACT
+    assert later.rid == "again"
+
+
 def test_what_others_carry_is_no_wish(plugged: None) -> None:
     held = [request("a", thinking_budget=5), request("b", {"exact": False})]
     assert not wishers.asking
@@ -96,6 +104,48 @@ def test_nonsense_that_came_round_the_door_is_served_without_it(
     assert not wishers.asking
     assert "served without its wish: custom_params.oea.k0: '6' is no whole number" in caplog.text
     assert held.rid == "a"
+
+
+BODY: dict[str, Any] = {"model": "demo", "custom_params": {"oea": {"k0": 3}, "thinking_budget": 5}}
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("route_of", ["chat", "completions", "generate"])
+def test_a_wish_comes_through_sglangs_own_classes(plugged: None, route_of: str, n: int) -> None:
+    """From a body to a request in the scheduler, over the wire."""
+    import msgspec
+    from sglang.srt.entrypoints.openai import protocol
+    from sglang.srt.entrypoints.openai.serving_completions import OpenAIServingCompletion
+    from sglang.srt.managers.io_struct import GenerateReqInput
+    from sglang.srt.managers.schedule_batch import Req
+    from sglang.srt.sampling.sampling_params import SamplingParams
+
+    if route_of == "chat":
+        body: Any = protocol.ChatCompletionRequest(messages=[{"role": "user", "content": "x"}], n=n, **BODY)
+        sampling = body.to_sampling_params([], {}, None)
+    elif route_of == "completions":
+        body = protocol.CompletionRequest(prompt="x", n=n, **BODY)
+        serving = SimpleNamespace(default_sampling_params={})
+        sampling = OpenAIServingCompletion._build_sampling_params(serving, body)
+    else:
+        sampling = {"n": n, "custom_params": BODY["custom_params"]}
+    obj = GenerateReqInput(text="x", sampling_params=sampling)
+    config = {"architectures": ["Qwen3MoeForCausalLM"], "num_experts": 16, "num_experts_per_tok": 4}
+    hf_config = SimpleNamespace(to_dict=lambda: config)
+    wish_door.before_generate_request(SimpleNamespace(model_config=SimpleNamespace(hf_config=hf_config)), obj)
+    sampling["custom_params"] = {"oea": {"k0": 5}}
+    with pytest.raises(ValueError, match="k0: 5 is above 4, the model's top k"):
+        wish_door.before_generate_request(SimpleNamespace(model_config=SimpleNamespace(hf_config=hf_config)), obj)
+    sampling["custom_params"] = BODY["custom_params"]
+    obj.normalize_batch_and_arguments()
+    several = obj.sampling_params if isinstance(obj.sampling_params, list) else [obj.sampling_params]
+    held = []
+    for number, each in enumerate(several):
+        params = SamplingParams(**each)
+        sent = msgspec.msgpack.decode(msgspec.msgpack.encode(params), type=SamplingParams)
+        held.append(Req(f"r{number}", "", [1, 2, 3], sent, vocab_size=100))
+    rids = [req.rid for req in held]
+    assert wishers.of(rids, as_it_is=False) == (-3,) * len(held)
 
 
 def test_each_row_gets_what_its_request_wishes(now: runtime.Runtime) -> None:

@@ -10,7 +10,7 @@ from tests.ptx.driver import Driver
 
 
 @pytest.mark.parametrize(
-    ("shape", "ratio"), [((16, 128, 8), 0.68), ((128, 128, 8), 1.05), ((64, 512, 8), 1.4)], ids=str
+    ("shape", "ratio"), [((16, 128, 8), 0.67), ((128, 128, 8), 1.03), ((64, 512, 8), 1.4)], ids=str
 )
 def test_executes_at_most_so_much_of_sglangs(shape: tuple[int, int, int], ratio: float) -> None:
     ours, theirs = (cost(kernel, *shape) for kernel in ("ours", "sglang"))
@@ -21,5 +21,5 @@ def test_executes_at_most_so_much_of_sglangs(shape: tuple[int, int, int], ratio:
 
 def test_the_launch_of_most_servers_is_small(driver: Driver) -> None:
     ours = cost("ours", 16, 128, 8)
-    assert ours.sass <= 920  # 31 of them for what rows ask for themselves
+    assert ours.sass <= 900
     assert ours.registers <= 64

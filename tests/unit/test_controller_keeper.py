@@ -36,7 +36,7 @@ class Fake:
         self.refuses = ""
         self.paused = False
         self.steps, self.times = 0, Times(0.0, ((np.inf, 0.0),))
-        self.tally = np.zeros((1, 4 * (EXPERTS + 1) + 4), dtype=np.int64)
+        self.tally = np.zeros((1, 2 + 4 * (EXPERTS + 1) + 4), dtype=np.int64)
         self.kept = KEPT
         self.changes: list[dict[str, Any]] = []
 
@@ -45,7 +45,8 @@ class Fake:
 
     def look(self) -> Look:
         zeros = np.zeros_like(self.tally)
-        totals = Totals([0], 1, np.array([1]), self.steps, 16 * self.steps, 0.0, Counter(), self.tally.copy(), zeros)
+        steps, requests, tally = self.steps, 16 * self.steps, self.tally.copy()
+        totals = Totals([0], 1, np.array([1]), steps, requests, 0.0, requests, Counter(), tally, zeros)
         return Look(None if self.paused else totals, self.times)
 
     def state(self) -> dict[str, Any]:

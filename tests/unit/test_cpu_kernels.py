@@ -42,17 +42,36 @@ def test_a_stand_in_computes_what_the_kernel_does(
         torch.testing.assert_close(mine, their, rtol=close[0], atol=close[1])
 
 
+@pytest.mark.interpreter
+def test_experts_that_compute_nothing_add_the_token_itself() -> None:
+    source: Any = importlib.import_module(kernels.ZERO_EXPERTS[0])
+    torch.manual_seed(0)
+    hidden, weights = torch.randn(5, 512), torch.rand(5, 4)
+    ids = torch.tensor([[0, 5, 17, 23], [16, 18, 20, 22], [1, 2, 3, 4], [15, 16, 3, 17], [9, 9, 21, 0]])
+    theirs, ours = [(ids.clone(), weights.clone()) for _ in range(2)]
+    expected = getattr(source, kernels.ZERO_EXPERTS[1])(*theirs, 16, "identity", hidden)
+    got = kernels.zero_experts(*ours, 16, "identity", hidden)
+    torch.testing.assert_close(got, expected)
+    for mine, their in zip(ours, theirs, strict=True):
+        assert torch.equal(mine, their)
+    with pytest.raises(ValueError, match="zero_expert_type=copy"):
+        kernels.zero_experts(*ours, 16, "copy", hidden)
+
+
 def test_models_that_are_imported_get_them_too(monkeypatch: pytest.MonkeyPatch) -> None:
     source, model = ModuleType("source"), ModuleType("model")
     for module in (source, model):
         monkeypatch.setattr(module, "fused_gate_sigmoid_mul_add", None, raising=False)
     monkeypatch.setitem(sys.modules, kernels.MODULE, source)
     monkeypatch.setitem(sys.modules, kernels.IMPORTED_BY, model)
+    longcat = ModuleType("longcat")
+    monkeypatch.setitem(sys.modules, kernels.ZERO_EXPERTS[0], longcat)
     monkeypatch.setattr(kernels, "refuse_others", lambda: None)
     kernels.install()
     for module in (source, model):
         assert module.fused_gate_sigmoid_mul_add is kernels.gate_sigmoid_mul_add
         assert not hasattr(module, "fused_gate_sigmoid_mul")
+    assert getattr(longcat, kernels.ZERO_EXPERTS[1]) is kernels.zero_experts
 
 
 @pytest.mark.parametrize("tuned", [False, True])

@@ -25,14 +25,35 @@ def test_sglang_has_what_is_stood_in_for(name: str) -> None:
     assert symbol in vars(pkgutil.resolve_name(holder))
 
 
+def test_they_are_put_in_place_where_sglang_has_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    from oea_server.cpu.platform import OeaCpuPlatform
+
+    supports = OeaCpuPlatform.supports_speculative_algorithm
+    assert [supports(None, name) for name in ("NGRAM", "EAGLE", "DFLASH")] == [True, True, False]  # type: ignore[arg-type]
+    monkeypatch.setitem(speculation.STANDINS, f"{speculation.KERNELS}.spec_tree.renamed", None)
+    assert not speculation.complete()
+
+
 def test_sglangs_platform_asks_for_them() -> None:
     from sglang.srt.platforms.interface import SRTPlatform
 
     from oea_server.cpu.platform import OeaCpuPlatform
 
-    for name in ("supports_speculative_algorithm", "get_speculative_cache_locs_fn"):
+    for name in ("supports_speculative_algorithm", "get_speculative_worker_cls", "get_speculative_cache_locs_fn"):
         assert hasattr(SRTPlatform, name)
         assert name in vars(OeaCpuPlatform)
+
+
+def test_they_are_put_in_place_when_sglang_asks_for_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
+
+    from oea_server.cpu.platform import OeaCpuPlatform
+
+    done: list[str] = []
+    monkeypatch.setattr(speculation, "install", lambda: done.append("installed"))
+    monkeypatch.setattr("sglang.srt.platforms.current_platform", OeaCpuPlatform())
+    assert SpeculativeAlgorithm.NGRAM.get_platform_worker_cls() is None
+    assert done == ["installed"]
 
 
 def test_what_was_imported_by_name_is_replaced_too(monkeypatch: pytest.MonkeyPatch) -> None:

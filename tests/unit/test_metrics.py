@@ -57,6 +57,18 @@ def test_the_reporter_adds_each_step_once() -> None:
     assert value("oea_shadow_unique_experts_count") == 0
 
 
+def test_rows_are_accepted_once_a_step_and_experts_woken_in_each_layer() -> None:
+    scheduler = Scheduler([0, 1])
+    reporter, registry = reporting(scheduler)
+    for rejected in ((3, 1), (0, 4)):
+        scheduler.steps = [(8, 0.02)]
+        scheduler.tally.verified[:, 0] += 5
+        scheduler.tally.verified[:, 1] += torch.tensor(rejected)
+        reporter.report()
+    assert registry.get_sample_value("oea_accepted_rows_total") == 10
+    assert registry.get_sample_value("oea_rejected_experts_total") == 8
+
+
 def test_the_reporter_shows_what_the_policy_saved_and_cost() -> None:
     scheduler = Scheduler(num_experts=64)
     reporter, registry = reporting(scheduler)
@@ -184,7 +196,7 @@ def test_the_number_of_series_does_not_grow_with_the_model_or_with_changes() -> 
             scheduler.state = state("oea", version, k0=str(1 + version % 8), p=1 / (1 + version))
             reporter.report()
         sizes.append(len(generate_latest(registry).splitlines()))
-    assert sizes[0] == sizes[1] < 340
+    assert sizes[0] == sizes[1] < 350
 
 
 def test_the_router_says_why_it_is_not_active_while_that_is_so() -> None:

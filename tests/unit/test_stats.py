@@ -52,7 +52,7 @@ def test_seconds_and_sums(tmp_path: Path) -> None:
     for ids in ([[0, 1], [2, 9], [2, 1]], [[4, 4], [4, 4], [4, 4]]):
         for layer in (2, 5):
             scheduler.tally.add_vanilla(layer, torch.tensor(ids), None)
-    scheduler.steps, scheduler.bypassed["policy"] = [(3, 0.02), (3, 0.04)], 2
+    scheduler.steps, scheduler.requests, scheduler.bypassed["policy"] = [(3, 0.02), (3, 0.04)], 6, 2
     scheduler.state = state("vanilla", 1)
     reporter.report()
     look(stats, 11.0)
@@ -69,6 +69,7 @@ def test_seconds_and_sums(tmp_path: Path) -> None:
     assert body["total"] == {
         "steps": 2,
         "tokens_per_step": 3.0,
+        "requests_per_step": 3.0,
         "step_ms": pytest.approx(30.0),
         "unique_experts": 2.5,
         "vanilla_unique_experts": 2.5,
@@ -77,6 +78,8 @@ def test_seconds_and_sums(tmp_path: Path) -> None:
         "rank_spread": 1.6,
         "vanilla_rank_spread": 1.6,
         "mass_kept": 1.0,
+        "accepted_length": None,
+        "rejected_experts": None,
         "tokens": 12,
         "assignments": 24,
         "piggybacked": 0,
@@ -90,6 +93,28 @@ def test_seconds_and_sums(tmp_path: Path) -> None:
     assert body["shadow"] is None
     assert [each["t"] for each in stats.body(state(), since=10.5)["points"]] == [11.0, 13.0]
     json.dumps(body)
+
+
+def test_what_drafts_were_worth(tmp_path: Path) -> None:
+    """Two steps of four requests with four rows each, in two layers."""
+    scheduler, stats = Scheduler([2, 5]), Stats(tmp_path)
+    reporter = reporter_of(scheduler, tmp_path)
+    reporter.report()
+    look(stats, 10.0)
+    for rejected in ((3, 1), (0, 4)):
+        for layer in (2, 5):
+            scheduler.tally.add_vanilla(layer, torch.arange(16)[:, None], None)
+        scheduler.tally.verified[:, 0] += 9
+        scheduler.tally.verified[:, 1] += torch.tensor(rejected)
+    scheduler.steps, scheduler.requests = [(16, 0.02), (16, 0.02)], 8
+    reporter.report()
+    look(stats, 11.0)
+    body = stats.body(state())
+    point = body["points"][-1]
+    assert (point["batch"], point["requests"], point["accepted"], point["rejected"]) == (16, 4, 2.25, 2)
+    total = body["total"]
+    found = total["requests_per_step"], total["accepted_length"], total["rejected_experts"]
+    assert found == (4, 2.25, 2)
 
 
 def test_recent_is_a_minute_and_points_are_ten(tmp_path: Path) -> None:

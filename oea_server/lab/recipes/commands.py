@@ -68,12 +68,20 @@ def families() -> list[Command]:
 
 
 def evidence(model: str) -> str:
-    """What stands behind a model's routing here: "served", "built" or "resolved"."""
+    """What stands behind a model's routing here: "served", "run", "built" or "resolved"."""
     from oea_server.engine import architectures
 
     named = json.loads((CONFIGS / f"{model}.json").read_text(encoding="utf-8"))["architectures"][0]
     known: dict[str, str] = _read("evidence.json")
-    return next((known[block] for block in architectures.ARCHITECTURES.get(named, ()) if block in known), "resolved")
+    level = next((known[block] for block in architectures.ARCHITECTURES.get(named, ()) if block in known), "resolved")
+    stopped = {each for one in not_run() for each in one["architectures"]}
+    return "built" if level == "run" and named in stopped else level
+
+
+def not_run() -> list[dict[str, Any]]:
+    """Families that SGLang 0.5.23 does not decode on our CPU platform, and because of what: all were tried, tiny."""
+    found: list[dict[str, Any]] = _read("not_run.json")
+    return found
 
 
 def digest() -> str:

@@ -12,6 +12,7 @@ from oea_server.lab.recipes.commands import Command
 
 BEHIND = {
     "served": "served",
+    "run": "run",
     "built": "built",
     "resolved": "–",
 }
@@ -26,8 +27,11 @@ was run on these cards.
 **Refused**: `serve` would not start, and why.
 
 *Tested* says what stands behind a family's router besides. **Served**: a model of this class is
-served end to end by our tests, on a CPU. **Built**: our tests build its class, small, and ask what
-its routers are. –: this page alone.
+served end to end by our tests, on a CPU. **Run**: SGLang's own model runner decodes a tiny model whose
+layers of experts are of this class, in a nightly test on a CPU: our vanilla is to the bit what comes
+without us, and what OEA counts is what a recount counts; why that is not so of other families is said
+[below](#not-run-on-a-cpu). **Built**: our tests build its class, small, and ask what its routers are.
+–: this page alone.
 
 Of {commands} commands {works} are routed; of the {recipes} public recipes among them {recipes_work}.
 Of {families} families, {by_card}.
@@ -58,6 +62,8 @@ def render(found: Mapping[Command, Said]) -> str:
     for title, some in (("SGLang's cookbook and documentation", commands.cookbook()), ("InferenceX", recipes)):
         rows = [command_row(each, found[each]) for each in sorted(some, key=lambda each: (each.hardware, each.model))]
         parts += [f"\n## {title}\n", *table(["card", "model", "flags", "recipes", "answer", "tested"], rows)]
+    stopped = [[each["family"], each["because"]] for each in commands.not_run()]
+    parts += ["\n## Not run on a CPU\n", *table(["family", "because"], stopped)]
     return "\n".join([*parts, f"\n<!-- inputs {commands.digest()} -->", ""])
 
 

@@ -3,7 +3,7 @@ const WINDOWS = [60, 120, 210, 330, 450, SPAN];
 const RECENT = 60;
 const JUMP = 2; // seconds by which the server's clock may part from this page's steady one before it was set
 export const GAP = 5; // seconds without a point that a busy server may take; longer, and it was away
-const MEANS = ["batch", "step_ms", "unique", "vanilla", "busiest", "vanilla_busiest", "mass_kept", "shadow_unique", "shadow_busiest", "shadow_mass_kept"];
+const MEANS = ["batch", "requests", "accepted", "rejected", "step_ms", "unique", "vanilla", "busiest", "vanilla_busiest", "mass_kept", "shadow_unique", "shadow_busiest", "shadow_mass_kept"];
 
 /** The points of the last ten minutes, whatever the server and its clock do. */
 export class History {

@@ -40,7 +40,13 @@ function showFigures(config, now, shadow) {
     [shadow ? "Not read, if OEA" : "Not read, per step", size ? bytes(fewer * layers * size) : "\u2013"],
     [shadow ? "Mass kept, if OEA" : "Router mass kept", percent(kept ?? NaN)],
   ];
+  if (Number.isFinite(now.accepted)) figures.push(
+    ["Requests in a step", count(now.requests)],
+    ["Tokens a step gives each", number(now.accepted, 2)],
+    ["Read for rejected drafts", `${number(now.rejected, 1)} experts`],
+  );
   const list = place("figures");
+  while (list.childElementCount > figures.length) list.lastElementChild.remove();
   while (list.childElementCount < figures.length) {
     const pair = document.createElement("div");
     pair.append(document.createElement("dt"), document.createElement("dd"));

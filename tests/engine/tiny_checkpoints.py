@@ -1,0 +1,139 @@
+"""Tiny checkpoints of well-known families, as data: transformers' class, and what of its config is not `SIZES`."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+EXPERTS, K, K0 = 16, 4, 2
+EXPERT_BYTES = 3 * 64 * 64 * 4
+"""Float32, as served."""
+
+
+class Recipe(NamedTuple):
+    """One family's checkpoint."""
+
+    kind: str
+    """Of transformers: its `Config` and `ForCausalLM` have this in front."""
+    fields: dict[str, Any]
+    """Of the config."""
+    written: dict[str, Any] = {}  # noqa: RUF012
+    """What the family's own `config.json` says besides, and transformers does not write."""
+
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "intermediate_size": 64,
+    "moe_intermediate_size": 64,
+    "num_experts": 16,
+    "num_experts_per_tok": 4,
+    "max_position_embeddings": 512,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+    "tie_word_embeddings": False,
+}
+MLA = {
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 16,
+    "q_lora_rank": 32,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 16,
+    "v_head_dim": 16,
+    "head_dim": 16,
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "rope_theta": 10000.0,
+        "factor": 2.0,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+        "original_max_position_embeddings": 256,
+    },
+}
+DEEPSEEK = {"n_routed_experts": 16, "n_shared_experts": 1, "first_k_dense_replace": 1, "num_hidden_layers": 3}
+SIGMOID = {"topk_method": "noaux_tc", "scoring_func": "sigmoid", "moe_layer_freq": 1}
+SHARED = {"shared_expert_intermediate_size": 64}
+FAMILIES = {
+    "Mixtral": Recipe("Mixtral", {"num_local_experts": 16}),
+    "OLMoE": Recipe("Olmoe", {"num_key_value_heads": 4}),
+    "Granite-MoE": Recipe("GraniteMoe", {"num_local_experts": 16, "intermediate_size": 64}),
+    "Qwen2-MoE": Recipe("Qwen2Moe", SHARED),
+    "Hunyuan-3": Recipe(
+        "HYV3", {"num_hidden_layers": 3, "num_shared_experts": 1}, {"route_norm": True, "first_k_dense_replace": 1}
+    ),
+    "GLM-4.5": Recipe("Glm4Moe", {**DEEPSEEK, "routed_scaling_factor": 2.5, "n_group": 4, "topk_group": 2}),
+    "GLM-4.7-Flash": Recipe("Glm4MoeLite", {**MLA, **DEEPSEEK, "routed_scaling_factor": 1.8}, SIGMOID),
+    "DeepSeek-V2": Recipe(
+        "DeepseekV2",
+        {**MLA, **DEEPSEEK, "n_group": 4, "topk_group": 2, "topk_method": "group_limited_greedy"},
+        {"scoring_func": "softmax", "norm_topk_prob": False, "moe_layer_freq": 1},
+    ),
+    "DeepSeek-V3": Recipe("DeepseekV3", {**MLA, **DEEPSEEK, "n_group": 4, "topk_group": 2}, SIGMOID),
+    "Kimi-K2": Recipe(
+        "DeepseekV3", {**MLA, **DEEPSEEK, "n_group": 1, "topk_group": 1, "routed_scaling_factor": 2.827}, SIGMOID
+    ),
+    "ERNIE-4.5": Recipe(
+        "Ernie4_5_Moe",
+        {
+            "num_hidden_layers": 3,
+            "moe_num_experts": 16,
+            "moe_k": 4,
+            "moe_num_shared_experts": 1,
+            "moe_layer_start_index": 1,
+            "moe_layer_end_index": 2,
+        },
+    ),
+    "Gemma-4": Recipe(
+        "Gemma4Text",
+        {
+            "enable_moe_block": True,
+            "top_k_experts": 4,
+            "hidden_size_per_layer_input": 0,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "sliding_window": 128,
+            "global_head_dim": 16,
+        },
+        {"architectures": ["Gemma4ForCausalLM"], "swa_num_key_value_heads": 2, "swa_head_dim": 16},
+    ),
+    "Command-A": Recipe(
+        "Cohere2Moe", {"expert_selection_fn": "sigmoid", "norm_topk_prob": False, "sliding_window": 128}
+    ),
+    "Laguna": Recipe(
+        "Laguna",
+        {
+            **SHARED,
+            "sliding_window": 128,
+            "num_hidden_layers": 3,
+            "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+        },
+    ),
+    "LongCat": Recipe(
+        "LongcatFlash",
+        {
+            **MLA,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+            "num_hidden_layers": 4,  # attentions, which are two a layer
+            "ffn_hidden_size": 64,
+            "expert_ffn_hidden_size": 64,
+            "moe_topk": 4,
+            "n_routed_experts": 16,
+            "zero_expert_num": 8,
+        },
+        {
+            "num_hidden_layers": 2,
+            "num_experts_per_tok": 4,  # by which SGLang's routing replay knows the width
+            "zero_expert_type": "identity",
+            "attention_method": "MLA",
+            "router_bias": False,
+            "rope_scaling": MLA["rope_parameters"],
+        },
+    ),
+}
+
+ON_TWO_RANKS = ("Mixtral", "Kimi-K2", "DeepSeek-V3", "DeepSeek-V2", "ERNIE-4.5", "Gemma-4", "Command-A", "Laguna")
+"""One of each kind of router that is routed on several ranks."""

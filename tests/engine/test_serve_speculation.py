@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,11 +11,8 @@ from typing import Any
 import pytest
 import torch
 from oea_server_demo import MODEL
-from typer.testing import CliRunner
 
-from oea_server.cli import app
 from oea_server.client.ask import ask
-from oea_server.client.remote import Remote
 from oea_server.client.server import SGLANG, Server
 from oea_server.engine import drafts
 from oea_server.engine.drafts import Drafts
@@ -174,24 +170,6 @@ def test_a_lone_request_is_vanilla_however_many_rows_it_has(server: Server) -> N
     finally:
         server.steer(policy="oea")
     assert routed.bypassed == {"prefill": 1, "schedule": routed.verified[0]}
-
-
-@pytest.mark.nightly
-def test_its_drafts_are_measured(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Remote, "settle", SETTLE)
-    flags = ["--speculative", "--batch", "1,4", "--policies", "vanilla,oea:2", "--tokens", "32", "--repeats", "3"]
-    done = CliRunner().invoke(app, ["bench", "serve", "--url", server.url, *flags, "--out", str(tmp_path)])
-    assert done.exit_code == 0, done.output
-    (path,) = tmp_path.glob("serve-*-speculative.json")
-    record = json.loads(path.read_text())
-    assert record["drafts"] == {"algorithm": "NGRAM", "rows_per_request": WIDTH}
-    rows = {(row["policy"], row["batch"]): row for row in record["rows"]}
-    assert len(rows) == 4
-    for (_, batch), row in rows.items():
-        assert 1 <= row["accept_length"] <= WIDTH
-        assert WIDTH <= row["tokens_in_a_step"] <= WIDTH * batch
-    assert rows["oea:2", 1]["accept_length"] == rows["vanilla", 1]["accept_length"]  # a lone request is vanilla
-    assert rows["oea:2", 4]["unique_experts"] < rows["vanilla", 4]["unique_experts"]
 
 
 @pytest.mark.nightly

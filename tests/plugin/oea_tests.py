@@ -108,7 +108,7 @@ def keep_routed(folder: Path) -> None:
             yield
         if step.counted:
             found = {"batch": step.batch, "per_request": step.per_request, "tree": step.tree, "layers": layers}
-            torch.save(found, folder / f"{next(number):06}.pt")
+            torch.save(found, folder / f"{os.getpid()}-{next(number):06}.pt")
 
     def kept_route(self: Runtime, router: Any, logits: Any) -> Any:
         routing = route(self, router, logits)

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
-from oea_server.engine import drafts, gathered, guard, plugin, runtime, warmup
+from oea_server.engine import drafts, gathered, guard, halves, plugin, runtime, warmup
 from oea_server.engine.drafts import NONE, Drafts
 from oea_server.engine.runtime import Runtime
 from oea_server.engine.step import Step
@@ -54,6 +55,9 @@ def running(
     else:
         step = Step(batch * of.per_request, counted, False, *of) if drafts.is_step(mode) else None
     if step is not None:
+        if now.halved and now.forward_batch is not None:
+            graph = now.graph_of(now.forward_batch, of)
+            step = replace(step, halves=halves.of_batch(now.forward_batch, of.per_request, graph))
         return now.decoding(step)
     if counted:
         now.bypassed["mixed" if mode.is_decode() else kind_of(mode)] += 1
@@ -66,7 +70,8 @@ def capturing(now: Runtime, mode: Any, size: int, of: Drafts = NONE) -> Abstract
         return nullcontext()
     rows = size * of.per_request
     of_ranks = (rows,) * now.ranks.ranks if now.ranks is not None and now.ranks.together else ()
-    return now.decoding(Step(sum(of_ranks) or rows, False, True, *of, of_ranks))
+    both = halves.of_step(halves.cut(rows, of.per_request), rows) if now.halved else ()
+    return now.decoding(Step(sum(of_ranks) or rows, False, True, *of, of_ranks, both))
 
 
 def kind_of(mode: Any) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
-from oea_server.engine import captures, drafts, gathered, limits
+from oea_server.engine import captures, drafts, gathered, halves, limits
 from oea_server.engine.drafts import Drafts
 from oea_server.engine.gathered import Ranks
 from oea_server.engine.graphs import Graphs
+from oea_server.engine.halves import Half
 from oea_server.engine.placed import Where, nowhere
 from oea_server.engine.routers import Router
 from oea_server.engine.steering import Facts, Steering
@@ -68,12 +69,16 @@ class Runtime:
         """Those that have batches of their own; None where all have the same."""
         self.reports = True
         """Whether this rank counts for all. The others run the same kernels, with the counting off."""
+        self.halved = False
+        """Whether SGLang may run a step as two (`engine.halves`)."""
+        self.half: Half | None = None
+        """What a router gets now, if it is a half of the step."""
         self._k_elsewhere = 0
         self.captured = drafts.NONE
         """The drafts of the graphs that are captured now."""
         self._depths: torch.Tensor | None = None
         """What graphs read of a step's drafts, and of what kind they were when it was written."""
-        self._bypass: dict[tuple[int, int, int], str | None] = {}
+        self._bypass: dict[tuple[int, int, int, tuple[int, ...]], str | None] = {}
         self._num_real: torch.Tensor | None = None
         self._mask: torch.Tensor | None = None
         """Which rows are tokens, for graphs in which those of several ranks come together."""
@@ -190,7 +195,8 @@ class Runtime:
         layers = sorted(self.routers)
         self.tally = tally_on(device, layers, physical_experts, ranks, placed)
         self.shadow_tally = tally_on(device, layers, physical_experts, ranks, False)
-        self.tally.by_step = self.shadow_tally.by_step = True
+        # a half's launch would write over what the other's has written down of the layer
+        self.tally.by_step = self.shadow_tally.by_step = not self.halved
         self.clock = StepClock(device) if reports else None
         self.expert_bytes = dict(expert_bytes or {})
 
@@ -201,7 +207,7 @@ class Runtime:
         self._tell_device(step)
         if step.capturing:
             self._capture(step)
-        if step.counted and (why := self.bypass(step.batch, step.per_request, self.rows(step))):
+        if step.counted and (why := self.bypass(step.batch, step.per_request, self.rows(step), step.halves)):
             self.bypassed[why] += 1
         self.step = step
         clock = self.clock if step.counted else None
@@ -214,6 +220,21 @@ class Runtime:
         if clock:
             clock.lap(step, start)
 
+    @contextmanager
+    def routing(self, rows: int, real: torch.Tensor | None) -> Iterator[None]:
+        """Entered while a router chooses: it may get a half of the step.
+
+        Args:
+            rows: those of its logits.
+            real: how many of them are tokens, as SGLang has told the router; None if it has not.
+        """
+        if self.step is not None and self.step.halves:
+            self.half = halves.half_of(self.forward_batch, self.step, rows, real)
+        try:
+            yield
+        finally:
+            self.half = None
+
     def is_vanilla(self, router: Router) -> bool:
         """Whether SGLang's own top k runs in this layer, in this step and in the graph captured now."""
         assert self.step is not None
@@ -222,7 +243,8 @@ class Runtime:
         if self.step.capturing:
             # A graph with our launch in it follows the knobs, a graph without it is SGLang's to the bit.
             return self.graphs.held != "ours"
-        return self.policy.is_vanilla(self.step.requests, router.layer, k=router.k, num_experts=self.num_experts)
+        requests = self.step.requests if self.half is None else self.half.tokens // self.step.per_request
+        return self.policy.is_vanilla(requests, router.layer, k=router.k, num_experts=self.num_experts)
 
     def slots(self, step: Step) -> tuple[int, ...]:
         """How many rows each rank has in what a router gets, in a step in which they come together."""
@@ -231,7 +253,15 @@ class Runtime:
 
     def rows(self, step: Step) -> int:
         """The rows that a router gets: those of the graph that the step replays, if there is one."""
+        if self.half is not None:
+            return self.half.rows
         return sum(self.slots(step)) if step.of_ranks else self.graphs.rows_of(step.batch, step.per_request)
+
+    def graph_of(self, forward_batch: Any, of: Drafts) -> int | None:
+        """The rows of the graph that a batch of this rank's will replay, if there is one: the longest rank's."""
+        longest = max(gathered.counts_of(forward_batch), default=int(forward_batch.batch_size) * of.per_request)
+        rows = self.graphs.rows_of(longest, of.per_request)
+        return rows if (rows, of.per_request) in self.graphs.sizes else None
 
     def beyond(self, rows: int, k: int) -> str:
         """Which bound of the fused launch a step of so many rows is above on a GPU, empty if none."""
@@ -245,24 +275,28 @@ class Runtime:
             if why := self.beyond(step.batch, self.k):
                 logger.info("OEA: the CUDA graph of %d rows holds SGLang's own top k: %s", step.batch, why)
 
-    def bypass(self, batch: int, per_request: int = 1, rows: int | None = None) -> str | None:
+    def bypass(
+        self, batch: int, per_request: int = 1, rows: int | None = None, halves: tuple[int, ...] = ()
+    ) -> str | None:
         """Why a decode step of `batch` rows is routed by the model's own top k in all layers, None if it isn't.
 
         Args:
             rows: what they are padded to; those of a graph, if not given.
+            halves: those of each half, if each is routed by itself.
         """
-        key = batch, per_request, self.graphs.rows_of(batch, per_request) if rows is None else rows
+        key = batch, per_request, self.graphs.rows_of(batch, per_request) if rows is None else rows, halves
         if key not in self._bypass:
             self._bypass[key] = self._why_bypassed(*key)
         return self._bypass[key]
 
-    def _why_bypassed(self, batch: int, per_request: int, rows: int) -> str | None:
-        routers, experts, requests = self.routers.values(), self.num_experts, batch // per_request
+    def _why_bypassed(self, batch: int, per_request: int, rows: int, halves: tuple[int, ...]) -> str | None:
+        routers, experts = self.routers.values(), self.num_experts
         if not routers:
             return "router"
         if self.policy.name == "vanilla":
             return "policy"
-        if all(self.policy.is_vanilla(requests, each.layer, k=each.k, num_experts=experts) for each in routers):
+        pools = {each // per_request for each in halves if each} or {batch // per_request}
+        if all(self.policy.is_vanilla(n, each.layer, k=each.k, num_experts=experts) for n in pools for each in routers):
             return "schedule"
         return "rows" if all(self.beyond(rows, each.k) for each in routers) else None
 
@@ -317,6 +351,9 @@ class Runtime:
     def num_real(self, rows: int) -> int | torch.Tensor | None:
         """How many of `rows` are tokens: None for all; on the device where the knobs are. Or which of them, a mask."""
         assert self.step is not None
+        if self.half is not None:
+            all_real = self.half.tokens if self.half.tokens < rows else None
+            return all_real if self.knobs is None else self.half.real
         if self.step.of_ranks:
             in_graph = self.step.capturing or not gathered.is_padded(self.forward_batch)
             return self._mask[:rows] if self._mask is not None and in_graph else self._marked(self.step)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tests.servers import K
+from tests.servers import LAYERS, K
 
 
 @dataclass
@@ -20,11 +20,10 @@ class Recount:
 
     rows: Counter[tuple[int, ...]] = field(default_factory=Counter)
     """The experts of each token in each layer, in order of layers."""
-    steps: int = 0
+    layers: int = 0
+    """Of all steps; a pipeline stage has some of each step's."""
     tokens: int = 0
     """In all layers."""
-    batch: int = 0
-    """Tokens, once."""
     unique: int = 0
     assignments: int = 0
 
@@ -38,10 +37,9 @@ def recount(folder: Path, k0: int) -> Recount:
     for file in sorted(folder.iterdir()):
         step = torch.load(file)
         file.unlink()
-        found.steps += 1
-        found.batch += step["batch"]
-        for layer in step["layers"]:
-            held = experts(*layer, rows=step["batch"], k0=k0)
+        for logits, ids, weights in step["layers"]:
+            held = experts(logits, ids, weights, step["batch"], k0)
+            found.layers += 1
             found.unique += len(set().union(*held))
             found.tokens += len(held)
             found.assignments += sum(map(len, held))
@@ -69,8 +67,9 @@ def replayed(replays: Iterable[np.ndarray]) -> Counter[tuple[int, ...]]:
 def agrees(gained: dict[str, float], found: Recount) -> bool:
     """Whether a server's metrics gained what a recount comes to; asserts, so that a test says which did not."""
     said: dict[str, Any] = {
-        "oea_decode_batch_size_count": found.steps,
-        "oea_decode_batch_size_sum": found.batch,
+        "oea_decode_batch_size_count": found.layers / LAYERS,
+        "oea_decode_batch_size_sum": found.tokens / LAYERS,
+        "oea_unique_experts_count": found.layers,
         "oea_routed_tokens_total": found.tokens,
         "oea_assignments_total": found.assignments,
         "oea_unique_experts_sum": found.unique,

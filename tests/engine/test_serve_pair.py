@@ -96,7 +96,7 @@ def test_each_decode_step_is_routed_and_counted(pair: Pair) -> None:
     decoded = replayed(replay_of(each["meta_info"], LAYERS, K)[-(NEW_TOKENS - 1) :] for each in answers)
     assert decoded.total() == TOGETHER * (NEW_TOKENS - 1) * LAYERS
     assert decoded <= found.rows
-    assert found.batch <= TOGETHER * NEW_TOKENS
+    assert found.tokens <= TOGETHER * NEW_TOKENS * LAYERS
     assert pair.decode.stats()["bypassed"] == passed  # it has no prefills
 
 
@@ -143,7 +143,7 @@ def test_sglangs_router_chats_with_the_pair(pair: Pair, tmp_path: Path) -> None:
         )
         assert reply.status_code == 200, reply.text
         assert reply.json()["usage"]["completion_tokens"] == 9
-        assert recount(pair.steps, K0).batch >= 8
+        assert recount(pair.steps, K0).tokens >= 8 * LAYERS
     finally:
         router.kill()
         router.wait()

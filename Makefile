@@ -96,7 +96,7 @@ test-servers: setup
 LOWER_UNIT := tests/unit/test_plugin.py tests/unit/test_materialise.py tests/unit/test_triton_experts.py
 LOWER_UNIT += tests/unit/test_routing_reference.py tests/unit/test_fused_compiles.py
 LOWER_UNIT += $(wildcard tests/unit/test_cpu_*.py)
-LOWER_ENGINE := $(patsubst %,tests/engine/test_%.py,seams rules guard options conformance)
+LOWER_ENGINE := $(patsubst %,tests/engine/test_%.py,seams rules guard options conformance wishes)
 LOWER_SERVED := tests/engine/test_conformance.py tests/engine/test_serve_vanilla.py
 LOWER_LESS := -k "not batch_of_one"
 LOWER_NIGHTLY := tests/unit tests/engine/test_http.py tests/engine/test_serve_oea.py

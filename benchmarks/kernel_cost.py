@@ -75,9 +75,10 @@ def ours(batch: int, experts: int, k: int, driver: Any) -> tuple[Ran, int]:
     tally.by_step = True
     given, real = logits(batch, experts), torch.tensor(batch, dtype=torch.int32)
     layer = driver.recorder = Ran()
-    fused.route(given, knobs, Router(k), num_real=real, layer=0, tally=tally)
+    asked = torch.zeros(batch, dtype=torch.int64)  # as a server has them, whose requests may wish
+    fused.route(given, knobs, Router(k), num_real=real, layer=0, tally=tally, row_k0=asked)
     last = driver.recorder = Ran()
-    fused.route(given, knobs, Router(k), num_real=real, layer=LAYERS - 1, tally=tally)
+    fused.route(given, knobs, Router(k), num_real=real, layer=LAYERS - 1, tally=tally, row_k0=asked)
     return layer, last[-1][1]
 
 

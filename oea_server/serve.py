@@ -11,6 +11,7 @@ from typing import NamedTuple
 from oea_server import folders, shipped
 from oea_server.access import keys
 from oea_server.command_line import completed, merged, model_of, override_of, value
+from oea_server.controller import goal
 from oea_server.engine import conflicts, model_card, overrides, plugin
 from oea_server.engine.refuse import refuse
 from oea_server.observe import latency
@@ -38,7 +39,12 @@ def check(argv: Sequence[str]) -> Launch:
     given, rest = split_flags(argv)
     settings = read(given)
     problems = plugin_problems(os.environ)
-    problems += latency.problems(settings.latency_line) + key_problems(settings) + folders.problems(os.environ)
+    problems += (
+        goal.problems(settings)
+        + latency.problems(settings.latency_line)
+        + key_problems(settings)
+        + folders.problems(os.environ)
+    )
     whole = merged(rest)
     if settings.policy != "vanilla":
         problems += conflicts.find_in_flags(whole)

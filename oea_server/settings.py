@@ -99,6 +99,13 @@ class Settings(BaseSettings):
         description="experts that a rank may read under pool budget, unless more are guaranteed",
         json_schema_extra={"unset": "none"},
     )
+    wish_floor: int | None = Field(
+        None,
+        ge=1,
+        description="the least k0 that a request may wish for itself, which then holds whatever the server's k0 is; "
+        "if not given, no less than the server's k0",
+        json_schema_extra={"unset": "k0"},
+    )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of the random policy")
     allow_inactive: bool = Field(
         False, description="serve a model none of whose routers can be handled, vanilla, instead of refusing"
@@ -108,6 +115,17 @@ class Settings(BaseSettings):
     )
     latency_line: str | None = Field(
         None, description="a moe-*.json of 'oea-server bench moe' on this hardware: /oea/stats then predicts latency"
+    )
+    target_tpot: str | None = Field(
+        None,
+        description="seconds between two tokens of a request that a controller holds, by moving among rungs: 25ms, or "
+        "p95:40ms for a percentile",
+    )
+    rungs: str | None = Field(None, description="a file of rungs: the settings that the controller may choose among")
+    quality_floor: str | None = Field(
+        None,
+        description="what the controller never goes below: a share of router mass kept (0.95), or a loss as calibrated "
+        "(0.02nats)",
     )
     admin_key_file: str | None = Field(
         None, description="a file with the key that changes what serves; OEA_ADMIN_KEY holds the key itself"
@@ -147,6 +165,8 @@ class Settings(BaseSettings):
         """
         # whatever the policy: it can be switched while serving, and then must find knobs that fit
         self._oea(k).check(k=k, num_experts=num_experts, k_max_bound=k, renormalize=renormalize)
+        if self.wish_floor is not None and self.wish_floor > k:
+            raise ValueError(f"wish_floor={self.wish_floor} is above the model's top-k {k}")
 
     def live(self) -> dict[str, Any]:
         """The knobs that can change while serving, by name."""

@@ -112,6 +112,24 @@ CONFIGURATION = (
         kind="bars",
     ),
     Panel(
+        "Controller: rung, and how far from its target",
+        "none",
+        "With a target for the time per token: the rung that serves (0 is the safest), and how far the last period was "
+        "above the target, as a share of it. Saturated: the target is missed and quality allows nothing faster.",
+        (
+            Query(f"max by (namespace, pod) ({oea('oea_controller_rung')})", "{{pod}} rung"),
+            Query(f"max by (namespace, pod) ({oea('oea_controller_error_ratio')})", "{{pod}} over the target"),
+            Query(f"max by (namespace, pod) ({oea('oea_controller_saturated')})", "{{pod}} saturated"),
+            Query(f"max by (namespace, pod) ({oea('oea_controller_on')})", "{{pod}} on"),
+        ),
+    ),
+    Panel(
+        "Target for the time per token",
+        "s",
+        "What the controller is asked to hold: the mean time between two tokens of a request, or a percentile of it.",
+        (Query(f"max by (namespace, pod) ({oea('oea_controller_target_seconds')})", "{{pod}}"),),
+    ),
+    Panel(
         "Configuration changes",
         "none",
         "Changes of the knobs of the running server, within the window. A restart returns to the flags.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from rich.console import Console
@@ -22,6 +23,7 @@ from loadtest.chaos import (
     not_numbers,
     operators,
     orphans,
+    ranks,
     restarts,
     shared_memory,
     signals,
@@ -87,6 +89,13 @@ OWN: dict[str, Callable[[], Awaitable[Outcome]]] = {
     "nproc": limits.few_processes,
     "nan-router": not_numbers.router,
     "nan-head": not_numbers.head,
+    "draft-rank": partial(ranks.killed, ranks.DRAFTS),
+    "draft-cancels": partial(ranks.cancels, ranks.DRAFTS),
+    "draft-changes": partial(ranks.changes, ranks.DRAFTS),
+    "dp-rank": partial(ranks.killed, ranks.DP),
+    "dp-cancels": partial(ranks.cancels, ranks.DP),
+    "dp-changes": partial(ranks.changes, ranks.DP),
+    "worker-signals": signals.among_workers,
 }
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import psutil  # type: ignore[import-untyped]
 
 from loadtest import watch
+from loadtest.chaos import traces
 from loadtest.chaos.arena import BYSTANDERS, DEADLINE, PROMPTS, Arena, body, server
 from loadtest.chaos.outcome import BROKE, HELD, Outcome
 from loadtest.client import BROKEN, RefusedError, chat, session
@@ -32,6 +33,7 @@ async def ending(name: str, running: Server, kill: Callable[[Server], None], who
     assert running.process is not None
     family = {process.pid: process for process in watch.processes(running.process.pid).values()}
     mark = running.log.stat().st_size
+    shared = await asyncio.to_thread(traces.shared_memory, running)
     arena = Arena(running, None, None)
     async with session(timeout=2 * DEADLINE) as http:
         streams = [asyncio.create_task(chat(http, arena.url, body(prompt, LONG))) for prompt in PROMPTS]
@@ -48,6 +50,7 @@ async def ending(name: str, running: Server, kill: Callable[[Server], None], who
     ended = time.monotonic() - start
     _, alive = await asyncio.to_thread(psutil.wait_procs, [each for each in family.values() if _runs(each)], LINGER)
     left = [str(process.pid) for process in alive if _runs(process)]
+    traces.sweep(shared)  # a process that was killed clears nothing away
     complete = sum(isinstance(result, Stream) and result.tokens == LONG for result in results)
     errors = [result for result in results if isinstance(result, BROKEN)]
     wrong = []
@@ -78,39 +81,41 @@ async def ending(name: str, running: Server, kill: Callable[[Server], None], who
 async def sigterm() -> Outcome:
     """SIGTERM to the launcher: running streams are finished, new requests refused, and the server ends."""
 
-    def kill(running: Server) -> None:
+    def end(running: Server) -> None:
         assert running.process is not None
         running.process.send_signal(signal.SIGTERM)
 
     with server() as running:
-        return await ending("SIGTERM mid-stream", running, kill, whole=True)
+        return await ending("SIGTERM mid-stream", running, end, whole=True)
 
 
 async def killed_scheduler() -> Outcome:
     """SIGKILL to the scheduler, as the kernel does when memory runs out."""
     with server() as running:
-        return await ending("kill -9 of the scheduler", running, _kill("scheduler"), whole=False)
+        return await ending("kill -9 of the scheduler", running, kill("scheduler"), whole=False)
 
 
 async def killed_rank() -> Outcome:
     """SIGKILL to the second of two ranks."""
     with server("--tp", "2", "--ep-size", "2") as running:
-        return await ending("kill -9 of a rank (TP2, EP2)", running, _kill("TP1"), whole=False)
+        return await ending("kill -9 of a rank (TP2, EP2)", running, kill("TP1"), whole=False)
 
 
 async def killed_detokenizer() -> Outcome:
     """SIGKILL to the detokenizer, without which no answer gets out."""
     with server() as running:
-        return await ending("kill -9 of the detokenizer", running, _kill("detokenizer"), whole=False)
+        return await ending("kill -9 of the detokenizer", running, kill("detokenizer"), whole=False)
 
 
-def _kill(role: str) -> Callable[[Server], None]:
-    def kill(running: Server) -> None:
+def kill(role: str) -> Callable[[Server], None]:
+    """What sends SIGKILL to the first process of that role."""
+
+    def send(running: Server) -> None:
         assert running.process is not None
         found = {name: each for name, each in watch.processes(running.process.pid).items() if role in name}
         next(iter(found.values())).kill()
 
-    return kill
+    return send
 
 
 async def _late(arena: Arena) -> str:

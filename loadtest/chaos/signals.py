@@ -44,6 +44,9 @@ class Case(NamedTuple):
         whole: whether they have to come to their end.
         again: the same signal once more, a second later.
         patience: seconds in which it has to end, DEADLINE if not given.
+        flags: of the server.
+        tokens: of each stream.
+        outlasts: seconds after the signal that its streams have to go on for, or the case asks nothing.
     """
 
     phase: str
@@ -55,6 +58,9 @@ class Case(NamedTuple):
     whole: bool = True
     again: bool = False
     patience: float | None = None
+    flags: tuple[str, ...] = ()
+    tokens: int = LONG
+    outlasts: float = 0.0
 
 
 IMPORTS = 180.0
@@ -72,22 +78,46 @@ CASES = (
     Case("draining, again", SIGTERM, READY, streams=3, again=True),
 )
 """Each phase, and each signal at least once."""
+IDLE_END = 5.0
+"""Seconds after which an HTTP worker that has nothing to answer ends."""
+AMONG_WORKERS = tuple(
+    Case(
+        "a stream of one of two HTTP workers",
+        number,
+        re.compile(rb"(?s)fired up.*fired up"),
+        streams=1,
+        patience=2 * DEADLINE,
+        flags=("--tokenizer-worker-num", "2"),
+        tokens=2500,
+        outlasts=IDLE_END + 1,
+    )
+    for number in (SIGTERM, SIGHUP)
+)
 FROM_A_TERMINAL = (SIGINT, SIGHUP, SIGQUIT)
 """These go to all processes at once; the others to the first alone."""
 
 
 async def every_phase() -> Outcome:
     """Each case on a server of its own, which is let come no further than it has to; told as it ends."""
+    return await _each("signals in every phase", CASES)
+
+
+async def among_workers() -> Outcome:
+    """The worker that has nothing to answer ends early; the other's stream has to come to its end all the same."""
+    return await _each("signals to several HTTP workers", AMONG_WORKERS)
+
+
+async def _each(name: str, cases: tuple[Case, ...]) -> Outcome:
     heed()
     began, wrong, ends = time.monotonic(), list[str](), list[str]()
-    for case in CASES:
+    for case in cases:
         said, problems = await _one(case)
         print(f"        {case.number.name} while {case.phase}: {'; '.join((said, *problems))}", flush=True)
         ends.append(said)
         wrong += [f"{case.number.name} while {case.phase}: {each}" for each in problems]
     return Outcome(
-        "signals in every phase",
-        f"{len(CASES)} signals: {', '.join(dict.fromkeys(case.phase for case in CASES))}",
+        name,
+        f"{len(cases)} signals: {', '.join(dict.fromkeys(case.phase for case in cases))}",
         "–",
         f"ended each time: {', '.join(ends)}",
         left_of(wrong),
@@ -108,14 +138,14 @@ def heed() -> None:
 async def _one(case: Case) -> tuple[str, list[str]]:
     """How it ended, and what was wrong with that."""
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-        running = server(environment={"TMPDIR": folder})
+        running = server(*case.flags, environment={"TMPDIR": folder})
         process = running.spawn()
         try:
             if not await asyncio.to_thread(_said, running, case):
                 return "never", [f"did not come so far: {running.tail(3)}"]
             await asyncio.sleep(case.then)
             shared = await asyncio.to_thread(traces.shared_memory, running)
-            cut = await _strike(case, running, process)
+            cut, lasted = await _strike(case, running, process)
             start, patience = time.monotonic(), case.patience or DEADLINE
             code = await asyncio.to_thread(wait, running, patience)
             seconds = time.monotonic() - start
@@ -125,6 +155,8 @@ async def _one(case: Case) -> tuple[str, list[str]]:
                 wrong.append(f"runs after {patience:.0f} s")
             if cut and case.whole:
                 wrong.append(f"{cut} streams were cut")
+            if not cut and lasted < case.outlasts:
+                wrong.append(f"the streams were over {lasted:.0f} s after the signal, before anything could cut them")
             wrong += [f"a traceback of ours: {each}" for each in ours(running.log.read_text(errors="replace"))]
             own = "; SGLang's own: waits for its warm-up" if code is not None and seconds > DEADLINE else ""
             return f"{code} after {seconds:.0f} s{own}", wrong
@@ -133,21 +165,22 @@ async def _one(case: Case) -> tuple[str, list[str]]:
             traces.clear(running)
 
 
-async def _strike(case: Case, running: Server, process: subprocess.Popen[bytes]) -> int:
-    """Send it amid as many streams: how many were cut."""
+async def _strike(case: Case, running: Server, process: subprocess.Popen[bytes]) -> tuple[int, float]:
+    """Send it amid as many streams: how many were cut, and seconds until all were over."""
     send: Callable[[int], None] = process.send_signal
     if case.number in FROM_A_TERMINAL:
         send = lambda number: os.killpg(process.pid, number)  # noqa: E731
     async with session(timeout=2 * DEADLINE) as http:
-        streams = [asyncio.create_task(chat(http, running.url, body(p, LONG))) for p in PROMPTS[: case.streams]]
+        streams = [asyncio.create_task(chat(http, running.url, body(p, case.tokens))) for p in PROMPTS[: case.streams]]
         if streams:
             await asyncio.sleep(1.5)
+        start = time.monotonic()
         send(case.number)
         if case.again:
             await asyncio.sleep(1.0)
             send(case.number)
         results = await asyncio.gather(*streams, return_exceptions=True)
-    return sum(isinstance(result, BROKEN) for result in results)
+    return sum(isinstance(result, BROKEN) for result in results), time.monotonic() - start
 
 
 def _said(running: Server, case: Case) -> bool:

@@ -101,5 +101,16 @@ def clear(running: Server) -> None:
             process.kill()
 
 
+def sweep(shared: set[str]) -> None:
+    """Remove what a server left of its shared memory: each start that is killed would keep up to 24 MiB of it.
+
+    Args:
+        shared: what `shared_memory` found.
+    """
+    for path in shared:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
 def _files(folder: Path | None) -> Iterator[Path]:
     return (path for path in sorted(folder.rglob("*")) if not path.is_dir()) if folder else iter(())

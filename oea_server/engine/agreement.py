@@ -15,8 +15,12 @@ from oea_server.engine.routers import Router
 from oea_server.routing.calibrated import calibrated
 from oea_server.settings import Settings
 
-APART = ("allow_inactive", "per_layer_metrics", "latency_line", "admin_key_file", "api_key_file")
-"""Settings that change no rank's choice of experts, and so may differ: what is reported, refused, who may ask."""
+APART = (
+    *("allow_inactive", "per_layer_metrics", "latency_line", "admin_key_file", "api_key_file"),
+    *("target_tpot", "rungs", "quality_floor"),
+)
+"""Settings that change no rank's choice of experts, and so may differ: what is reported, refused, who may ask, and who
+asks for changes, which all ranks take together."""
 
 KEPT = 16
 """Changes that stay in the store: later pipeline stages read what earlier ones said a few steps ago."""

@@ -64,6 +64,7 @@ def state_of(now: runtime.Runtime) -> dict[str, Any]:
         "k0_by_batch": {batch: each.floor for batch, each in numbers.items()},
         "share_by_batch": {batch: each.share for batch, each in numbers.items()},
         "mix_by_batch": {batch: each.mix for batch, each in numbers.items()},
+        "least_k0": settings.policy_for(now.k).least,
         "active": steering.active,
         "reason": steering.reason,
         "policies": list(steering.policies),
@@ -77,7 +78,7 @@ def state_of(now: runtime.Runtime) -> dict[str, Any]:
             "routers": now.kinds,
             "ranks": now.tally.ranks if now.tally is not None else 1,
             "expert_bytes": max(now.expert_bytes.values(), default=0),
-            "pool_ranks": now.ranks.ranks if now.ranks is not None and now.ranks.together else 1,
+            "pool_ranks": now.rows.ranks.ranks if now.rows.ranks is not None and now.rows.ranks.together else 1,
         },
     }
 

@@ -8,12 +8,12 @@ request in a graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-from oea_server.engine import drafts, gathered, guard, halves, plugin, runtime, warmup
+from oea_server.engine import drafts, gathered, guard, halves, plugin, runtime, warmup, wish_gather, wishers
 from oea_server.engine.drafts import NONE, Drafts
 from oea_server.engine.runtime import Runtime
 from oea_server.engine.step import Step
@@ -37,31 +37,46 @@ def around_capture(original: Callable[..., Any], self: Any, size: int, *args: An
     now = runtime.current
     if now is None or self.model_runner.is_draft_worker:
         return original(self, size, *args, **kwargs)
-    now.captured = drafts.of_graph(self)
+    now.rows.captured = drafts.of_graph(self)
     if plugin.patched:  # it calls `capturing` from inside
         return original(self, size, *args, **kwargs)
-    with capturing(now, self.capture_forward_mode, size, now.captured):
+    with capturing(now, self.capture_forward_mode, size, now.rows.captured):
         return original(self, size, *args, **kwargs)
 
 
 def running(
-    now: Runtime, mode: Any, batch: int, request_ids: Iterable[str], of: Drafts = NONE
+    now: Runtime, mode: Any, batch: int, request_ids: Sequence[str], of: Drafts = NONE
 ) -> AbstractContextManager[None]:
     """Entered around a forward pass of `batch` requests: its layers belong to a step of ours if it is a decode step."""
     counted = is_traffic(request_ids)
-    if now.ranks is not None and now.forward_batch is not None:
-        counted = counted and gathered.speaks(now.ranks, now.forward_batch)
-        step = gathered.step_of(now.ranks, now.forward_batch, of, counted=counted)
+    if now.rows.ranks is not None and now.rows.forward_batch is not None:
+        counted = counted and gathered.speaks(now.rows.ranks, now.rows.forward_batch)
+        step = gathered.step_of(now.rows.ranks, now.rows.forward_batch, of, counted=counted)
     else:
         step = Step(batch * of.per_request, counted, False, *of) if drafts.is_step(mode) else None
     if step is not None:
-        if now.halved and now.forward_batch is not None:
-            graph = now.graph_of(now.forward_batch, of)
-            step = replace(step, halves=halves.of_batch(now.forward_batch, of.per_request, graph))
-        return now.decoding(step)
+        step = replace(step, halves=now.rows.halves(step))
+        return now.decoding(wishing(now, step, request_ids))
     if counted:
         now.bypassed["mixed" if mode.is_decode() else kind_of(mode)] += 1
     return nullcontext()
+
+
+def wishing(now: Runtime, step: Step, request_ids: Sequence[str]) -> Step:
+    """The step with what its requests ask for themselves; the same if none does."""
+    if not wishers.asking and not wish_gather.asked:
+        return step
+    asked = wishers.of(request_ids, as_it_is=now.steering.settings.wish_floor is not None)
+    try:
+        if step.of_ranks and now.rows.ranks is not None:
+            asked = wish_gather.of_step(step, asked, now.rows.ranks.own)
+        elif asked and len(asked) != step.requests:
+            raise ValueError(
+                f"a decode step of {step.requests} requests has {len(asked)} ids: whose wishes it is to keep"
+            )
+    except ValueError as error:
+        guard.end(str(error))
+    return replace(step, asked=asked) if asked else step
 
 
 def capturing(now: Runtime, mode: Any, size: int, of: Drafts = NONE) -> AbstractContextManager[None]:
@@ -69,9 +84,9 @@ def capturing(now: Runtime, mode: Any, size: int, of: Drafts = NONE) -> Abstract
     if not drafts.is_step(mode):
         return nullcontext()
     rows = size * of.per_request
-    of_ranks = (rows,) * now.ranks.ranks if now.ranks is not None and now.ranks.together else ()
-    both = halves.of_step(halves.cut(rows, of.per_request), rows) if now.halved else ()
-    return now.decoding(Step(sum(of_ranks) or rows, False, True, *of, of_ranks, both))
+    of_ranks = (rows,) * now.rows.ranks.ranks if now.rows.ranks is not None and now.rows.ranks.together else ()
+    both = halves.of_step(halves.cut(rows, of.per_request), rows) if now.rows.halved else ()
+    return now.decoding(Step(sum(of_ranks) or rows, False, True, *of, of_ranks, halves=both))
 
 
 def kind_of(mode: Any) -> str:

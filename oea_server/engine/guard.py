@@ -24,14 +24,14 @@ from oea_server.engine.step import Step
 def watching(now: Runtime, forward_batch: Any) -> Iterator[None]:
     """Entered around `ModelRunner.forward`, before a step is padded or a graph replayed."""
     mode = forward_batch.forward_mode
-    if drafts.is_step(mode) or (now.routers and now.ranks is not None):
-        if now.routers and (problem := problem_of(forward_batch, now.ranks)):
+    if drafts.is_step(mode) or (now.routers and now.rows.ranks is not None):
+        if now.routers and (problem := problem_of(forward_batch, now.rows.ranks)):
             end(problem)
-        now.forward_batch = forward_batch
+        now.rows.forward_batch = forward_batch
     try:
         yield
     finally:
-        now.forward_batch = None
+        now.rows.forward_batch = None
 
 
 def problem_of(forward_batch: Any, here: Ranks | None = None) -> str | None:
@@ -75,7 +75,7 @@ def check(now: Runtime, rows: int) -> None:
     `--debug-cuda-graph` do layers run Python then).
     """
     step = now.step
-    if step is None or now.half is not None:  # which is known to have so many
+    if step is None or now.rows.half is not None:  # which is known to have so many
         return
     if (rows == step.batch and not step.of_ranks) or rows in known(now, step):
         return
@@ -86,14 +86,14 @@ def check(now: Runtime, rows: int) -> None:
 def known(now: Runtime, step: Step) -> set[int]:
     """The numbers of rows of which it is known which are tokens."""
     if step.of_ranks:
-        return {sum(now.slots(step))}
+        return {sum(now.rows.slots(step))}
     if step.capturing:
         return {step.batch}
-    padded = None if now.forward_batch is None else rows_of(now.forward_batch)
+    padded = None if now.rows.forward_batch is None else rows_of(now.rows.forward_batch)
     # of ranks that route alone the longest decides which graph all replay
     graphs = (
         {now.graphs.rows_of(step.batch, step.per_request)}
-        if now.ranks is None
+        if now.rows.ranks is None
         else {size for size, each in now.graphs.sizes if each == step.per_request and size >= step.batch}
     )
     return {step.batch, *graphs, *([] if padded is None else [padded])}

@@ -22,6 +22,8 @@ from oea_server.engine.step import Step
 class Half(NamedTuple):
     """What a router gets now, of a step that runs as two."""
 
+    start: int
+    """The first of its rows, among the step's."""
     rows: int
     """Padding included."""
     tokens: int
@@ -50,7 +52,7 @@ def of_step(split: int, tokens: int) -> tuple[int, int]:
     return min(split, tokens), max(0, tokens - split)
 
 
-def of_batch(forward_batch: Any, per_request: int, graph: int | None) -> tuple[int, ...]:
+def of_batch(forward_batch: Any, step: Step, graph: int | None) -> tuple[int, ...]:
     """The tokens of each half of a step; empty if it runs as one.
 
     Args:
@@ -59,8 +61,8 @@ def of_batch(forward_batch: Any, per_request: int, graph: int | None) -> tuple[i
     split = getattr(forward_batch, "tbo_split_seq_index", None)
     if split is None:
         return ()
-    tokens = int(forward_batch.batch_size) * per_request
-    return of_step(int(split) * per_request if graph is None else cut(graph, per_request), tokens)
+    first = int(split) * step.per_request if graph is None else cut(graph, step.per_request)
+    return of_step(first, step.batch)
 
 
 def half_of(forward_batch: Any, step: Step, rows: int, real: torch.Tensor | None) -> Half | None:
@@ -73,12 +75,15 @@ def half_of(forward_batch: Any, step: Step, rows: int, real: torch.Tensor | None
     """
     if real is None:
         return None
-    if step.capturing:
-        return Half(rows, rows, real) if rows in step.halves else None
+    if step.capturing:  # SGLang keeps both numbers side by side, and nothing else tells equal halves apart
+        which = real.storage_offset()
+        if which > 1 or rows != step.halves[which]:
+            return None
+        return Half(sum(step.halves[:which]), rows, rows, real)
     for child in getattr(forward_batch, "tbo_children", None) or ():
         if child.num_token_non_padded is real:
             start, end = (int(each) for each in child.tbo_parent_token_range)
             mine = min(max(0, step.batch - start), end - start)
             fits = rows == int(child.tbo_padded_len) and (real.device.type != "cpu" or int(real) == mine)
-            return Half(rows, mine, real) if fits else None
+            return Half(start, rows, mine, real) if fits else None
     return None

@@ -12,6 +12,7 @@ from typing import Any
 
 from oea_server.access import keys
 from oea_server.access.keys import Keys
+from oea_server.controller import goal
 from oea_server.engine import leftovers, locks, runtime, warmup
 from oea_server.engine.refuse import refuse
 from oea_server.observe import turns
@@ -66,18 +67,26 @@ def add_routes(http_server: Any, has: Keys, shared: str | None = None) -> None:
     """Add the routes to `sglang.srt.entrypoints.http_server`'s app, and put the door before all of it."""
     from sglang.srt.utils import auth
 
+    from oea_server.engine import wish_door
     from oea_server.observe import folder, latency, mergeable, routes
     from oea_server.observe.stats import Stats
 
     assert runtime.current is not None
-    line = runtime.current.steering.settings.latency_line
+    settings = runtime.current.steering.settings
     place = folder.current()
-    stats = Stats(place, latency.read(line) if line else ())
+    lines = latency.read(settings.latency_line) if settings.latency_line else []
+    stats = Stats(place, lines)
     stats.start()
+    wish_door.known = lambda: stats.state
     if place is not None:
         mergeable.skip_the_rest(place)
     admin = auth.AuthLevel.ADMIN_OPTIONAL
-    routes.add(http_server.app, Schedulers(http_server), stats, auth.auth_level(admin), turns.turns(shared))
+    schedulers, turn, level = Schedulers(http_server), turns.turns(shared), auth.auth_level(admin)
+    routes.add(http_server.app, schedulers, stats, level, turn)
+    if place is not None and (asked := goal.asked(settings)):
+        from oea_server.engine import steered
+
+        steered.start(http_server, schedulers, stats, turn, asked, place, lines, level)
     locks.put_door(http_server, has)
 
 

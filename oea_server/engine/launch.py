@@ -9,6 +9,7 @@ import logging
 import os
 from typing import Any, NamedTuple
 
+from oea_server.controller import goal
 from oea_server.engine import (
     checkpoint,
     conflicts,
@@ -90,6 +91,7 @@ def judge(settings: Settings, server_args: Any, elsewhere: bool = False) -> Verd
         *runner_problems(settings, server_args),
         *checkpoint.problems(view.model_path, view.load_format),
         *latency.problems(settings.latency_line),
+        *goal.problems(settings, view.tokenizer_worker_num, view.enable_metrics),
         *locks.problems(view),
         *([] if elsewhere else [*threads.problems(view), *shared_memory.problems()]),
     ]

@@ -54,7 +54,7 @@ def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) ->
 
     ranks = get_parallel().moe_ep_size if torch.distributed.is_initialized() else 1
     found = taken_over(now, model, ranks)
-    alone = now.ranks is not None and not now.ranks.together
+    alone = now.rows.ranks is not None and not now.rows.ranks.together
     experts, zeros = routers.num_experts(model), routers.zero_experts(found)
     stages = agreed(now, found, Stage(experts, least_k(found, experts + zeros, device)))
     physical = max(stage.num_experts for stage in stages)
@@ -67,7 +67,7 @@ def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) ->
         # what its own tokens take is known, not what all ranks' tokens read together
         logger.info("OEA: each rank routes its own tokens, from a pool of its own: an all-to-all backend sends them on")
         ranks = 1
-    if now.halved:
+    if now.rows.halved:
         logger.info("OEA: two-batch overlap: each half of a step from a pool of its own")
     if now.routers and ranks > 1:
         # two of each: what is only counted chooses copies of its own
@@ -136,13 +136,13 @@ def allowed(now: Runtime, found: list[Router]) -> list[Router]:
 
     server_args = get_server_args()
     now.steering.idle = workers.idle(conflicts.resolved(server_args))
-    now.halved = bool(getattr(conflicts.resolved(server_args), "enable_two_batch_overlap", False))
+    now.rows.halved = bool(getattr(conflicts.resolved(server_args), "enable_two_batch_overlap", False))
     now.graphs.pads = not getattr(conflicts.resolved(server_args), "disable_cuda_graph_padding", False)
     if names := conflicts.unknown(server_args):
         logger.warning("OEA: nobody has looked yet at what %s means for the rows of a step", ", ".join(names))
     clashes, rows = conflicts.find_in_server_args(server_args), conflicts.about_rows(server_args)
     try:
-        now.ranks = gathered.ranks()
+        now.rows.ranks = gathered.ranks()
     except ValueError as error:
         clashes, rows = list(dict.fromkeys([*clashes, str(error)])), [*rows, str(error)]
     if clashes and now.steering.settings.policy != "vanilla":

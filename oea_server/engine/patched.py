@@ -26,8 +26,8 @@ class Batched:
         if now is None:
             return nullcontext()
         if info.capturing:
-            return forward_mode.capturing(now, info.forward_mode, info.batch_size, now.captured)
-        of = drafts.NONE if now.forward_batch is None else drafts.of(now.forward_batch)
+            return forward_mode.capturing(now, info.forward_mode, info.batch_size, now.rows.captured)
+        of = drafts.NONE if now.rows.forward_batch is None else drafts.of(now.rows.forward_batch)
         return forward_mode.running(now, info.forward_mode, info.batch_size, info.rids, of)
 
     def routing_function(self, layer_id: int | None, topk_config: Any) -> Callable[..., Any] | None:

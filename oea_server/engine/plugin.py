@@ -71,6 +71,31 @@ SEAMS = (
         "oea_server.engine.warmup:before_generate_request",
     ),
     Seam(
+        "sglang.srt.managers.schedule_batch.Req.__init__",
+        "AFTER",
+        "oea_server.engine.wishers:after_init",
+    ),
+    Seam(
+        "sglang.srt.managers.scheduler_components.dp_attn.MLPSyncBatchInfo._get_local_tensor",
+        "AFTER",
+        "oea_server.engine.wish_gather:after_get_local_tensor",
+    ),
+    Seam(
+        "sglang.srt.managers.scheduler_components.dp_attn.MLPSyncBatchInfo._get_fallback_tensor",
+        "AFTER",
+        "oea_server.engine.wish_gather:after_get_fallback_tensor",
+    ),
+    Seam(
+        "sglang.srt.managers.scheduler_components.dp_attn.MLPSyncBatchInfo.all_gather",
+        "AFTER",
+        "oea_server.engine.wish_gather:after_all_gather",
+    ),
+    Seam(
+        "sglang.srt.managers.scheduler_components.dp_attn.prepare_mlp_sync_batch_raw",
+        "AFTER",
+        "oea_server.engine.wish_gather:after_prepare",
+    ),
+    Seam(
         "sglang.srt.managers.scheduler.Scheduler.set_internal_state",
         "AROUND",
         "oea_server.engine.control:around_set_internal_state",
@@ -102,6 +127,12 @@ SEAMS = (
         "sglang.srt.managers.tokenizer_manager.TokenizerManager.generate_request",
         "BEFORE",
         "oea_server.engine.request_bounds:before_generate_request",
+        in_launcher=True,
+    ),
+    Seam(
+        "sglang.srt.managers.tokenizer_manager.TokenizerManager.generate_request",
+        "BEFORE",
+        "oea_server.engine.wish_door:before_generate_request",
         in_launcher=True,
     ),
     Seam(

@@ -10,13 +10,11 @@ from typing import Any
 
 import torch
 
-from oea_server.engine import captures, drafts, gathered, halves, limits
-from oea_server.engine.drafts import Drafts
-from oea_server.engine.gathered import Ranks
+from oea_server.engine import captures, limits
 from oea_server.engine.graphs import Graphs
-from oea_server.engine.halves import Half
 from oea_server.engine.placed import Where, nowhere
 from oea_server.engine.routers import Router
+from oea_server.engine.rows import Rows
 from oea_server.engine.steering import Facts, Steering
 from oea_server.engine.step import Step, StepClock
 from oea_server.routing.contract import Router as Rule
@@ -24,7 +22,6 @@ from oea_server.routing.contract import Routing
 from oea_server.routing.fastest import way
 from oea_server.routing.knobs import Knobs
 from oea_server.routing.policy import Policy
-from oea_server.routing.records import MAX_ROWS
 from oea_server.routing.tally import Tally, tally_on
 from oea_server.settings import Settings
 
@@ -47,8 +44,7 @@ class Runtime:
         self.knobs: Knobs | None = None
         """The policy on the device, where graphs read it. None on the CPU, which has no graphs."""
         self.shadow_knobs: Knobs | None = None
-        self.real_rows = real_rows
-        """SGLang's own count of real rows on a device, which it keeps current. None if it is not patched."""
+        self.rows = Rows(self.graphs, real_rows)
         self.where: Where = nowhere
         """Where the experts of a layer lie, for pools that know the ranks."""
         self.shadow_where: Where = nowhere
@@ -63,32 +59,16 @@ class Runtime:
         self.expert_bytes: dict[int, int] = {}
         """Of one expert, by layer: as created, and as its kernel reads it once weights are loaded."""
         self.device = torch.device("cpu")
-        self.forward_batch: Any = None
-        """SGLang's own batch of the step that runs now, for `engine.guard`."""
-        self.ranks: Ranks | None = None
-        """Those that have batches of their own; None where all have the same."""
         self.reports = True
         """Whether this rank counts for all. The others run the same kernels, with the counting off."""
-        self.halved = False
-        """Whether SGLang may run a step as two (`engine.halves`)."""
-        self.half: Half | None = None
-        """What a router gets now, if it is a half of the step."""
         self._k_elsewhere = 0
-        self.captured = drafts.NONE
-        """The drafts of the graphs that are captured now."""
-        self._depths: torch.Tensor | None = None
-        """What graphs read of a step's drafts, and of what kind they were when it was written."""
         self._bypass: dict[tuple[int, int, int, tuple[int, ...]], str | None] = {}
-        self._num_real: torch.Tensor | None = None
-        self._mask: torch.Tensor | None = None
-        """Which rows are tokens, for graphs in which those of several ranks come together."""
-        self._held: Step | None = None
         self._eager_rows: set[int] = set()
 
     @property
     def adopted(self) -> bool:
         """Whether a model was taken over; a process serves one."""
-        return self._num_real is not None
+        return self.rows.adopted
 
     def adopt(self, routers: list[Router], num_experts: int, device: torch.device, k_elsewhere: int = 0) -> list[str]:
         """Take over a model's routers. Returns why it cannot be served as asked: empty if it can.
@@ -100,7 +80,7 @@ class Runtime:
         self.num_experts, self.device = num_experts, device
         routers = [self._bounded(router) for router in routers]
         self.routers = {router.layer: router for router in routers if router.problem is None}
-        self._num_real = self.real_rows(device) if self.real_rows else torch.zeros((), dtype=torch.int32, device=device)
+        self.rows.adopt(device)
         problems = Counter(router.problem for router in routers if router.problem is not None)
         steering = self.steering
         unhandled = "; ".join(
@@ -120,8 +100,7 @@ class Runtime:
         if device.type != "cpu":
             ks = {layer: router.k for layer, router in sorted(self.routers.items())}
             self.knobs, self.shadow_knobs = (Knobs(ks, num_experts, device) for _ in range(2))
-            if self.ranks is not None and self.ranks.together:
-                self._mask = torch.zeros(limits.most_rows(), dtype=torch.bool, device=device)
+            self.rows.read_on_device()
         if problem := steering.adopt(facts, unhandled):
             return [problem]
         self._take_effect()
@@ -161,9 +140,8 @@ class Runtime:
         for router in kinds.values():
             rule, place = router.rule, self.where(router.layer)
             for each in {dtype, dtype if rule.bias is None else torch.float32}:
-                real = self._num_real if self._mask is None else self._mask
-                told: dict[str, Any] = {"num_real": real, "tally": self.tally, "placement": place}
-                fused.warm_up(each, self.knobs, rule, drafts=self.steering.verifies, **told)
+                told: dict[str, Any] = {"num_real": self.rows.real, "tally": self.tally, "placement": place}
+                fused.warm_up(each, self.knobs, rule, drafts=self.steering.verifies, asks=True, **told)
         for tally in (self.tally, self.shadow_tally):
             if tally is not None:  # before any capture, whose memory is another's at the next
                 records_of(tally, self.num_experts)
@@ -196,7 +174,7 @@ class Runtime:
         self.tally = tally_on(device, layers, physical_experts, ranks, placed)
         self.shadow_tally = tally_on(device, layers, physical_experts, ranks, False)
         # a half's launch would write over what the other's has written down of the layer
-        self.tally.by_step = self.shadow_tally.by_step = not self.halved
+        self.tally.by_step = self.shadow_tally.by_step = not self.rows.halved
         self.clock = StepClock(device) if reports else None
         self.expert_bytes = dict(expert_bytes or {})
 
@@ -207,7 +185,7 @@ class Runtime:
         self._tell_device(step)
         if step.capturing:
             self._capture(step)
-        if step.counted and (why := self.bypass(step.batch, step.per_request, self.rows(step), step.halves)):
+        if step.counted and (why := self.bypass(step.batch, step.per_request, self.rows.padded(step), step.halves)):
             self.bypassed[why] += 1
         self.step = step
         clock = self.clock if step.counted else None
@@ -220,48 +198,16 @@ class Runtime:
         if clock:
             clock.lap(step, start)
 
-    @contextmanager
-    def routing(self, rows: int, real: torch.Tensor | None) -> Iterator[None]:
-        """Entered while a router chooses: it may get a half of the step.
-
-        Args:
-            rows: those of its logits.
-            real: how many of them are tokens, as SGLang has told the router; None if it has not.
-        """
-        if self.step is not None and self.step.halves:
-            self.half = halves.half_of(self.forward_batch, self.step, rows, real)
-        try:
-            yield
-        finally:
-            self.half = None
-
     def is_vanilla(self, router: Router) -> bool:
         """Whether SGLang's own top k runs in this layer, in this step and in the graph captured now."""
         assert self.step is not None
-        if self.beyond(self.rows(self.step), router.k):
+        if self.beyond(self.rows.padded(self.step), router.k):
             return True
         if self.step.capturing:
             # A graph with our launch in it follows the knobs, a graph without it is SGLang's to the bit.
             return self.graphs.held != "ours"
-        requests = self.step.requests if self.half is None else self.half.tokens // self.step.per_request
+        requests = self.rows.requests(self.step)
         return self.policy.is_vanilla(requests, router.layer, k=router.k, num_experts=self.num_experts)
-
-    def slots(self, step: Step) -> tuple[int, ...]:
-        """How many rows each rank has in what a router gets, in a step in which they come together."""
-        captured = self.graphs.rows_of(max(step.of_ranks), step.per_request)
-        return gathered.slots_of(step, self.forward_batch, captured)
-
-    def rows(self, step: Step) -> int:
-        """The rows that a router gets: those of the graph that the step replays, if there is one."""
-        if self.half is not None:
-            return self.half.rows
-        return sum(self.slots(step)) if step.of_ranks else self.graphs.rows_of(step.batch, step.per_request)
-
-    def graph_of(self, forward_batch: Any, of: Drafts) -> int | None:
-        """The rows of the graph that a batch of this rank's will replay, if there is one: the longest rank's."""
-        longest = max(gathered.counts_of(forward_batch), default=int(forward_batch.batch_size) * of.per_request)
-        rows = self.graphs.rows_of(longest, of.per_request)
-        return rows if (rows, of.per_request) in self.graphs.sizes else None
 
     def beyond(self, rows: int, k: int) -> str:
         """Which bound of the fused launch a step of so many rows is above on a GPU, empty if none."""
@@ -271,7 +217,7 @@ class Runtime:
         size, each = step.of_ranks[0] if step.of_ranks else step.batch, step.per_request
         if self.graphs.capture(size, self.steering.settings, ranked=self.where is not nowhere, per_request=each):
             self._bypass = {}
-            self._held = None  # a step may be padded to another size from here on
+            self.rows.tell_anew()
             if why := self.beyond(step.batch, self.k):
                 logger.info("OEA: the CUDA graph of %d rows holds SGLang's own top k: %s", step.batch, why)
 
@@ -324,6 +270,7 @@ class Runtime:
             self._rule(router),
             num_real=self.num_real(len(logits)),
             drafts=self.drafts(len(logits)),
+            row_k0=self.asked(len(logits)),
             layer=router.layer,
             tally=tally,
             placement=where(router.layer),
@@ -346,32 +293,22 @@ class Runtime:
         assert self.step is not None
         if self.knobs is None:
             return self.tally if self.step.counted else None
-        return None if self.beyond(self.rows(self.step), self.k) else self.tally
+        return None if self.beyond(self.rows.padded(self.step), self.k) else self.tally
 
     def num_real(self, rows: int) -> int | torch.Tensor | None:
-        """How many of `rows` are tokens: None for all; on the device where the knobs are. Or which of them, a mask."""
+        """Those of `rows` that are tokens in the step that runs now."""
         assert self.step is not None
-        if self.half is not None:
-            all_real = self.half.tokens if self.half.tokens < rows else None
-            return all_real if self.knobs is None else self.half.real
-        if self.step.of_ranks:
-            in_graph = self.step.capturing or not gathered.is_padded(self.forward_batch)
-            return self._mask[:rows] if self._mask is not None and in_graph else self._marked(self.step)
-        if self.knobs is not None:
-            return self._num_real
-        return None if rows == self.step.batch else self.step.batch
+        return self.rows.num_real(self.step, rows)
 
     def drafts(self, rows: int) -> torch.Tensor | None:
-        """Which of `rows` are drafts, and how deep: None if none is; where graphs read it if there are any."""
+        """Those of `rows` that are drafts in the step that runs now."""
         assert self.step is not None
-        if self.step.per_request == 1:
-            return None
-        of = Drafts(self.step.per_request, self.step.tree)
-        if self.step.of_ranks and gathered.is_padded(self.forward_batch):
-            return gathered.depths(self.slots(self.step), of, self.device)
-        if self._depths is not None:
-            return self._depths[:rows]
-        return drafts.depths(rows, of, self.device)
+        return self.rows.drafts(self.step, rows)
+
+    def asked(self, rows: int) -> torch.Tensor | None:
+        """What each of `rows` asks for itself in the step that runs now."""
+        assert self.step is not None
+        return self.rows.asked(self.step, rows)
 
     def _take_effect(self) -> None:
         """Write a change between two steps, on the stream that runs them."""
@@ -379,7 +316,7 @@ class Runtime:
             return
         self.policy, self.shadow = taken
         self._bypass = {}
-        self._held = None  # whether shadow counts has to be said again
+        self.rows.tell_anew()
         if self.knobs is not None:
             self.knobs.write(self.policy)
         if self.shadow_knobs is not None and self.shadow is not None:
@@ -387,25 +324,12 @@ class Runtime:
 
     def _tell_device(self, step: Step) -> None:
         """Write what captured graphs read, on the stream that replays them; only what changed."""
-        if self._num_real is None or self._held == step:
+        if not self.rows.tell_device(step):
             return
-        if step.of_ranks and self._mask is not None and (rows := self.rows(step)) <= len(self._mask):
-            self._mask[:rows].copy_(self._marked(step))
-        elif self.real_rows is None or step.per_request > 1 or self.ranks is not None:
-            self._num_real.fill_(step.batch)  # a patched SGLang writes it for plain decode steps, and no idle rank's
-        of = Drafts(step.per_request, step.tree)
-        if self.knobs is not None and of.per_request > 1:
-            if self._depths is None:
-                self._depths = torch.zeros(MAX_ROWS, dtype=torch.int64, device=self._num_real.device)
-            self._depths.copy_(drafts.depths(MAX_ROWS, of, self._num_real.device))
         if self.tally is not None:
             self.tally.counting.fill_(int(step.counted and self.reports))
         if self.shadow_tally is not None:
             self.shadow_tally.counting.fill_(int(step.counted and self.reports and self.shadow is not None))
-        self._held = step
-
-    def _marked(self, step: Step) -> torch.Tensor:
-        return gathered.marked(step.of_ranks, self.slots(step), self.device)
 
 
 current: Runtime | None = None

@@ -58,6 +58,18 @@ async def apply(schedulers: Schedulers, asked: Mapping[str, Any], request: Reque
         raise RefusalError(409, problem)
     if await request.is_disconnected():
         raise RefusalError(GONE, "the client left before its turn; nothing changed")
+    return await put(schedulers, asked, before)
+
+
+async def put(schedulers: Schedulers, asked: Mapping[str, Any], before: Mapping[str, Any]) -> Applied:
+    """Change the knobs of all replicas, or of none.
+
+    Args:
+        before: their state.
+
+    Raises:
+        RefusalError: 409 they clash, 504 no answer in time.
+    """
     taken = await patiently(schedulers.change(asked), "it may still be applied")
     if not all(taken):
         states = await schedulers.states()

@@ -112,6 +112,11 @@ class Stats:
         """The configuration as the schedulers last wrote it, a second ago at most; None before."""
         return self._state
 
+    def latest(self) -> Totals | None:
+        """What was counted since the start; None before anything was."""
+        with self._lock:
+            return self._totals[-1] if self._totals else None
+
     def body(self, state: dict[str, Any], since: float = 0.0) -> dict[str, Any]:
         """The answer, with the points later than `since` (unix seconds); all of them if that is yet to come, as for
         somebody who asked before the clock was set back."""

@@ -33,8 +33,11 @@ def route(
         num_real: rows that are tokens; the rest pad a CUDA graph. None means all; an integer, or a 0-d integer tensor
             on the logits' device, the first so many, at least 0 and at most B; a bool tensor [B] those that it marks.
         layer: selects a per-layer k0 and separates random draws.
-        row_k0: [B] integers: where it is 1 or more, the row's floor is its own top `row_k0`, at most k, whatever the
-            policy's floor is; the row may then take as many experts, if the policy's limit is lower.
+        row_k0: [B] integers, what each row asks for itself: 0 leaves it to the policy. -n guarantees its own top n
+            beside the policy's floor; n guarantees its own top n in place of the policy's floor, but for floors that
+            are the whole top k, as of vanilla. The row may then take as many experts, if the policy's limit is lower.
+            From k on, either way, it is routed as by vanilla: its own top k, and weights divided by their mass.
+            No row that asks is drawn at random.
         drafts: [B] integers, which rows are guesses at what follows a token, to be verified: 0 is a token, one for
             each request; j its j-th guess in a chain; -1 a guess in a tree. A row fills from its own floor and from
             those of tokens, and one in a chain from those of all guesses that are no deeper than itself: from nothing

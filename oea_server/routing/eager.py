@@ -37,7 +37,8 @@ class Rows(NamedTuple):
 
     Args:
         real: [..., B, 1] bool, tokens that are not broken.
-        k0: [B, 1] integers, the floor that a row asks for itself, 0 where it does not; None if none does.
+        k0: [B, 1] integers in -k..k, what a row asks for itself, 0 where it does not: see `oea_server.routing.route`;
+            None if none does.
         drafts: [B, 1] integers, 0 for tokens, j for the j-th guess in a chain, -1 for one in a tree; None if all are
             tokens.
     """
@@ -45,6 +46,13 @@ class Rows(NamedTuple):
     real: torch.Tensor
     k0: torch.Tensor | None = None
     drafts: torch.Tensor | None = None
+
+    def limit(self, numbers: Numbers, k: int) -> torch.Tensor | int:
+        """Experts that each row holds at most, [B, 1]; or the policy's number."""
+        if self.k0 is None:
+            return numbers.limit
+        most = torch.as_tensor(numbers.limit, device=self.k0.device)
+        return torch.where(self.k0.abs() == k, k, torch.maximum(most, self.k0.abs()))
 
 
 def route(
@@ -69,13 +77,15 @@ def route(
     scores = scores_of(logits, router.scoring)
     own = own_keys(logits, scores, router)
     keys = own if isinstance(policy, Policy) and policy.name != "random" else drawn(own, router_logits, policy, layer)
+    if row_k0 is not None and keys is not own:
+        keys = torch.where(row_k0[:, None] != 0, own, keys)
     is_token = real_rows(batch, num_real, device)[:, None]
     numbers, room = numbers_of(policy, layer, router, num_experts, num_real, is_token, drafts)
     # softmax spreads a NaN over its row, and a sum meets it wherever it is
     sample = scores[..., :1] if router.scoring == "softmax" else scores.sum(dim=-1, keepdim=True)
     rows = Rows(
         is_token & sample.isfinite(),  # a broken row is a token, and else a pad row
-        None if row_k0 is None else row_k0.clamp(max=k)[:, None],
+        None if row_k0 is None else row_k0.clamp(-k, k)[:, None],
         None if drafts is None else drafts[:, None],
     )
 
@@ -99,9 +109,11 @@ def route(
     open_to = awake[..., None, :]
     if rows.drafts is not None:
         open_to = open_to & (seen_from(best, guaranteed, rows.drafts, num_experts) | ~loaded)
-    chosen, used = fill(keys, open_to, numbers, width_of(policy, k), rows)
-    routing, mass = weigh(chosen, used, awake, scores, mass_own, router, numbers.mix, rows.real)
-    spoilt = is_token & ~rows.real & (arange(used.shape[-1], device) < numbers.limit)
+    limit = rows.limit(numbers, k)
+    chosen, used = fill(keys, open_to, numbers._replace(limit=limit), width_of(policy, k), rows)  # type: ignore[arg-type]
+    mix = numbers.mix if rows.k0 is None else torch.where(rows.k0.abs() == k, 1.0, numbers.mix)
+    routing, mass = weigh(chosen, used, awake, scores, mass_own, router, mix, rows.real)
+    spoilt = is_token & ~rows.real & (arange(used.shape[-1], device) < limit)
     routing = routing._replace(weights=routing.weights.masked_fill(spoilt, torch.nan), pool=pool)
     if tally is not None:
         kept = mass / (mass_own[..., 0] + RENORMALIZE_EPSILON)
@@ -192,7 +204,7 @@ def floor(
         share = torch.as_tensor(numbers.share, dtype=torch.float32, device=best.device)
         guaranteed = guaranteed & ((held > share * mass_own) | (rank == 0) | (share == 0))
     if rows.k0 is not None:
-        guaranteed = torch.where(rows.k0 > 0, rank < rows.k0, guaranteed)
+        guaranteed = (guaranteed & ((rows.k0 <= 0) | (numbers.floor >= best.shape[-1]))) | (rank < rows.k0.abs())
     return guaranteed & rows.real
 
 
@@ -230,12 +242,11 @@ def fill(
     if isinstance(reach, torch.Tensor) or reach < num_experts:
         ranked = keys.sort(dim=-1, descending=True).values
         last = torch.as_tensor(reach, device=keys.device)
-        last = (last if asked is None else torch.maximum(last, asked)).expand(*keys.shape[:-1], 1) - 1
+        last = (last if asked is None else torch.maximum(last, asked.abs())).expand(*keys.shape[:-1], 1) - 1
         open_to = open_to & (keys >= ranked.gather(-1, last.long()))
     width = min(width, num_experts)
     chosen = torch.where(open_to, keys, -1).topk(width, dim=-1).values
-    most = limit if asked is None else torch.maximum(torch.as_tensor(limit, device=keys.device), asked)
-    used = (chosen >= 0) & (arange(width, keys.device) < most)
+    used = (chosen >= 0) & (arange(width, keys.device) < limit)
     return chosen, used if rows is None else used & rows.real
 
 

@@ -118,6 +118,7 @@ def warm_up(
     tally: Tally | None = None,
     placement: Placement | None = None,
     drafts: bool = False,
+    asks: bool = False,
 ) -> None:
     """Compile what decode steps launch, which takes seconds where it was not kept, before there is traffic.
 
@@ -130,6 +131,7 @@ def warm_up(
         num_real: as the steps have it, a mask of any length; 0-d int32 on that device, if not given.
         tally: the one that the steps have; it is not written.
         drafts: whether the steps verify some.
+        asks: whether they have a `row_k0`.
         The rest: see `oea_server.routing.route`.
     """
     device, num_experts, layer = knobs.table.device, knobs.num_experts, next(iter(knobs.row))
@@ -142,7 +144,8 @@ def warm_up(
     for batch in (*ROWS_ALONE, ROWS_ALONE[-1] + 1):
         logits = torch.zeros(batch, num_experts, dtype=dtype, device=device)
         nobody = nothing.expand(batch).clone() if masked else nothing
-        guesses = torch.zeros(batch, dtype=torch.int64, device=device) if drafts else None
-        route(logits, knobs, router, num_real=nobody, drafts=guesses, layer=layer, tally=like, placement=placement)
+        zeros = torch.zeros(batch, dtype=torch.int64, device=device)
+        rows = {"drafts": zeros if drafts else None, "row_k0": zeros if asks else None}
+        route(logits, knobs, router, num_real=nobody, **rows, layer=layer, tally=like, placement=placement)
     if isinstance(tally, DeviceTally):
         tally.warm_up(router.k, nothing[None] if masked else nothing)

@@ -162,6 +162,10 @@ def route_kernel(
     mass_own = tl.where(whole, tl.sum(own_scores, axis=1), 0.0)  # a broken row's is NaN
 
     # Phase 1: every token is guaranteed its best experts.
+    ASKS: tl.constexpr = row_k0_ptr is not None
+    if ASKS:
+        asks = tl.load(row_k0_ptr + row, mask=row < batch, other=0).to(tl.int32)
+        asked = tl.minimum(tl.abs(asks), K)
     at_random = tl.load(numbers + DRAW) != 0
     order, best_keys, best = own_order, own_keys, own
     if at_random:
@@ -169,20 +173,26 @@ def route_kernel(
         order = keys_of(drawn, expert, N, COLUMNS, WIDE_KEYS)
         if GROUPS > 1:
             order = tl.where(member, order, NONE)
+        if ASKS:
+            order = tl.where((asked > 0)[:, None], own_order, order)
         best_keys, best = rounds(order, expert, floor, ROWS, SLOTS, WIDE_KEYS)
-    guaranteed = (slot < floor) & whole[:, None]
+    limit_of_row, reach_of_row = limit, reach
+    floor_of_row = floor
+    if ASKS:
+        floor_of_row = tl.where((asks > 0) & (floor < K), 0, floor)[:, None]
+        limit_of_row, reach_of_row = tl.maximum(limit, asked)[:, None], tl.maximum(reach, asked)
+        if WIDTH > K:
+            limit_of_row = tl.where(asked[:, None] == K, K, limit_of_row)
+    guaranteed = slot < floor_of_row
     p, share = number(numbers + P), number(numbers + SHARE)
     if p < 1.0:
         total = total_of(logits, highest, expert, N, SCORING)
         guaranteed &= slot < reaching(own_scores, total, p, floor, ROWS, SCORING)[:, None]
     if share > 0.0:
         guaranteed &= (own_scores > share * mass_own[:, None]) | (slot == 0)
-    if row_k0_ptr is not None:
-        asked = tl.minimum(tl.load(row_k0_ptr + row, mask=row < batch, other=0).to(tl.int32), K)
-        guaranteed = tl.where((asked > 0)[:, None], (slot < asked[:, None]) & whole[:, None], guaranteed)
-        limit_of_row, reach_of_row = tl.maximum(limit, asked), tl.maximum(reach, asked)
-    else:
-        limit_of_row, reach_of_row = tl.full([ROWS], limit, tl.int32), reach
+    if ASKS:
+        guaranteed |= slot < asked[:, None]
+    guaranteed &= whole[:, None]
     has_own = slot < K
     if ZEROS > 0:
         has_own &= own < N - ZEROS
@@ -244,7 +254,7 @@ def route_kernel(
             open_keys = tl.where(first_ranks(order, expert, reach_of_row, WIDE_KEYS, COLUMNS), open_keys, NONE)
         chosen_keys, chosen = top(open_keys, expert, WIDTH, ROWS, SLOTS, WIDE_KEYS)
         # a number, as predicates are few
-        bar = tl.where((slot < limit_of_row[:, None]) & whole[:, None], NONE, ABOVE_ALL)
+        bar = tl.where((slot < limit_of_row) & whole[:, None], NONE, ABOVE_ALL)
         used = chosen_keys > bar
         if BIASED:
             chosen_logits = logits_at(logits_ptr, stride, row, chosen, used)
@@ -256,12 +266,14 @@ def route_kernel(
         mass = tl.sum(weights, axis=1)
         if RENORMALIZE:
             mix = number(numbers + MIX)
+            if ASKS:
+                mix = tl.where(asked == K, 1.0, mix)
             weights /= (mix * mass + (1.0 - mix) * mass_own + EPSILON)[:, None]
         elif SCORING == SOFTMAX:
             weights /= tl.where(whole, total_of(logits, highest, expert, N, SCORING), 1.0)[:, None]
         if expert_scale_ptr is not None:
             weights *= tl.load(expert_scale_ptr + chosen, mask=used, other=0.0).to(tl.float32)
-        weights = tl.where((token & ~whole)[:, None] & (slot < limit), float("nan"), weights * scale)
+        weights = tl.where((token & ~whole)[:, None] & (slot < limit_of_row), float("nan"), weights * scale)
 
         # an unused slot wakes nobody; any expert that is awake will do for a row that has no best
         if WIDE_KEYS:

@@ -45,7 +45,7 @@ def route(
     for i in np.flatnonzero(rows.real):
         seen.whole[i] = read(i, rows, model, draw, seen)
         if seen.whole[i]:
-            guarantee(i, asked_by(i, rows, model.k), model, numbers, seen, pool)
+            guarantee(i, rows, model, numbers, seen, pool)
     loaded = n - model.zeros  # the others compute nothing
     pool[loaded:] = False
 
@@ -70,19 +70,22 @@ def route(
     taken = np.zeros(batch, dtype=np.int64)
     kept = 0
     for i in range(batch):
+        asked = asked_by(i, rows, model.k)
+        exact = asked == model.k
+        limit = asked if exact else max(numbers.limit, asked)
         if not seen.whole[i]:
             ids[i] = np.argmax(open_to)  # any expert that is awake will do for a row that has no best
-            weights[i, : numbers.limit] = np.nan if rows.real[i] else 0
+            weights[i, :limit] = np.nan if rows.real[i] else 0
             continue
-        asked = asked_by(i, rows, model.k)
         near = within_reach(i, max(numbers.reach, asked), model, seen, open_to, awake)
         if len(least):
             near = near[seen_from(i, rows.drafts[i], least, seen)[near] | (near >= loaded)]
-        chosen = np.empty(min(max(numbers.limit, asked), width), dtype=np.int64)
+        chosen = np.empty(min(limit, width), dtype=np.int64)
         taken[i] = top(seen.choice[i], near, chosen)
         ids[i] = chosen[0]  # an unused slot wakes nobody
         ids[i, : taken[i]] = chosen[: taken[i]]
-        kept += weigh(chosen[: taken[i]], seen.scores[i], seen.mass_own[i], model, numbers, weights[i])
+        mix = 1.0 if exact else numbers.mix
+        kept += weigh(chosen[: taken[i]], seen.scores[i], seen.mass_own[i], model, mix, weights[i])
 
     if len(counters.row):
         count(counters, seen, pool, loaded, home, len(where.physical) > 0)
@@ -111,7 +114,7 @@ def read(i: int, rows: Rows, model: Model, draw: Draw, seen: Seen) -> bool:
         candidates = np.flatnonzero(seen.member[i])
     top(choice, candidates, seen.own[i])
     seen.best[i] = seen.own[i]
-    if draw.on:
+    if draw.on and asked_by(i, rows, model.k) == 0:
         shuffle(logits, i, draw, choice)
         top(choice, candidates, seen.best[i])
     for expert in seen.own[i]:
@@ -121,25 +124,26 @@ def read(i: int, rows: Rows, model: Model, draw: Draw, seen: Seen) -> bool:
 
 @register_jitable  # type: ignore[untyped-decorator]
 def asked_by(i: int, rows: Rows, k: int) -> int:
-    """The floor that a row asks for itself, 0 where it does not."""
-    return min(rows.k0[i], k) if len(rows.k0) else 0
+    """How many of its own best a row asks for, 0 where it does not."""
+    return min(abs(rows.k0[i]), k) if len(rows.k0) else 0
 
 
 @register_jitable  # type: ignore[untyped-decorator]
-def guarantee(i: int, asked: int, model: Model, numbers: Numbers, seen: Seen, pool: Array) -> None:
-    """A token's floor: the top that its row asks for, or the policy's."""
-    scores, best = seen.scores[i], seen.best[i]
+def guarantee(i: int, rows: Rows, model: Model, numbers: Numbers, seen: Seen, pool: Array) -> None:
+    """A token's floor: the policy's, the top that its row asks for, or both."""
+    scores, best, asked = seen.scores[i], seen.best[i], asked_by(i, rows, model.k)
+    instead = asked > 0 and rows.k0[i] > 0 and numbers.floor < model.k
     share = np.float32(numbers.share)
     whole = 1.0
     if numbers.p < 1.0 and model.scoring != SOFTMAX:
         whole = np.float64(scores.sum()) + RENORMALIZE_EPSILON
     mass = 0.0
-    for rank in range(asked if asked > 0 else numbers.floor):
+    for rank in range(asked if instead else max(asked, numbers.floor)):
         held = scores[best[rank]]
-        if asked <= 0 and numbers.p < 1.0 and mass / whole >= numbers.p:
+        if rank >= asked and numbers.p < 1.0 and mass / whole >= numbers.p:
             break
         mass += np.float64(held)
-        if asked > 0 or rank == 0 or share == 0 or held > share * seen.mass_own[i]:
+        if rank < asked or rank == 0 or share == 0 or held > share * seen.mass_own[i]:
             seen.guaranteed[i, rank] = True
             pool[best[rank]] = True
 
@@ -157,7 +161,7 @@ def within_reach(i: int, reach: int, model: Model, seen: Seen, pool: Array, awak
 
 
 @register_jitable  # type: ignore[untyped-decorator]
-def weigh(chosen: Array, scores: Array, mass_own: Any, model: Model, numbers: Numbers, weights: Array) -> int:
+def weigh(chosen: Array, scores: Array, mass_own: Any, model: Model, mixture: float, weights: Array) -> int:
     """The model's own scores over the chosen set. Returns the share of the token's own mass that they hold, in units of
     1 / MASS_UNIT."""
     mass = np.float32(0)
@@ -165,7 +169,7 @@ def weigh(chosen: Array, scores: Array, mass_own: Any, model: Model, numbers: Nu
         weights[slot] = scores[chosen[slot]]
         mass += scores[chosen[slot]]
     if model.renormalize:
-        mix = np.float32(numbers.mix)
+        mix = np.float32(mixture)
         weights /= (mass if mix == 1 else mix * mass + (np.float32(1) - mix) * mass_own) + EPSILON
     if len(model.expert_scale):
         for slot in range(len(chosen)):

@@ -21,7 +21,7 @@ class Rows(NamedTuple):
     Args:
         logits: [B, N] float32.
         real: [B] bool, which of them are tokens.
-        k0: [B] int64, the floor that a row asks for itself, 0 where it does not; empty if none does.
+        k0: [B] int64, what a row asks for itself (`oea_server.routing.route`), 0 where it does not; empty if none does.
         drafts: [B] int64, 0 for tokens, j for the j-th guess in a chain, -1 for one in a tree; empty if all are tokens.
     """
 

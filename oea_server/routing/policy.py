@@ -187,6 +187,13 @@ class Policy:
         weighs = float(self.p), float(share or 0.0), 1.0 if mix is None else float(mix)
         return Numbers(k0, self.k_max or k, self.max_rank or num_experts, *weighs)
 
+    @property
+    def least(self) -> int:
+        """Of its own top k, what each token is guaranteed in whatever step and layer; 1 where no k0 says it."""
+        if self.k0 is None or self.p < 1.0 or self.share:
+            return 1
+        return min(self.k0.values)
+
     def is_own(self, layer: int) -> bool:
         """Whether a layer has numbers of its own."""
         schedules = (each for each in (self.k0, self.share, self.mix) if isinstance(each, Schedule))

@@ -13,6 +13,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from deploy.grafana.dashboard import FILE, text
+from oea_server.controller import metrics as controller
 from oea_server.observe.metrics import Metrics
 from tests.deploy.names import (
     DASHBOARD,
@@ -85,6 +86,7 @@ def known_families() -> set[str]:
     metrics = Metrics(registry)
     metrics.add_ranks()
     metrics.add_layers()
+    controller.Metrics(registry)
     return {family.name for family in registry.collect()}
 
 

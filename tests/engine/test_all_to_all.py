@@ -34,7 +34,7 @@ DISPATCHERS = {
 @pytest.fixture
 def alone(now: runtime.Runtime) -> runtime.Runtime:
     """A rank of two that routes its own rows."""
-    now.ranks = Ranks(2, 0, together=False)
+    now.rows.ranks = Ranks(2, 0, together=False)
     return now
 
 

@@ -58,3 +58,11 @@ def test_wrong_options_are_one_line(flags: tuple[str, ...], problem: str) -> Non
     done = CliRunner().invoke(app, ["bench", "serve", *flags])
     assert done.exit_code == 2
     assert problem in done.output
+
+
+@pytest.mark.server("k3")
+def test_a_server_without_drafts_is_refused_in_one_line(servers: Servers) -> None:
+    server = servers.get("k3")
+    done = CliRunner().invoke(app, ["bench", "serve", "--speculative", "--url", server.url])
+    assert done.exit_code == 2
+    assert "--speculative: the server at --url verifies no drafts" in done.output

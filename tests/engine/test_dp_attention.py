@@ -50,10 +50,14 @@ def steps(servers: Servers) -> Any:
     return read
 
 
-def generate(server: Server, prompts: list[list[int]], tokens: int = TOKENS) -> list[dict[str, Any]]:
+def generate(
+    server: Server, prompts: list[list[int]], tokens: int = TOKENS, exact: int | None = None
+) -> list[dict[str, Any]]:
+    sampling = {"temperature": 0, "max_new_tokens": tokens, "ignore_eos": True}
+    wish = {"custom_params": {"oea": {"exact": True}}}
     body: dict[str, Any] = {
         "input_ids": prompts,
-        "sampling_params": {"temperature": 0, "max_new_tokens": tokens, "ignore_eos": True},
+        "sampling_params": [{**sampling, **(wish if i == exact else {})} for i in range(len(prompts))],
         "return_routed_experts": True,
     }
     reply = requests.post(f"{server.url}/generate", json=body, timeout=300)
@@ -101,6 +105,27 @@ def test_all_rows_are_one_step_on_both_ranks(server: Server, steps: Any, n: int)
         assert gained["oea_unique_experts_sum"] == sum(map(len, pools))
     if n == 1:
         assert set(taken) == {3}
+
+
+def test_an_exact_request_answers_as_vanilla_does_whichever_rank_has_it(server: Server, steps: Any) -> None:
+    def experts(answer: dict[str, Any]) -> np.ndarray:
+        return np.sort(replay_of(answer["meta_info"], LAYERS, K)[-(TOKENS - 1) :], axis=2)
+
+    try:
+        for exact in (4, 5):  # requests go to the ranks in turn
+            server.steer(policy="oea")
+            steps()
+            routed = generate(server, prompts(8), exact=exact)
+            one, other = steps()
+            assert one == other
+            assert all(layer[3] is True for step in one for layer in step["layers"])
+            server.steer(policy="vanilla")
+            vanilla = generate(server, prompts(8))
+            assert routed[exact]["output_ids"] == vanilla[exact]["output_ids"]
+            assert (experts(routed[exact]) == experts(vanilla[exact])).all()
+            assert any((experts(mine) != experts(theirs)).any() for mine, theirs in zip(routed, vanilla, strict=True))
+    finally:
+        server.steer(policy="oea")
 
 
 @pytest.mark.server("k3-dp2")

@@ -92,6 +92,7 @@ def on_device(plugged: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[runtim
     assert adopted.adopt([Router(5, 4, True, None)], 16, CPU) == []
     adopted.start_counting(16, 1, CPU)
     adopted.knobs = Knobs({5: 4}, 16, CPU)
+    adopted.rows.read_on_device()
     assert adopted.steering.change(adopted.steering.settings) is None
     monkeypatch.setattr(runtime, "way", lambda *_: Way("eager", eager.route, ""))  # it reads knobs, as a launch does
     before, runtime.current = runtime.current, adopted

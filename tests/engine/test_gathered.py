@@ -77,7 +77,7 @@ def test_every_rank_chooses_as_one_server_of_the_same_rows_does(
     rows = torch.randn(sum(counts), 16)
     expected = route(rows, now.policy)
     for own in range(len(counts)):
-        now.ranks = Ranks(len(counts), own)
+        now.rows.ranks = Ranks(len(counts), own)
         given = batch(counts, own)
 
         def layers(forward_batch: Any) -> tuple[Any, list[int]]:
@@ -95,7 +95,7 @@ def test_every_rank_chooses_as_one_server_of_the_same_rows_does(
 def test_a_schedule_reads_the_sum_over_the_ranks(now: runtime.Runtime) -> None:
     now.steering.change(now.steering.settings.model_copy(update={"k0": "1:4,6:2"}))
     for counts, k0 in (((3, 2), 4), ((3, 3), 2), ((0, 6), 2)):
-        now.ranks = Ranks(2, 1)
+        now.rows.ranks = Ranks(2, 1)
         rows = torch.randn(sum(counts), 16)
 
         def layers(forward_batch: Any, rows: torch.Tensor = rows, counts: tuple[int, ...] = counts) -> Any:
@@ -120,7 +120,7 @@ def test_a_step_is_counted_once_by_the_first_rank_that_has_tokens(now: runtime.R
         ((0, 5), {1: [f"HEALTH_CHECK_{i}" for i in range(5)]}, None),
     ):
         for own in range(2):
-            now.ranks = Ranks(2, own)
+            now.rows.ranks = Ranks(2, own)
             assert now.tally is not None
             before = int(now.tally.sums[0, TOKENS])
 
@@ -136,7 +136,7 @@ def test_a_step_is_counted_once_by_the_first_rank_that_has_tokens(now: runtime.R
 
 @pytest.mark.parametrize(("own", "name"), [(0, "DECODE"), (1, "EXTEND"), (2, "IDLE")])
 def test_where_one_rank_prefills_none_routes(now: runtime.Runtime, own: int, name: str) -> None:
-    now.ranks = Ranks(3, own)
+    now.rows.ranks = Ranks(3, own)
     logits = torch.randn(12, 16)
     given = batch((3, 9, 0), own, name, is_extend_in_batch=True)
     chosen = forward(now, given, lambda _: select(logits))
@@ -153,7 +153,7 @@ def test_drafts_are_verified_as_one_server_of_the_same_rows_does(
 ) -> None:
     """Four rows of each request; on an idle rank, whose own batch does not tell; in slots of no whole request."""
     counts, requests, of = (8, 0, 4), [2, 0, 1], Drafts(4, tree)
-    now.ranks = Ranks(3, own, tree=tree)
+    now.rows.ranks = Ranks(3, own, tree=tree)
     now.steering.change(now.steering.settings.model_copy(update={"k0": "1:4,3:2"}))  # a schedule counts requests
     rows = torch.randn(sum(counts), 16)
     told = {"original_global_num_tokens_cpu": requests, "batch_size": requests[own]}
@@ -176,7 +176,7 @@ def test_drafts_are_verified_as_one_server_of_the_same_rows_does(
 
 
 def test_a_pass_without_any_tokens_is_no_step(now: runtime.Runtime) -> None:
-    now.ranks = Ranks(2, 0)
+    now.rows.ranks = Ranks(2, 0)
     assert forward(now, batch((0, 0), 0), lambda _: now.step) is None
 
 
@@ -192,7 +192,7 @@ def test_a_pass_without_any_tokens_is_no_step(now: runtime.Runtime) -> None:
 def test_counts_that_cannot_be_end_it(
     now: runtime.Runtime, ended: Callable[[], str], counts: tuple[int, ...], more: dict[str, Any], said: str
 ) -> None:  # fmt: skip
-    now.ranks = Ranks(2, 0)
+    now.rows.ranks = Ranks(2, 0)
     with pytest.raises(SystemExit):
         forward(now, batch(counts, 0, **more), lambda _: "ran")
     assert said in ended()
@@ -203,7 +203,7 @@ def test_a_layer_that_sees_other_rows_than_the_slots_ends_it(
     now: runtime.Runtime, ended: Callable[[], str], rows: int
 ) -> None:
     """This rank's own alone, say: a layout that nobody has looked at."""
-    now.ranks = Ranks(2, 0)
+    now.rows.ranks = Ranks(2, 0)
 
     def layers(forward_batch: Any) -> None:
         assert pad(forward_batch, MAX_LEN) == [4, 4]
@@ -216,8 +216,8 @@ def test_a_layer_that_sees_other_rows_than_the_slots_ends_it(
 
 def test_a_graph_reads_its_mask_on_the_device(now: runtime.Runtime) -> None:
     """The same calls that capture records, replayed by hand: only tensors change in between."""
-    now.ranks = Ranks(2, 1)
-    with_device_knobs(now)._mask = torch.zeros(64, dtype=torch.bool)
+    now.rows.ranks = Ranks(2, 1)
+    with_device_knobs(now)
     with forward_mode.capturing(now, mode("DECODE"), 4):
         assert not now.is_vanilla(now.routers[5])
         captured, knobs = now.num_real(8), now.knobs
@@ -241,21 +241,21 @@ def test_a_graph_reads_its_mask_on_the_device(now: runtime.Runtime) -> None:
 
 
 def test_a_graph_that_is_captured_later_changes_what_a_step_is_padded_to(now: runtime.Runtime) -> None:
-    now.ranks = Ranks(2, 0)
-    with_device_knobs(now)._mask = torch.zeros(64, dtype=torch.bool)
+    now.rows.ranks = Ranks(2, 0)
+    with_device_knobs(now)
     for size in (8, 4):
         with forward_mode.capturing(now, mode("DECODE"), size):
             pass
         forward(now, batch((3, 1), 0), lambda _: None)
-        assert now._mask is not None
-        assert now._mask[: 2 * size].tolist() == at((3, 1), [size, size]).tolist()
+        assert now.rows._mask is not None
+        assert now.rows._mask[: 2 * size].tolist() == at((3, 1), [size, size]).tolist()
 
 
 def test_steps_above_the_rows_of_the_fused_launch_are_sglangs_on_all_ranks(
     now: runtime.Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "beyond", lambda device, rows, *_: "" if rows <= 8 else "too many")
-    now.ranks = Ranks(2, 0)
+    now.rows.ranks = Ranks(2, 0)
     assert now.bypass(5, rows=8) is None
     with now.decoding(Step(5, counted=True, of_ranks=(4, 1))):
         assert not now.is_vanilla(now.routers[5])

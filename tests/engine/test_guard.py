@@ -76,7 +76,7 @@ def test_a_batch_that_is_not_one_row_per_request_ends_before_it_runs(
 )
 def test_a_batch_of_known_rows_runs(now: runtime.Runtime, given: dict[str, Any]) -> None:
     assert forward(batch(**given)) == "ran"
-    assert now.forward_batch is None
+    assert now.rows.forward_batch is None
 
 
 def test_a_draft_worker_is_left_alone(now: runtime.Runtime) -> None:

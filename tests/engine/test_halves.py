@@ -13,7 +13,7 @@ import torch
 from sglang.srt.batch_overlap import operations_strategy, two_batch_overlap
 from sglang.srt.model_executor.forward_batch_info import ForwardBatch, ForwardMode
 
-from oea_server.engine import forward_mode, halves, options, plugin, runtime
+from oea_server.engine import forward_mode, halves, options, plugin, runtime, wishers
 from oea_server.engine.drafts import Drafts, depths
 from oea_server.engine.gathered import Ranks
 from oea_server.engine.routers import Router
@@ -37,7 +37,7 @@ def now(plugged: None) -> Iterator[Runtime]:
     """A rank that routes alone, two layers, each guaranteed expert a token's best."""
     before = runtime.current
     adopted = Runtime(Settings(k0="1", min_batch=2))
-    adopted.ranks, adopted.halved = Ranks(2, 0, together=False), True
+    adopted.rows.ranks, adopted.rows.halved = Ranks(2, 0, together=False), True
     assert adopted.adopt([Router(layer, K, True, None) for layer in LAYERS], EXPERTS, torch.device("cpu")) == []
     adopted.start_counting(EXPERTS, 1, torch.device("cpu"))
     runtime.current = adopted
@@ -263,6 +263,25 @@ def test_a_schedule_reads_the_requests_of_a_half(now: Runtime, sglang: None) -> 
     assert now.bypassed["schedule"] == 1
 
 
+class Wished:
+    """As much of a request as is asked for."""
+
+    oea_wish = K
+
+
+def test_a_request_gets_what_it_wishes_in_its_half(now: Runtime, sglang: None) -> None:
+    """The fifth of six rows, which is the second of the other half."""
+    wished = Wished()
+    wishers.asking["r4"] = wished
+    logits = torch.randn(6, EXPERTS)
+    first, second = forward(batch(6), layers_of(logits))[0].dispatched
+    (of_it,) = wishers.of(["r4"], as_it_is=now.steering.settings.wish_floor is not None)
+    asked = torch.tensor([0, of_it, 0])
+    assert torch.equal(first[0].topk_ids, route(logits[:3], now.policy).ids)
+    assert torch.equal(second[0].topk_ids, route(logits[3:], now.policy, row_k0=asked).ids)
+    assert torch.equal(second[0].topk_ids[1].sort().values, logits[4].topk(K).indices.sort().values)
+
+
 def layers_of(logits: torch.Tensor) -> Callable[[Any], list[Layer]]:
     def layers(given: Any) -> list[Layer]:
         two_batch_overlap.TboForwardBatchPreparer.prepare(given)
@@ -289,13 +308,18 @@ def test_a_graph_reads_how_many_tokens_each_half_has(
     from oea_server.routing.knobs import Knobs
 
     now.knobs = knobs = Knobs(dict.fromkeys(LAYERS, K), EXPERTS, torch.device("cpu"))
+    now.rows.read_on_device()
     now.steering.change(now.steering.settings)
     read: list[torch.Tensor] = []
+    asks: dict[int, torch.Tensor] = {}
 
     def captured(self: Runtime, router: Router, logits: torch.Tensor, *_: Any) -> Any:
         real = self.num_real(len(logits))
+        asked = self.asked(len(logits))
         assert isinstance(real, torch.Tensor)
+        assert asked is not None
         read.append(real)
+        asks[real.data_ptr()] = asked
         return route_eagerly(logits, knobs, router.rule, num_real=real, layer=router.layer)
 
     monkeypatch.setattr(Runtime, "_route", captured)
@@ -308,6 +332,13 @@ def test_a_graph_reads_how_many_tokens_each_half_has(
     of_half = {each.data_ptr(): each for each in read}
     assert len(of_half) == 2
     split = size // 2
+    assert now.rows._asked is not None
+    now.rows._asked.copy_(torch.arange(len(now.rows._asked)))
+    assert [asks[address].tolist() for address in sorted(of_half)] == [
+        list(range(split)),
+        list(range(split, size)),
+    ]
+    now.rows._asked.zero_()
     for tokens in range(size + 1):
         plugin.replay_prepare(ForwardMode.DECODE, size, tokens, None)
         forward(batch(tokens), lambda _: None)  # as a replay comes by: no layer runs

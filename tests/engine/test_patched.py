@@ -59,7 +59,7 @@ def test_capture_is_a_step_that_does_not_count(now: runtime.Runtime) -> None:
     with routed_capture(mode("DECODE"), 8, False):
         assert now.step is not None
         assert (now.step.batch, now.step.counted, now.step.capturing) == (8, False, True)
-    now.captured = drafts.Drafts(3)  # as `around_capture` has read it off the runner
+    now.rows.captured = drafts.Drafts(3)  # as `around_capture` has read it off the runner
     with routed_capture(mode("TARGET_VERIFY"), 8, False):
         assert now.step is not None
         assert (now.step.batch, now.step.per_request, now.step.capturing) == (24, 3, True)
@@ -70,14 +70,14 @@ def test_capture_is_a_step_that_does_not_count(now: runtime.Runtime) -> None:
 def test_a_verify_pass_is_a_step_of_all_its_rows(now: runtime.Runtime) -> None:
     from sglang.srt.layers.moe.batch_routing import routed_pass
 
-    now.forward_batch = batch("TARGET_VERIFY", 2, ["a"])  # as the guard has it
-    now.forward_batch.spec_info = SimpleNamespace(num_tokens_per_req=4, tree_topk=-1)
+    now.rows.forward_batch = batch("TARGET_VERIFY", 2, ["a"])  # as the guard has it
+    now.rows.forward_batch.spec_info = SimpleNamespace(num_tokens_per_req=4, tree_topk=-1)
     try:
-        with routed_pass(now.forward_batch, False):
+        with routed_pass(now.rows.forward_batch, False):
             assert now.step is not None
             assert (now.step.batch, now.step.requests, now.step.tree) == (8, 2, True)
     finally:
-        now.forward_batch = None
+        now.rows.forward_batch = None
 
 
 def test_capture_goes_through_the_runner(now: runtime.Runtime) -> None:
@@ -113,15 +113,16 @@ def test_what_a_graph_captures_reads_sglangs_count(plugged: None, monkeypatch: p
 
     before = runtime.current
     assert before is not None
-    assert before.real_rows is real_rows
-    now = runtime.Runtime(Settings(k0="1", min_batch=2), before.real_rows)
+    assert before.rows.real_rows is real_rows
+    now = runtime.Runtime(Settings(k0="1", min_batch=2), before.rows.real_rows)
     assert now.adopt([Router(5, 4, True, None)], 16, torch.device("cpu")) == []
     now.knobs = Knobs({5: 4}, 16, torch.device("cpu"))
+    now.rows.read_on_device()
     monkeypatch.setattr(runtime, "way", lambda *_: Way("eager", eager.route, ""))  # it reads knobs, as a launch does
     now.steering.change(now.steering.settings)
     logits = torch.randn(8, 16)
-    now.forward_batch = batch("DECODE", 5)  # which SGLang has padded to 8 rows
-    now.forward_batch.input_ids = torch.zeros(8)
+    now.rows.forward_batch = batch("DECODE", 5)  # which SGLang has padded to 8 rows
+    now.rows.forward_batch.input_ids = torch.zeros(8)
     try:
         runtime.current = now
         with routed_pass(batch("DECODE", 5, ["a"]), False):

@@ -42,12 +42,12 @@ def select(logits: torch.Tensor, layer: int = 5, **kwargs: Any) -> Any:
 @contextmanager
 def padded(now: runtime.Runtime, batch: int, rows: int) -> Iterator[None]:
     """A decode step of `batch` tokens that SGLang has padded to `rows` by the time that its layers run."""
-    now.forward_batch = SimpleNamespace(input_ids=torch.zeros(rows, dtype=torch.int64))
+    now.rows.forward_batch = SimpleNamespace(input_ids=torch.zeros(rows, dtype=torch.int64))
     try:
         with now.decoding(Step(batch, counted=True)):
             yield
     finally:
-        now.forward_batch = None
+        now.rows.forward_batch = None
 
 
 def test_outside_a_decode_step_sglang_chooses(now: runtime.Runtime) -> None:
@@ -122,6 +122,7 @@ def test_under_ep_pads_are_inert_after_sglangs_own_masking_too(now: runtime.Runt
 def with_device_knobs(now: runtime.Runtime) -> runtime.Runtime:
     """As on a GPU: what a graph reads lives in tensors."""
     now.knobs = Knobs({5: 4}, 16, torch.device("cpu"))
+    now.rows.read_on_device()
     now.steering.change(now.steering.settings)
     return now
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,9 +12,15 @@ from typing import Any
 import pytest
 import torch
 from oea_server_demo import MODEL
+from typer.testing import CliRunner
 
+from oea_server.cli import app
 from oea_server.client.ask import ask
+from oea_server.client.remote import Remote
 from oea_server.client.server import SGLANG, Server
+from oea_server.engine import drafts
+from oea_server.engine.drafts import Drafts
+from oea_server.routing import Policy, route
 from tests.engine.patched import IS_PATCHED
 from tests.servers import COMMON, LAYERS, PLUGIN, SETTLE, K
 from tests.transcript import REPLAY
@@ -23,6 +30,7 @@ pytestmark = [
     pytest.mark.skipif(IS_PATCHED or not REPLAY, reason="served once; the CPU platform has stand-ins for 0.5.23"),
 ]
 K0, WIDTH, PROMPTS, NEW_TOKENS = 2, 5, 4, 32
+RID = "prompt-"
 NGRAM = ("--speculative-algorithm", "NGRAM", "--speculative-num-draft-tokens", str(WIDTH), "--disable-radix-cache")
 
 
@@ -60,14 +68,17 @@ class Answers:
     """What each counted step has routed, layer by layer."""
 
 
-def answers(server: Server, steps: Path | None = None, prompts: int = PROMPTS) -> Answers:
+def answers(server: Server, steps: Path | None = None, prompts: int = PROMPTS, exact: int | None = None) -> Answers:
     """Greedy prompts in one request, with nothing cached before."""
     ask("POST", f"{server.url}/flush_cache", server.key).raise_for_status()
     before, passed = server.settled_metrics(), server.stats()["bypassed"]
     for file in steps.iterdir() if steps else ():
         file.unlink()
     sampling = {"temperature": 0, "max_new_tokens": NEW_TOKENS, "ignore_eos": True}
-    asked = {"input_ids": [[100 + 7 * i + j for j in range(12)] for i in range(prompts)], "sampling_params": sampling}
+    wish = {"custom_params": {"oea": {"exact": True}}}
+    each = [{**sampling, **(wish if i == exact else {})} for i in range(prompts)]
+    ids = [[100 + 7 * i + j for j in range(12)] for i in range(prompts)]
+    asked = {"input_ids": ids, "sampling_params": each, "rid": [f"{RID}{i}" for i in range(prompts)]}
     found = ask("POST", f"{server.url}/generate", json=asked, timeout=300).json()
     after, later = server.settled_metrics(), server.stats()["bypassed"]
     return Answers(
@@ -128,6 +139,33 @@ def test_at_k0_of_k_the_tokens_are_vanillas_and_so_is_what_is_accepted(server: S
     assert vanilla.bypassed.keys() == {"prefill", "policy"}
 
 
+def test_all_rows_of_an_exact_request_are_vanillas_and_its_neighbours_lose_nothing(server: Server, steps: Path) -> None:
+    """Drafts that are verified among them: recounted from what each layer was given, and what it made of it."""
+    found, mine = answers(server, steps, exact=1), f"{RID}1"
+    together = [step for step in found.routed if step["layers"] and mine in step["rids"]]
+    assert len(together) > 3
+    for step in together:
+        first = step["rids"].index(mine) * WIDTH
+        depths = drafts.depths(step["batch"], Drafts(WIDTH, tree=True), torch.device("cpu"))
+        for logits, ids, weights in step["layers"]:
+            own = logits.softmax(1).topk(K, dim=1)
+            rows = slice(first, first + WIDTH)
+            assert torch.equal(ids[rows], own.indices[rows].int())
+            expected = own.values / own.values.sum(dim=1, keepdim=True)
+            torch.testing.assert_close(weights[rows], expected[rows], rtol=0, atol=1e-6)
+            without = route(logits, Policy.oea(K0), k=K, drafts=depths)
+            taken, before = (
+                (logits.softmax(1).gather(1, one.long()) * (by > 0)).sum(dim=1)
+                for one, by in ((ids, weights), (without.ids, without.weights))
+            )
+            assert (taken >= before - 1e-6).all()
+    try:
+        server.steer(policy="vanilla")
+        assert answers(server).ids[1] == found.ids[1]
+    finally:
+        server.steer(policy="oea")
+
+
 def test_a_lone_request_is_vanilla_however_many_rows_it_has(server: Server) -> None:
     routed = answers(server, prompts=1)
     try:
@@ -136,6 +174,24 @@ def test_a_lone_request_is_vanilla_however_many_rows_it_has(server: Server) -> N
     finally:
         server.steer(policy="oea")
     assert routed.bypassed == {"prefill": 1, "schedule": routed.verified[0]}
+
+
+@pytest.mark.nightly
+def test_its_drafts_are_measured(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Remote, "settle", SETTLE)
+    flags = ["--speculative", "--batch", "1,4", "--policies", "vanilla,oea:2", "--tokens", "32", "--repeats", "3"]
+    done = CliRunner().invoke(app, ["bench", "serve", "--url", server.url, *flags, "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    (path,) = tmp_path.glob("serve-*-speculative.json")
+    record = json.loads(path.read_text())
+    assert record["drafts"] == {"algorithm": "NGRAM", "rows_per_request": WIDTH}
+    rows = {(row["policy"], row["batch"]): row for row in record["rows"]}
+    assert len(rows) == 4
+    for (_, batch), row in rows.items():
+        assert 1 <= row["accept_length"] <= WIDTH
+        assert WIDTH <= row["tokens_in_a_step"] <= WIDTH * batch
+    assert rows["oea:2", 1]["accept_length"] == rows["vanilla", 1]["accept_length"]  # a lone request is vanilla
+    assert rows["oea:2", 4]["unique_experts"] < rows["vanilla", 4]["unique_experts"]
 
 
 @pytest.mark.nightly

@@ -2,8 +2,8 @@
 
 On the server's PYTHONPATH together with its .dist-info. With RECORDER_FOLDER set, each decode step that is counted, or
 shared with other ranks, is a line there, one file per process: its batch, by what each layer routed it, and whether a
-recount of the rows that are tokens comes to the same. With ROUTED_FOLDER, a file per counted step: its rows, and the
-logits, experts and weights of each layer that was routed by us.
+recount of the rows that are tokens comes to the same. With ROUTED_FOLDER, a file per counted step: its rows, the
+requests that they are of, and the logits, experts and weights of each layer that was routed by us.
 """
 
 from __future__ import annotations
@@ -79,9 +79,11 @@ def record(path: Path) -> None:
         from oea_server.routing import route as again
 
         assert self.step is not None
-        slots = self.slots(self.step)
+        slots = self.rows.slots(self.step)
         rows = [sum(slots[:rank]) + i for rank, n in enumerate(self.step.of_ranks) for i in range(n)]
-        expected = again(logits[rows], self.policy, router.rule, layer=router.layer)
+        asked = self.asked(len(logits))
+        row_k0 = None if asked is None else asked[rows]
+        expected = again(logits[rows], self.policy, router.rule, layer=router.layer, row_k0=row_k0)
         same = torch.equal(expected.ids, routing.ids[rows]) and torch.equal(expected.weights, routing.weights[rows])
         pads = [row for row in range(len(logits)) if row not in rows]
         return bool(same and torch.equal(expected.pool, routing.pool) and not routing.weights[pads].any())
@@ -108,7 +110,8 @@ def keep_routed(folder: Path) -> None:
             yield
         if step.counted:
             found = {"batch": step.batch, "per_request": step.per_request, "tree": step.tree, "layers": layers}
-            torch.save(found, folder / f"{os.getpid()}-{next(number):06}.pt")
+            rids = None if self.rows.forward_batch is None else self.rows.forward_batch.rids
+            torch.save({**found, "rids": rids}, folder / f"{next(number):06}-{os.getpid()}.pt")
 
     def kept_route(self: Runtime, router: Any, logits: Any) -> Any:
         routing = route(self, router, logits)

@@ -61,7 +61,7 @@ def drawn(seed: int) -> Case:
     elif how < 0.75:
         rest["num_real"] = torch.tensor(draw.randint(0, batch), dtype=draw.choice([torch.int32, torch.int64]))
     if draw.random() < 0.3:
-        rest["row_k0"] = torch.randint(0, k + 2, (batch,), generator=generator)
+        rest["row_k0"] = torch.randint(-k - 1, k + 2, (batch,), generator=generator)
     if draw.random() < 0.3:
         rest["drafts"] = torch.randint(-1, 4, (batch,), generator=generator)
     return Case(logits, policy_of(draw, n, k, ranks), router, ranks, rest)

@@ -30,6 +30,7 @@ OTHER: dict[str, Any] = {
     "min_batch": 3,
     "pool": "union",
     "rank_budget": 5,
+    "wish_floor": 2,
     "seed": 7,
 }
 """Another value for every knob that routes."""

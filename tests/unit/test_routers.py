@@ -47,8 +47,8 @@ def rows(batch: int, seed: int) -> dict[str, Any]:
     return (
         {},
         {"num_real": max(batch - 2, 0)},
-        {"row_k0": torch.randint(0, 4, (batch,), generator=dice)},
-        {"num_real": torch.rand(batch, generator=dice) < 0.7, "row_k0": torch.randint(0, 9, (batch,), generator=dice)},
+        {"row_k0": torch.randint(-3, 4, (batch,), generator=dice)},
+        {"num_real": torch.rand(batch, generator=dice) < 0.7, "row_k0": torch.randint(-8, 9, (batch,), generator=dice)},
         {"drafts": guesses},
         {"drafts": guesses, "num_real": torch.rand(batch, generator=dice) < 0.8},
     )[seed % 6]
@@ -100,6 +100,29 @@ def test_a_row_has_the_floor_that_it_asks_for() -> None:
     assert set(torch.cat(floors).tolist()) == set(routing.pool.nonzero().flatten().tolist())
     for row, floor in enumerate(floors):
         assert torch.equal(routing.ids[row, : len(floor)].long(), floor)
+
+
+def test_a_row_has_the_floor_that_it_asks_for_besides() -> None:
+    given, k = logits(6, 64, torch.float32, False, 3), 8
+    own = given.topk(k, dim=1).indices
+    for policy, floors in (
+        (Policy.oea(4), (4, 4, 4, 5, 8, 8)),
+        (Policy.oea(8, share=0.99), (1, 1, 3, 5, 8, 8)),
+        (Policy.oea(4, p=0.001), (1, 1, 3, 5, 8, 8)),
+        (Policy.vanilla(), (8,) * 6),
+    ):
+        routing = reference(given, policy, Router(k), row_k0=torch.tensor([0, -1, -3, -5, -8, -99]))
+        guaranteed = [own[row, :floor] for row, floor in enumerate(floors)]
+        assert set(torch.cat(guaranteed).tolist()) == set(routing.pool.nonzero().flatten().tolist())
+        for row, floor in enumerate(guaranteed):
+            assert torch.equal(routing.ids[row, : len(floor)].long(), floor)
+
+
+def test_vanilla_gives_no_row_less() -> None:
+    given, asked = logits(5, 32, torch.float32, False, 6), torch.tensor([1, 2, -1, 0, 3])
+    vanilla = reference(given, Policy.vanilla(), Router(4))
+    for policy in (Policy.vanilla(), Policy.oea(2, min_batch=6), Policy.oea("1:4,6:2")):
+        assert_same(reference(given, policy, Router(4), row_k0=asked), vanilla)
 
 
 def test_a_floor_above_the_limit_is_kept() -> None:

@@ -168,6 +168,14 @@ def serve(
     policies: Policies = "vanilla,oea:3",
     tokens: Annotated[str, typer.Option("--tokens", metavar="T", help="per answer, 8..1024")] = "64",
     repeats: Repeats = "5",
+    speculative: Annotated[
+        bool,
+        typer.Option(
+            "--speculative",
+            help="verify drafts: by NGRAM where the server is started here, else by what it has, its caches emptied "
+            "before each round; the chats are lists that go on as they began",
+        ),
+    ] = False,
     out: Out = None,
 ) -> None:
     """Decode on one live server: time per token, the policy switched between rounds."""
@@ -184,24 +192,27 @@ def serve(
         folder = options.folder("--out", out)
     where: dict[str, object] = {"layers": depth} if url is None else {"url": "URL"}
     given = {"batch": joined(batches), "policies": joined(chosen), "tokens": length, "repeats": rounds}
-    command = command_line("serve", **where, **given)
+    command = command_line("serve", **where, **given) + (" --speculative" if speculative else "")
 
     def run(device: torch.device, reader: Reader) -> None:
+        from oea_server.lab.bench import drafts
         from oea_server.lab.bench.serve import measure
         from oea_server.lab.bench.served import attach, own_server
 
         def bench(server: Remote, model: Model) -> None:
-            record = measure(
-                server, batches, chosen, tokens=length, repeats=rounds, seed=0, reader=reader, **model._asdict()
-            )
-            keep(record, command, device, folder, f"serve-{model.model}", "correlated")
+            with refusing():
+                drafted = drafts.of(server) if speculative else None
+            measured = {**model._asdict(), "drafts": drafted}
+            record = measure(server, batches, chosen, tokens=length, repeats=rounds, seed=0, reader=reader, **measured)
+            name = f"serve-{model.model}" + ("-speculative" if speculative else "")
+            keep(record, command, device, folder, name, "correlated")
 
         if url is not None:
             with refusing():
                 remote, model = attach(url)
             bench(remote, model)
             return
-        with own_server(depth, max(batches)) as (server, model):
+        with own_server(depth, max(batches), *(drafts.NGRAM if speculative else ())) as (server, model):
             bench(server, model)
 
     on_device(run, "serve")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -27,15 +28,40 @@ class Load(NamedTuple):
     tokens_per_second: float
 
 
-def play(url: str, chats: int, tokens: int, key: str | None = None) -> Load:
-    """Play one round against a server. No two prompts are alike, so that none is cached."""
-    return asyncio.run(_play(url, chats, tokens, key))
+class Ask(NamedTuple):
+    """What one chat asks for."""
+
+    prompt: str
+    temperature: float
+    seed: int
 
 
-async def _play(url: str, chats: int, tokens: int, key: str | None) -> Load:
+def play(url: str, chats: int, tokens: int, key: str | None = None, asks: Callable[[int], Ask] | None = None) -> Load:
+    """Play one round against a server.
+
+    Args:
+        asks: what the chat of that number in the round says; prompts that are never alike if not given, so that none
+            is cached.
+    """
+    return asyncio.run(_play(url, tokens, key, [(asks or _never_alike)(place) for place in range(chats)]))
+
+
+def repetitive(place: int) -> Ask:
+    """The same in each round, and greedy: a list that goes on as it began, of which n-grams can guess the rest."""
+    words = " ".join(f"item {place} is like item {place}," for _ in range(12))
+    return Ask(words, temperature=0.0, seed=place)
+
+
+def _never_alike(place: int) -> Ask:
+    number = next(_number)
+    return Ask(f"{number}: tell me about {number * 7919 % 10_007}", temperature=1.0, seed=number)
+
+
+async def _play(url: str, tokens: int, key: str | None, asks: Sequence[Ask]) -> Load:
+    chats = len(asks)
     async with chat.concurrent(url, key, timeout=600) as client:
         start = time.perf_counter()
-        arrivals = await asyncio.gather(*(_chat(client, tokens) for _ in range(chats)))
+        arrivals = await asyncio.gather(*(_chat(client, tokens, each) for each in asks))
         seconds = time.perf_counter() - start
     return Load(
         [times[1] - times[0] for times in arrivals],
@@ -45,16 +71,15 @@ async def _play(url: str, chats: int, tokens: int, key: str | None) -> Load:
     )
 
 
-async def _chat(client: AsyncOpenAI, tokens: int) -> list[float]:
+async def _chat(client: AsyncOpenAI, tokens: int, said: Ask) -> list[float]:
     """When it was sent, and when each chunk of its answer came."""
-    number = next(_number)
     times = [time.perf_counter()]
     stream = await client.completions.create(
         model="default",
-        prompt=f"{number}: tell me about {number * 7919 % 10_007}",
+        prompt=said.prompt,
         max_tokens=tokens,
-        temperature=1.0,
-        seed=number,
+        temperature=said.temperature,
+        seed=said.seed,
         stream=True,
         extra_body={"ignore_eos": True},
     )

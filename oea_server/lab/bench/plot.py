@@ -94,9 +94,12 @@ def _router(record: Record) -> Figure:
 
 
 def _serve(record: Record) -> Figure:
-    """Time per token against concurrency, and experts read; one line a policy."""
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
-    panels = figure.subplots(1, 2)
+    """Time per token against concurrency, experts read, and with drafts what was accepted; one line a policy."""
+    counts = {"unique_experts": "T, unique experts read per layer and step"}
+    if "drafts" in record:
+        counts["accept_length"] = "tokens accepted per request and step"
+    figure = Figure(figsize=(5 * (1 + len(counts)), 4.5), layout="constrained")
+    panels = figure.subplots(1, 1 + len(counts))
     labels = list(dict.fromkeys(row["policy"] for row in record["rows"]))
     batches = sorted({row["batch"] for row in record["rows"]})
     for colour, label in zip(_colours(len(labels)), labels, strict=True):
@@ -106,9 +109,11 @@ def _serve(record: Record) -> Figure:
         below = [m - q for m, q in zip(middle, low, strict=True)]
         above = [q - m for m, q in zip(middle, high, strict=True)]
         panels[0].errorbar(x, middle, yerr=[below, above], color=colour, marker="o", label=label)
-        panels[1].plot(x, [row["unique_experts"] for row in mine], color=colour, marker="o", label=label)
+        for axes, name in zip(panels[1:], counts, strict=True):
+            axes.plot(x, [row[name] for row in mine], color=colour, marker="o", label=label)
     panels[0].set_ylabel("time per output token, ms (median, quartiles)")
-    panels[1].set_ylabel("T, unique experts read per layer and step")
+    for axes, said in zip(panels[1:], counts.values(), strict=True):
+        axes.set_ylabel(said)
     for axes in panels:
         axes.set(xlabel="requests at once", ylim=(0, None))
         axes.set_xscale("log", base=2)

@@ -6,6 +6,7 @@ import json
 from importlib.util import find_spec
 from pathlib import Path
 
+from oea_server.lab.bench import served_page
 from oea_server.lab.records.record import Record
 from oea_server.lab.records.tables import NONE, made_by, micro, ratio, spread, table
 
@@ -27,7 +28,7 @@ def save(record: Record, folder: Path, name: str) -> list[Path]:
 
 def markdown(record: Record) -> str:
     """The whole page of a record, ready to be kept or printed."""
-    body = {"moe": _moe, "router": _router, "serve": _serve}[record["benchmark"]]
+    body = {"moe": _moe, "router": _router, "serve": served_page.lines}[record["benchmark"]]
     return "\n".join([*body(record), "", *_provenance(record), ""])
 
 
@@ -189,53 +190,6 @@ def _router(record: Record) -> list[str]:
             "",
         ]
     return lines[:-1]
-
-
-def _serve(record: Record) -> list[str]:
-    model, bandwidth = record["model"], record["bandwidth"]
-    return [
-        f"# A live server, {model['name']}: {record['machine']['name']}",
-        "",
-        f"{model['layers']} layers, {model['bytes_per_expert'] / 1e6:.2f} MB an expert. Streamed completions of "
-        f"{record['tokens']} tokens, all at once; the policy of the one server is switched between rounds, "
-        f"{record['repeats']} measured rounds of each in turn. TPOT is what a client sees after the first token, "
-        "medians with quartiles; over vanilla is the median of the ratios of rounds that took turns. The step is the "
-        f"model's forward pass, the floor the time to read T experts in every layer at {bandwidth['gb_per_s']:.1f} "
-        "GB/s, measured between the rounds. Mass kept is the share of the router mass of the model's own top k that "
-        "the chosen experts hold.",
-        "",
-        *table(
-            [
-                "policy",
-                "requests",
-                "T",
-                "mass kept",
-                "TPOT, ms",
-                "over vanilla",
-                "ITL p50, ms",
-                "ITL p99, ms",
-                "tokens/s",
-                "step, ms",
-                "floor, ms",
-            ],
-            (
-                [
-                    row["policy"],
-                    str(row["batch"]),
-                    f"{row['unique_experts']:.1f}",
-                    f"{row['mass_kept']:.3f}",
-                    spread(row["tpot_ms"], row["tpot_ms_quartiles"]),
-                    ratio(row["tpot_over_vanilla"]),
-                    micro(row["itl_p50_ms"]),
-                    micro(row["itl_p99_ms"]),
-                    f"{row['tokens_per_s']:.1f}",
-                    micro(row["latency_us"] / 1e3),
-                    micro(row["floor_us"] / 1e3),
-                ]
-                for row in record["rows"]
-            ),
-        ),
-    ]
 
 
 def _provenance(record: Record) -> list[str]:

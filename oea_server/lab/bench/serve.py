@@ -11,7 +11,8 @@ from rich.progress import track
 
 from oea_server.client.remote import Remote
 from oea_server.lab.bench.bandwidth import Reader
-from oea_server.lab.bench.load import Load, play
+from oea_server.lab.bench.drafts import Drafts, forget, passes, verified
+from oea_server.lab.bench.load import Load, play, repetitive
 from oea_server.lab.bench.timing import WARM_UP_ROUNDS, Spread, laps, turns
 from oea_server.routing import Policy
 from oea_server.routing.schedule import BY_BATCH
@@ -28,6 +29,8 @@ class Rounds:
     batch: list[float] = field(default_factory=list)
     mass_kept: list[float] = field(default_factory=list)
     step_seconds: list[float] = field(default_factory=list)
+    accepted: list[float] = field(default_factory=list)
+    """Tokens that a request got of a verify pass, its first token aside; empty without drafts."""
 
     def tpot(self) -> list[float]:
         """Seconds per token, the mean over a round's chats."""
@@ -46,12 +49,15 @@ def measure(
     bytes_per_expert: int,
     layers: int,
     model: str,
+    drafts: Drafts | None = None,
 ) -> dict[str, Any]:
     """Decode at fixed concurrency, every policy in every repetition, in turn.
 
     Args:
         bytes_per_expert: of one expert's weights in one layer.
         layers: MoE layers of the model.
+        drafts: of speculative decoding, if the server verifies any: then its caches are emptied before each round, and
+            all rounds ask the same.
     """
     found = server.config()["settings"]
     reads: list[float] = []
@@ -67,7 +73,8 @@ def measure(
             for repetition, order in schedule:
                 reads += laps(reader.device, [reader.read])
                 for label in order:
-                    _round(server, policies[label], batch, tokens, mine[label] if repetition >= 0 else Rounds())
+                    kept = mine[label] if repetition >= 0 else Rounds()
+                    _round(server, policies[label], batch, tokens, kept, drafts is not None)
     finally:  # it may be somebody's server
         server.steer(policy=found["policy"], **{name: found[name] for name in BY_BATCH})
     bandwidth = reader.facts(reads)
@@ -80,6 +87,7 @@ def measure(
         "repeats": repeats,
         "seed": seed,
         "bandwidth": bandwidth,
+        **({"drafts": drafts._asdict()} if drafts else {}),
         "rows": [
             _row(label, batch, each, mine.get("vanilla"), memory_us)
             for batch, mine in rounds.items()
@@ -88,13 +96,17 @@ def measure(
     }
 
 
-def _round(server: Remote, policy: Policy, batch: int, tokens: int, rounds: Rounds) -> None:
+def _round(server: Remote, policy: Policy, batch: int, tokens: int, rounds: Rounds, verifies: bool) -> None:
     named = {"k0": str(policy.k0), "share": str(policy.share or 0), "mix": str(policy.mix)}
     server.steer(policy=policy.name, **({} if policy.k0 is None else named))
-    before = server.settled_metrics()
-    rounds.loads.append(play(server.url, batch, tokens, server.key))
+    if verifies:  # or this round's drafts would be guessed from what the rounds before have said
+        forget(server)
+    before, counted = server.settled_metrics(), passes(server) if verifies else 0.0
+    rounds.loads.append(play(server.url, batch, tokens, server.key, repetitive if verifies else None))
     after = server.settled_metrics()
     gained = {name: after[name] - before.get(name, 0.0) for name in after}
+    if verifies:
+        rounds.accepted.append(batch * (tokens - 1) / (passes(server) - counted))
     rounds.experts.append(gained["oea_unique_experts_sum"] / gained["oea_unique_experts_count"])
     rounds.batch.append(gained["oea_decode_batch_size_sum"] / gained["oea_decode_batch_size_count"])
     rounds.step_seconds.append(gained["oea_decode_step_seconds_sum"] / gained["oea_decode_step_seconds_count"])
@@ -128,4 +140,4 @@ def _row(label: str, batch: int, rounds: Rounds, vanilla: Rounds | None, memory_
     if vanilla is not None:
         ratio = Spread.of([ours / theirs for ours, theirs in zip(rounds.tpot(), vanilla.tpot(), strict=True)])
         row |= {"tpot_over_vanilla": ratio.median, "tpot_over_vanilla_quartiles": [ratio.lower, ratio.upper]}
-    return row
+    return row | (verified(rounds, vanilla) if rounds.accepted else {})

@@ -36,13 +36,17 @@ def model_of(name: str, config: Mapping[str, Any]) -> Model:
 
 
 @contextmanager
-def own_server(layers: int, chats: int) -> Iterator[tuple[Server, Model]]:
-    """A server with Qwen3-30B-shaped layers and random weights, made once and kept in the user's cache."""
+def own_server(layers: int, chats: int, *more: str) -> Iterator[tuple[Server, Model]]:
+    """A server with Qwen3-30B-shaped layers and random weights, made once and kept in the user's cache.
+
+    Args:
+        more: flags of the server.
+    """
     config, name = qwen3_30b(layers), f"qwen3-30b-{layers}-layers"
     print(f"making {name} with random weights ({1.2 * layers:.1f} GB), unless it is there", flush=True)
     path = build(default_directory(name), config)
     print("starting SGLang (1 to 2 minutes, mostly imports)", flush=True)
-    flags = ("--max-running-requests", str(chats), "--max-total-tokens", "65536")
+    flags = ("--max-running-requests", str(chats), "--max-total-tokens", "65536", *more)
     with Server("--model-path", str(path), *flags) as server:
         yield server, model_of(name, config)
 

@@ -1,0 +1,40 @@
+"""The controller's own series on `/metrics`. Fixed in number."""
+
+from __future__ import annotations
+
+from prometheus_client import REGISTRY, CollectorRegistry
+
+from oea_server.controller.keeper import Keeper
+from oea_server.observe.metrics import Latest
+
+
+class Metrics:
+    """What it is asked, what it does, and how far it is off."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self.on = Latest("oea_controller_on", "1 while the controller steers, 0 while it does not", registry=registry)
+        self.rung = Latest(
+            "oea_controller_rung", "The rung that serves, by its place; 0 is the safest", registry=registry
+        )
+        self.target = Latest(
+            "oea_controller_target_seconds", "Seconds between two tokens that are asked for", registry=registry
+        )
+        self.error = Latest(
+            "oea_controller_error_ratio",
+            "How far the last measured period was above the target (below is negative), as a share of it",
+            registry=registry,
+        )
+        self.saturated = Latest(
+            "oea_controller_saturated",
+            "1 while the target is missed and quality allows nothing faster",
+            registry=registry,
+        )
+
+    def write(self, keeper: Keeper) -> None:
+        """Say what holds now."""
+        last, on = keeper.last, keeper.mode == "on"
+        self.target.set(keeper.asked.goal.tpot)
+        self.on.set(on)
+        self.rung.set(last.rung if on else 0)
+        self.error.set(last.error or 0.0)
+        self.saturated.set(on and last.saturated)

@@ -1,0 +1,204 @@
+"""What the rows of a step are, as a layer's router gets them: whose slots they lie in, which are tokens, which drafts.
+
+What captured graphs read of it has one address for good, and is written before a replay, on the stream that replays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from oea_server.engine import drafts, gathered, halves, limits
+from oea_server.engine.drafts import Drafts
+from oea_server.engine.gathered import Ranks
+from oea_server.engine.graphs import Graphs
+from oea_server.engine.halves import Half
+from oea_server.engine.step import Step
+from oea_server.routing.records import MAX_ROWS
+
+
+class Rows:
+    """Those of a process's steps.
+
+    Args:
+        real_rows: SGLang's own count of real rows on a device, which it keeps current. None if it is not patched.
+    """
+
+    def __init__(self, graphs: Graphs, real_rows: Callable[[torch.device], torch.Tensor] | None = None) -> None:
+        self.graphs = graphs
+        self.real_rows = real_rows
+        self.forward_batch: Any = None
+        """SGLang's own batch of the step that runs now."""
+        self.ranks: Ranks | None = None
+        """Those that have batches of their own; None where all have the same."""
+        self.halved = False
+        """Whether SGLang may run a step as two (`engine.halves`)."""
+        self.half: Half | None = None
+        """What a router gets now, if it is a half of the step."""
+        self.captured = drafts.NONE
+        """The drafts of the graphs that are captured now."""
+        self.device = torch.device("cpu")
+        self.on_device = False
+        """Whether graphs, and eager steps like them, read what rows are in device memory."""
+        self._num_real: torch.Tensor | None = None
+        self._mask: torch.Tensor | None = None
+        """Which rows are tokens, for graphs in which those of several ranks come together."""
+        self._depths: torch.Tensor | None = None
+        """What graphs read of a step's drafts."""
+        self._told: Step | None = None
+
+        self._asked: torch.Tensor | None = None
+        """What graphs read of what rows ask for themselves: [MAX_ROWS] int64, all zeros where none does."""
+        self._asking = False
+
+    @property
+    def adopted(self) -> bool:
+        """Whether a model was taken over."""
+        return self._num_real is not None
+
+    @property
+    def real(self) -> torch.Tensor | None:
+        """What a graph reads of which rows are tokens: how many, or a mask of them."""
+        return self._num_real if self._mask is None else self._mask
+
+    def adopt(self, device: torch.device) -> None:
+        """Serve a model on a device."""
+        self.device = device
+        self._num_real = self.real_rows(device) if self.real_rows else torch.zeros((), dtype=torch.int32, device=device)
+
+    def read_on_device(self) -> None:
+        """Keep what graphs read."""
+        self.on_device = True
+        self._asked = torch.zeros(MAX_ROWS, dtype=torch.int64, device=self.device)
+        if self.ranks is not None and self.ranks.together:
+            self._mask = torch.zeros(limits.most_rows(), dtype=torch.bool, device=self.device)
+
+    def slots(self, step: Step) -> tuple[int, ...]:
+        """How many rows each rank has in what a router gets, in a step in which they come together."""
+        captured = self.graphs.rows_of(max(step.of_ranks), step.per_request)
+        return gathered.slots_of(step, self.forward_batch, captured)
+
+    def padded(self, step: Step) -> int:
+        """The rows that a router gets: those of the graph that the step replays, if there is one."""
+        if self.half is not None:
+            return self.half.rows
+        return sum(self.slots(step)) if step.of_ranks else self.graphs.rows_of(step.batch, step.per_request)
+
+    def num_real(self, step: Step, rows: int) -> int | torch.Tensor | None:
+        """How many of `rows` are tokens: None for all; on the device where graphs read. Or which of them, a mask."""
+        if self.half is not None:
+            fewer = self.half.tokens if self.half.tokens < rows else None
+            return self.half.real if self.on_device else fewer
+        if step.of_ranks:
+            in_graph = step.capturing or not gathered.is_padded(self.forward_batch)
+            return self._mask[:rows] if self._mask is not None and in_graph else self._marked(step)
+        if self.on_device:
+            return self._num_real
+        return None if rows == step.batch else step.batch
+
+    def drafts(self, step: Step, rows: int) -> torch.Tensor | None:
+        """Which of `rows` are drafts, and how deep: None if none is; where graphs read it if there are any."""
+        if step.per_request == 1:
+            return None
+        of = Drafts(step.per_request, step.tree)
+        if step.of_ranks and gathered.is_padded(self.forward_batch):
+            return gathered.depths(self.slots(step), of, self.device)
+        if self._depths is not None:
+            return self._depths[:rows]
+        return drafts.depths(rows, of, self.device)
+
+    def asked(self, step: Step, rows: int) -> torch.Tensor | None:
+        """What each of `rows` asks for itself (`oea_server.routing.route`): None if none does; where graphs read it."""
+        if self.half is not None:
+            return self._asked_by_half(step, self.half)
+        if self._asked is not None and not (step.asked and step.of_ranks and gathered.is_padded(self.forward_batch)):
+            return self._asked[:rows]
+        return self._asked_by(step, rows).to(self.device) if step.asked else None
+
+    def _asked_by_half(self, step: Step, half: Half) -> torch.Tensor | None:
+        mine = slice(half.start, half.start + half.rows)
+        if self._asked is not None:
+            return self._asked[mine]
+        return self._asked_by(step, max(step.batch, mine.stop))[mine].to(self.device) if step.asked else None
+
+    def requests(self, step: Step) -> int:
+        """Those that a router gets rows of, which a schedule is read at."""
+        return step.requests if self.half is None else self.half.tokens // step.per_request
+
+    def halves(self, step: Step) -> tuple[int, ...]:
+        """The tokens of each half of a step of this rank; empty if SGLang runs it as one."""
+        if not self.halved or self.forward_batch is None:
+            return ()
+        longest = max(gathered.counts_of(self.forward_batch), default=step.batch)
+        graph = self.graphs.rows_of(longest, step.per_request)
+        replays = (graph, step.per_request) in self.graphs.sizes
+        return halves.of_batch(self.forward_batch, step, graph if replays else None)
+
+    @contextmanager
+    def routing(self, step: Step | None, rows: int, real: torch.Tensor | None) -> Iterator[None]:
+        """Entered while a router chooses: it may get a half of the step.
+
+        Args:
+            rows: those of its logits.
+            real: how many of them are tokens, as SGLang has told the router; None if it has not.
+        """
+        if step is not None and step.halves:
+            self.half = halves.half_of(self.forward_batch, step, rows, real)
+        try:
+            yield
+        finally:
+            self.half = None
+
+    def tell_device(self, step: Step) -> bool:
+        """Write what captured graphs read of a step, on the stream that replays them. Whether it was new to them."""
+        if self._num_real is None or self._told == step:
+            return False
+        if step.of_ranks and self._mask is not None and (rows := self.padded(step)) <= len(self._mask):
+            self._mask[:rows].copy_(self._marked(step))
+        elif self.real_rows is None or step.per_request > 1 or self.ranks is not None:
+            self._num_real.fill_(step.batch)  # a patched SGLang writes it for plain decode steps, and no idle rank's
+        of = Drafts(step.per_request, step.tree)
+        if self.on_device and of.per_request > 1:
+            if self._depths is None:
+                self._depths = torch.zeros(MAX_ROWS, dtype=torch.int64, device=self._num_real.device)
+            self._depths.copy_(drafts.depths(MAX_ROWS, of, self._num_real.device))
+        if self._asked is not None and (step.asked or self._asking):
+            self._asked.zero_()
+            if step.asked and (rows := self.padded(step)) <= len(self._asked):
+                self._asked[:rows].copy_(self._asked_by(step, rows), non_blocking=True)
+            self._asking = bool(step.asked)
+        self._told = step
+        return True
+
+    def tell_anew(self) -> None:
+        """Write the next step whatever it is: it may be padded, or count, otherwise than one like it."""
+        self._told = None
+
+    def _asked_by(self, step: Step, rows: int) -> torch.Tensor:
+        slots = self.slots(step) if step.of_ranks else (rows,)
+        return asked_by(step.asked, step.per_request, step.of_ranks or (step.batch,), slots, self.device.type == "cuda")
+
+    def _marked(self, step: Step) -> torch.Tensor:
+        return gathered.marked(step.of_ranks, self.slots(step), self.device)
+
+
+@lru_cache(maxsize=16)
+def asked_by(
+    asked: tuple[int, ...], per_request: int, counts: tuple[int, ...], slots: tuple[int, ...], pinned: bool
+) -> torch.Tensor:
+    """What requests ask, for each of their rows side by side, and for the padding behind them. [sum of slots] int64.
+    Not to be written to.
+
+    Args:
+        counts: rows of each rank that are tokens or drafts.
+        slots: its rows, the padding included.
+    """
+    every = torch.tensor(asked, dtype=torch.int64).repeat_interleave(per_request).split(counts)
+    given = torch.zeros(sum(slots), dtype=torch.int64, pin_memory=pinned)
+    for place, each in zip(given.split(slots), every, strict=True):
+        place[: len(each)] = each
+    return given

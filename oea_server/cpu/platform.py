@@ -30,6 +30,8 @@ ENVIRONMENT = {
     "SGLANG_CUDA_COREDUMP_BEFORE_CRASH": "0",
     # Accepted drafts move in the KV cache: by torch, not by a Triton kernel.
     "SGLANG_NATIVE_MOVE_KV_CACHE": "1",
+    # A prefill worker that sends what is cached before it computes the rest waits for an event of CUDA's.
+    "SGLANG_DISAGG_PREFILL_EARLY_SEND_CACHED_PREFIX": "0",
 }
 """What a server's processes get where the user has not set it."""
 
@@ -80,13 +82,14 @@ class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
         return slots_of_drafts
 
     def init_backend(self) -> None:
-        from oea_server.cpu import attention, biases, dp_attention, experts, kernels
+        from oea_server.cpu import attention, biases, dp_attention, experts, kernels, transfer
 
         experts.install(self.get_dispatch_key_name())
         attention.install()
         kernels.install()
         biases.install()
         dp_attention.install()
+        transfer.install()
         allocate_unpinned()
 
 

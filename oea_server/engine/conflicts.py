@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from oea_server.engine import options
+from oea_server.engine import halves, options
 from oea_server.engine.options import Conflict
 from oea_server.engine.options_apart import APART
 
@@ -65,20 +65,24 @@ class _Parser(argparse.ArgumentParser):
 def find_in_server_args(server_args: Any) -> list[str]:
     """The same from SGLang's resolved arguments: the last word."""
     view = resolved(server_args)
-    return [*find(lambda name: getattr(view, name, None)), *_dealt_out(view)]
+    return [*find(lambda name: getattr(view, name, None)), *_together(view)]
 
 
 def about_rows(server_args: Any) -> list[str]:
     """Those of them under which nobody knows which rows are tokens, so that nothing can be counted."""
     view = resolved(server_args)
     found = clashing(lambda name: getattr(view, name, None))
-    return [*(said(each, getattr(view, each.option)) for each in found if each.rows), *_dealt_out(view)]
+    return [*(said(each, getattr(view, each.option)) for each in found if each.rows), *_together(view)]
 
 
-def _dealt_out(view: Any) -> list[str]:
-    """The one clash of several options at once."""
-    found = options.dealt_out(lambda name: getattr(view, name, None))
-    return [] if found is None else [found]
+def _together(view: Any) -> list[str]:
+    """The clashes of several options at once."""
+
+    def option(name: str) -> Any:
+        return getattr(view, name, None)
+
+    found = options.dealt_out(option), options.halved(option, halves.untold)
+    return [each for each in found if each is not None]
 
 
 def unknown(server_args: Any) -> list[str]:

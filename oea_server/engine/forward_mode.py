@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-from oea_server.engine import drafts, gathered, guard, plugin, runtime, warmup, wish_gather, wishers
+from oea_server.engine import drafts, gathered, guard, halves, plugin, runtime, warmup, wish_gather, wishers
 from oea_server.engine.drafts import NONE, Drafts
 from oea_server.engine.runtime import Runtime
 from oea_server.engine.step import Step
@@ -55,6 +55,7 @@ def running(
     else:
         step = Step(batch * of.per_request, counted, False, *of) if drafts.is_step(mode) else None
     if step is not None:
+        step = replace(step, halves=now.rows.halves(step))
         return now.decoding(wishing(now, step, request_ids))
     if counted:
         now.bypassed["mixed" if mode.is_decode() else kind_of(mode)] += 1
@@ -84,7 +85,8 @@ def capturing(now: Runtime, mode: Any, size: int, of: Drafts = NONE) -> Abstract
         return nullcontext()
     rows = size * of.per_request
     of_ranks = (rows,) * now.rows.ranks.ranks if now.rows.ranks is not None and now.rows.ranks.together else ()
-    return now.decoding(Step(sum(of_ranks) or rows, False, True, *of, of_ranks))
+    both = halves.of_step(halves.cut(rows, of.per_request), rows) if now.rows.halved else ()
+    return now.decoding(Step(sum(of_ranks) or rows, False, True, *of, of_ranks, halves=both))
 
 
 def kind_of(mode: Any) -> str:

@@ -67,6 +67,8 @@ def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) ->
         # what its own tokens take is known, not what all ranks' tokens read together
         logger.info("OEA: each rank routes its own tokens, from a pool of its own: an all-to-all backend sends them on")
         ranks = 1
+    if now.rows.halved:
+        logger.info("OEA: two-batch overlap: each half of a step from a pool of its own")
     if now.routers and ranks > 1:
         # two of each: what is only counted chooses copies of its own
         now.where, now.shadow_where = (where(now.num_experts, ranks, device) for _ in range(2))
@@ -134,6 +136,7 @@ def allowed(now: Runtime, found: list[Router]) -> list[Router]:
 
     server_args = get_server_args()
     now.steering.idle = workers.idle(conflicts.resolved(server_args))
+    now.rows.halved = bool(getattr(conflicts.resolved(server_args), "enable_two_batch_overlap", False))
     now.graphs.pads = not getattr(conflicts.resolved(server_args), "disable_cuda_graph_padding", False)
     if names := conflicts.unknown(server_args):
         logger.warning("OEA: nobody has looked yet at what %s means for the rows of a step", ", ".join(names))

@@ -134,7 +134,6 @@ CONFLICTS: tuple[Conflict, ...] = (
     Conflict(
         "ep_join_mode", given, "joins other ranks' steps with rows of its own", True, named="--elastic-ep-join-mode"
     ),
-    Conflict("enable_two_batch_overlap", bool, "routes each half of a batch on its own", True),
     Conflict("enable_pdmux", bool, "decodes on several streams, each with a batch of its own", True),
     Conflict("dllm_algorithm", bool, "diffusion models have no decode steps", True),
 )
@@ -153,6 +152,22 @@ def dealt_out(option: Callable[[str], Any]) -> str | None:
     if not given(backend) or (option("tp_size") or 1) <= batches:
         return None
     return f"--moe-a2a-backend {backend}: {DEALT_OUT}"
+
+
+def halved(option: Callable[[str], Any], untold: Callable[[], str]) -> str | None:
+    """Why the halves of a step could not be told from each other, under two-batch overlap; else None.
+
+    Args:
+        option: looks up SGLang's resolved options; None where there is none.
+        untold: why this SGLang does not tell routers of halves; empty if it does.
+    """
+    if not option("enable_two_batch_overlap"):
+        return None
+    if not given(option("moe_a2a_backend")):
+        why = "without --moe-a2a-backend SGLang cuts prefills alone in two; halves of a decode step were never checked"
+    else:
+        why = untold()
+    return f"--enable-two-batch-overlap: {why}" if why else None
 
 
 _ALL_RANKS = "every rank of the group has all rows, and sums what it computed of them"
@@ -184,6 +199,7 @@ KEPT: dict[str, str] = {
     "moe_dense_tp_size": "has SGLang pad a step to a multiple of the ranks, behind its rows (guard: declared rows)",
     "disable_attn_tp_gather": "takes away that padding",
     "enable_single_batch_overlap": "overlaps kernels of one batch, which stays whole",
+    "enable_two_batch_overlap": "each half is a batch, whose tokens SGLang counts for its routers (halves.py)",
     "enable_mixed_chunk": "a batch with prefill rows in it is no decode step, and runs vanilla",
     "num_continuous_decode_steps": "several steps, each a forward pass of its own",
     "disaggregation_mode": "a decode server's steps are decode steps like any others; a prefill server has none",

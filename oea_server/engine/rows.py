@@ -5,16 +5,18 @@ What captured graphs read of it has one address for good, and is written before 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
 import torch
 
-from oea_server.engine import drafts, gathered, limits
+from oea_server.engine import drafts, gathered, halves, limits
 from oea_server.engine.drafts import Drafts
 from oea_server.engine.gathered import Ranks
 from oea_server.engine.graphs import Graphs
+from oea_server.engine.halves import Half
 from oea_server.engine.step import Step
 from oea_server.routing.records import MAX_ROWS
 
@@ -33,6 +35,10 @@ class Rows:
         """SGLang's own batch of the step that runs now."""
         self.ranks: Ranks | None = None
         """Those that have batches of their own; None where all have the same."""
+        self.halved = False
+        """Whether SGLang may run a step as two (`engine.halves`)."""
+        self.half: Half | None = None
+        """What a router gets now, if it is a half of the step."""
         self.captured = drafts.NONE
         """The drafts of the graphs that are captured now."""
         self.device = torch.device("cpu")
@@ -78,10 +84,15 @@ class Rows:
 
     def padded(self, step: Step) -> int:
         """The rows that a router gets: those of the graph that the step replays, if there is one."""
+        if self.half is not None:
+            return self.half.rows
         return sum(self.slots(step)) if step.of_ranks else self.graphs.rows_of(step.batch, step.per_request)
 
     def num_real(self, step: Step, rows: int) -> int | torch.Tensor | None:
         """How many of `rows` are tokens: None for all; on the device where graphs read. Or which of them, a mask."""
+        if self.half is not None:
+            fewer = self.half.tokens if self.half.tokens < rows else None
+            return self.half.real if self.on_device else fewer
         if step.of_ranks:
             in_graph = step.capturing or not gathered.is_padded(self.forward_batch)
             return self._mask[:rows] if self._mask is not None and in_graph else self._marked(step)
@@ -102,9 +113,45 @@ class Rows:
 
     def asked(self, step: Step, rows: int) -> torch.Tensor | None:
         """What each of `rows` asks for itself (`oea_server.routing.route`): None if none does; where graphs read it."""
+        if self.half is not None:
+            return self._asked_by_half(step, self.half)
         if self._asked is not None and not (step.asked and step.of_ranks and gathered.is_padded(self.forward_batch)):
             return self._asked[:rows]
         return self._asked_by(step, rows).to(self.device) if step.asked else None
+
+    def _asked_by_half(self, step: Step, half: Half) -> torch.Tensor | None:
+        mine = slice(half.start, half.start + half.rows)
+        if self._asked is not None:
+            return self._asked[mine]
+        return self._asked_by(step, max(step.batch, mine.stop))[mine].to(self.device) if step.asked else None
+
+    def requests(self, step: Step) -> int:
+        """Those that a router gets rows of, which a schedule is read at."""
+        return step.requests if self.half is None else self.half.tokens // step.per_request
+
+    def halves(self, step: Step) -> tuple[int, ...]:
+        """The tokens of each half of a step of this rank; empty if SGLang runs it as one."""
+        if not self.halved or self.forward_batch is None:
+            return ()
+        longest = max(gathered.counts_of(self.forward_batch), default=step.batch)
+        graph = self.graphs.rows_of(longest, step.per_request)
+        replays = (graph, step.per_request) in self.graphs.sizes
+        return halves.of_batch(self.forward_batch, step, graph if replays else None)
+
+    @contextmanager
+    def routing(self, step: Step | None, rows: int, real: torch.Tensor | None) -> Iterator[None]:
+        """Entered while a router chooses: it may get a half of the step.
+
+        Args:
+            rows: those of its logits.
+            real: how many of them are tokens, as SGLang has told the router; None if it has not.
+        """
+        if step is not None and step.halves:
+            self.half = halves.half_of(self.forward_batch, step, rows, real)
+        try:
+            yield
+        finally:
+            self.half = None
 
     def tell_device(self, step: Step) -> bool:
         """Write what captured graphs read of a step, on the stream that replays them. Whether it was new to them."""

@@ -66,7 +66,7 @@ class Runtime:
         self.awake: dict[int, tuple[Rule, torch.Tensor, torch.Tensor | None, torch.Tensor]] = {}
         """Of each of its layers that was routed here without a GPU: rule, logits, what rows asked for, and pool."""
         self._k_elsewhere = 0
-        self._bypass: dict[tuple[int, int, int], str | None] = {}
+        self._bypass: dict[tuple[int, int, int, tuple[int, ...]], str | None] = {}
         self._eager_rows: set[int] = set()
 
     @property
@@ -179,7 +179,8 @@ class Runtime:
         layers = sorted(self.routers)
         self.tally = tally_on(device, layers, physical_experts, ranks, placed)
         self.shadow_tally = tally_on(device, layers, physical_experts, ranks, False)
-        self.tally.by_step = self.shadow_tally.by_step = True
+        # a half's launch would write over what the other's has written down of the layer
+        self.tally.by_step = self.shadow_tally.by_step = not self.rows.halved
         self.clock = StepClock(device) if reports else None
         self.expert_bytes = dict(expert_bytes or {})
 
@@ -190,7 +191,7 @@ class Runtime:
         self._tell_device(step)
         if step.capturing:
             self._capture(step)
-        if step.counted and (why := self.bypass(step.batch, step.per_request, self.rows.padded(step))):
+        if step.counted and (why := self.bypass(step.batch, step.per_request, self.rows.padded(step), step.halves)):
             self.bypassed[why] += 1
         self.step = step
         self.verified, self.awake = step if step.counted and step.per_request > 1 else None, {}
@@ -212,7 +213,8 @@ class Runtime:
         if self.step.capturing:
             # A graph with our launch in it follows the knobs, a graph without it is SGLang's to the bit.
             return self.graphs.held != "ours"
-        return self.policy.is_vanilla(self.step.requests, router.layer, k=router.k, num_experts=self.num_experts)
+        requests = self.rows.requests(self.step)
+        return self.policy.is_vanilla(requests, router.layer, k=router.k, num_experts=self.num_experts)
 
     def beyond(self, rows: int, k: int) -> str:
         """Which bound of the fused launch a step of so many rows is above on a GPU, empty if none."""
@@ -226,24 +228,28 @@ class Runtime:
             if why := self.beyond(step.batch, self.k):
                 logger.info("OEA: the CUDA graph of %d rows holds SGLang's own top k: %s", step.batch, why)
 
-    def bypass(self, batch: int, per_request: int = 1, rows: int | None = None) -> str | None:
+    def bypass(
+        self, batch: int, per_request: int = 1, rows: int | None = None, halves: tuple[int, ...] = ()
+    ) -> str | None:
         """Why a decode step of `batch` rows is routed by the model's own top k in all layers, None if it isn't.
 
         Args:
             rows: what they are padded to; those of a graph, if not given.
+            halves: those of each half, if each is routed by itself.
         """
-        key = batch, per_request, self.graphs.rows_of(batch, per_request) if rows is None else rows
+        key = batch, per_request, self.graphs.rows_of(batch, per_request) if rows is None else rows, halves
         if key not in self._bypass:
             self._bypass[key] = self._why_bypassed(*key)
         return self._bypass[key]
 
-    def _why_bypassed(self, batch: int, per_request: int, rows: int) -> str | None:
-        routers, experts, requests = self.routers.values(), self.num_experts, batch // per_request
+    def _why_bypassed(self, batch: int, per_request: int, rows: int, halves: tuple[int, ...]) -> str | None:
+        routers, experts = self.routers.values(), self.num_experts
         if not routers:
             return "router"
         if self.policy.name == "vanilla":
             return "policy"
-        if all(self.policy.is_vanilla(requests, each.layer, k=each.k, num_experts=experts) for each in routers):
+        pools = {each // per_request for each in halves if each} or {batch // per_request}
+        if all(self.policy.is_vanilla(n, each.layer, k=each.k, num_experts=experts) for n in pools for each in routers):
             return "schedule"
         return "rows" if all(self.beyond(rows, each.k) for each in routers) else None
 

@@ -29,7 +29,8 @@ class Step:
     of_ranks: tuple[int, ...] = ()
     """Rows of each rank that are tokens or drafts, where those of several come together before a router
     (`engine.gathered`), which sum up to `batch`; empty where it sees its own rank's alone."""
-
+    halves: tuple[int, ...] = ()
+    """Of those of each half, where SGLang runs the step as two (`engine.halves`); empty where it runs as one."""
     asked: tuple[int, ...] = ()
     """What each request asks of `oea_server.routing.route` (`row_k0`); empty where none does."""
 

@@ -34,13 +34,14 @@ def around_select_experts(
     router = router_of(now, layer_id)
     if now is None or router is None or kwargs.get("dynamic_expert_bias") is not None:
         return original(hidden_states, router_logits, topk_config, layer_id=layer_id, **kwargs)
-    choice = function_of(now, router, topk_config)
-    if choice is not None:
-        topk_config = rules.in_place(topk_config, choice)
-        if (info := kwargs.get("expert_location_dispatch_info")) is not None:
-            kwargs["expert_location_dispatch_info"] = dispatched(info, now.where(router.layer))
-    chosen = original(hidden_states, router_logits, topk_config, layer_id=layer_id, **kwargs)
-    count(now, router, router_logits, chosen.topk_ids, vanilla=choice is None)
+    with now.rows.routing(now.step, len(router_logits), kwargs.get("num_token_non_padded")):
+        choice = function_of(now, router, topk_config)
+        if choice is not None:
+            topk_config = rules.in_place(topk_config, choice)
+            if (info := kwargs.get("expert_location_dispatch_info")) is not None:
+                kwargs["expert_location_dispatch_info"] = dispatched(info, now.where(router.layer))
+        chosen = original(hidden_states, router_logits, topk_config, layer_id=layer_id, **kwargs)
+        count(now, router, router_logits, chosen.topk_ids, vanilla=choice is None)
     return chosen
 
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from oea_server.engine import halves, options
+from oea_server.engine import options
 from oea_server.engine.options import Conflict
 from oea_server.engine.options_apart import APART
 
@@ -77,6 +77,7 @@ def about_rows(server_args: Any) -> list[str]:
 
 def _together(view: Any) -> list[str]:
     """The clashes of several options at once."""
+    from oea_server.engine import halves  # imports torch, which a refused command line need not wait for
 
     def option(name: str) -> Any:
         return getattr(view, name, None)

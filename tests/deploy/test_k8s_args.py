@@ -59,7 +59,7 @@ def test_our_launcher_and_sglang_take_them(overlay: str, sglang: argparse.Argume
         assert args.tp_size % args.ep_size == 0
 
 
-@pytest.mark.parametrize("word", ["--oea-k9=3", "--oea-k0=9,", "--enable-two-batch-overlap"])
+@pytest.mark.parametrize("word", ["--oea-k9=3", "--oea-k0=9,", "--enable-pdmux"])
 def test_our_launcher_refuses_what_is_wrong(word: str) -> None:
     pod = servers(objects("qwen3-30b-1gpu"))[0]
     with pytest.raises(SettingsError):

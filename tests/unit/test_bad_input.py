@@ -88,7 +88,7 @@ WRONG: list[tuple[list[str], dict[str, object] | None, str]] = [
     (["--enable-torch-compile"], None, "--enable-torch-compile: compiled decoding"),
     (["--attn-cp-size", "2"], None, "--attn-cp-size 2: deals rows out over ranks"),
     (["--moe-a2a-backend", "ascend_tp"], None, "--moe-a2a-backend ascend_tp: where this backend takes"),
-    (["--enable-two-batch-overlap"], None, "--enable-two-batch-overlap: routes each half"),
+    (["--enable-pdmux"], None, "--enable-pdmux: decodes on several streams"),
 ]
 
 
@@ -107,7 +107,7 @@ def test_refused_with_one_clear_line(
 
 def test_several_problems_are_all_named() -> None:
     with pytest.raises(SettingsError) as refusal:
-        serve.check(["--enable-torch-compile", "--enable-two-batch-overlap"])
+        serve.check(["--enable-torch-compile", "--enable-pdmux"])
     assert len(str(refusal.value).splitlines()) == 2
 
 

@@ -60,11 +60,11 @@ def test_the_demo_is_served_where_nothing_names_a_model(config: Path) -> None:
 
 
 def test_a_config_file_is_judged_as_flags_are(config: Path, tmp_path: Path) -> None:
-    config.write_text("enable-two-batch-overlap: true\ndp: 2\n")
-    with pytest.raises(SettingsError, match="--enable-two-batch-overlap"):
+    config.write_text("enable-pdmux: true\ndp: 2\n")
+    with pytest.raises(SettingsError, match="--enable-pdmux"):
         serve.check(["--config", str(config)])
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}))
-    config.write_text(f"model: {tmp_path}\nenable-two-batch-overlap: false\n")
+    config.write_text(f"model: {tmp_path}\nenable-pdmux: false\n")
     with pytest.raises(SettingsError, match="no experts to route"):
         serve.check(["--config", str(config)])
 

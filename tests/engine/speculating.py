@@ -15,6 +15,7 @@ from oea_server.client.server import Server
 from tests.servers import COMMON, PLUGIN, SETTLE
 
 NEW_TOKENS = 32
+SAMPLING = {"temperature": 0, "max_new_tokens": NEW_TOKENS, "ignore_eos": True}
 
 
 def start(model: Path, *flags: str, **given: Any) -> Server:
@@ -43,7 +44,7 @@ def answers(server: Server, prompts: dict[str, Any], steps: Path | None = None) 
     """Greedy prompts in one request, with nothing cached before.
 
     Args:
-        prompts: the field of the request that has them, `text` or `input_ids`.
+        prompts: the field of the request that has them, `text` or `input_ids`, and others in place of `SAMPLING`.
         steps: the server's ROUTED_FOLDER (tests/plugin).
     """
     ask("POST", f"{server.url}/flush_cache", server.key).raise_for_status()
@@ -78,6 +79,5 @@ def bypassed(server: Server, metrics: dict[str, float]) -> dict[str, int]:
 
 def generated(server: Server, prompts: dict[str, Any]) -> tuple[list[list[int]], list[int]]:
     """The tokens of greedy prompts, and how many verify passes each took (0 without speculation)."""
-    sampling = {"temperature": 0, "max_new_tokens": NEW_TOKENS, "ignore_eos": True}
-    found = ask("POST", f"{server.url}/generate", json={**prompts, "sampling_params": sampling}, timeout=300).json()
+    found = ask("POST", f"{server.url}/generate", json={"sampling_params": SAMPLING, **prompts}, timeout=300).json()
     return [each["output_ids"] for each in found], [each["meta_info"].get("spec_verify_ct", 0) for each in found]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +16,17 @@ from oea_server.engine import drafts
 from oea_server.engine.drafts import Drafts
 from oea_server.routing import Policy, route
 from tests.engine.patched import IS_PATCHED
-from tests.servers import COMMON, LAYERS, PLUGIN, SETTLE, K
+from tests.engine.speculating import SAMPLING, answers, generated, start
+from tests.servers import LAYERS, K
 from tests.transcript import REPLAY
 
 pytestmark = [
     pytest.mark.launch,
     pytest.mark.skipif(IS_PATCHED or not REPLAY, reason="served once; the CPU platform has stand-ins for 0.5.23"),
 ]
-K0, WIDTH, PROMPTS, NEW_TOKENS = 2, 5, 4, 32
+K0, WIDTH, PROMPTS = 2, 5, 4
 RID = "prompt-"
-NGRAM = ("--speculative-algorithm", "NGRAM", "--speculative-num-draft-tokens", str(WIDTH), "--disable-radix-cache")
-
-
-def start(*flags: str, **given: Any) -> Server:
-    environment = {
-        **given.pop("environment", {}),
-        "PYTHONPATH": os.pathsep.join([str(PLUGIN), os.environ.get("PYTHONPATH", "")]),
-    }
-    model = ("--model-path", str(MODEL), "--served-model-name", "demo", "--enable-metrics")
-    server = Server(*model, *COMMON, *NGRAM, *flags, environment=environment, **given)
-    server.settle = SETTLE
-    return server
+NGRAM = ("--speculative-algorithm", "NGRAM", "--speculative-num-draft-tokens", str(WIDTH))
 
 
 @pytest.fixture(scope="module")
@@ -49,41 +37,18 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(steps: Path) -> Iterator[Server]:
     ours = ("--oea-k0", str(K0), "--oea-min-batch", "2", "--oea-pool", "union", "--oea-policy", "oea")
-    with start(*ours, environment={"ROUTED_FOLDER": str(steps)}) as running:
+    with start(MODEL, *NGRAM, *ours, environment={"ROUTED_FOLDER": str(steps)}) as running:
         yield running
 
 
-@dataclass(frozen=True)
-class Answers:
-    ids: list[list[int]]
-    verified: list[int]
-    """Verify passes of each prompt."""
-    gained: dict[str, float]
-    bypassed: dict[str, int]
-    routed: list[dict[str, Any]]
-    """What each counted step has routed, layer by layer."""
-
-
-def answers(server: Server, steps: Path | None = None, prompts: int = PROMPTS, exact: int | None = None) -> Answers:
-    """Greedy prompts in one request, with nothing cached before."""
-    ask("POST", f"{server.url}/flush_cache", server.key).raise_for_status()
-    before, passed = server.settled_metrics(), server.stats()["bypassed"]
-    for file in steps.iterdir() if steps else ():
-        file.unlink()
-    sampling = {"temperature": 0, "max_new_tokens": NEW_TOKENS, "ignore_eos": True}
+def asked(prompts: int = PROMPTS, exact: int | None = None) -> dict[str, Any]:
+    """Prompts of one length, one of which may wish to be routed exactly."""
     wish = {"custom_params": {"oea": {"exact": True}}}
-    each = [{**sampling, **(wish if i == exact else {})} for i in range(prompts)]
-    ids = [[100 + 7 * i + j for j in range(12)] for i in range(prompts)]
-    asked = {"input_ids": ids, "sampling_params": each, "rid": [f"{RID}{i}" for i in range(prompts)]}
-    found = ask("POST", f"{server.url}/generate", json=asked, timeout=300).json()
-    after, later = server.settled_metrics(), server.stats()["bypassed"]
-    return Answers(
-        [each["output_ids"] for each in found],
-        [each["meta_info"]["spec_verify_ct"] for each in found],
-        {name: after[name] - before.get(name, 0) for name in after},
-        {why: times - passed.get(why, 0) for why, times in later.items() if times != passed.get(why, 0)},
-        [torch.load(file) for file in sorted(steps.iterdir())] if steps else [],
-    )
+    return {
+        "input_ids": [[100 + 7 * i + j for j in range(12)] for i in range(prompts)],
+        "sampling_params": [{**SAMPLING, **(wish if i == exact else {})} for i in range(prompts)],
+        "rid": [f"{RID}{i}" for i in range(prompts)],
+    }
 
 
 def recounted(logits: torch.Tensor, row: int, per_request: int) -> list[int]:
@@ -95,7 +60,7 @@ def recounted(logits: torch.Tensor, row: int, per_request: int) -> list[int]:
 
 
 def test_each_row_takes_what_it_may_see_and_all_are_counted(server: Server, steps: Path) -> None:
-    found = answers(server, steps)
+    found = answers(server, asked(), steps)
     together = [step for step in found.routed if step["batch"] > step["per_request"]]
     assert len(together) >= min(found.verified) > 3
     unique = 0
@@ -125,9 +90,9 @@ def test_each_row_takes_what_it_may_see_and_all_are_counted(server: Server, step
 def test_at_k0_of_k_the_tokens_are_vanillas_and_so_is_what_is_accepted(server: Server) -> None:
     try:
         server.steer(k0=str(K))
-        routed = answers(server)
+        routed = answers(server, asked())
         server.steer(policy="vanilla")
-        vanilla = answers(server)
+        vanilla = answers(server, asked())
     finally:
         server.steer(policy="oea", k0=str(K0))
     assert routed.ids == vanilla.ids
@@ -137,7 +102,7 @@ def test_at_k0_of_k_the_tokens_are_vanillas_and_so_is_what_is_accepted(server: S
 
 def test_all_rows_of_an_exact_request_are_vanillas_and_its_neighbours_lose_nothing(server: Server, steps: Path) -> None:
     """Drafts that are verified among them: recounted from what each layer was given, and what it made of it."""
-    found, mine = answers(server, steps, exact=1), f"{RID}1"
+    found, mine = answers(server, asked(exact=1), steps), f"{RID}1"
     together = [step for step in found.routed if step["layers"] and mine in step["rids"]]
     assert len(together) > 3
     for step in together:
@@ -157,16 +122,16 @@ def test_all_rows_of_an_exact_request_are_vanillas_and_its_neighbours_lose_nothi
             assert (taken >= before - 1e-6).all()
     try:
         server.steer(policy="vanilla")
-        assert answers(server).ids[1] == found.ids[1]
+        assert answers(server, asked()).ids[1] == found.ids[1]
     finally:
         server.steer(policy="oea")
 
 
 def test_a_lone_request_is_vanilla_however_many_rows_it_has(server: Server) -> None:
-    routed = answers(server, prompts=1)
+    routed = answers(server, asked(1))
     try:
         server.steer(policy="vanilla")
-        assert answers(server, prompts=1).ids == routed.ids
+        assert answers(server, asked(1)).ids == routed.ids
     finally:
         server.steer(policy="oea")
     assert routed.bypassed == {"prefill": 1, "schedule": routed.verified[0]}
@@ -176,16 +141,10 @@ def test_a_lone_request_is_vanilla_however_many_rows_it_has(server: Server) -> N
 def test_vanilla_is_sglang_without_us(server: Server) -> None:
     server.steer(policy="vanilla")
     try:
-        ours = answers(server)
+        ours = answers(server, asked())
     finally:
         server.steer(policy="oea")
     server.stop()
-    with start(environment={"SGLANG_PLUGINS": "oea_cpu"}, command=SGLANG) as plain:
-        asked = {
-            "input_ids": [[100 + 7 * i + j for j in range(12)] for i in range(PROMPTS)],
-            "sampling_params": {"temperature": 0, "max_new_tokens": NEW_TOKENS, "ignore_eos": True},
-        }
+    with start(MODEL, *NGRAM, environment={"SGLANG_PLUGINS": "oea_cpu"}, command=SGLANG) as plain:
         ask("POST", f"{plain.url}/flush_cache").raise_for_status()  # what its warm-up has taught the drafts
-        found = ask("POST", f"{plain.url}/generate", json=asked, timeout=300).json()
-    assert [each["output_ids"] for each in found] == ours.ids
-    assert [each["meta_info"]["spec_verify_ct"] for each in found] == ours.verified
+        assert generated(plain, asked()) == (ours.ids, ours.verified)

@@ -215,3 +215,14 @@ def test_its_series_say_what_holds() -> None:
     keeper.switch(False)
     metrics.write(keeper)
     assert registry.get_sample_value("oea_controller_on") == 0
+
+
+def test_only_the_switch_wants_the_admins_key() -> None:
+    marked: list[str] = []
+
+    def admin(endpoint: Any) -> Any:
+        marked.append(endpoint.__name__)
+        return endpoint
+
+    routes.add(FastAPI(), started(Fake(), 1e-3), admin)
+    assert marked == ["switch_controller"]

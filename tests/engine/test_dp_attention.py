@@ -168,6 +168,7 @@ def test_changes_fall_between_the_same_two_steps_of_both_ranks(servers: Servers,
             answered += 1
         return answered
 
+    generate(server, prompts(1))  # whether a rank is idle among the streams is chance
     with ThreadPoolExecutor(6) as pool:
         streams = [pool.submit(ask_on, i) for i in range(6)]
         try:

@@ -88,7 +88,7 @@ def test_the_early_look_knows_every_spelling(parser: argparse.ArgumentParser) ->
             found = conflicts.find_in_flags([*words, "--dp-size", "2"])
             assert len(found) == (action.dest in refused), (words, found)
             seen.add(action.dest)
-    assert {"speculative_algorithm", "moe_dp_size", "enable_layernorm_sp"} <= seen & refused
+    assert {"speculative_algorithm", "moe_dp_size", "enable_torch_compile"} <= seen & refused
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_the_early_look_knows_every_spelling(parser: argparse.ArgumentParser) ->
         ("--speculative-algo UNO", "speculative_algorithm"),
         ("--speculative-algo=DSPARK", "speculative_algorithm"),
         ("--moe-a2a ascend_tp", "moe_a2a_backend"),
-        ("--enable-layernorm", "enable_layernorm_sp"),
+        ("--enable-torch-comp", "enable_torch_compile"),
         ("--attention-context-parallel 2", "attn_cp_size"),
     ],
 )

@@ -97,7 +97,7 @@ def test_the_early_look_knows_every_spelling(parser: argparse.ArgumentParser) ->
         ("--speculative-algo UNO", "speculative_algorithm"),
         ("--speculative-algo=DSPARK", "speculative_algorithm"),
         ("--moe-a2a ascend_tp", "moe_a2a_backend"),
-        ("--enable-torch-comp", "enable_torch_compile"),
+        ("--enable-determ", "enable_deterministic_inference"),
         ("--attention-context-parallel 2", "attn_cp_size"),
     ],
 )

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from oea_server.controller.goal import Asked
 from oea_server.controller.law import Decision, Law
+from oea_server.controller.token_times import NOTHING
 from oea_server.controller.watch import Look, seen
 from oea_server.observe.quiet import Failures
 from oea_server.oneline import LINE, oneline
@@ -67,7 +68,7 @@ class Keeper:
         """The knobs that the server was started with; None before the first look at it."""
         self.knobs: dict[str, Any] = {}
         """Those that the controller has set."""
-        self._before = Look(None, server.look().times)
+        self._before = Look(None, NOTHING)
         self.changing = False
         """Whether counters may still tell of what was before the last change."""
         self._failures = Failures(logger, "the controller failed; its rung serves on")
@@ -81,12 +82,7 @@ class Keeper:
         """
         while True:
             time.sleep(LAG if self.changing else PERIOD)
-            try:
-                self.period()
-            except Exception as error:
-                self._failures.failed(error)
-            else:
-                self._failures.succeeded()
+            self._failures.attempt(self.period)
             said()
 
     def period(self) -> None:

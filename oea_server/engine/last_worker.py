@@ -22,10 +22,12 @@ PATIENCE = 15.0
 
 def around_dispatch_to_scheduler(original: Callable[[Any, Any], None], manager: Any, request: Any) -> None:
     """Every request of a worker, but for its wish that schedulers end."""
-    from sglang.srt.managers.io_struct import ShutdownReq
+    if plugin.in_http_worker:
+        from sglang.srt.managers.io_struct import ShutdownReq
 
-    if not (plugin.in_http_worker and isinstance(request, ShutdownReq)):
-        original(manager, request)
+        if isinstance(request, ShutdownReq):
+            return
+    original(manager, request)
 
 
 def after_setup_and_run_http_server(

@@ -57,10 +57,7 @@ def start(
 
     async def change(knobs: Mapping[str, Any]) -> dict[str, Any]:
         async with turn():
-            before = await state()
-            if problem := applying.clash(before, knobs):
-                raise RefusalError(409, problem)
-            after = (await applying.put(schedulers, knobs, before)).state
+            after = (await applying.apply(schedulers, knobs)).state
         stats.learn(after)
         return after
 
@@ -71,9 +68,7 @@ def start(
         look=lambda: Look(stats.latest(), token_times.read(place)),
         state=lambda: ask(state()),
         change=lambda knobs: ask(change(knobs)),
-        slope=lambda model, batch: (
-            1e-6 * latency.nearest(list(lines), batch).slope_us * model["layers"] if lines else 0
-        ),
+        slope=slope,
     )
     keeper = Keeper(asked, server)
     metrics = Metrics()

@@ -45,31 +45,22 @@ class Applied(NamedTuple):
     changes: dict[str, list[Any]]
 
 
-async def apply(schedulers: Schedulers, asked: Mapping[str, Any], request: Request) -> Applied:
-    """Change the knobs, if the client is still there and the version is the one that it knows.
+async def apply(schedulers: Schedulers, asked: Mapping[str, Any], request: Request | None = None) -> Applied:
+    """Change the knobs of all replicas, or of none.
+
+    Args:
+        request: whose wish it is, which holds if the client is still there and the version is the one that it knows.
 
     Raises:
         RefusalError: 409 they clash, 412 the version is another, 499 the client left, 504 no answer in time.
     """
     before = (await patiently(schedulers.states(), "nothing changed"))[0]
-    if not matches(request.headers.get("if-match"), before["version"]):
+    if request is not None and not matches(request.headers.get("if-match"), before["version"]):
         raise RefusalError(412, f"If-Match: the version is {before['version']} by now; nothing changed")
     if problem := clash(before, asked):
         raise RefusalError(409, problem)
-    if await request.is_disconnected():
+    if request is not None and await request.is_disconnected():
         raise RefusalError(GONE, "the client left before its turn; nothing changed")
-    return await put(schedulers, asked, before)
-
-
-async def put(schedulers: Schedulers, asked: Mapping[str, Any], before: Mapping[str, Any]) -> Applied:
-    """Change the knobs of all replicas, or of none.
-
-    Args:
-        before: their state.
-
-    Raises:
-        RefusalError: 409 they clash, 504 no answer in time.
-    """
     taken = await patiently(schedulers.change(asked), "it may still be applied")
     if not all(taken):
         states = await schedulers.states()

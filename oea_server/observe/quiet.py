@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 REMIND = 60.0
 """Seconds between two lines about a failure that goes on."""
@@ -21,6 +21,15 @@ class Failures:
         self._logger, self._what = logger, what
         self._said = 0.0
         self._times = 0
+
+    def attempt(self, turn: Callable[[], None]) -> None:
+        """One turn of the loop, which goes on whatever comes of it."""
+        try:
+            turn()
+        except Exception as error:
+            self.failed(error)
+        else:
+            self.succeeded()
 
     def failed(self, error: Exception) -> None:
         now = time.monotonic()

@@ -91,12 +91,7 @@ class Reporter(threading.Thread):
             # else torch would make up for the missing current device with GPU 0, and a context there
             torch.cuda.set_device(self._stream.device)
         while True:
-            try:
-                self.report()
-            except Exception as error:
-                self._failures.failed(error)
-            else:
-                self._failures.succeeded()
+            self._failures.attempt(self.report)
             time.sleep(INTERVAL)
 
     def report(self) -> None:

@@ -57,12 +57,7 @@ class Stats:
     def _run(self) -> None:
         while True:
             time.sleep(1.0)
-            try:
-                self.look(time.time(), time.monotonic())
-            except Exception as error:
-                self._failures.failed(error)
-            else:
-                self._failures.succeeded()
+            self._failures.attempt(lambda: self.look(time.time(), time.monotonic()))
 
     def look(self, wall: float, steady: float) -> None:
         """Take in what was counted up to now.

@@ -55,7 +55,8 @@ def running(
     else:
         step = Step(batch * of.per_request, counted, False, *of) if drafts.is_step(mode) else None
     if step is not None:
-        step = replace(step, halves=now.rows.halves(step))
+        if both := now.rows.halves(step):
+            step = replace(step, halves=both)
         return now.decoding(wishing(now, step, request_ids))
     if counted:
         now.bypassed["mixed" if mode.is_decode() else kind_of(mode)] += 1

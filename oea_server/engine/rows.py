@@ -6,7 +6,7 @@ What captured graphs read of it has one address for good, and is written before 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +19,9 @@ from oea_server.engine.graphs import Graphs
 from oea_server.engine.halves import Half
 from oea_server.engine.step import Step
 from oea_server.routing.records import MAX_ROWS
+
+WHOLE = nullcontext()
+"""Entered in every layer of every step that runs as one."""
 
 
 class Rows:
@@ -50,7 +53,6 @@ class Rows:
         self._depths: torch.Tensor | None = None
         """What graphs read of a step's drafts."""
         self._told: Step | None = None
-
         self._asked: torch.Tensor | None = None
         """What graphs read of what rows ask for themselves: [MAX_ROWS] int64, all zeros where none does."""
         self._asking = False
@@ -138,16 +140,20 @@ class Rows:
         replays = (graph, step.per_request) in self.graphs.sizes
         return halves.of_batch(self.forward_batch, step, graph if replays else None)
 
-    @contextmanager
-    def routing(self, step: Step | None, rows: int, real: torch.Tensor | None) -> Iterator[None]:
+    def routing(self, step: Step | None, rows: int, real: torch.Tensor | None) -> AbstractContextManager[None]:
         """Entered while a router chooses: it may get a half of the step.
 
         Args:
             rows: those of its logits.
             real: how many of them are tokens, as SGLang has told the router; None if it has not.
         """
-        if step is not None and step.halves:
-            self.half = halves.half_of(self.forward_batch, step, rows, real)
+        if step is None or not step.halves:
+            return WHOLE
+        return self._routing(halves.half_of(self.forward_batch, step, rows, real))
+
+    @contextmanager
+    def _routing(self, half: Half | None) -> Iterator[None]:
+        self.half = half
         try:
             yield
         finally:

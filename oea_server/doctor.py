@@ -21,6 +21,7 @@ from oea_server import folders, serve, shipped
 from oea_server.command_line import model_of
 from oea_server.engine.model_card import ModelCard
 from oea_server.engine.refuse import PREFIX
+from oea_server.engine.seams import SEAMS
 from oea_server.provenance import commit, version
 from oea_server.settings import Settings, SettingsError
 
@@ -191,9 +192,9 @@ def engine_facts() -> list[Fact]:
 
     facts = [("device", f"{current_platform.device_name} ({type(current_platform).__name__})")]
     serve.load_plug_in()
-    within = sum(seam.in_patch for seam in plugin.SEAMS)
+    within = sum(seam.in_patch for seam in SEAMS)
     inside = f", {within} inside the patched SGLang" if plugin.patched else ""
-    facts.append(("seams", f"{len(plugin.SEAMS)} of {len(plugin.SEAMS)} hold{inside}"))
+    facts.append(("seams", f"{len(SEAMS)} of {len(SEAMS)} hold{inside}"))
     if left := plugin.leftover():
         facts.append(("left", f"{left}, of an SGLang that was patched: nothing imports it; oea-server patch revert"))
     if current_platform.device_type == "cpu":

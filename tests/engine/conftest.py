@@ -12,6 +12,7 @@ import torch
 
 from oea_server.engine import options, plugin, runtime
 from oea_server.engine.routers import Router
+from oea_server.engine.seams import SEAMS
 from oea_server.settings import Settings
 
 
@@ -19,7 +20,7 @@ from oea_server.settings import Settings
 def plugged() -> None:
     from sglang.srt.plugins import load_plugins
 
-    originals = {seam: plugin.resolve(seam.target) for seam in plugin.SEAMS}
+    originals = {seam: plugin.resolve(seam.target) for seam in SEAMS}
     assert all(original is not None for original in originals.values())
     assert not any(plugin.took_hold(seam, original) for seam, original in originals.items())
     load_plugins()

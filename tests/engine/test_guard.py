@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from oea_server.engine import forward_mode, guard, runtime
+from oea_server.engine.seams import SEAMS
 from oea_server.engine.step import Step
 from tests.engine.test_seams import padded, select
 
@@ -128,8 +129,6 @@ def test_the_rows_of_the_graph_that_is_replayed_are_known(now: runtime.Runtime, 
 
 
 def test_the_guard_is_there_in_a_patched_sglang_as_well() -> None:
-    from oea_server.engine import plugin
-
-    (seam,) = (seam for seam in plugin.SEAMS if seam.target.endswith("ModelRunner.forward"))
+    (seam,) = (seam for seam in SEAMS if seam.target.endswith("ModelRunner.forward"))
     assert not seam.in_patch
     assert guard.problem_of(batch(3, 4)) is not None

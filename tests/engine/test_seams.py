@@ -16,8 +16,9 @@ import pytest
 import torch
 from oea_server_demo import MODEL
 
-from oea_server.engine import control, plugin, runtime
+from oea_server.engine import control, runtime
 from oea_server.engine.routers import Router
+from oea_server.engine.seams import SEAMS
 from oea_server.engine.step import Step
 from oea_server.routing import Policy, host
 from oea_server.routing import Router as Rule
@@ -467,4 +468,4 @@ def test_doctor_says_that_serving_would_be_oea() -> None:
     good = run(*command, "--model-path", str(MODEL))
     assert good.returncode == 0, good.stdout + good.stderr
     assert "✓ serving would be OEA" in good.stdout
-    assert f"{len(plugin.SEAMS)} of {len(plugin.SEAMS)} hold" in good.stdout
+    assert f"{len(SEAMS)} of {len(SEAMS)} hold" in good.stdout

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from oea_server.engine import forward_mode, model_init, plugin, routers, runtime, start_reporting, warmup
+from oea_server.engine.seams import Seam
 from oea_server.settings import Settings
 
 
@@ -24,7 +25,7 @@ def hook(original: Any, x: int) -> int:
     return int(original(x)) + 1
 
 
-SEAM = plugin.Seam(f"{__name__}.target", "AROUND", f"{__name__}:hook")
+SEAM = Seam(f"{__name__}.target", "AROUND", f"{__name__}:hook")
 
 
 class Registry:

@@ -20,11 +20,12 @@ from sglang.srt.model_executor.forward_batch_info import ForwardMode
 
 from oea_server.engine import forward_mode, runtime, wishers
 from oea_server.engine.routers import Router
+from oea_server.lab.records.stats import DRAWS, Mean, interval
 from oea_server.routing.contract import EXACT
 from oea_server.settings import Settings
 
 ROWS, EXPERTS, K, LAYERS = 16, 128, 8, 48
-ROUNDS, STEPS = 1500, 1
+ROUNDS = 1500
 
 
 def serving() -> runtime.Runtime:
@@ -36,21 +37,19 @@ def serving() -> runtime.Runtime:
 
 def seconds(step: Callable[[], None]) -> float:
     start = time.process_time()
-    for _ in range(STEPS):
-        step()
+    step()
     return time.process_time() - start
 
 
-def interval(one: Callable[[], None], other: Callable[[], None]) -> tuple[float, float, float]:
+def longer(one: Callable[[], None], other: Callable[[], None]) -> Mean:
     """How much longer one takes than the other, in percent: median of the pairs, and 95 % of its bootstrap."""
     pairs = []
     for number in range(ROUNDS):
         first, second = (one, other) if number % 2 else (other, one)
         spent = {first: seconds(first), second: seconds(second)}
         pairs.append(100 * (spent[one] / spent[other] - 1))
-    drawn = np.random.default_rng(0).choice(pairs, (2000, ROUNDS))
-    low, high = np.quantile(np.median(drawn, axis=1), (0.025, 0.975))
-    return float(np.median(pairs)), float(low), float(high)
+    drawn = np.random.default_rng(0).choice(pairs, (DRAWS, ROUNDS))
+    return interval(float(np.median(pairs)), np.median(drawn, axis=1))
 
 
 def main() -> None:
@@ -75,12 +74,10 @@ def main() -> None:
     }
     for kind in kinds.values():
         seconds(kind)
-    print(
-        f"{ROWS} rows, {EXPERTS} experts, top {K}, {LAYERS} layers; a step takes {seconds(step) / STEPS * 1e3:.2f} ms"
-    )
+    print(f"{ROWS} rows, {EXPERTS} experts, top {K}, {LAYERS} layers; a step takes {seconds(step) * 1e3:.2f} ms")
     for one, other in (("none", "without"), ("without", "without"), ("elsewhere", "none"), ("one", "none")):
         same = kinds[other] if one != other else (lambda: step(None, lambda self, rows: None))
-        middle, low, high = interval(kinds[one], same)
+        middle, low, high = longer(kinds[one], same)
         print(f"{one} against {other}: {middle:+.2f} % ({low:+.2f} to {high:+.2f})")
 
 

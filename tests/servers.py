@@ -38,6 +38,11 @@ DP_ATTENTION = ("--tp", "2", "--dp", "2", "--enable-dp-attention")
 EPLB = ("--enable-eplb", "--ep-num-redundant-experts", "16", "--eplb-rebalance-num-iterations", "40")
 
 
+def with_plugin(*more: Path) -> dict[str, str]:
+    """The variable by which a server loads the tests' own plug-in (`tests/plugin`), and what else is on that path."""
+    return {"PYTHONPATH": os.pathsep.join([str(PLUGIN), *map(str, more), os.environ.get("PYTHONPATH", "")])}
+
+
 class Kind(NamedTuple):
     """How a kind of server is started."""
 
@@ -134,12 +139,10 @@ class Servers:
 
     def _start(self, kind: str) -> Server:
         flags, environment, command, key, recorded = KINDS[kind.removeprefix(PATCHED)]
-        path = [str(PLUGIN)]
-        if kind.startswith(PATCHED):
-            path.append(str(self._patched_sglang()))
+        path = [self._patched_sglang()] if kind.startswith(PATCHED) else []
         environment = {
             **environment,
-            "PYTHONPATH": os.pathsep.join([*path, os.environ.get("PYTHONPATH", "")]),
+            **with_plugin(*path),
             "PROMETHEUS_MULTIPROC_DIR": str(self.kept),
         }
         if recorded:

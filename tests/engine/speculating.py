@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +11,14 @@ import torch
 
 from oea_server.client.ask import ask
 from oea_server.client.server import Server
-from tests.servers import COMMON, PLUGIN, SETTLE
+from tests.servers import COMMON, SETTLE, with_plugin
 
 NEW_TOKENS = 32
 SAMPLING = {"temperature": 0, "max_new_tokens": NEW_TOKENS, "ignore_eos": True}
 
 
 def start(model: Path, *flags: str, **given: Any) -> Server:
-    environment = {
-        **given.pop("environment", {}),
-        "PYTHONPATH": os.pathsep.join([str(PLUGIN), os.environ.get("PYTHONPATH", "")]),
-    }
+    environment = {**given.pop("environment", {}), **with_plugin()}
     served = ("--model-path", str(model), "--served-model-name", "demo", "--enable-metrics", "--disable-radix-cache")
     server = Server(*served, *COMMON, *flags, environment=environment, **given)
     server.settle = SETTLE

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from tests.deploy.test_router import free_port, ready
 from tests.engine.patched import IS_PATCHED
 from tests.engine.recount import replay_of
 from tests.engine.routed import agrees, recount, replayed
-from tests.servers import COMMON, LAYERS, PLUGIN, SETTLE, K, Servers
+from tests.servers import COMMON, LAYERS, SETTLE, K, Servers, with_plugin
 from tests.transcript import NEW_TOKENS, PROMPTS, REPLAY
 
 pytestmark = [
@@ -45,12 +44,11 @@ class Pair(NamedTuple):
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     steps, bootstrap = tmp_path_factory.mktemp("steps"), free_port()
-    path = os.pathsep.join([str(PLUGIN), os.environ.get("PYTHONPATH", "")])
     model = ("--model-path", str(MODEL), "--served-model-name", "demo", *COMMON)
     through = ("--disaggregation-transfer-backend", "mooncake", "--disaggregation-bootstrap-port", str(bootstrap))
     ours = ("--oea-k0", str(K0), "--oea-min-batch", "1", "--oea-pool", "union")
-    prefill = Server(*model, *through, "--disaggregation-mode", "prefill", environment={"PYTHONPATH": path})
-    environment = {"PYTHONPATH": path, "ROUTED_FOLDER": str(steps)}
+    prefill = Server(*model, *through, "--disaggregation-mode", "prefill", environment=with_plugin())
+    environment = {**with_plugin(), "ROUTED_FOLDER": str(steps)}
     decode = Server(*model, *through, "--disaggregation-mode", "decode", *ours, environment=environment)
     prefill.settle = decode.settle = SETTLE
     with ThreadPoolExecutor(2) as pool:

@@ -6,32 +6,40 @@ from typing import Any
 
 Config = dict[str, Any]
 
-SIZES: Config = {
+BODY: Config = {
     "hidden_size": 64,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "head_dim": 16,
     "intermediate_size": 64,
-    "moe_intermediate_size": 32,
-    "vocab_size": 2048,
     "max_position_embeddings": 512,
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 10000.0,
-    "hidden_act": "silu",
-    "tie_word_embeddings": False,
-    "attention_bias": False,
     "bos_token_id": 0,
     "eos_token_id": 1,
     "pad_token_id": 0,
+    "tie_word_embeddings": False,
+}
+"""What every tiny model has, built or served."""
+SIZES: Config = {
+    **BODY,
+    "moe_intermediate_size": 32,
+    "vocab_size": 2048,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "hidden_act": "silu",
+    "attention_bias": False,
     "torch_dtype": "float32",
 }
-MLA: Config = {
+LATENT: Config = {
     "kv_lora_rank": 16,
     "q_lora_rank": 32,
     "qk_nope_head_dim": 16,
     "qk_rope_head_dim": 16,
     "v_head_dim": 16,
+}
+"""Sizes of latent attention."""
+MLA: Config = {
+    **LATENT,
     "rope_scaling": {  # SGLang has no other kind for these models on a CPU
         "type": "yarn",
         "factor": 2,

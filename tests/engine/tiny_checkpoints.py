@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from tests.engine.tiny import BODY, LATENT
+
 EXPERTS, K, K0 = 16, 4, 2
 EXPERT_BYTES = 3 * 64 * 64 * 4
 """Float32, as served."""
@@ -20,29 +22,10 @@ class Recipe(NamedTuple):
     """What the family's own `config.json` says besides, and transformers does not write."""
 
 
-SIZES: dict[str, Any] = {
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "intermediate_size": 64,
-    "moe_intermediate_size": 64,
-    "num_experts": 16,
-    "num_experts_per_tok": 4,
-    "max_position_embeddings": 512,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-    "pad_token_id": 0,
-    "tie_word_embeddings": False,
-}
+SIZES: dict[str, Any] = {**BODY, "moe_intermediate_size": 64, "num_experts": 16, "num_experts_per_tok": 4}
 MLA = {
+    **LATENT,
     "num_key_value_heads": 4,
-    "kv_lora_rank": 16,
-    "q_lora_rank": 32,
-    "qk_nope_head_dim": 16,
-    "qk_rope_head_dim": 16,
-    "v_head_dim": 16,
     "head_dim": 16,
     "rope_parameters": {
         "rope_type": "yarn",

@@ -107,8 +107,9 @@ class Keeper:
     def _take_over(self) -> None:
         state = self.server.state()
         self.law.slope = self.server.slope(state["model"], TYPICAL)
-        self.flags = dict(state["started_with"])
-        self._set(self.law.rung)
+        flags = dict(state["started_with"])
+        self._set(self.law.rung, flags)
+        self.flags = flags  # not before: a refused safe rung is asked for again
         logger.info("OEA: the controller is on, at rung %s", self.law.rungs[self.law.rung].name)
 
     def _go(self, decision: Decision) -> None:
@@ -119,8 +120,9 @@ class Keeper:
             self.last = decision
             return
         names = [self.law.rungs[i].name for i in (before, decision.rung)]
+        assert self.flags is not None
         try:
-            self._set(decision.rung)
+            self._set(decision.rung, self.flags)
         except RefusedError as error:
             self.law.refused(before)
             self.last = Decision(before, f"rung {names[1]} was refused: {error}", decision.error)
@@ -129,9 +131,8 @@ class Keeper:
         self.last = decision
         logger.info("OEA: controller: rung %s -> %s: %s", *names, decision.reason)
 
-    def _set(self, rung: int) -> None:
-        assert self.flags is not None
-        knobs = self.asked.rungs.knobs(rung, self.flags)
+    def _set(self, rung: int, flags: Mapping[str, Any]) -> None:
+        knobs = self.asked.rungs.knobs(rung, flags)
         state = self.server.change(knobs)
         self.knobs = {name: state["settings"][name] for name in knobs}
         self.changing = True
@@ -158,7 +159,7 @@ class Keeper:
                 self.last = Decision(0, "just switched on")
                 if self.flags is not None:
                     self.server.change(self.flags)
-                    self._set(0)
+                    self._set(0, self.flags)
                 self.mode = "on"
             else:
                 if self.flags is not None:

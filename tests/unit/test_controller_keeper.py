@@ -166,6 +166,19 @@ def test_a_refused_rung_is_left_out_and_said(caplog: pytest.LogCaptureFixture) -
     assert "rung k0=6 was refused: it clashes" in caplog.text
 
 
+def test_a_refused_safe_rung_is_asked_for_again_and_serves_before_any_other() -> None:
+    fake = Fake()
+    fake.refuses = "8"
+    keeper = Keeper(Asked(RUNGS, Goal(1e-3), None), fake.server())
+    for _ in range(2):
+        with pytest.raises(RefusedError):
+            keeper.period()
+    assert fake.settings == FLAGS
+    fake.refuses = ""
+    keeper.period()
+    assert fake.settings["k0"] == "8"
+
+
 def test_a_failure_is_said_once_and_the_next_period_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = Fake()
     keeper = started(fake, 5.8e-3)

@@ -21,7 +21,7 @@ from sglang.srt.model_executor.forward_batch_info import ForwardMode
 from oea_server.engine import forward_mode, runtime, wishers
 from oea_server.engine.routers import Router
 from oea_server.lab.records.stats import DRAWS, Mean, interval
-from oea_server.routing.contract import EXACT
+from oea_server.routing.policy import EXACT
 from oea_server.settings import Settings
 
 ROWS, EXPERTS, K, LAYERS = 16, 128, 8, 48

@@ -18,10 +18,10 @@ import torch
 from oea_server.engine.runtime import Runtime
 from oea_server.engine.step import Step
 from oea_server.engine.wish import Carried
-from oea_server.observe.tier_metrics import MOST_NAMES, named
 from oea_server.routing.policy import EXACT
 from oea_server.routing.records import GUARANTEED, Records
 from oea_server.routing.tally import ALL, MASS_UNIT, HostTally
+from oea_server.tiers.table import MOST_NAMES, named
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,9 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 
 from oea_server.observe.metrics import SECONDS
 from oea_server.routing.tally import MASS_UNIT
+from oea_server.tiers.table import named
 
 LABEL = ["tier"]
-MOST_NAMES = 32
-"""Tiers that a start has series for, whatever they are called in turn; later ones are `other`."""
 
 
 class Served(NamedTuple):
@@ -106,8 +105,3 @@ class Rows:
             self._mass.labels(tier).inc(max(0, mass) / MASS_UNIT)
             self._broken.labels(tier).inc(max(0, broken))
         self._before.update(counted)
-
-
-def named(tier: str, known: Mapping[str, object]) -> str:
-    """What a tier is called in a label: its name, as long as there is room for one more."""
-    return tier if tier in known or len(known) < MOST_NAMES else "other"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 
 from oea_server.oneline import oneline
@@ -11,6 +11,8 @@ from oea_server.routing.policy import EXACT
 
 MOST = 8
 """Tiers at a time: each is a label of a few series."""
+MOST_NAMES = 32
+"""Tiers that a start has series for, whatever they are called in turn; later ones are `other`."""
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,19}")
 K0 = re.compile(r"k0=([1-9][0-9]{0,3})")
 NOT_NAMES = ("none", "other")
@@ -75,6 +77,11 @@ def problem_of(tiers: Mapping[str, int], k: int, least: int) -> str | None:
                 f"tiers: {name}: k0={promise} is below {least}, the least that this server takes; auto promises no k0"
             )
     return None
+
+
+def named(tier: str, known: Collection[str]) -> str:
+    """What a tier is called in a label: its name, as long as there is room for one more."""
+    return tier if tier in known or len(known) < MOST_NAMES else "other"
 
 
 def _shown(text: str) -> str:

@@ -23,6 +23,7 @@ from oea_server.routing.tally import MASS_UNIT
 from oea_server.settings import Settings
 from oea_server.tiers import keys
 from oea_server.tiers.binding import Binding
+from oea_server.tiers.table import MOST_NAMES
 from tests.engine import test_gathered as gathered
 from tests.engine.test_seams import select
 from tests.engine.test_wishes import WIDTH, request, step_of, through
@@ -318,11 +319,11 @@ def test_a_rank_counts_its_own_rows_though_another_speaks(
 
 
 def test_tiers_beyond_what_there_are_series_for_are_others(now: runtime.Runtime) -> None:
-    for i in range(tier_metrics.MOST_NAMES + 3):
+    for i in range(MOST_NAMES + 3):
         step_of(now, rows_of([Carried(f"t{i}", 0), None]), lambda: select(torch.randn(2, 16)))
     found = tier_counts.counts.read()
     assert found is not None
-    assert len(found) == tier_metrics.MOST_NAMES + 1
+    assert len(found) == MOST_NAMES + 1
     assert found["other"][0] == 3
 
 

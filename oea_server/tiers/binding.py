@@ -129,7 +129,7 @@ def admit(tiers: Mapping[str, int], who: Asker, body: str | None, wished: int, l
     def above(promise: int) -> bool:
         return who.bound and promise != own and promise > max(own, least)
 
-    whose = f"{who.tier or 'no tier'} ({said(own)}), which is this request's by {who.source}"
+    whose = f"{f'tier {who.tier}' if who.tier else 'no tier'} ({said(own)}), which is this request's by {who.source}"
     if asked is not None and above(tiers[asked]):
         raise ValueError(f"{by}: {asked} is above {whose}")
     if above(wished):

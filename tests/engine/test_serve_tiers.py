@@ -155,8 +155,10 @@ def test_each_tier_gets_what_it_is_promised_and_is_counted_by_itself(server: Ser
     generate(server, "first", {}).raise_for_status()
     settled(server, "requests_total")
     clear(steps)
-    names = ("requests_total", "tokens_total", "inter_token_latency_seconds_count", "sampled_tokens_total")
-    names = (*names, "kept_router_mass_total", "broken_promises_total")
+    names = (
+        *("requests_total", "tokens_total", "inter_token_latency_seconds_count"),
+        *("sampled_tokens_total", "kept_router_mass_total", "broken_promises_total"),
+    )
     before = {name: by_tier(server, name) for name in names}
     sent = crowd(server, "a")
     settled(server, "sampled_tokens_total")
@@ -300,7 +302,7 @@ def test_a_live_change_is_for_those_that_come_after_it(server: Server, steps: Pa
 
 def test_the_official_client_is_told_in_one_line(server: Server) -> None:
     client = chat.client(server.url, "EMPTY", timeout=300)
-    with pytest.raises(BadRequestError, match="gold is above bronze"):
+    with pytest.raises(BadRequestError, match="gold is above tier bronze"):
         client.chat.completions.create(
             model="demo",
             messages=[{"role": "user", "content": "hello"}],

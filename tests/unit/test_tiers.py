@@ -166,7 +166,7 @@ def test_a_gateways_key_names_any_tier_and_other_keys_only_ask_by_the_header() -
 
 
 SECOND = (HEADER.encode(), b"gold")
-ABOVE = "is above bronze (auto), which is this request's by the default"
+ABOVE = "is above tier bronze (auto), which is this request's by the default"
 REFUSED: tuple[tuple[Binding, Headers, str | None, int, str], ...] = (
     (BY_KEY, headers(), "gold", 0, f"custom_params.oea.tier: gold {ABOVE}"),
     (BY_KEY, headers(), "silver", 0, f"custom_params.oea.tier: silver {ABOVE}"),
@@ -181,14 +181,14 @@ REFUSED: tuple[tuple[Binding, Headers, str | None, int, str], ...] = (
         headers(SILVER),
         "gold",
         0,
-        "custom_params.oea.tier: gold is above silver (k0=5), which is this request's by its key",
+        "custom_params.oea.tier: gold is above tier silver (k0=5), which is this request's by its key",
     ),
     (
         BY_KEY,
         headers(SILVER),
         None,
         6,
-        "custom_params.oea: k0=6 is above silver (k0=5), which is this request's by its key",
+        "custom_params.oea: k0=6 is above tier silver (k0=5), which is this request's by its key",
     ),
     (BY_HEADER, headers(), "gold", 0, f"custom_params.oea.tier: gold {ABOVE}"),
     (
@@ -196,7 +196,7 @@ REFUSED: tuple[tuple[Binding, Headers, str | None, int, str], ...] = (
         headers(tier="silver"),
         "gold",
         0,
-        "custom_params.oea.tier: gold is above silver (k0=5), which is this request's by header x-oea-tier",
+        "custom_params.oea.tier: gold is above tier silver (k0=5), which is this request's by header x-oea-tier",
     ),
     (BY_HEADER, headers(None, "silver", SECOND), None, 0, "x-oea-tier: the header is there 2 times"),
     (BY_HEADER, headers(None, "gold", SECOND), None, 0, "x-oea-tier: the header is there 2 times"),
@@ -227,7 +227,7 @@ REFUSED: tuple[tuple[Binding, Headers, str | None, int, str], ...] = (
         headers(SILVER, "gold"),
         None,
         0,
-        "the header: gold is above silver (k0=5), which is this request's by its key",
+        "the header: gold is above tier silver (k0=5), which is this request's by its key",
     ),
     (
         BOTH,

@@ -6,17 +6,19 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from statistics import fmean
 from typing import Any, NamedTuple
 
 from loadtest import lengths, workload
-from loadtest.client import chat, session
+from loadtest.client import read, session
 from loadtest.stream import Stream
 
 SPAN = 5.0
 """Seconds of a span, as many as of the controller's periods."""
-TENANT = workload.Tenant("steps", prompt=lengths.Fixed(16), output=lengths.LogNormal(96, 0.3, 32, 256))
+TENANT = workload.Tenant("steps", prompt=lengths.Fixed(16), output=lengths.LogNormal(400, 0.3, 200, 800))
+"""Answers are long, so that steps are what is measured, and few of them wait for a prompt."""
 
 
 class Step(NamedTuple):
@@ -71,6 +73,16 @@ def at(load: Sequence[Step], seconds: float) -> int:
     return len(load)
 
 
+def until(load: Sequence[Step], index: int, seconds: float) -> float:
+    """Seconds from then on in which the chat with this index goes on: then it is given up."""
+    left = -seconds
+    for step in load:
+        left += step.seconds
+        if left > 0 and index >= step.chats:
+            return left - step.seconds
+    return left
+
+
 def play(url: str, load: Sequence[Step], name: object, look: Callable[[], Mapping[str, float]]) -> list[Span]:
     """Put the load on a server.
 
@@ -79,7 +91,7 @@ def play(url: str, load: Sequence[Step], name: object, look: Callable[[], Mappin
         look: the server's metrics.
 
     Raises:
-        StreamError, aiohttp.ClientError, TimeoutError: a chat was not answered.
+        StreamError, aiohttp.ClientError: a chat was not answered.
     """
     return asyncio.run(_play(url, load, name, look))
 
@@ -95,7 +107,10 @@ async def _play(url: str, load: Sequence[Step], name: object, look: Callable[[],
                 await asyncio.sleep(0.1)
                 continue
             ask = next(workload.conversation(TENANT, 0, f"{name} {index}", number))
-            streams.append(await chat(http, url, ask.body("default")))
+            streams.append(Stream(time.perf_counter(), ask.tokens))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(until(load, index, time.perf_counter() - began)):
+                    await read(http, url, ask.body("default"), streams[-1])
             number += 1
 
     async def watch() -> None:
@@ -113,8 +128,7 @@ async def _play(url: str, load: Sequence[Step], name: object, look: Callable[[],
 
 def _gaps(stream: Stream) -> list[tuple[float, float]]:
     """When each token but the first came, and how long after the one before it."""
-    assert stream.first is not None
-    now, found = stream.first, []
+    now, found = stream.first or 0.0, []
     for gap in stream.gaps:
         now += gap
         found.append((now, gap))

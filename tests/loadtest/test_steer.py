@@ -75,6 +75,10 @@ def test_as_many_chats_as_the_step_says(stub: Stub) -> None:
     load_steps.play(stub.url, LOAD, "x", stub.remote.metrics)
     first = min(stub.began)
     assert sum(began < first + 0.2 for began in stub.began) == 2
+    assert stub.left > 0  # who still chats at the end is given up
+    assert load_steps.until(LOAD, 4, 0.4) == pytest.approx(0.8)
+    assert load_steps.until((*LOAD, Step(2, 1.0)), 4, 0.5) == pytest.approx(0.7)
+    assert load_steps.until((*LOAD, Step(2, 1.0)), 0, 0.5) == pytest.approx(1.7)
     assert [load_steps.at(LOAD, seconds) for seconds in (0, 0.39, 0.41, 1.19, 1.21)] == [0, 0, 1, 1, 2]
 
 

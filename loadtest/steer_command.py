@@ -10,12 +10,12 @@ import typer
 from loadtest.keeping import folder_of, keep, provenance, refusing, typed
 
 RUNGS = "deploy/rungs/qwen3-30b-4-layers.json"
-LOAD = "2:40,32:100,2:100"
+LOAD = "2:20,32:80,2:60"
 
 
 def steer(
     rungs: Annotated[Path, typer.Option(metavar="FILE", help="the controller's rungs")] = Path(RUNGS),
-    target: Annotated[str, typer.Option(metavar="TIME", help="between two tokens of a chat, a mean")] = "150ms",
+    target: Annotated[str, typer.Option(metavar="TIME", help="between two tokens of a chat, a mean")] = "140ms",
     floor: Annotated[str, typer.Option(metavar="SHARE", help="of the router mass")] = "0.7",
     load: Annotated[str, typer.Option(metavar="CHATS:SECONDS,...", help="steps of it")] = LOAD,
     rounds: Annotated[int, typer.Option(min=1, max=100, help="of each, in turns")] = 1,

@@ -39,6 +39,7 @@ class World:
     by_batch: dict[str, dict[str, float]] = field(default_factory=dict)  # of share and mix
     tiers: list[dict[str, Any]] = field(default_factory=list)
     skew: float = 0.0  # of the server's clock
+    controller: dict[str, Any] | None = None
 
     @property
     def now(self) -> float:
@@ -98,6 +99,7 @@ class World:
             "shadow": None,
             "latency": self.latency,
             "tiers": self.tiers,
+            "controller": self.controller,
         }
 
     def _point(self, second: int) -> dict[str, Any]:

@@ -208,7 +208,7 @@ class Settings(BaseSettings):
         Raises:
             ValueError: one of them promises less than every token is guaranteed.
         """
-        if before is not None and before.tiers == self.tiers:
+        if self.tiers is None or (before is not None and before.tiers == self.tiers):
             return
         least = self.policy_for(k).least
         least = least if self.wish_floor is None else min(least, self.wish_floor)

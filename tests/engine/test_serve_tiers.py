@@ -270,7 +270,7 @@ def test_a_tiers_key_changes_nothing_and_no_answer_holds_one(server: Server) -> 
 
 def test_a_live_change_is_for_those_that_come_after_it(server: Server, steps: Path) -> None:
     for tiers, why in (
-        ("silver: k0=5", "keys are bound to gold"),
+        ("silver: k0=5; bronze: auto", "keys are bound to gold"),
         (None, "default_tier=bronze: no such tier"),
         ("gold: exact; silver: k0=1; bronze: auto", "silver: k0=1 is below 2"),
         ("gold: k0=9; silver: k0=5; bronze: auto", "gold: k0=9 is above 8"),

@@ -51,6 +51,7 @@ def measure(server: Remote, plan: Plan) -> dict[str, Any]:
             if side != CONTROLLER:
                 server.steer(**plan.rungs.knobs(names.index(side), flags))
             print(f"round {number + 1} of {plan.rounds}: {side}", flush=True)
+            server.settled_metrics()  # or the first span would count what came before
             reasons = Reasons(server)
             spans = load_steps.play(server.url, plan.load, f"{number} {side}", reasons.look)
             played.append(

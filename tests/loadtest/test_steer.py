@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from loadtest import load_steps, steer, steered, workload
 from loadtest.cli import app
 from loadtest.load_steps import Step
+from oea_server.client.remote import Remote
 from oea_server.controller.rungs import Rungs
 from tests.loadtest.conftest import ROOT
 from tests.loadtest.stub import Stub
@@ -34,6 +35,7 @@ def plan(target: float, alone: bool = True) -> steer.Plan:
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Remote, "settle", 0.0)
     monkeypatch.setattr(load_steps, "SPAN", 0.2)
     monkeypatch.setattr(load_steps, "TENANT", workload.parse("t output=fixed:8"))
 

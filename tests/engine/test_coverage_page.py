@@ -12,7 +12,7 @@ from oea_server.engine import architectures
 from oea_server.lab.recipes import commands, page
 from oea_server.lab.recipes.__main__ import PAGE
 from oea_server.lab.recipes.asking import ask
-from tests.engine import build_blocks, tiny, tiny_checkpoints
+from tests.engine import build_blocks, checkpoints, tiny
 
 STALE = "make it anew: python -m oea_server.lab.recipes"
 
@@ -50,9 +50,7 @@ def test_what_is_said_to_be_built_in_tests_is() -> None:
     configs = [*tiny.HANDLED.values(), *refused]
     built = {block for config in configs for block in architectures.ARCHITECTURES[config["architectures"][0]]}
     built |= {block.name for block in build_blocks.BLOCKS.values()}
-    architectures_run = {
-        each.written.get("architectures", [f"{each.kind}ForCausalLM"])[0] for each in tiny_checkpoints.FAMILIES.values()
-    }
+    architectures_run = {each.architecture for each in checkpoints.FAMILIES.values()}
     run = {block for each in architectures_run for block in architectures.ARCHITECTURES[each]}
     known: dict[str, Any] = json.loads((Path(commands.HERE) / "evidence.json").read_text())
     assert set(known) <= built | run

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from tests.engine.apart import CLEAN
+from tests.engine.checkpoints import FAMILIES
 from tests.engine.patched import IS_PATCHED
 from tests.engine.run_families import ALONE, STEPS, TOGETHER, Run
-from tests.engine.tiny_checkpoints import EXPERT_BYTES, EXPERTS, FAMILIES, K0, ON_TWO_RANKS, K
+from tests.engine.tiny_checkpoints import EXPERT_BYTES, EXPERTS, K0, ON_TWO_RANKS, K
 from tests.transcript import REPLAY
 
 pytestmark = [

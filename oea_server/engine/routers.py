@@ -189,10 +189,11 @@ def expert_bytes(model: torch.nn.Module) -> dict[int, int]:
             here = sum(each.numel() * each.element_size() for each in held) // local
             sizes[int(module.layer_id)] = here * module.moe_tp_size
             continue
-        router, slices = getattr(module, "topk", None), getattr(module, "experts", None)
+        router: Any = getattr(module, "topk", None)
+        slices = getattr(module, "experts", None)
         if isinstance(router, TopK) and router.layer_id is not None and isinstance(slices, torch.nn.ModuleList):
             here = sum(each.numel() * each.element_size() for each in slices[0].parameters())
-            sizes[int(router.layer_id)] = here * int(module.tp_size)
+            sizes[int(router.layer_id)] = here * int(getattr(module, "tp_size", 1))
     return sizes
 
 

@@ -85,6 +85,16 @@ def convolved_token(
     return found if bias is None else found + bias
 
 
+def gated(attention: torch.Tensor, gate: torch.Tensor, inplace: bool = True) -> torch.Tensor:
+    """`fused_sigmoid_mul`, the gate behind Qwen3.5's attention: [B, H], and [B, H] or [B, heads, D]."""
+    return attention.mul_(gate.reshape(attention.shape).sigmoid())
+
+
+def multiplied(first: torch.Tensor, second: torch.Tensor, out_dtype: torch.dtype) -> torch.Tensor:
+    """`aten::mm.dtype`, by which Nemotron-3 computes its router's logits: torch has it for GPUs alone."""
+    return first.to(out_dtype) @ second.to(out_dtype)
+
+
 class RowsOfTokens(RadixAttention):  # type: ignore[misc]
     """Hunyuan-A13B hands over a row for each head, most of which SGLang 0.5.23 takes for padding of a prefill."""
 
@@ -93,10 +103,11 @@ class RowsOfTokens(RadixAttention):  # type: ignore[misc]
         return super().forward(flat, k.reshape(len(flat), -1), *args, **kwargs)
 
 
-STANDINS = {
+STANDINS: dict[str, dict[str, Any]] = {
     "minimax_m2": {"rms_sumsq_serial": sums_of_squares, "rms_apply_serial": normed},
     "afmoe": {"fused_moe": experts_beside_the_layer},
     "hunyuan": {"RadixAttention": RowsOfTokens},
+    "qwen3_5": {"fused_sigmoid_mul": gated},
     "lfm2_moe": {"causal_conv1d_fn": convolved, "causal_conv1d_update": convolved_token},
 }
 """A module of `sglang.srt.models` -> the names in it, and what stands for them."""
@@ -108,3 +119,4 @@ def install() -> None:
         for symbol, ours in functions.items():
             assert hasattr(module, symbol), f"{name}.{symbol}"
             setattr(module, symbol, ours)
+    torch.library.impl("aten::mm.dtype", "CPU")(multiplied)

@@ -1,17 +1,28 @@
 """Tiny checkpoints whose weights no class of transformers writes: a config.json, and names and shapes as SGLang loads.
 
-The layers' kinds of attention are those that run on a CPU: of Kimi-Linear and MiniMax-M3 the full one.
+The layers' kinds of attention are those that run on a CPU: of the two Kimi the full one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from tests.engine.shapes import (
+    HEAD,
+    HIDDEN,
+    QK_NORMS,
+    VOCABULARY,
+    W123,
+    Shapes,
+    attention,
+    experts,
+    gate,
+    model,
+    stacked,
+    swiglu,
+)
 from tests.engine.tiny import LATENT
-from tests.engine.tiny_checkpoints import EXPERTS, NO_SNAPSHOTS, SIZES, K
-
-Shapes = dict[str, tuple[int, ...]]
+from tests.engine.tiny_checkpoints import EXPERT_BYTES, EXPERTS, NO_SNAPSHOTS, SIZES, K
 
 
 class Handmade(NamedTuple):
@@ -23,14 +34,13 @@ class Handmade(NamedTuple):
     """Of its weights, by name."""
     flags: str = ""
     """Of SGLang's."""
+    expert_bytes: int = EXPERT_BYTES
 
     @property
     def architecture(self) -> str:
         return str(self.config["architectures"][0])
 
 
-VOCABULARY, HIDDEN, HEAD = 2048, 64, 16
-"""The demo's tokenizer's; what SIZES says."""
 OWN_CODE = {"auto_map": {"AutoConfig": "configuration_tiny.TinyConfig"}}
 """Of families whose config.json is read by code beside it, as is their authors' (`checkpoints` writes one)."""
 TRUSTED = "--trust-remote-code"
@@ -43,46 +53,6 @@ COMMON: dict[str, Any] = {
     "hidden_act": "silu",
     "torch_dtype": "float32",
 }
-NORMS: Shapes = {"input_layernorm.weight": (HIDDEN,), "post_attention_layernorm.weight": (HIDDEN,)}
-QK_NORMS: Shapes = {"self_attn.q_norm.weight": (HEAD,), "self_attn.k_norm.weight": (HEAD,)}
-
-
-def attention(heads: int = 4, groups: int = 2) -> Shapes:
-    found: Shapes = {f"self_attn.{name}_proj.weight": (groups * HEAD, HIDDEN) for name in "kv"}
-    found["self_attn.q_proj.weight"] = (heads * HEAD, HIDDEN)
-    found["self_attn.o_proj.weight"] = (HIDDEN, heads * HEAD)
-    return found
-
-
-def swiglu(where: str, names: Sequence[str] = ("gate_proj", "up_proj", "down_proj")) -> Shapes:
-    return {f"{where}.{name}.weight": (64, 64) for name in names}
-
-
-def experts(where: str, names: Sequence[str] = ("gate_proj", "up_proj", "down_proj")) -> Shapes:
-    """One after the other."""
-    return {name: shape for i in range(EXPERTS) for name, shape in swiglu(f"{where}.experts.{i}", names).items()}
-
-
-def gate(where: str, bias: str = "") -> Shapes:
-    found: Shapes = {f"{where}.gate.weight": (EXPERTS, HIDDEN)}
-    return {**found, f"{where}.{bias}": (EXPERTS,)} if bias else found
-
-
-def stacked(where: str) -> Shapes:
-    """All experts in one tensor, as Step writes them."""
-    return {f"{where}.{name}_proj.weight": (EXPERTS, 64, 64) for name in ("gate", "up", "down")}
-
-
-def model(attentions: Sequence[Shapes], sparse: Shapes, embedding: str = "embed_tokens") -> Shapes:
-    """A layer for each attention, the first without experts."""
-    ends: Shapes = {f"model.{embedding}.weight": (VOCABULARY, HIDDEN), "lm_head.weight": (VOCABULARY, HIDDEN)}
-    found: Shapes = {**ends, "model.norm.weight": (HIDDEN,)}
-    for layer, own in enumerate(attentions):
-        names = {**NORMS, **own, **(sparse if layer else swiglu("mlp"))}
-        found |= {f"model.layers.{layer}.{name}": shape for name, shape in names.items()}
-    return found
-
-
 STEP = {"moe_num_experts": EXPERTS, "moe_top_k": K, "moe_layers_enum": "1,2", "share_expert_dim": 64}
 STEP_3: Shapes = {
     **{f"self_attn.{name}_proj.weight": (HEAD, HIDDEN) for name in "kv"},
@@ -91,7 +61,7 @@ STEP_3: Shapes = {
     "self_attn.wq.weight": (64, 32),
     "self_attn.o_proj.weight": (HIDDEN, 64),
 }
-KIMI: Shapes = {
+KIMI_ATTENTION: Shapes = {
     "self_attn.q_proj.weight": (4 * 32, HIDDEN),
     "self_attn.kv_a_proj_with_mqa.weight": (32, HIDDEN),
     "self_attn.kv_a_layernorm.weight": (16,),
@@ -104,7 +74,35 @@ LING: Shapes = {
     "attention.query_layernorm.weight": (HEAD,),
     "attention.key_layernorm.weight": (HEAD,),
 }
-W123 = ("w1", "w2", "w3")
+KIMI: dict[str, Any] = {
+    **COMMON,
+    **LATENT,
+    "model_type": "kimi_linear",
+    "num_key_value_heads": 4,
+    "q_lora_rank": None,
+    "num_experts_per_token": K,
+    "num_shared_experts": 1,
+    "moe_router_activation_func": "sigmoid",
+    "routed_scaling_factor": 2.446,
+    "first_k_dense_replace": 1,
+    "mla_use_nope": True,
+    "linear_attn_config": {
+        "full_attn_layers": [1, 2, 3],
+        "kda_layers": [],
+        "head_dim": HEAD,
+        "num_heads": 4,
+        "short_conv_kernel_size": 4,
+    },
+}
+
+
+def kimi(where: str) -> Shapes:
+    """With the experts of each layer there."""
+    bias = "gate.e_score_correction_bias"
+    sparse = {**gate(where, bias), **experts(where, W123), **swiglu(f"{where}.shared_experts")}
+    return model([KIMI_ATTENTION] * 3, sparse)
+
+
 FAMILIES = {
     "Step-3": Handmade(
         {
@@ -189,37 +187,9 @@ FAMILIES = {
         TRUSTED,
     ),
     "Kimi-Linear": Handmade(
-        {
-            **COMMON,
-            **LATENT,
-            "architectures": ["KimiLinearForCausalLM"],
-            "model_type": "kimi_linear",
-            "num_key_value_heads": 4,
-            "q_lora_rank": None,
-            "num_experts_per_token": K,
-            "num_shared_experts": 1,
-            "moe_router_activation_func": "sigmoid",
-            "routed_scaling_factor": 2.446,
-            "first_k_dense_replace": 1,
-            "mla_use_nope": True,
-            "linear_attn_config": {
-                "full_attn_layers": [1, 2, 3],
-                "kda_layers": [],
-                "head_dim": HEAD,
-                "num_heads": 4,
-                "short_conv_kernel_size": 4,
-            },
-        },
-        model(
-            [KIMI] * 3,
-            {
-                **gate("block_sparse_moe", "gate.e_score_correction_bias"),
-                **experts("block_sparse_moe", W123),
-                **swiglu("block_sparse_moe.shared_experts"),
-            },
-        ),
-        NO_SNAPSHOTS,
+        {**KIMI, "architectures": ["KimiLinearForCausalLM"]}, kimi("block_sparse_moe"), NO_SNAPSHOTS
     ),
+    "Kimi-K3": Handmade({**KIMI, "architectures": ["KimiK3LinearForCausalLM"]}, kimi("mlp"), NO_SNAPSHOTS),
     "MiMo-V2": Handmade(
         {
             **COMMON,
@@ -253,38 +223,6 @@ FAMILIES = {
         model(
             [attention(), {**attention(), "self_attn.attention_sink_bias": (4,)}, attention()],
             {**gate("mlp", "gate.e_score_correction_bias"), **experts("mlp")},
-        ),
-        TRUSTED,
-    ),
-    "MiniMax-M3": Handmade(
-        {
-            **COMMON,
-            **OWN_CODE,
-            "architectures": ["MiniMaxM3SparseForCausalLM"],
-            "model_type": "minimax_m3_vl",
-            "hidden_act": "swigluoai",
-            "swiglu_alpha": 1.702,
-            "swiglu_limit": 7.0,
-            "dense_intermediate_size": 64,
-            "num_local_experts": EXPERTS,
-            "n_shared_experts": 1,
-            "scoring_func": "sigmoid",
-            "use_routing_bias": True,
-            "routed_scaling_factor": 2.0,
-            "moe_layer_freq": [0, 1, 1],
-            "use_qk_norm": True,
-            "qk_norm_type": "per_head",
-            "use_gemma_norm": True,
-            "rotary_dim": 8,
-            "num_mtp_modules": 0,
-        },
-        model(
-            [{**attention(), **QK_NORMS}] * 3,
-            {
-                **gate("block_sparse_moe", "e_score_correction_bias"),
-                **experts("block_sparse_moe", W123),
-                **swiglu("block_sparse_moe.shared_experts"),
-            },
         ),
         TRUSTED,
     ),

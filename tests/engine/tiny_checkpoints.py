@@ -22,6 +22,7 @@ class Recipe(NamedTuple):
     """What the family's own `config.json` says besides, and transformers does not write."""
     flags: str = ""
     """Of SGLang's."""
+    expert_bytes: int = EXPERT_BYTES
 
     @property
     def architecture(self) -> str:
@@ -129,13 +130,13 @@ FAMILIES = {
     "MiniMax-M2": Recipe(
         "MiniMaxM2",
         {"num_local_experts": 16},
-        {"use_qk_norm": True, "qk_norm_type": "per_layer", "use_routing_bias": True, "rotary_dim": 8}
-        | {"scoring_func": "sigmoid"},
+        {**SIGMOID, "use_qk_norm": True, "qk_norm_type": "per_layer", "use_routing_bias": True, "rotary_dim": 8},
     ),
     "gpt-oss": Recipe(
         "GptOss",
         {"num_local_experts": 16, "layer_types": ["sliding_attention", "full_attention"]},
         flags="--moe-runner-backend triton",
+        expert_bytes=EXPERT_BYTES + 3 * 64 * 4,  # biases
     ),
     "Hunyuan-A13B": Recipe(
         "HunYuanMoEV1",
@@ -150,8 +151,12 @@ FAMILIES = {
     ),
     "LFM2": Recipe(
         "Lfm2Moe",
-        {**DENSE_FIRST, "num_dense_layers": 1, "tie_word_embeddings": True}
-        | {"layer_types": ["conv", "full_attention", "conv"]},
+        {
+            "num_hidden_layers": 3,
+            "layer_types": ["conv", "full_attention", "conv"],
+            "num_dense_layers": 1,
+            "tie_word_embeddings": True,
+        },
         flags=NO_SNAPSHOTS,
     ),
     "Granite-4.0-H": Recipe(
@@ -169,6 +174,7 @@ FAMILIES = {
         },
         {"layers_block_type": ["attention", "moe"] * 2},
         NO_SNAPSHOTS,
+        expert_bytes=2 * 64 * 64 * 4,  # without a gate
     ),
 }
 

@@ -5,11 +5,11 @@ Only `tests.engine.run_families` installs them, in the modules of these models a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 import torch
-from sglang.srt.layers.radix_attention import RadixAttention
 from torch.nn import functional
 
 from oea_server.cpu.loop import run_experts
@@ -95,18 +95,20 @@ def multiplied(first: torch.Tensor, second: torch.Tensor, out_dtype: torch.dtype
     return first.to(out_dtype) @ second.to(out_dtype)
 
 
-class RowsOfTokens(RadixAttention):  # type: ignore[misc]
-    """Hunyuan-A13B hands over a row for each head, most of which SGLang 0.5.23 takes for padding of a prefill."""
+def rows_of_tokens(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`RadixAttention.forward` for Hunyuan-A13B, which hands over a row for each head: SGLang 0.5.23 takes most of them
+    for padding of a prefill."""
 
-    def forward(self, q: torch.Tensor, k: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    def forward(self: Any, q: torch.Tensor, k: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         flat = q.reshape(-1, self.tp_q_head_num * self.qk_head_dim)
-        return super().forward(flat, k.reshape(len(flat), -1), *args, **kwargs)
+        return original(self, flat, k.reshape(len(flat), -1), *args, **kwargs)
+
+    return forward
 
 
 STANDINS: dict[str, dict[str, Any]] = {
     "minimax_m2": {"rms_sumsq_serial": sums_of_squares, "rms_apply_serial": normed},
     "afmoe": {"fused_moe": experts_beside_the_layer},
-    "hunyuan": {"RadixAttention": RowsOfTokens},
     "qwen3_5": {"fused_sigmoid_mul": gated},
     "lfm2_moe": {"causal_conv1d_fn": convolved, "causal_conv1d_update": convolved_token},
 }
@@ -119,4 +121,7 @@ def install() -> None:
         for symbol, ours in functions.items():
             assert hasattr(module, symbol), f"{name}.{symbol}"
             setattr(module, symbol, ours)
+    hunyuan: Any = import_module("sglang.srt.models.hunyuan")
+    theirs = hunyuan.RadixAttention
+    hunyuan.RadixAttention = type("RowsOfTokens", (theirs,), {"forward": rows_of_tokens(theirs.forward)})
     torch.library.impl("aten::mm.dtype", "CPU")(multiplied)

@@ -44,7 +44,7 @@ def test_every_command_names_a_card_and_a_model_that_are_there() -> None:
 
 
 def test_what_is_said_to_be_built_in_tests_is() -> None:
-    """`tests.engine.tiny` has its models built, `tests.engine.build_blocks` its blocks, `tests.engine.tiny_checkpoints`
+    """`tests.engine.tiny` has its models built, `tests.engine.build_blocks` its blocks, `tests.engine.checkpoints`
     its checkpoints run; the demo model is a Qwen3-MoE, `test_serve_routers` serves a GLM."""
     refused = [config for config, _ in tiny.REFUSED.values()]
     configs = [*tiny.HANDLED.values(), *refused]

@@ -26,7 +26,7 @@ class Recipe(NamedTuple):
 
     @property
     def architecture(self) -> str:
-        return str(self.written.get("architectures", [f"{self.kind}ForCausalLM"])[0])
+        return str(self.written.get("architectures", [f"{self.kind.removesuffix('Text')}ForCausalLM"])[0])
 
 
 SIZES: dict[str, Any] = {**BODY, "moe_intermediate_size": 64, "num_experts": 16, "num_experts_per_tok": 4}

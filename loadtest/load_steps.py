@@ -17,8 +17,8 @@ from loadtest.stream import Stream
 
 SPAN = 5.0
 """Seconds of a span, as many as of the controller's periods."""
-TENANT = workload.Tenant("steps", prompt=lengths.Fixed(16), output=lengths.LogNormal(400, 0.3, 200, 800))
-"""Answers are long, so that steps are what is measured, and few of them wait for a prompt."""
+TENANT = workload.Tenant("steps", prompt=lengths.Fixed(16), output=lengths.LogNormal(192, 0.5, 64, 512))
+"""Answers are long, so that few steps wait for a prompt; not so long that attention to them outgrows the experts."""
 
 
 class Step(NamedTuple):

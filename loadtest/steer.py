@@ -22,7 +22,7 @@ class Plan(NamedTuple):
     Args:
         target: seconds between two tokens of a chat, as a mean of a span.
         floor: share of the router mass below which no rung is to serve.
-        alone: whether each rung is measured by itself, too.
+        alone: whether each rung within the floor is measured by itself, too.
     """
 
     rungs: Rungs
@@ -41,7 +41,8 @@ def measure(server: Remote, plan: Plan) -> dict[str, Any]:
         RuntimeError: the server refused a change.
     """
     names = [rung.name for rung in plan.rungs.rungs]
-    sides = [CONTROLLER, *(names if plan.alone else [])]
+    allowed = [rung.name for rung in plan.rungs.rungs if rung.mass_kept >= plan.floor]
+    sides = [CONTROLLER, *(allowed if plan.alone else [])]
     flags = server.config()["started_with"]
     played: list[dict[str, Any]] = []
     for number in range(plan.rounds):
@@ -50,6 +51,7 @@ def measure(server: Remote, plan: Plan) -> dict[str, Any]:
             if side != CONTROLLER:
                 server.steer(**plan.rungs.knobs(names.index(side), flags))
             print(f"round {number + 1} of {plan.rounds}: {side}", flush=True)
+            server.settled_metrics()  # or the first span would count what came before
             reasons = Reasons(server)
             spans = load_steps.play(server.url, plan.load, f"{number} {side}", reasons.look)
             played.append(

@@ -10,7 +10,7 @@ import typer
 from loadtest.keeping import folder_of, keep, provenance, refusing, typed
 
 RUNGS = "deploy/rungs/qwen3-30b-4-layers.json"
-LOAD = "2:20,32:80,2:60"
+LOAD = "2:15,32:70,2:50"
 
 
 def steer(
@@ -19,7 +19,7 @@ def steer(
     floor: Annotated[str, typer.Option(metavar="SHARE", help="of the router mass")] = "0.7",
     load: Annotated[str, typer.Option(metavar="CHATS:SECONDS,...", help="steps of it")] = LOAD,
     rounds: Annotated[int, typer.Option(min=1, max=100, help="of each, in turns")] = 1,
-    alone: Annotated[bool, typer.Option(help="each rung by itself, too")] = True,
+    alone: Annotated[bool, typer.Option(help="each rung within the floor by itself, too")] = True,
     layers: Annotated[int, typer.Option(min=1, max=48, help="Qwen3-30B-sized, of the server started here")] = 4,
     name: Annotated[str, typer.Option(metavar="NAME", help="of the record")] = "steer",
     seed: Annotated[int, typer.Option(metavar="N", help="of the order")] = 0,

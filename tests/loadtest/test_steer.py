@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from loadtest import load_steps, steer, steered, workload
 from loadtest.cli import app
 from loadtest.load_steps import Step
+from oea_server.client.remote import Remote
 from oea_server.controller.rungs import Rungs
 from tests.loadtest.conftest import ROOT
 from tests.loadtest.stub import Stub
@@ -23,15 +24,18 @@ RUNGS = Rungs.model_validate(
         ],
     }
 )
+LYING = Rungs(form=1, rungs=(RUNGS.rungs[0], RUNGS.rungs[1].model_copy(update={"mass_kept": 0.95})))
+"""The second keeps less than it promises."""
 LOAD = (Step(2, 0.4), Step(6, 0.8))
 
 
-def plan(target: float, floor: float = 0.8, alone: bool = True) -> steer.Plan:
-    return steer.Plan(RUNGS, target, floor, LOAD, 1, alone, 0)
+def plan(target: float, alone: bool = True) -> steer.Plan:
+    return steer.Plan(RUNGS, target, 0.8, LOAD, 1, alone, 0)
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Remote, "settle", 0.0)
     monkeypatch.setattr(load_steps, "SPAN", 0.2)
     monkeypatch.setattr(load_steps, "TENANT", workload.parse("t output=fixed:8"))
 
@@ -54,7 +58,7 @@ def test_who_keeps_the_target_is_judged_by_what_clients_saw(stub: Stub, tmp_path
 
 
 def test_a_floor_that_is_not_kept_is_counted(stub: Stub) -> None:
-    record = steer.measure(stub.remote, plan(10.0, floor=0.9))
+    record = steer.measure(stub.remote, plan(10.0)._replace(rungs=LYING, floor=0.9))
     rows = {row["side"]: row for row in record["rows"]}
     assert rows["fast"]["poor"] > 0
     assert rows["vanilla"]["poor"] == 0

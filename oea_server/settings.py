@@ -20,7 +20,10 @@ from oea_server.routing.calibrated import calibrated
 from oea_server.routing.policy import Policy
 from oea_server.routing.schedule import MIX, SHARE, Knob, Schedule, default_schedule, number_or_schedule
 
-LIVE = tuple("policy k0 share mix p k_max max_rank min_batch pool rank_budget draft_k0 seed".split())
+LIVE = (
+    *("policy", "k0", "share", "mix", "p", "k_max", "max_rank", "min_batch"),
+    *("pool", "rank_budget", "draft_k0", "seed"),
+)
 """Knobs that can change while serving."""
 
 ENV_PREFIX = "OEA_"

@@ -1,4 +1,4 @@
-"""Whose floor is what in a verify pass: tokens', drafts' and those of requests that wish more; recounted in plain words."""
+"""Whose floor is what in a verify pass: a token's, a draft's, that of a request that wishes more; recounted."""
 
 from __future__ import annotations
 

@@ -124,9 +124,9 @@ def keep_routed(folder: Path) -> None:
         layers.append((logits.float().clone(), routing.ids.clone(), routing.weights.clone()))
         return routing
 
-    def kept_rows(now: Runtime, tally: Any, accepted: Any) -> None:
-        torch.save(accepted.tolist(), last.with_suffix(".accepted"))
-        count_here(now, tally, accepted)
+    def kept_rows(now: Runtime, tally: Any, kept: Any) -> None:
+        torch.save(kept.tolist(), last.with_suffix(".accepted"))
+        count_here(now, tally, kept)
 
     Runtime.decoding, Runtime.route = kept, kept_route  # type: ignore[method-assign]
     rejected.count_here = kept_rows

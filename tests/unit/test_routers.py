@@ -146,6 +146,8 @@ def test_vanilla_gives_no_row_less() -> None:
     vanilla = reference(given, Policy.vanilla(), Router(4))
     for policy in (Policy.vanilla(), Policy.oea(2, min_batch=6), Policy.oea("1:4,6:2")):
         assert_same(reference(given, policy, Router(4), row_k0=asked), vanilla)
+
+
 def test_drafts_are_guaranteed_fewer_and_tokens_as_many_as_ever() -> None:
     given, drafts = logits(8, 64, torch.float32, False, 3), torch.tensor([0, 1, 2, 3, 0, -1, -1, -1])
     own = given.topk(8, dim=1).indices

@@ -59,9 +59,7 @@ def names(option: str, texts: Sequence[str], known: Collection[str]) -> list[str
     return list(dict.fromkeys(chosen))
 
 
-def policies(
-    option: str, text: str, *, k: int, seed: int, ranks: int = 1, drafted: bool = False
-) -> dict[str, Policy]:
+def policies(option: str, text: str, *, k: int, seed: int, ranks: int = 1, drafted: bool = False) -> dict[str, Policy]:
     """``vanilla,random,pruned:3,oea:8/share=0.13/mix=0.5,fill:3,budget:6`` -> label -> policy, in the order given.
 
     Args:

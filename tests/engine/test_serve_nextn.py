@@ -126,7 +126,7 @@ def test_each_row_takes_what_it_may_see_and_the_layer_that_drafts_is_counted_now
 def test_drafts_can_be_guaranteed_less_than_tokens(server: Server, steps: Path) -> None:
     whole = answers(server, asked())
     try:
-        server.steer(draft_k0="1")
+        server.steer(draft_k0=1)
         found = answers(server, asked(), steps)
     finally:
         server.steer(draft_k0=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -31,13 +32,15 @@ def test_sglangs_pool_gets_back_what_it_gave(monkeypatch: pytest.MonkeyPatch) ->
     pool.device_k_buffers, pool.device_v_buffers = tuple(device[:2]), tuple(device[2:])
     pool.device_k_data_ptrs = pool.device_v_data_ptrs = None
     pool.kv_buffer = torch.zeros(2, 2, 20, 2, 4)
-    pool.host_kv_data_refs = [*pool.kv_buffer[0], *pool.kv_buffer[1]]
+    pool.k_data_refs, pool.v_data_refs = list(pool.kv_buffer[0]), list(pool.kv_buffer[1])
+    pool.host_kv_data_refs = pool.k_data_refs + pool.v_data_refs
+    of_0517 = SimpleNamespace(k_buffer=device[:2], v_buffer=device[2:])
     at, there = torch.tensor([1, 4, 8]), torch.tensor([19, 0, 7])
-    pool.backup_from_device_all_layer(None, there, at, host_cache.BACKEND)
+    pool.backup_from_device_all_layer(of_0517, there, at, host_cache.BACKEND)
     for each in device:
         each.zero_()
     for layer in range(2):
-        pool.load_to_device_per_layer(None, there, at, layer, host_cache.BACKEND)
+        pool.load_to_device_per_layer(of_0517, there, at, layer, host_cache.BACKEND)
     for now, then in zip(device, given, strict=True):
         assert torch.equal(now[at], then[at])
         assert not now[[0, 2, 3, 5, 6, 7]].any()

@@ -117,6 +117,24 @@ def _ab(records: dict[str, dict[str, Any]]) -> list[str]:
     return table(["A/B on a live server", "measure", "A", "B", "B over A (95 %)", "significant"], rows)
 
 
+def _steer(records: dict[str, dict[str, Any]]) -> list[str]:
+    """Who keeps target and floor under steps of load."""
+    header = ["steps of load", "what serves", "target, ms", "spans", "late", "below the floor", "mass kept", "tokens"]
+    rows = [
+        [
+            link,
+            row["side"],
+            f"{1e3 * record['plan']['target']:.0f}",
+            *(str(row[name]) for name in ("spans", "late", "poor")),
+            f"{row['mass_kept']:.3f}",
+            str(row["tokens"]),
+        ]
+        for link, record in records.items()
+        for row in record["rows"]
+    ]
+    return table(header, rows, names=2)
+
+
 def _compare(records: dict[str, dict[str, Any]]) -> list[str]:
     rows = []
     for link, record in records.items():
@@ -162,6 +180,7 @@ SHOWN = {
     "serve": _serve,
     "router": _router,
     "ab": _ab,
+    "steer": _steer,
     "compare": _compare,
     "soak": _soak,
     "chaos": _chaos,

@@ -1,17 +1,17 @@
-"""``python -m loadtest ab | soak | chaos | compare``."""
+"""``python -m loadtest ab | soak | chaos | compare | steer``."""
 
 from __future__ import annotations
 
 import json
 import os
-import shlex
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
+
+from loadtest.keeping import end, fail, folder_of, keep, provenance, refusing, typed
+from loadtest.steer_command import steer
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,6 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Load on an oea-server: see docs/load-testing.md.",
 )
+app.command()(steer)
 
 Url = Annotated[str | None, typer.Option(metavar="URL", help="a running oea-server; started here if not given")]
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="benchmarks/results/<machine> if not given")]
@@ -57,7 +58,7 @@ def ab(
         plan = measurement.Plan(first, first if null else measurement.knobs(b), asker, pairs, chats, requests, seed)
     arms = ["--null", "--a", a] if null else ["--a", a, "--b", b]
     given = {"tenant": tenant, "pairs": pairs, "chats": chats, "requests": requests, "seed": seed}
-    command = _command("ab", *arms, **({"url": "URL"} if url else {"layers": layers}), **given)
+    command = typed("ab", *arms, **({"url": "URL"} if url else {"layers": layers}), **given)
     name = "ab-null" if null else "ab"
     with refusing():
         if url is not None:
@@ -69,7 +70,7 @@ def ab(
                 record = measurement.measure(server, plan)
             model = {"name": found.model, "layers": found.layers, "bytes_per_expert": found.bytes_per_expert}
             name += f"-{found.model}"
-    paths = report.save({**record, "model": model, **_provenance(command)}, _folder(out), name)
+    paths = report.save({**record, "model": model, **provenance(command)}, folder_of(out), name)
     print(paths[2].read_text())
     print("kept: " + ", ".join(map(str, paths)))
 
@@ -98,12 +99,12 @@ def soak(
         plain = servers.enter_context(without_us(*flags)) if beside else None
         record = measurement.soak(server, bounds, plain)
     given = {"requests": requests, **({"beside": beside} if beside else {}), "seed": seed}
-    record |= _provenance(_command("soak", **given))
-    paths = _keep(record, _folder(out), "soak", soaked.markdown(record))
+    record |= provenance(typed("soak", **given))
+    paths = keep(record, folder_of(out), "soak", soaked.markdown(record))
     soaked.draw(record, paths[0].with_suffix(".png"))
     print(paths[1].read_text())
     if record["missed"]:
-        _fail(*record["missed"])
+        fail(*record["missed"])
 
 
 @app.command()
@@ -123,22 +124,22 @@ def chaos(
     named = faults or []
     unknown = set(named) - {*every.SHARED, *every.OWN}
     if unknown:
-        _end(f"{', '.join(sorted(unknown))}: no such fault; there are {', '.join((*every.SHARED, *every.OWN))}")
-    command, before = _command("chaos", *(["--again"] if again else []), *named), list[outcome.Outcome]()
+        end(f"{', '.join(sorted(unknown))}: no such fault; there are {', '.join((*every.SHARED, *every.OWN))}")
+    command, before = typed("chaos", *(["--again"] if again else []), *named), list[outcome.Outcome]()
     if again:
         with refusing():
-            kept = json.loads((_folder(out) / "chaos.json").read_text())
+            kept = json.loads((folder_of(out) / "chaos.json").read_text())
         command, before = f"{kept['command']} && {command}", outcome.read(kept)
     outcomes = every.run(named, Console(highlight=False))
     record = {
         "benchmark": "chaos",
         "outcomes": [each._asdict() for each in outcome.renewed(before, outcomes)],
-        **_provenance(command),
+        **provenance(command),
     }
-    paths = _keep(record, _folder(out), "chaos", outcome.markdown(record))
+    paths = keep(record, folder_of(out), "chaos", outcome.markdown(record))
     print(paths[1].read_text())
     if any(each.verdict == outcome.BROKE for each in outcomes):
-        _fail(outcome.tally(outcomes))
+        fail(outcome.tally(outcomes))
 
 
 @app.command()
@@ -159,7 +160,7 @@ def compare(
 
     plan = measurement.Plan(rounds, chats, requests, prompt, output, seed)
     given = {"rounds": rounds, "chats": chats, "requests": requests, "prompt": prompt, "output": output, "seed": seed}
-    command = _command("compare", **({"url": "URL"} if url else {"layers": layers}), **given)
+    command = typed("compare", **({"url": "URL"} if url else {"layers": layers}), **given)
     with refusing():
         if url is not None:
             record = measurement.compare(url.rstrip("/"), plan)
@@ -167,68 +168,9 @@ def compare(
             # not the demo model: its steps are so short that on few cores the clients' own work slows the server
             with own_server(layers, chats) as (server, _):
                 record = measurement.compare(server.url, plan)
-    record |= _provenance(command)
-    paths = _keep(record, _folder(out), "compare", measurement.markdown(record))
+    record |= provenance(command)
+    paths = keep(record, folder_of(out), "compare", measurement.markdown(record))
     print(paths[1].read_text())
     apart = [row["name"] for row in record["rows"] if row["judged"] and not row["agrees"]]
     if apart:
-        _fail(f"more than {measurement.BAR:.0%} apart: {', '.join(apart)}")
-
-
-@contextmanager
-def refusing() -> Iterator[None]:
-    """One line instead of a traceback for what a user can put right."""
-    from loadtest.client import BROKEN
-
-    try:
-        yield
-    except (ValueError, RuntimeError, OSError, *BROKEN) as error:
-        _end(str(error) or type(error).__name__)
-    except ExceptionGroup as group:  # of tasks: all for the same reason
-        first = group.exceptions[0]
-        if not isinstance(first, BROKEN):
-            raise
-        _end(f"a request was not answered: {type(first).__name__}: {first}")
-
-
-def _command(name: str, *words: str, **given: object) -> str:
-    flags = [text for key, value in given.items() for text in (f"--{key}", str(value))]
-    return shlex.join(["python", "-m", "loadtest", name, *words, *flags])
-
-
-def _provenance(command: str) -> dict[str, Any]:
-    import torch
-
-    from oea_server.lab.records import record
-
-    return {"command": command, "machine": record.machine(torch.device("cpu")), "versions": record.versions()}
-
-
-def _folder(out: Path | None) -> Path:
-    import torch
-
-    from oea_server.lab.records import record
-
-    return out or record.default_folder(torch.device("cpu"))
-
-
-def _keep(record: dict[str, Any], folder: Path, name: str, page: str | None = None) -> list[Path]:
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.json"]
-    paths[0].write_text(json.dumps(record, indent=1) + "\n")
-    if page is not None:
-        paths.append(folder / f"{name}.md")
-        paths[1].write_text(page, encoding="utf-8")
-    print("kept: " + ", ".join(map(str, paths)))
-    return paths
-
-
-def _fail(*lines: str) -> NoReturn:
-    for line in lines:
-        print(f"missed: {line}", file=sys.stderr)
-    raise typer.Exit(1)
-
-
-def _end(line: str) -> NoReturn:
-    print(f"loadtest: {line}", file=sys.stderr)
-    raise typer.Exit(2)
+        fail(f"more than {measurement.BAR:.0%} apart: {', '.join(apart)}")

@@ -52,6 +52,14 @@ async def chat(
         aiohttp.ClientError, TimeoutError: the connection broke, or the answer took too long.
     """
     stream = Stream(time.perf_counter(), int(body.get("max_tokens", 0)))
+    await read(http, url, body, stream, cancel_after)
+    return stream
+
+
+async def read(
+    http: aiohttp.ClientSession, url: str, body: Mapping[str, Any], stream: Stream, cancel_after: int | None = None
+) -> None:
+    """`chat`, into a stream that whoever stops it keeps."""
     async with http.post(url + PATH, json=body, allow_redirects=False) as reply:
         if reply.status != 200:
             raise RefusedError(reply.status, await reply.text())
@@ -59,10 +67,9 @@ async def chat(
         async for line in reply.content:
             if cancel_after is not None and texts >= cancel_after:
                 reply.close()
-                return stream
+                return
             texts += stream.line(line, time.perf_counter())
     stream.check()
-    return stream
 
 
 class Block(NamedTuple):

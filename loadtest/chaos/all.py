@@ -12,6 +12,7 @@ from rich.console import Console
 from loadtest.chaos import (
     bodies,
     connections,
+    controllers,
     crowds,
     departures,
     fatal,
@@ -96,6 +97,7 @@ OWN: dict[str, Callable[[], Awaitable[Outcome]]] = {
     "dp-cancels": partial(ranks.cancels, ranks.DP),
     "dp-changes": partial(ranks.changes, ranks.DP),
     "worker-signals": signals.among_workers,
+    "controller": controllers.blinded,
 }
 
 

@@ -74,6 +74,7 @@ def start(
     metrics = Metrics()
     metrics.write(keeper)
     routes.add(http_server.app, keeper, admin)
+    stats.controller = keeper.state
     threading.Thread(
         target=keeper.run, args=(lambda: metrics.write(keeper),), name="oea-controller", daemon=True
     ).start()

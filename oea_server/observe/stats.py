@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ class Stats:
         self._failures = Failures(logger, "a look at the snapshots failed; /oea/stats shows what was before")
         self._complaints = Complaints(logger, "/oea/stats")
         self._lock = threading.Lock()
+        self.controller: Callable[[], dict[str, Any]] | None = None
+        """What steers this server, if anything does (`GET /oea/controller`)."""
 
     def start(self) -> None:
         """Look once a second, in a thread that ends with the process."""
@@ -120,6 +122,7 @@ class Stats:
             points = [dict(each) for each in self._points if each["t"] > since or since > now + JUMP]
             totals = list(self._totals)
         answer: dict[str, Any] = {"t": round(now, 3), "config": state, "points": points, "missing": None}
+        answer["controller"] = self.controller() if self.controller else None
         if not totals:
             why = "no statistics: start the server with --enable-metrics" if self._folder is None else "nothing yet"
             return {

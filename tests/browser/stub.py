@@ -81,14 +81,21 @@ class Stub:
             if self.broken:
                 return self.broken[0], {"error": self.broken[1]}
             return 200, self.world.stats(float(parse_qs(query).get("since", ["0"])[0]))
-        if (method, path) == ("PUT", "/oea/config"):
-            changes = json.loads(request.rfile.read(int(request.headers["Content-Length"])))
-            self.changes.append(changes)
-            if self.refuse:
-                return self.refuse[0], {"error": self.refuse[1]}
-            self.world.change(changes)
-            return 200, self.world.config
+        if method == "PUT":
+            asked = json.loads(request.rfile.read(int(request.headers["Content-Length"])))
+            self.changes.append(asked)
+            return self._put(path, asked)
         return 404, {"error": "Not Found"}
+
+    def _put(self, path: str, asked: dict[str, Any]) -> tuple[int, Any]:
+        if self.refuse:
+            return self.refuse[0], {"error": self.refuse[1]}
+        if path == "/oea/config":
+            self.world.change(asked)
+            return 200, self.world.config
+        assert self.world.controller is not None
+        self.world.controller |= {"mode": "on", "rung": "vanilla"} if asked["on"] else {"mode": "off", "rung": None}
+        return 200, self.world.controller
 
 
 def send(

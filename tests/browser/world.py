@@ -38,6 +38,7 @@ class World:
     latency: dict[str, Any] | None = None
     by_batch: dict[str, dict[str, float]] = field(default_factory=dict)  # of share and mix
     skew: float = 0.0  # of the server's clock
+    controller: dict[str, Any] | None = None
 
     @property
     def now(self) -> float:
@@ -96,6 +97,7 @@ class World:
             "bypassed": {"prefill": 160, "schedule": 3} if self.busy else {},
             "shadow": None,
             "latency": self.latency,
+            "controller": self.controller,
         }
 
     def _point(self, second: int) -> dict[str, Any]:

@@ -14,10 +14,12 @@ import torch
 
 from oea_server.engine import forward_mode, fronts, options, runtime
 from oea_server.engine.gathered import Ranks
+from oea_server.routing import Policy
 from oea_server.routing.tally import TOKENS
 from tests.engine.test_gathered import batch
 from tests.engine.test_guard import mode
 from tests.engine.test_seams import route, select, with_device_knobs
+from tests.engine.test_wishes import EXACT_WISH, request
 
 DISPATCHERS = {
     "deepep": "deepep",
@@ -167,6 +169,18 @@ def test_a_rank_decodes_though_another_prefills(alone: runtime.Runtime) -> None:
     given = batch((5, 40), 0, is_extend_in_batch=True)
     assert forward(given, lambda _: alone.step is not None)
     assert not forward(batch((5, 40), 1, "EXTEND", is_extend_in_batch=True), lambda _: alone.step is not None)
+
+
+def test_a_rank_keeps_the_wishes_of_its_own_requests(alone: runtime.Runtime) -> None:
+    """Without asking the others, whose rows have pools of their own."""
+    rows = torch.randn(5, 16)
+    held = [request("r0"), request("r1", EXACT_WISH), request("r2"), request("r3"), request("r4")]
+    given = batch((5, 3), 0, rids=[each.rid for each in held], num_token_non_padded=None)
+    weights, ids, _ = forward(given, lambda _: select(rows))
+    own = route(rows, Policy.vanilla())
+    assert torch.equal(ids[1], own.ids[1])
+    assert torch.equal(weights[1], own.weights[1])
+    assert not torch.equal(ids, own.ids)
 
 
 @pytest.mark.parametrize("counts", [[5], [5, 3]])

@@ -39,6 +39,7 @@ class Stub:
         self.gap = gap or {"vanilla": 0.002, "oea": 0.002}
         self.key = key
         self.settings: dict[str, Any] = {"policy": "oea", "k0": "auto", "min_batch": 2}
+        self.controlled = False
         self.bodies: list[dict[str, Any]] = []
         self.keys: list[str] = []
         self.began: list[float] = []
@@ -90,7 +91,18 @@ class Stub:
 
         @app.get("/oea/config")
         async def config() -> dict[str, Any]:
-            return {"settings": self.settings, "started": self.settings, "policies": list(EXPERTS)}
+            return {"settings": self.settings, "started_with": self.settings, "policies": list(EXPERTS)}
+
+        @app.get("/oea/controller")
+        async def controller() -> dict[str, Any]:
+            mode, rung = ("on", self.settings["policy"]) if self.controlled else ("off", None)
+            return {"mode": mode, "rung": rung, "saturated": False, "reason": f"it is {mode}"}
+
+        @app.put("/oea/controller")
+        async def switch(request: Request) -> Response:
+            self.controlled = (await request.json())["on"]
+            self.settings["policy"] = "oea" if self.controlled else self.settings["policy"]
+            return JSONResponse(await controller())
 
         @app.put("/oea/config")
         async def change(request: Request) -> Response:

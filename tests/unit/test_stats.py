@@ -44,6 +44,13 @@ def test_before_anything_was_counted(tmp_path: Path) -> None:
     assert Stats(tmp_path).body(inactive)["missing"] == "no router can be handled"
 
 
+def test_what_steers_the_server_is_in_the_body(tmp_path: Path) -> None:
+    stats = Stats(tmp_path)
+    assert stats.body(state())["controller"] is None
+    stats.controller = lambda: {"mode": "on"}
+    assert stats.body(state())["controller"] == {"mode": "on"}
+
+
 def test_seconds_and_sums(tmp_path: Path) -> None:
     scheduler, stats = Scheduler([2, 5], ranks=2), Stats(tmp_path)
     reporter = reporter_of(scheduler, tmp_path)

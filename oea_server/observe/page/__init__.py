@@ -20,7 +20,7 @@ STYLES = ("vendor/uPlot.min.css", "theme.css", "layout.css", "charts.css", "cont
 SCRIPTS = (
     *("dom.js", "api.js", "keys.js", "history.js", "words.js", "theme.js"),
     *("plot.js", "charts.js", "heatmap.js", "distribution.js", "overview.js", "tables.js"),
-    *("knobs.js", "control.js", "main.js"),
+    *("answers.js", "knobs.js", "control.js", "steering.js", "main.js"),
 )
 """In the order of their imports: a file uses only what stands before it."""
 

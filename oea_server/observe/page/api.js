@@ -15,6 +15,8 @@ export const readStats = (since, key) => call("GET", `/stats${since === null ? "
 // refused if somebody has changed the knobs since the version that is shown
 export const writeConfig = (changes, key, version) => call("PUT", "/config", key, changes, version);
 
+export const switchController = (on, key) => call("PUT", "/controller", key, { on });
+
 async function call(method, path, key, body, version) {
   if (!/^[\x21-\x7e]*$/.test(key)) throw new Error("A key has no spaces and no accents.");
   const headers = {};

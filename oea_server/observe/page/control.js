@@ -1,5 +1,6 @@
 import { place, put } from "./dom.js";
-import { Refusal, writeConfig } from "./api.js";
+import { writeConfig } from "./api.js";
+import { answer, refusal } from "./answers.js";
 import { Knobs } from "./knobs.js";
 import { showByBatch } from "./tables.js";
 import { describe } from "./words.js";
@@ -84,18 +85,4 @@ export class Control {
       this.busy = false;
     }
   }
-}
-
-function refusal(error) {
-  if (!(error instanceof Refusal)) return [`No answer (${error.message}). Whether it was taken shows above.`, ""];
-  const hint = error.status === 401 ? " Is the admin key right?" : "";
-  return [`Refused (${error.status}): `, error.message, hint];
-}
-
-/** The server's own words stand apart from ours. */
-function answer(where, kind, ours, theirs = "", more = "") {
-  const quote = document.createElement("q");
-  quote.textContent = theirs;
-  where.dataset.kind = kind;
-  where.replaceChildren(ours, ...(theirs ? [quote] : []), more);
 }

@@ -9,6 +9,7 @@ import { Distribution } from "./distribution.js";
 import { showOverview } from "./overview.js";
 import { showBypassed, showLayers } from "./tables.js";
 import { Control } from "./control.js";
+import { Steering } from "./steering.js";
 
 const INTERVAL_MS = 1000;
 const SLOWEST_MS = 5000;
@@ -18,7 +19,9 @@ const reading = new Key("oea-api-key", place("gate-key"), place("gate-keep"));
 const admin = new Key("oea-admin-key", place("key"), place("keep"));
 let readKey = reading.value; // what was sent off, not what is being typed
 // A server with one key takes it for both.
-const control = new Control(() => admin.value || readKey, (config) => control.show(config));
+const changing = () => admin.value || readKey;
+const control = new Control(changing, (config) => control.show(config));
+const steering = new Steering(changing);
 let charts = null;
 let timer = 0;
 let polling = false;
@@ -43,6 +46,7 @@ function show(stats) {
   showLimits(config, stats.missing);
   showOverview(stats, history_.summary(config.version));
   control.show(config);
+  steering.show(stats.controller);
   charts.time.draw();
   charts.layers.draw(layers);
   charts.distribution.draw(stats.distribution, experts, config.settings.policy === "shadow");

@@ -21,7 +21,10 @@ from oea_server.routing.policy import Policy
 from oea_server.routing.schedule import MIX, SHARE, Knob, Schedule, default_schedule, number_or_schedule
 from oea_server.tiers import binding, table
 
-ROUTES = ("policy", "k0", "share", "mix", "p", "k_max", "max_rank", "min_batch", "pool", "rank_budget", "seed")
+ROUTES = (
+    *("policy", "k0", "share", "mix", "p", "k_max", "max_rank", "min_batch"),
+    *("pool", "rank_budget", "draft_k0", "seed"),
+)
 """Knobs that can change while serving, and say how to route whoever asks for nothing."""
 LIVE = (*ROUTES, "tiers", "default_tier")
 """All knobs that can change while serving."""
@@ -101,6 +104,12 @@ class Settings(BaseSettings):
         ge=1,
         description="experts that a rank may read under pool budget, unless more are guaranteed",
         json_schema_extra={"unset": "none"},
+    )
+    draft_k0: int | None = Field(
+        None,
+        ge=1,
+        description="with speculative decoding, experts guaranteed per draft, where k0 is more; as k0 if not given",
+        json_schema_extra={"unset": "as k0"},
     )
     wish_floor: int | None = Field(
         None,
@@ -249,6 +258,7 @@ class Settings(BaseSettings):
             rank_budget=self.rank_budget,
             share=share,
             mix=self._weighed(MIX, 1.0, k),
+            draft_k0=self.draft_k0,
         )
 
     def environment(self) -> dict[str, str]:

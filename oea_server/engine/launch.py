@@ -26,7 +26,7 @@ from oea_server.engine import (
     workers,
 )
 from oea_server.engine.refuse import refuse
-from oea_server.engine.steering import DRAFTED
+from oea_server.engine.steering import drafting_problem
 from oea_server.observe import latency
 from oea_server.settings import Settings
 
@@ -87,7 +87,7 @@ def judge(settings: Settings, server_args: Any, elsewhere: bool = False) -> Verd
     view = conflicts.resolved(server_args)
     found = [
         *(conflicts.find_in_server_args(server_args) if settings.policy != "vanilla" else []),
-        *([DRAFTED] if settings.pool == "budget" and options.given(view.speculative_algorithm) else []),
+        *filter(None, [drafting_problem(settings, options.given(view.speculative_algorithm))]),
         *model_card.problems(settings, card),
         *runner_problems(settings, server_args),
         *checkpoint.problems(view.model_path, view.load_format),

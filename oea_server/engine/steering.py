@@ -30,6 +30,15 @@ DRAFTED = (
 """Why settings that count on more do not fit, where steps verify drafts."""
 
 
+def drafting_problem(settings: Settings, verifies: bool) -> str | None:
+    """Why settings do not fit steps that verify drafts, or do not."""
+    if verifies:
+        return DRAFTED if settings.pool == "budget" else None
+    if settings.draft_k0 is not None:
+        return f"draft_k0={settings.draft_k0} has no effect: no steps verify drafts without --speculative-algorithm"
+    return None
+
+
 class Steering:
     """The settings of a scheduler process: what they were, are, and may become."""
 
@@ -84,8 +93,8 @@ class Steering:
         """Why `settings` cannot be routed by, None if they can."""
         if settings.policy not in self.policies:
             return self.fixed
-        if self.verifies and settings.pool == "budget":
-            return DRAFTED
+        if problem := drafting_problem(settings, self.verifies):
+            return problem
         if problem := self.graphs.problem_of(settings):
             return problem
         try:

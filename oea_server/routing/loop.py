@@ -131,12 +131,15 @@ def guarantee(i: int, rows: Rows, model: Model, numbers: Numbers, seen: Seen, po
     """A token's floor: the policy's, the top that its row asks for, or both."""
     scores, best, asked = seen.scores[i], seen.best[i], asked_by(i, rows, model.k)
     instead = asked > 0 and rows.k0[i] > 0 and numbers.floor < model.k
+    floor = numbers.floor
+    if len(rows.drafts) and rows.drafts[i] != 0:
+        floor = min(floor, numbers.draft_floor)
     share = np.float32(numbers.share)
     whole = 1.0
     if numbers.p < 1.0 and model.scoring != SOFTMAX:
         whole = np.float64(scores.sum()) + RENORMALIZE_EPSILON
     mass = 0.0
-    for rank in range(asked if instead else max(asked, numbers.floor)):
+    for rank in range(asked if instead else max(asked, floor)):
         held = scores[best[rank]]
         if rank >= asked and numbers.p < 1.0 and mass / whole >= numbers.p:
             break

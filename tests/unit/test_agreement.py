@@ -30,6 +30,7 @@ OTHER: dict[str, Any] = {
     "min_batch": 3,
     "pool": "union",
     "rank_budget": 5,
+    "draft_k0": 2,
     "wish_floor": 2,
     "tiers": "gold: exact",
     "default_tier": "gold",

@@ -173,7 +173,7 @@ def serve(
         typer.Option(
             "--speculative",
             help="verify drafts: by NGRAM where the server is started here, else by what it has, its caches emptied "
-            "before each round; the chats are lists that go on as they began",
+            "before each round; the chats are lists that go on as they began; oea:K0/draft_k0=D guarantees drafts less",
         ),
     ] = False,
     tiers: Annotated[
@@ -192,7 +192,7 @@ def serve(
             raise options.OptionError("--tiers: on a server that is started here, and without --speculative")
         depth = options.number("--layers", layers, 1, 48)
         batches = options.numbers("--batch", batch, 1, options.MAX_BATCH)
-        chosen = options.policies("--policies", policies, k=K, seed=0)
+        chosen = options.policies("--policies", policies, k=K, seed=0, drafted=speculative)
         for label, policy in chosen.items():
             # the server is told of no pool: under this label it would run plain OEA
             if policy.pool != "union":

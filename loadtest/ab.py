@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from statistics import quantiles
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from oea_server.client.config_command import parsed
 from oea_server.client.remote import Remote
 
 Knobs = dict[str, Any]
+EXACT = "exact"
+"""Beside a server's knobs: the share of a block's requests that wish to be exact."""
 
 WARM_UP_PAIRS = 1
 MS = 1e3
@@ -92,6 +95,7 @@ def measure(server: Remote, plan: Plan, key: str | None = None) -> dict[str, Any
     found = server.config()["settings"]
     named = {name: found[name] for name in (*plan.a, *plan.b) if name in found}
     arms = {"a": {**named, **plan.a}, "b": {**named, **plan.b}}  # what the other turned is turned back
+    exact = {arm: _share(given.pop(EXACT, 0)) for arm, given in arms.items()}
     blocks: list[dict[str, Any]] = []
     schedule = [*orders(WARM_UP_PAIRS, plan.seed + 1), *orders(plan.pairs, plan.seed)]
     try:
@@ -99,22 +103,31 @@ def measure(server: Remote, plan: Plan, key: str | None = None) -> dict[str, Any
         for i, order in enumerate(track(schedule, description=f"pairs of blocks, {plan.chats} chats at once")):
             for arm in order:
                 server.steer(**arms[arm])
-                block = play(server.url, _asks(plan, i, arm), plan.chats, key)
+                block = play(server.url, _asks(plan, i, arm, exact[arm]), plan.chats, key)
                 after = server.settled_metrics()
                 if i >= WARM_UP_PAIRS:
                     blocks.append({"pair": i - WARM_UP_PAIRS, "arm": arm, **figures(block, before, after)})
                 before = after
     finally:  # it may be somebody's server
         server.steer(**named)
-    return {"benchmark": "ab", "server": found, "plan": _shown(plan), "arms": arms, **compare(blocks, plan.seed)}
+    shown = {arm: {**given, **({EXACT: exact[arm]} if exact[arm] else {})} for arm, given in arms.items()}
+    return {"benchmark": "ab", "server": found, "plan": _shown(plan), "arms": shown, **compare(blocks, plan.seed)}
 
 
-def _asks(plan: Plan, pair: int, arm: str) -> list[workload.Ask]:
-    """A block's requests: of the same lengths in both blocks of a pair, in other words, so that none is cached."""
-    return [
+def _share(given: Any) -> float:
+    if not isinstance(given, int | float) or not 0 <= given <= 1:
+        raise ValueError(f"{EXACT}={given}: not a share of requests, 0 to 1")
+    return float(given)
+
+
+def _asks(plan: Plan, pair: int, arm: str, exact: float) -> list[workload.Ask]:
+    """A block's requests: of the same lengths in both blocks of a pair, in other words, so that none is cached. Those
+    that wish to be exact are spread evenly."""
+    asks = (
         next(workload.conversation(plan.tenant, plan.seed, f"pair {pair}", number, arm))
         for number in range(plan.requests)
-    ]
+    )
+    return [replace(ask, exact=int((i + 1) * exact) > int(i * exact)) for i, ask in enumerate(asks)]
 
 
 def figures(block: Block, before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:

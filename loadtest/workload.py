@@ -42,12 +42,14 @@ class Ask:
 
     Args:
         cancel_after: chunks of text after which its client goes away; None if it stays.
+        exact: whether it wishes to be routed as the model was trained.
     """
 
     messages: tuple[dict[str, str], ...]
     tokens: int
     seed: int
     cancel_after: int | None = None
+    exact: bool = False
 
     def body(self, model: str, temperature: float = 1.0, **extra: Any) -> dict[str, Any]:
         """What the official client sends, with `ignore_eos`, SGLang's own field, for answers of exact lengths."""
@@ -59,6 +61,7 @@ class Ask:
             "seed": self.seed,
             "ignore_eos": True,
             **BODY,
+            **({"custom_params": {"oea": {"exact": True}}} if self.exact else {}),
             **extra,
         }
 

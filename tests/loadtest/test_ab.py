@@ -65,6 +65,17 @@ def test_a_refused_configuration_is_an_error_and_undone(stub: Stub) -> None:
     assert stub.settings == {"policy": "oea", "k0": "auto", "min_batch": 2}
 
 
+def test_a_share_of_the_requests_may_wish_to_be_exact(stub: Stub) -> None:
+    record = ab.measure(stub.remote, plan("policy=oea", "policy=oea,exact=0.25", pairs=2))
+    wished = [body.get("custom_params") for body in stub.bodies]
+    assert sum(each == {"oea": {"exact": True}} for each in wished) == 3  # one of four, in three blocks of B
+    assert sum(each is not None for each in wished) == 3
+    assert all("exact" not in knobs for knobs in stub.steered)
+    assert record["arms"]["b"]["exact"] == 0.25
+    with pytest.raises(ValueError, match="exact=2: not a share"):
+        ab.measure(stub.remote, plan("policy=oea", "policy=oea,exact=2", pairs=2))
+
+
 def test_both_blocks_of_a_pair_ask_for_the_same_lengths(stub: Stub) -> None:
     ab.measure(stub.remote, plan("policy=vanilla", "policy=vanilla", pairs=2))
     lengths = [sorted(body["max_tokens"] for body in stub.bodies[i : i + 4]) for i in range(0, 24, 4)]

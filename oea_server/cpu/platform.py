@@ -15,6 +15,7 @@ import torch
 from sglang.srt.platforms.cpu import CpuDeviceMixin
 from sglang.srt.platforms.device_mixin import PlatformEnum
 
+from oea_server.cpu import adapters, host_cache
 from oea_server.cpu.pools_0517 import Base
 from oea_server.engine.ranks import schedulers_here
 
@@ -48,6 +49,10 @@ class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
                 setattr(server_args, name, "disabled")
         if getattr(server_args, "enable_eplb", False) and server_args.eplb_rebalance_layers_per_chunk is None:
             server_args.eplb_rebalance_layers_per_chunk = 1024  # else it times the move by CUDA's clock
+        if getattr(server_args, "enable_hierarchical_cache", False):  # the defaults are kernels for GPUs
+            server_args.hicache_io_backend, server_args.hicache_mem_layout = host_cache.BACKEND, host_cache.LAYOUT
+        if getattr(server_args, "enable_lora", None) or getattr(server_args, "lora_paths", None):
+            server_args.lora_backend = adapters.BACKEND
         server_args.sleep_on_idle = True  # else an idle server keeps a core busy
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
@@ -82,10 +87,15 @@ class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
         return slots_of_drafts
 
     def init_backend(self) -> None:
-        from oea_server.cpu import attention, biases, dp_attention, experts, kernels, transfer
+        from oea_server.cpu import attention, biases, dp_attention, experts, kernels, sinks, transfer
+
+        # SGLang asks for memory and adapters after this
+        host_cache.install()
+        adapters.install()
 
         experts.install(self.get_dispatch_key_name())
         attention.install()
+        sinks.install()
         kernels.install()
         biases.install()
         dp_attention.install()

@@ -22,6 +22,7 @@ from oea_server.engine import (
     runtime,
     shared_memory,
     threads,
+    tier_start,
     workers,
 )
 from oea_server.engine.refuse import refuse
@@ -93,6 +94,7 @@ def judge(settings: Settings, server_args: Any, elsewhere: bool = False) -> Verd
         *latency.problems(settings.latency_line),
         *goal.problems(settings, view.tokenizer_worker_num, view.enable_metrics),
         *locks.problems(view),
+        *tier_start.problems(settings, metrics=view.enable_metrics),
         *([] if elsewhere else [*threads.problems(view), *shared_memory.problems()]),
     ]
     return Verdict(found, inactive(settings, card) or workers.idle(view) or None, card)

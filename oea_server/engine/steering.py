@@ -68,7 +68,7 @@ class Steering:
     def adopt(self, facts: Facts, unhandled: str) -> str | None:
         """Fit the settings to a model. Returns why they do not; then nothing has changed."""
         self.facts, self.unhandled, self.frozen = facts, unhandled, None
-        problem = self.change(self.settings)
+        problem = self.change(self.settings) or tiers_problem(self.settings, facts.k)
         self.version = 0
         return problem
 
@@ -101,7 +101,7 @@ class Steering:
             settings.check(**self.facts._asdict())
         except ValueError as error:
             return str(error)
-        return None
+        return tiers_problem(settings, self.facts.k, self.settings)
 
     @property
     def policies(self) -> tuple[str, ...]:
@@ -114,3 +114,12 @@ class Steering:
     def fixed(self) -> str | None:
         """Why not all of the policies can be switched to, None if all can."""
         return self.frozen or self.clash or self.graphs.fixed
+
+
+def tiers_problem(settings: Settings, k: int, before: Settings | None = None) -> str | None:
+    """Why tiers cannot be promised (`Settings.check_new`), None if they can."""
+    try:
+        settings.check_new(k, before)
+    except ValueError as error:
+        return str(error)
+    return None

@@ -13,12 +13,12 @@ import numpy as np
 from numba.extending import register_jitable
 
 from oea_server.routing.contract import RENORMALIZE_EPSILON
-from oea_server.routing.loop_counts import count
+from oea_server.routing.loop_counts import add, count, note
 from oea_server.routing.loop_data import EPSILON, SOFTMAX, Array, Counters, Draw, Model, Rows, Seen, Where
 from oea_server.routing.loop_pools import depths, homes, seen_from, votes, widen
 from oea_server.routing.loop_rows import members, score, shuffle, top
 from oea_server.routing.policy import POOLS, Numbers
-from oea_server.routing.tally import ASSIGNMENTS, HISTOGRAMS, MASS_KEPT, MASS_UNIT, PIGGYBACKED, TOKENS
+from oea_server.routing.tally import MASS_UNIT
 
 BUDGET = POOLS.index("budget")
 
@@ -76,6 +76,7 @@ def route(
         if not seen.whole[i]:
             ids[i] = np.argmax(open_to)  # any expert that is awake will do for a row that has no best
             weights[i, :limit] = np.nan if rows.real[i] else 0
+            note(counters, seen, i, 0)
             continue
         near = within_reach(i, max(numbers.reach, asked), model, seen, open_to, awake)
         if len(least):
@@ -85,15 +86,12 @@ def route(
         ids[i] = chosen[0]  # an unused slot wakes nobody
         ids[i, : taken[i]] = chosen[: taken[i]]
         mix = 1.0 if exact else numbers.mix
-        kept += weigh(chosen[: taken[i]], seen.scores[i], seen.mass_own[i], model, mix, weights[i])
+        share = weigh(chosen[: taken[i]], seen.scores[i], seen.mass_own[i], model, mix, weights[i])
+        kept += note(counters, seen, i, share)
 
     if len(counters.row):
         count(counters, seen, pool, loaded, home, len(where.physical) > 0)
-        sums = counters.row[HISTOGRAMS * (counters.experts + 1) :]
-        sums[TOKENS] += rows.real.sum() * counters.counting
-        sums[ASSIGNMENTS] += taken.sum() * counters.counting
-        sums[PIGGYBACKED] += (taken.sum() - seen.guaranteed.sum()) * counters.counting
-        sums[MASS_KEPT] += kept * counters.counting
+        add(counters, rows.real.sum(), taken.sum(), taken.sum() - seen.guaranteed.sum(), kept)
     return weights, ids, pool
 
 

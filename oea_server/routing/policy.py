@@ -14,6 +14,9 @@ POOLS: tuple[Pool, ...] = ("union", "fill", "budget")
 """What a step may load: the union of the floors; and on each expert-parallel rank the most wanted experts beside it, up
 to as many as the busiest rank has, which costs nothing; or up to a budget, floors or not."""
 
+EXACT = 1 << 15
+"""What a row asks for that is to be routed as by vanilla, whatever the router's k: it is above any."""
+
 
 UNBOUNDED = 1 << 20
 """More experts than any model has."""

@@ -87,3 +87,19 @@ def test_every_rank_has_cores(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores)
     bind_cores(ranks, nodes)
     assert os.environ.get("SGLANG_CPU_OMP_THREADS_BIND") == bound
+
+
+def test_what_is_a_kernel_for_gpus_by_default_is_torch_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sglang.srt.platforms
+    import sglang.srt.server_args  # noqa: F401
+
+    from oea_server.cpu.platform import OeaCpuPlatform
+
+    monkeypatch.setattr(os, "environ", {})
+    asked = {"tp_size": 1, "pp_size": 1, "dp_size": 1, "nnodes": 1, "lora_paths": ["a=b"], "lora_backend": "csgmv"}
+    args = SimpleNamespace(
+        **asked, enable_hierarchical_cache=True, hicache_io_backend="kernel", hicache_mem_layout="page_first"
+    )
+    OeaCpuPlatform.apply_server_args_defaults(Mock(), args)
+    assert (args.hicache_io_backend, args.hicache_mem_layout) == ("direct", "layer_first")
+    assert args.lora_backend == "torch_native"

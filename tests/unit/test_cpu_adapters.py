@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
@@ -15,12 +14,11 @@ from oea_server.cpu import adapters
 
 
 @pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in adapters.PINNING:
         monkeypatch.setattr(import_module(name), "torch", torch)
     monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.pin_memory)
     adapters.install()
-    yield
 
 
 @pytest.mark.parametrize("name", adapters.PINNING)

@@ -84,6 +84,18 @@ def _serve(records: dict[str, dict[str, Any]]) -> list[str]:
     return table(header, rows)
 
 
+def _tiers(records: dict[str, dict[str, Any]]) -> list[str]:
+    header = ["exact requests among others", "share", "T", "mass kept, auto", "TPOT auto, ms", "over vanilla"]
+    rows = []
+    for link, record in records.items():
+        for row in record["rows"]:
+            kept, tpot = row["mass_kept"]["auto"], row["tpot_ms"]["auto"]
+            share = "vanilla" if row["share"] == "vanilla" else f"{row['share']} % of {record['chats']}"
+            cells = ["–" if kept is None else f"{kept:.4f}", "–" if tpot is None else micro(tpot[0])]
+            rows.append([link, share, f"{row['unique_experts']:.1f}", *cells, ratio(row["tpot_over_vanilla"])])
+    return table(header, rows)
+
+
 def _router(records: dict[str, dict[str, Any]]) -> list[str]:
     header = ["routing, 128 experts, 16 tokens", "router", "policy", "µs", "over"]
     rows = [
@@ -178,6 +190,7 @@ AB_MEASURES = ("ttft_p50", "tpot_p50", "tpot_p99", "tokens_per_s", "unique_exper
 SHOWN = {
     "moe": _moe,
     "serve": _serve,
+    "tiers": _tiers,
     "router": _router,
     "ab": _ab,
     "steer": _steer,

@@ -12,7 +12,7 @@ from oea_server import folders, shipped
 from oea_server.access import keys
 from oea_server.command_line import completed, merged, model_of, override_of, value
 from oea_server.controller import goal
-from oea_server.engine import conflicts, model_card, overrides, plugin
+from oea_server.engine import conflicts, model_card, overrides, plugin, tier_start
 from oea_server.engine.refuse import refuse
 from oea_server.observe import latency
 from oea_server.settings import Settings, SettingsError, read, split_flags
@@ -41,6 +41,7 @@ def check(argv: Sequence[str]) -> Launch:
     problems = plugin_problems(os.environ)
     problems += (
         goal.problems(settings)
+        + tier_start.problems(settings)
         + latency.problems(settings.latency_line)
         + key_problems(settings)
         + folders.problems(os.environ)

@@ -19,9 +19,15 @@ from oea_server.access import keys
 from oea_server.routing.calibrated import calibrated
 from oea_server.routing.policy import Policy
 from oea_server.routing.schedule import MIX, SHARE, Knob, Schedule, default_schedule, number_or_schedule
+from oea_server.tiers import binding, table
 
-LIVE = ("policy", "k0", "share", "mix", "p", "k_max", "max_rank", "min_batch", "pool", "rank_budget", "seed")
-"""Knobs that can change while serving."""
+ROUTES = (
+    *("policy", "k0", "share", "mix", "p", "k_max", "max_rank", "min_batch"),
+    *("pool", "rank_budget", "draft_k0", "seed"),
+)
+"""Knobs that can change while serving, and say how to route whoever asks for nothing."""
+LIVE = (*ROUTES, "tiers", "default_tier")
+"""All knobs that can change while serving."""
 
 ENV_PREFIX = "OEA_"
 FLAG_PREFIX = "--oea-"
@@ -99,12 +105,30 @@ class Settings(BaseSettings):
         description="experts that a rank may read under pool budget, unless more are guaranteed",
         json_schema_extra={"unset": "none"},
     )
+    draft_k0: int | None = Field(
+        None,
+        ge=1,
+        description="with speculative decoding, experts guaranteed per draft, where k0 is more; as k0 if not given",
+        json_schema_extra={"unset": "as k0"},
+    )
     wish_floor: int | None = Field(
         None,
         ge=1,
         description="the least k0 that a request may wish for itself, which then holds whatever the server's k0 is; "
         "if not given, no less than the server's k0",
         json_schema_extra={"unset": "k0"},
+    )
+    tiers: str | None = Field(
+        None,
+        max_length=1000,
+        description="names for what a request may ask for: 'gold: exact; silver: k0=5; bronze: auto'",
+        json_schema_extra={"unset": "none"},
+    )
+    default_tier: str | None = Field(
+        None,
+        max_length=20,
+        description="the tier of requests that name none and are bound to none",
+        json_schema_extra={"unset": "none"},
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of the random policy")
     allow_inactive: bool = Field(
@@ -127,6 +151,12 @@ class Settings(BaseSettings):
         description="what the controller never goes below: a share of router mass kept (0.95), or a loss as calibrated "
         "(0.02nats)",
     )
+    tier_header: str | None = Field(
+        None, description="the header whose word a request's tier is (X-OEA-Tier): a gateway has to write it"
+    )
+    tier_keys: str | None = Field(
+        None, description="a file that binds keys to tiers, 'gold: SHA-256 of the key' on each line"
+    )
     admin_key_file: str | None = Field(
         None, description="a file with the key that changes what serves; OEA_ADMIN_KEY holds the key itself"
     )
@@ -137,6 +167,14 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _knobs_fit_together(self) -> Settings:
         self._oea(k=None)  # whatever the policy: it can be switched while serving
+        tiers = table.parse(self.tiers)
+        if self.default_tier is not None and self.default_tier not in tiers:
+            raise ValueError(f"default_tier={self.default_tier}: no such tier; there are {', '.join(tiers) or 'none'}")
+        if self.tier_header is not None and (problem := binding.header_problem(self.tier_header)):
+            raise ValueError(problem)
+        for name in ("tier_header", "tier_keys"):
+            if (value := getattr(self, name)) is not None and not tiers:
+                raise ValueError(f"{name}={value}: without tiers nothing can be bound to one; give tiers")
         return self
 
     def policy_for(self, k: int) -> Policy:
@@ -167,6 +205,24 @@ class Settings(BaseSettings):
         self._oea(k).check(k=k, num_experts=num_experts, k_max_bound=k, renormalize=renormalize)
         if self.wish_floor is not None and self.wish_floor > k:
             raise ValueError(f"wish_floor={self.wish_floor} is above the model's top-k {k}")
+        if problem := table.problem_of(table.parse(self.tiers), k, 0):
+            raise ValueError(problem)
+
+    def check_new(self, k: int, before: Settings | None = None) -> None:
+        """Check tiers that are new, for a model with top-k `k`: a change of k0 may well lift the server above them.
+
+        Args:
+            before: the settings that held until now.
+
+        Raises:
+            ValueError: one of them promises less than every token is guaranteed.
+        """
+        if self.tiers is None or (before is not None and before.tiers == self.tiers):
+            return
+        least = self.policy_for(k).least
+        least = least if self.wish_floor is None else min(least, self.wish_floor)
+        if problem := table.problem_of(table.parse(self.tiers), k, least):
+            raise ValueError(problem)
 
     def live(self) -> dict[str, Any]:
         """The knobs that can change while serving, by name."""
@@ -202,6 +258,7 @@ class Settings(BaseSettings):
             rank_budget=self.rank_budget,
             share=share,
             mix=self._weighed(MIX, 1.0, k),
+            draft_k0=self.draft_k0,
         )
 
     def environment(self) -> dict[str, str]:

@@ -20,12 +20,14 @@ from deploy.grafana.panel import DATASOURCE, WIDTH, Panel, build
 from deploy.grafana.promql import oea
 from deploy.grafana.service import SERVICE
 from deploy.grafana.steps import CONFIGURATION, STEPS
+from deploy.grafana.tiers import TIERS
 
 FILE = Path(__file__).with_name("oea-server.json")
 
 ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
     ("Experts", 3, EXPERTS),
     ("Fidelity to the trained model", 3, QUALITY),
+    ("Tiers (--oea-tiers)", 3, TIERS),
     ("Decode steps", 3, STEPS),
     ("Configuration", 4, CONFIGURATION),
     ("Service", 3, SERVICE),

@@ -46,7 +46,7 @@ STEPS = (
         "Experts read for rejected drafts",
         "percentunit",
         "With speculative decoding: of the experts that MoE layers read, the share that only rejected drafts woke. "
-        "Where it is much, fewer drafts would save reads. 0 without drafts.",
+        "Where it is much, fewer drafts or a lower draft_k0 would save reads. 0 without drafts.",
         (
             Query(
                 f"sum by (namespace, pod) ({rate('oea_rejected_experts_total')}) "

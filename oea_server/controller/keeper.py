@@ -17,6 +17,7 @@ from oea_server.controller.token_times import NOTHING
 from oea_server.controller.watch import Look, seen
 from oea_server.observe.quiet import Failures
 from oea_server.oneline import LINE, oneline
+from oea_server.settings import ROUTES
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ class Keeper:
     def _take_over(self) -> None:
         state = self.server.state()
         self.law.slope = self.server.slope(state["model"], TYPICAL)
-        flags = dict(state["started_with"])
+        flags = {name: knob for name, knob in state["started_with"].items() if name in ROUTES}  # no rung has tiers
         self._set(self.law.rung, flags)
         self.flags = flags  # not before: a refused safe rung is asked for again
         logger.info("OEA: the controller is on, at rung %s", self.law.rungs[self.law.rung].name)

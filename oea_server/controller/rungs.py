@@ -20,7 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from oea_server import settings
 from oea_server.oneline import oneline
-from oea_server.settings import LIVE, Settings, SettingsError
+from oea_server.settings import ROUTES, Settings, SettingsError
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -42,8 +42,10 @@ class Rung(BaseModel):
 
     @model_validator(mode="after")
     def _live(self) -> Rung:
-        if strange := [name for name in self.knobs if name not in LIVE]:
-            raise ValueError(f"{oneline(strange[0], 40)}: no knob that can change while serving; {', '.join(LIVE)} can")
+        if strange := [name for name in self.knobs if name not in ROUTES]:
+            raise ValueError(
+                f"{oneline(strange[0], 40)}: no knob that can change while serving; {', '.join(ROUTES)} can"
+            )
         if self.knobs.get("policy", "oea") not in ("oea", "vanilla"):
             raise ValueError(f"policy={self.knobs['policy']}: a rung serves oea or vanilla")
         return self

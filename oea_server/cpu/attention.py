@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from oea_server.cpu import sinks
+
 PADDING_ALLOWED = 4096
 """Tokens of padding that cost less than the loop does, whatever the lengths."""
 
@@ -25,7 +27,7 @@ def install() -> None:
 
 
 def around(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """SGLang's loop where sequences differ much in length, attend to an encoder or through a window."""
+    """SGLang's loop where sequences differ much in length, attend to an encoder, through a window or to a sink."""
 
     @wraps(original)
     def run(
@@ -42,6 +44,7 @@ def around(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]
         **kwargs: Any,
     ) -> torch.Tensor:
         plain = not args and encoder_lens is None and kwargs.get("sliding_window_size") is None
+        plain = plain and sinks.of_layer is None
         if plain and query.dtype == k_cache.dtype == v_cache.dtype and worth_padding(seq_lens):
             tokens = req_to_token[:, : int(seq_lens.max())][req_pool_indices]
             out = decode(query, k_cache, v_cache, tokens, seq_lens, kwargs.get("scaling"))

@@ -15,7 +15,8 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from oea_server.cpu import unfilled, zentorch
+from oea_server.cpu import activations, unfilled, zentorch
+from oea_server.cpu.activations import Activation
 from oea_server.cpu.loop import run_experts
 from oea_server.engine import guard
 
@@ -103,28 +104,33 @@ def moves_experts() -> bool:
     return bool(get_server_args().enable_eplb)
 
 
-def is_plain(layer: Any) -> bool:
-    """Whether a layer is SwiGLU without biases, weighted at its end: what the code here computes."""
+def between(layer: Any) -> Activation | None:
+    """A layer's activation; None where SGLang runs it: with biases, or weighted at its start."""
     config = layer.moe_runner_config
-    return bool(
-        config.activation == "silu"
-        and not config.apply_router_weight_on_input
-        and getattr(config, "gemm1_alpha", None) is None
-        and getattr(layer, "w13_weight_bias", None) is None
-    )
+    if config.apply_router_weight_on_input or getattr(layer, "w13_weight_bias", None) is not None:
+        return None
+    return activations.of(config)
+
+
+def is_plain(layer: Any) -> bool:
+    """Whether a layer is SwiGLU without biases, weighted at its end: what is opened once, for the fastest code."""
+    return between(layer) is activations.swiglu
 
 
 def forward(self: Any, layer: Any, dispatch_output: Any) -> Any:
     """`UnquantizedFusedMoEMethod.forward` on our CPU platform."""
     from sglang.srt.layers.moe.token_dispatcher import StandardCombineInput
 
-    if not is_plain(layer):
+    act = between(layer)
+    if act is None:
         return self.forward_native(layer, dispatch_output)
+    x, topk = dispatch_output.hidden_states, dispatch_output.topk_output
+    if act is not activations.swiglu:
+        weights = layer.w13_weight, layer.w2_weight
+        return StandardCombineInput(hidden_states=run_experts(x, *weights, topk.topk_weights, topk.topk_ids, act))
     if not hasattr(layer, "oea_experts"):
         layer.oea_experts = open_layer(layer, moves_experts())
-    topk = dispatch_output.topk_output
-    hidden = layer.oea_experts.run(dispatch_output.hidden_states, topk.topk_weights, topk.topk_ids)
-    return StandardCombineInput(hidden_states=hidden)
+    return StandardCombineInput(hidden_states=layer.oea_experts.run(x, topk.topk_weights, topk.topk_ids))
 
 
 def install(dispatch_key: str) -> None:

@@ -9,11 +9,18 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from oea_server.cpu.activations import Activation, swiglu
+
 
 def run_experts(
-    x: torch.Tensor, w13: torch.Tensor, w2: torch.Tensor, weights: torch.Tensor, ids: torch.Tensor
+    x: torch.Tensor,
+    w13: torch.Tensor,
+    w2: torch.Tensor,
+    weights: torch.Tensor,
+    ids: torch.Tensor,
+    between: Activation = swiglu,
 ) -> torch.Tensor:
-    """Sum of each token's experts (SwiGLU), weighted.
+    """Sum of each token's experts, weighted.
 
     Args:
         x: [B, H] hidden states.
@@ -22,6 +29,7 @@ def run_experts(
         weights: [B, k] float32.
         ids: [B, k] local expert ids; -1 is an expert of another rank, and an id of weight 0 is an
             unused slot: neither is read.
+        between: what lies between the two matrices.
 
     Returns:
         [B, H] in x's dtype, accumulated in float32.
@@ -36,8 +44,7 @@ def run_experts(
     if not experts:
         return out.to(x.dtype)
     each = x[tokens].split(rows)
-    gate, up = torch.cat([F.linear(h, w13[e]) for e, h in zip(experts, each, strict=True)]).chunk(2, dim=-1)
-    each = (F.silu(gate) * up).split(rows)
+    each = between(torch.cat([F.linear(h, w13[e]) for e, h in zip(experts, each, strict=True)])).split(rows)
     y = torch.cat([F.linear(h, w2[e]) for e, h in zip(experts, each, strict=True)])
     out.index_add_(0, tokens, y.float() * weights.flatten()[order][:, None])
     return out.to(x.dtype)

@@ -87,7 +87,7 @@ class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
         return slots_of_drafts
 
     def init_backend(self) -> None:
-        from oea_server.cpu import attention, biases, dp_attention, experts, kernels, transfer
+        from oea_server.cpu import attention, biases, dp_attention, experts, kernels, sinks, transfer
 
         # SGLang asks for memory and adapters after this
         host_cache.install()
@@ -95,6 +95,7 @@ class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
 
         experts.install(self.get_dispatch_key_name())
         attention.install()
+        sinks.install()
         kernels.install()
         biases.install()
         dp_attention.install()

@@ -10,7 +10,8 @@ from functools import wraps
 from typing import Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+
+from oea_server.cpu import sinks
 
 
 def install() -> None:
@@ -40,7 +41,9 @@ def around(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]
             slots = self.req_to_token_pool.req_to_token[forward_batch.req_pool_indices[request], : length + width]
             mine = query[request * width : (request + 1) * width]
             keys, values = (cache[slots].to(q.dtype) for cache in caches)
-            found.append(attend(mine, keys, values, mask, layer.scaling))
+            near = windowed(mask, layer.sliding_window_size)
+            with sinks.of(kwargs.get("sinks")):
+                found.append(attend(mine, keys, values, near, layer.scaling))
         return torch.cat(found).flatten(1)
 
     return forward_extend
@@ -64,6 +67,14 @@ def masks_of(custom_mask: torch.Tensor | None, lengths: list[int], width: int) -
     return [past_and(each, length) for each, length in zip(drafts, lengths, strict=True)]
 
 
+def windowed(mask: torch.Tensor, window: int | None) -> torch.Tensor:
+    """The same, no further back than `window` keys before its own, which is the last that a draft attends to."""
+    if window is None or window < 0:
+        return mask
+    back = mask.sum(-1, keepdim=True) - mask.cumsum(-1)
+    return mask & (back <= window)
+
+
 def past_and(drafts: torch.Tensor, length: int) -> torch.Tensor:
     return torch.cat([drafts.new_ones(len(drafts), length), drafts], dim=1)
 
@@ -73,5 +84,5 @@ def attend(
 ) -> torch.Tensor:
     """One request's drafts. query [n, heads, D], keys and values [L, kv heads, D], mask [n, L] -> [n, heads, D]."""
     q, k, v = (each.transpose(0, 1)[None] for each in (query, keys, values))
-    found = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling, enable_gqa=q.shape[1] != k.shape[1])
+    found = sinks.attention(q, k, v, attn_mask=mask, scale=scaling, enable_gqa=q.shape[1] != k.shape[1])
     return found[0].transpose(0, 1)

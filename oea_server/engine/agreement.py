@@ -17,7 +17,7 @@ from oea_server.settings import Settings
 
 APART = (
     *("allow_inactive", "per_layer_metrics", "latency_line", "admin_key_file", "api_key_file"),
-    *("target_tpot", "rungs", "quality_floor"),
+    *("target_tpot", "rungs", "quality_floor", "tier_header", "tier_keys"),
 )
 """Settings that change no rank's choice of experts, and so may differ: what is reported, refused, who may ask, and who
 asks for changes, which all ranks take together."""

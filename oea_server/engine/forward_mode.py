@@ -13,7 +13,18 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-from oea_server.engine import drafts, gathered, guard, halves, plugin, runtime, warmup, wish_gather, wishers
+from oea_server.engine import (
+    drafts,
+    gathered,
+    guard,
+    halves,
+    plugin,
+    runtime,
+    tier_counts,
+    warmup,
+    wish_gather,
+    wishers,
+)
 from oea_server.engine.drafts import NONE, Drafts
 from oea_server.engine.runtime import Runtime
 from oea_server.engine.step import Step
@@ -57,7 +68,10 @@ def running(
     if step is not None:
         if both := now.rows.halves(step):
             step = replace(step, halves=both)
-        return now.decoding(wishing(now, step, request_ids))
+        decoding = now.decoding(step := wishing(now, step, request_ids))
+        if not wishers.tiered or not (tiers := wishers.tiers_of(request_ids)):
+            return decoding
+        return tier_counts.counts.around(now, step, tiers, decoding)
     if counted:
         now.bypassed["mixed" if mode.is_decode() else kind_of(mode)] += 1
     return nullcontext()

@@ -13,10 +13,14 @@ from typing import Any
 from oea_server.access import keys
 from oea_server.access.keys import Keys
 from oea_server.controller import goal
-from oea_server.engine import leftovers, locks, runtime, warmup
+from oea_server.engine import leftovers, locks, runtime, tier_start, tier_times, warmup
 from oea_server.engine.refuse import refuse
 from oea_server.observe import turns
-from oea_server.settings import LIVE_PREFIX
+from oea_server.observe.applying import RefusalError
+from oea_server.settings import LIVE_PREFIX, Settings
+from oea_server.tiers import keys as tier_keys
+from oea_server.tiers import table
+from oea_server.tiers.binding import Binding
 
 APP_PATH = "SGLANG_HTTP_SERVER_APP_PATH"
 """SGLang's variable for the app that several HTTP workers import, each in a process of its own; not in 0.5.17."""
@@ -68,20 +72,22 @@ def add_routes(http_server: Any, has: Keys, shared: str | None = None) -> None:
     from sglang.srt.utils import auth
 
     from oea_server.engine import wish_door
-    from oea_server.observe import folder, latency, mergeable, routes
+    from oea_server.observe import folder, latency, mergeable, routes, tier_metrics
     from oea_server.observe.stats import Stats
 
     assert runtime.current is not None
     settings = runtime.current.steering.settings
     place = folder.current()
     lines = latency.read(settings.latency_line) if settings.latency_line else []
-    stats = Stats(place, lines)
+    wish_door.bound = binding = bound(settings)
+    stats = Stats(place, lines, lambda: {} if tier_times.metrics is None else tier_times.metrics.served)
     stats.start()
     wish_door.known = lambda: stats.state
     if place is not None:
+        tier_times.make = tier_metrics.Times
         mergeable.skip_the_rest(place)
     admin = auth.AuthLevel.ADMIN_OPTIONAL
-    schedulers, turn, level = Schedulers(http_server), turns.turns(shared), auth.auth_level(admin)
+    schedulers, turn, level = Schedulers(http_server, binding), turns.turns(shared), auth.auth_level(admin)
     routes.add(http_server.app, schedulers, stats, level, turn)
     if place is not None and (asked := goal.asked(settings)):
         from oea_server.engine import steered
@@ -90,11 +96,22 @@ def add_routes(http_server: Any, has: Keys, shared: str | None = None) -> None:
     locks.put_door(http_server, has)
 
 
-class Schedulers:
-    """`oea_server.observe.applying.Schedulers` over SGLang's tokenizer manager."""
+def bound(settings: Settings) -> Binding:
+    """What binds requests to tiers; who has no business with them has no keys."""
+    keys_of = {} if settings.tier_keys is None else tier_keys.read(settings.tier_keys)
+    return Binding(None if settings.tier_header is None else settings.tier_header.lower(), keys_of)
 
-    def __init__(self, http_server: Any) -> None:
+
+class Schedulers:
+    """`oea_server.observe.applying.Schedulers` over SGLang's tokenizer manager.
+
+    Args:
+        binding: tiers that keys are bound to cannot be taken away.
+    """
+
+    def __init__(self, http_server: Any, binding: Binding = Binding()) -> None:  # noqa: B008
         self._http_server = http_server
+        self._binding = binding
 
     async def states(self) -> list[dict[str, Any]]:
         return [state["oea"] for state in await self._manager.get_internal_state()]
@@ -102,6 +119,10 @@ class Schedulers:
     async def change(self, knobs: Mapping[str, Any]) -> list[bool]:
         from sglang.srt.managers.io_struct import SetInternalStateReq
 
+        if knobs.get("tiers") is not None and tier_times.make is None:
+            raise RefusalError(409, f"tiers: {tier_start.METRICS}")
+        if "tiers" in knobs and (gone := self._binding.tiers - set(table.parse(knobs["tiers"]))):
+            raise RefusalError(409, f"tiers: keys are bound to {sorted(gone)[0]} (tier_keys), which would be gone")
         # it carries numbers: a text goes into the name (oea_server.engine.control)
         named = {f"{LIVE_PREFIX}{name}={'none' if value is None else value}": 1 for name, value in knobs.items()}
         taken: list[bool] = await self._manager.set_internal_state(SetInternalStateReq(server_args=named))

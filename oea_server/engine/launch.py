@@ -22,10 +22,11 @@ from oea_server.engine import (
     runtime,
     shared_memory,
     threads,
+    tier_start,
     workers,
 )
 from oea_server.engine.refuse import refuse
-from oea_server.engine.steering import DRAFTED
+from oea_server.engine.steering import drafting_problem
 from oea_server.observe import latency
 from oea_server.settings import Settings
 
@@ -86,13 +87,14 @@ def judge(settings: Settings, server_args: Any, elsewhere: bool = False) -> Verd
     view = conflicts.resolved(server_args)
     found = [
         *(conflicts.find_in_server_args(server_args) if settings.policy != "vanilla" else []),
-        *([DRAFTED] if settings.pool == "budget" and options.given(view.speculative_algorithm) else []),
+        *filter(None, [drafting_problem(settings, options.given(view.speculative_algorithm))]),
         *model_card.problems(settings, card),
         *runner_problems(settings, server_args),
         *checkpoint.problems(view.model_path, view.load_format),
         *latency.problems(settings.latency_line),
         *goal.problems(settings, view.tokenizer_worker_num, view.enable_metrics),
         *locks.problems(view),
+        *tier_start.problems(settings, metrics=view.enable_metrics),
         *([] if elsewhere else [*threads.problems(view), *shared_memory.problems()]),
     ]
     return Verdict(found, inactive(settings, card) or workers.idle(view) or None, card)

@@ -19,8 +19,9 @@ from typing import Any
 from oea_server.access import keys, mask, origin, selftest
 from oea_server.access.door import Door
 from oea_server.access.keys import Keys
-from oea_server.engine import plugin
+from oea_server.engine import plugin, wish_door
 from oea_server.engine.refuse import refuse
+from oea_server.tiers import binding
 
 logger = logging.getLogger(__name__)
 
@@ -134,13 +135,17 @@ async def ask(http_server: Any, door: Door) -> None:
 
 def around_decide_request_auth(original: Any, *, path: str, authorization_header: str | None, **kwargs: Any) -> Any:
     """Let anybody load the page; what it shows then needs the key. Judge paths below the root path."""
-    from sglang.srt.utils.auth import AuthDecision
+    from sglang.srt.utils.auth import AuthDecision, AuthLevel
 
     from oea_server.observe.routes import PAGE
 
     path = path.removeprefix(below)
     if kwargs["method"] == "GET" and path == PAGE:
         return AuthDecision(allowed=True)
+    if authorization_header is not None and kwargs["auth_level"] == AuthLevel.NORMAL:
+        given = authorization_header.encode("latin-1")
+        if binding.knows(wish_door.bound, [(b"authorization", given)]):
+            return AuthDecision(allowed=True)  # who is bound to a tier is served
     if authorization_header is not None and not authorization_header.isascii():
         authorization_header = None  # SGLang would raise
     return original(path=path, authorization_header=authorization_header, **kwargs)

@@ -139,6 +139,7 @@ def problems(settings: Settings, card: ModelCard | None) -> list[str]:
     try:
         # whatever the policy: it can be switched while serving
         settings.check(k=card.k, num_experts=card.num_experts)
+        settings.check_new(card.k)
     except ValueError as error:
         return [str(error)]
     return []

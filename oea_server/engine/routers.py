@@ -174,8 +174,12 @@ the order that a kernel wants (ModelOpt's NVFP4 keeps both)."""
 
 
 def expert_bytes(model: torch.nn.Module) -> dict[int, int]:
-    """Bytes of one expert's weights, with their scales, zeros and biases, over all ranks that share it, by layer."""
+    """Bytes of one expert's weights, with their scales, zeros and biases, over all ranks that share it, by layer.
+
+    Of experts in modules of their own (DeepSeek-MoE, XVERSE, Trinity) every rank has a slice.
+    """
     from sglang.srt.layers.moe.fused_moe_triton.layer import FusedMoE
+    from sglang.srt.layers.moe.topk import TopK
 
     sizes = {}
     for module in model.modules():
@@ -184,6 +188,12 @@ def expert_bytes(model: torch.nn.Module) -> dict[int, int]:
             held = [each for name, each in module.named_parameters() if _is_read(name, each) and len(each) == local]
             here = sum(each.numel() * each.element_size() for each in held) // local
             sizes[int(module.layer_id)] = here * module.moe_tp_size
+            continue
+        router: Any = getattr(module, "topk", None)
+        slices = getattr(module, "experts", None)
+        if isinstance(router, TopK) and router.layer_id is not None and isinstance(slices, torch.nn.ModuleList):
+            here = sum(each.numel() * each.element_size() for each in slices[0].parameters())
+            sizes[int(router.layer_id)] = here * int(getattr(module, "tp_size", 1))
     return sizes
 
 

@@ -302,7 +302,8 @@ class Runtime:
         all steps, graphs and ranks; but not above its rows."""
         assert self.step is not None
         if self.knobs is None:
-            return self.tally if self.step.counted else None
+            # watched: of a rank whose rows another one counts
+            return self.tally if self.tally is not None and (self.step.counted or self.tally.watching) else None
         return None if self.beyond(self.rows.padded(self.step), self.k) else self.tally
 
     def num_real(self, rows: int) -> int | torch.Tensor | None:

@@ -130,6 +130,12 @@ SEAMS = (
         in_launcher=True,
     ),
     Seam(
+        "sglang.srt.managers.tokenizer_manager.TokenizerManager.collect_metrics",
+        "AFTER",
+        "oea_server.engine.tier_times:after_collect_metrics",
+        in_launcher=True,
+    ),
+    Seam(
         "sglang.srt.managers.tokenizer_manager.TokenizerManager._create_tokenized_object",
         "AFTER",
         "oea_server.engine.request_wire:after_create_tokenized_object",

@@ -10,7 +10,7 @@ import logging
 
 import torch
 
-from oea_server.engine import captures, plugin
+from oea_server.engine import captures, plugin, tier_counts
 from oea_server.engine.control import state_of
 from oea_server.engine.runtime import Runtime
 from oea_server.provenance import commit, version
@@ -65,6 +65,7 @@ def start(now: Runtime, counts_steps: int = 0) -> None:
         lambda: state_of(now),
         captures.ongoing,
         lambda: clock.requests,
+        tier_counts.counts.read,
     )
     parallel = get_parallel()
     options = Options(

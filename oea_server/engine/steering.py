@@ -30,6 +30,15 @@ DRAFTED = (
 """Why settings that count on more do not fit, where steps verify drafts."""
 
 
+def drafting_problem(settings: Settings, verifies: bool) -> str | None:
+    """Why settings do not fit steps that verify drafts, or do not."""
+    if verifies:
+        return DRAFTED if settings.pool == "budget" else None
+    if settings.draft_k0 is not None:
+        return f"draft_k0={settings.draft_k0} has no effect: no steps verify drafts without --speculative-algorithm"
+    return None
+
+
 class Steering:
     """The settings of a scheduler process: what they were, are, and may become."""
 
@@ -59,7 +68,7 @@ class Steering:
     def adopt(self, facts: Facts, unhandled: str) -> str | None:
         """Fit the settings to a model. Returns why they do not; then nothing has changed."""
         self.facts, self.unhandled, self.frozen = facts, unhandled, None
-        problem = self.change(self.settings)
+        problem = self.change(self.settings) or tiers_problem(self.settings, facts.k)
         self.version = 0
         return problem
 
@@ -84,15 +93,15 @@ class Steering:
         """Why `settings` cannot be routed by, None if they can."""
         if settings.policy not in self.policies:
             return self.fixed
-        if self.verifies and settings.pool == "budget":
-            return DRAFTED
+        if problem := drafting_problem(settings, self.verifies):
+            return problem
         if problem := self.graphs.problem_of(settings):
             return problem
         try:
             settings.check(**self.facts._asdict())
         except ValueError as error:
             return str(error)
-        return None
+        return tiers_problem(settings, self.facts.k, self.settings)
 
     @property
     def policies(self) -> tuple[str, ...]:
@@ -105,3 +114,12 @@ class Steering:
     def fixed(self) -> str | None:
         """Why not all of the policies can be switched to, None if all can."""
         return self.frozen or self.clash or self.graphs.fixed
+
+
+def tiers_problem(settings: Settings, k: int, before: Settings | None = None) -> str | None:
+    """Why tiers cannot be promised (`Settings.check_new`), None if they can."""
+    try:
+        settings.check_new(k, before)
+    except ValueError as error:
+        return str(error)
+    return None

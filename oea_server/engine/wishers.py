@@ -17,20 +17,28 @@ logger = logging.getLogger(__name__)
 
 asking: WeakValueDictionary[str, Any] = WeakValueDictionary()
 """The requests that wish something, by their ids, as long as SGLang has them."""
+tiered: WeakValueDictionary[str, Any] = WeakValueDictionary()
+"""Those that have a tier, whatever it promises."""
+NOTHING = wish.Carried(None, 0)
 
 
 def after_init(result: Any, self: Any, *args: Any, **kwargs: Any) -> None:
-    """Remember a request that wishes something."""
-    wished, given = 0, getattr(self.sampling_params, "custom_params", None)
+    """Remember a request that wishes something, or has a tier."""
+    has, given = NOTHING, getattr(self.sampling_params, "custom_params", None)
     try:
-        wished = wish.of(given) if given else 0
+        has = wish.carried(given) if given else NOTHING
     except ValueError as error:  # it came past the HTTP server, which looks at it before
         logger.warning("OEA: a request is served without its wish: %s", error)
-    if wished:
-        self.oea_wish = wished
+    if has.promise:
+        self.oea_wish = has.promise
         asking[self.rid] = self
     elif asking:
         asking.pop(self.rid, None)  # an earlier one of that id, in a cycle that was not collected yet
+    if has.tier is not None:
+        self.oea_tier = has
+        tiered[self.rid] = self
+    elif tiered:
+        tiered.pop(self.rid, None)
 
 
 def of(request_ids: Sequence[str], *, as_it_is: bool) -> tuple[int, ...]:
@@ -41,3 +49,9 @@ def of(request_ids: Sequence[str], *, as_it_is: bool) -> tuple[int, ...]:
     """
     wished = [0 if (req := asking.get(rid)) is None else req.oea_wish for rid in request_ids]
     return tuple(wished if as_it_is else [-each for each in wished]) if any(wished) else ()
+
+
+def tiers_of(request_ids: Sequence[str]) -> tuple[wish.Carried, ...]:
+    """The tier of each request of a step, and what it is promised; () if none has one."""
+    found = tuple(NOTHING if (req := tiered.get(rid)) is None else req.oea_tier for rid in request_ids)
+    return found if any(each.tier is not None for each in found) else ()

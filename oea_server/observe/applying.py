@@ -103,8 +103,10 @@ def clash(state: Mapping[str, Any], asked: Mapping[str, Any]) -> str | None:
         if policy not in state["policies"]:
             return f"policy={policy}: {state['fixed']}"
     try:
-        after = settings.changed(Settings(**state["settings"]), asked)
+        before = Settings(**state["settings"])
+        after = settings.changed(before, asked)
         after.check(k=model["top_k"], num_experts=model["num_experts"], renormalize=model["renormalize"])
+        after.check_new(model["top_k"], before)
     except (SettingsError, ValueError) as error:
         return str(error)
     return None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -31,6 +31,8 @@ class Totals:
     tally: Counts
     """[layers, 2 + 4 (N + 1) + 4], as `oea_server.routing.tally.Tally.data`."""
     shadow: Counts
+    tiers: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+    """Of each tier: tokens that were looked at, their mass in units of 1 / MASS_UNIT, broken promises."""
 
     def since(self, before: Self | None) -> Totals:
         """What came after `before`; everything where counting began anew, or with other layers (a stage that came up
@@ -48,6 +50,7 @@ class Totals:
             self.bypassed - before.bypassed,
             self.tally - before.tally,
             self.shadow - before.shadow,
+            {tier: less(mine, before.tiers.get(tier)) for tier, mine in self.tiers.items()},
         )
 
     def _follows(self, before: Self) -> bool:
@@ -69,7 +72,11 @@ def together(snapshots: Iterable[Snapshot]) -> Totals | None:
     tallies: dict[int, tuple[Counts, Counts, int]] = {}
     steps, tokens, seconds, requests, ranks = 0, 0, 0.0, 0, 1
     bypassed: Counter[str] = Counter()
+    tiers: dict[str, tuple[int, int, int]] = {}
     for each in snapshots:
+        for tier, counted in each.tiers.items():
+            tokens_of, mass, broken = (a + b for a, b in zip(tiers.get(tier, (0, 0, 0)), counted, strict=True))
+            tiers[tier] = tokens_of, mass, broken
         steps, tokens, seconds = steps + each.steps, tokens + each.step_tokens, seconds + each.step_seconds
         requests += each.step_requests
         bypassed.update(each.bypassed)
@@ -84,7 +91,13 @@ def together(snapshots: Iterable[Snapshot]) -> Totals | None:
     layers = sorted(tallies)
     data, shadows, sizes = zip(*(tallies[layer] for layer in layers), strict=True)
     stacked = np.stack(data), np.stack(shadows)
-    return Totals(layers, ranks, np.array(sizes), steps, tokens, seconds, requests, bypassed, *stacked)
+    return Totals(layers, ranks, np.array(sizes), steps, tokens, seconds, requests, bypassed, *stacked, tiers)
+
+
+def less(after: tuple[int, int, int], before: tuple[int, int, int] | None) -> tuple[int, int, int]:
+    """What came after `before`."""
+    tokens, mass, broken = (max(0, a - b) for a, b in zip(after, before or (0, 0, 0), strict=True))
+    return tokens, mass, broken
 
 
 def summary(counted: Totals) -> dict[str, Any]:

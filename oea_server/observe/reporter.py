@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from prometheus_client import Histogram
 
-from oea_server.observe import parts, snapshot
+from oea_server.observe import parts, snapshot, tier_metrics
 from oea_server.observe.metrics import Metrics, observe_counts
 from oea_server.observe.quiet import Failures
 from oea_server.routing.tally import MASS_UNIT, REJECTED_EXPERTS, Tally
@@ -44,6 +44,9 @@ class Sources(NamedTuple):
     """Entered before a device is touched: `oea_server.engine.captures.ongoing` waits for a graph's capture."""
     read_requests: Callable[[], int] = int
     """Requests of all steps so far; fewer than their rows where drafts are verified."""
+    read_tiers: Callable[[], dict[str, tuple[int, int, int]] | None] = lambda: None
+    """Of each tier so far: tokens that were looked at, their mass in units of 1 / MASS_UNIT, broken promises. None if
+    none was since the last call."""
 
 
 class Options(NamedTuple):
@@ -81,6 +84,8 @@ class Reporter(threading.Thread):
         self._failures = Failures(logger, "a report failed; serving goes on")
         self._steps, self._step_tokens, self._step_seconds = 0, 0, 0.0
         self._requests = 0
+        self._tiers: dict[str, tuple[int, int, int]] = {}
+        self._tier_metrics: tier_metrics.Rows | None = None
         if counted.tally.ranks > 1:
             metrics.add_ranks()
         if options.per_layer:
@@ -99,10 +104,11 @@ class Reporter(threading.Thread):
         changed = self._report_state()
         with self._counted.capturing:
             steps = self._counted.read_steps()
-            if steps:
-                self._report_steps(steps)
-                with torch.cuda.stream(self._stream):  # does nothing without one
+            with torch.cuda.stream(self._stream):  # does nothing without one
+                if steps:
+                    self._report_steps(steps)
                     self._report_experts()
+                changed = self._report_tiers() or changed
         if (bypassed := Counter(self._counted.bypassed)) != self._bypassed_before and self._options.first_stage:
             for reason, times in (bypassed - self._bypassed_before).items():
                 self._metrics.bypassed.labels(reason=reason).inc(times)
@@ -159,6 +165,15 @@ class Reporter(threading.Thread):
         if (kept := parts.mass_kept(fresh.sums.sum(axis=0))) is not None:
             metrics.shadow_mass_kept.set(kept)
 
+    def _report_tiers(self) -> bool:
+        if (counted := self._counted.read_tiers()) is None:
+            return False
+        self._tiers = counted
+        if self._tier_metrics is None:
+            self._tier_metrics = tier_metrics.Rows()
+        self._tier_metrics.add(counted)
+        return True
+
     def _report_layers(self, fresh: parts.Parts) -> None:
         unique, vanilla = (parts.experts(each).tolist() for each in (fresh.unique, fresh.vanilla))
         columns = (fresh.unique.sum(axis=-1).tolist(), unique, vanilla, *fresh.sums.T[[0, -1]].tolist())
@@ -188,6 +203,7 @@ class Reporter(threading.Thread):
             step_seconds=self._step_seconds if first else 0.0,
             step_requests=self._requests if first else 0,
             bypassed=dict(self._bypassed_before) if first else {},
+            tiers={tier: list(counted) for tier, counted in self._tiers.items()},
             tally=self._before,
             shadow=self._shadow_before,
         )

@@ -36,6 +36,8 @@ class Snapshot(NamedTuple):
     step_seconds: float
     step_requests: int
     bypassed: dict[str, int]
+    tiers: dict[str, list[int]]
+    """Of each tier: tokens that were looked at, their mass in units of 1 / MASS_UNIT, broken promises."""
     tally: Counts
     """[layers, 2 + 4 (N + 1) + 4], as `oea_server.routing.tally.Tally.data`."""
     shadow: Counts
@@ -67,6 +69,7 @@ class Head(BaseModel):
     step_seconds: FiniteFloat
     step_requests: NonNegativeInt
     bypassed: dict[str, NonNegativeInt]
+    tiers: dict[str, Annotated[list[Bytes], Field(min_length=3, max_length=3)]]
 
 
 class Found(NamedTuple):

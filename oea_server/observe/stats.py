@@ -6,13 +6,14 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from oea_server.observe import counts, latency, parts, snapshot
+from oea_server.observe import counts, latency, parts, snapshot, tiers
 from oea_server.observe.counts import Totals
 from oea_server.observe.quiet import Complaints, Failures
+from oea_server.observe.tier_metrics import Served
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +33,18 @@ class Stats:
     Args:
         folder: where the snapshots lie; None for a server without metrics.
         lines: latency against experts, to predict with (`latency.read`).
+        served: what clients got of each tier, of this process.
     """
 
-    def __init__(self, folder: Path | None, lines: Sequence[latency.Line] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        lines: Sequence[latency.Line] = (),
+        served: Callable[[], Mapping[str, Served]] = dict,
+    ) -> None:
+        self._served = served
+        self._served_before: deque[Mapping[str, Served]] = deque(maxlen=RECENT + 1)
+        """Since the start, second by second."""
         self._folder = folder
         self._lines = list(lines)
         self._points: deque[dict[str, Any]] = deque(maxlen=POINTS)
@@ -86,6 +96,7 @@ class Stats:
             before = self._totals[-1] if self._totals else None
             self._points.append(point(steady + self._clock, counted.since(before), state))
             self._totals.append(counted)
+            self._served_before.append(dict(self._served()))
             if self._state is None or state["version"] >= self._state["version"]:
                 self._state = state
 
@@ -120,7 +131,7 @@ class Stats:
         with self._lock:
             now = time.monotonic() + self._clock
             points = [dict(each) for each in self._points if each["t"] > since or since > now + JUMP]
-            totals = list(self._totals)
+            totals, served = list(self._totals), list(self._served_before)
         answer: dict[str, Any] = {"t": round(now, 3), "config": state, "points": points, "missing": None}
         answer["controller"] = self.controller() if self.controller else None
         if not totals:
@@ -128,6 +139,7 @@ class Stats:
             return {
                 **answer,
                 **dict.fromkeys(("recent", "total", "shadow", "latency")),
+                "tiers": [],
                 "missing": state["reason"] if not state["model"]["layers"] else why,
                 "layers": [],
                 "distribution": {"unique": {}, "vanilla": {}, "shadow": {}},
@@ -150,6 +162,7 @@ class Stats:
             "bypassed": {reason: times for reason, times in total.bypassed.items() if times},
             "shadow": {"recent": counts.prediction(recent), "total": counts.prediction(total)} if shadowed else None,
             "latency": self._latency(recent) or self._latency(total),
+            "tiers": tiers.rows(state["settings"], recent, total, served),
         }
 
     def _latency(self, counted: Totals) -> dict[str, Any] | None:

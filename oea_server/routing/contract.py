@@ -21,8 +21,6 @@ RENORMALIZE_EPSILON = 1e-20
 
 Scoring = Literal["softmax", "sigmoid", "sqrtsoftplus"]
 GroupScore = Literal["top2", "max"]
-EXACT = 1 << 15
-"""What a row asks for that is to be routed as by vanilla, whatever the router's k: it is above any."""
 SCORINGS: tuple[Scoring, ...] = get_args(Scoring)
 
 

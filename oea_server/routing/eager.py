@@ -191,6 +191,8 @@ def floor(
     """Phase 1: which of its own top k each token is guaranteed. [..., B, k] bool."""
     rank = arange(best.shape[-1], best.device)
     guaranteed = (rank < numbers.floor).expand(best.shape)
+    if rows.drafts is not None:
+        guaranteed = guaranteed & ((rows.drafts == 0) | (rank < numbers.draft_floor))
     held = scores.gather(-1, expert_of(best))
     if isinstance(numbers.p, torch.Tensor) or numbers.p < 1.0:
         mass = held.double().cumsum(dim=-1)

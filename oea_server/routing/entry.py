@@ -54,6 +54,8 @@ def enter(
     counted_experts: int,
     counted_ranks: int,
     placed: int,
+    watched: int,
+    room_watched: int,
     numbers: tuple[Any, ...],
     k: int,
     scoring: int,
@@ -78,7 +80,13 @@ def enter(
         room: an index of POOLS.
         numbers: those of `Numbers`, in a plain tuple, which is unwrapped faster.
         counters: a layer's row of a `Tally`, int64; counting: its 0-d `counting`.
+        watched: [room_watched, 2] int64, what becomes of each row.
+
+    Raises:
+        ValueError: there is no room for them.
     """
+    if watched and batch > room_watched:
+        raise ValueError("more rows than there is room to write down what becomes of them")
     real = np.arange(batch) < tokens
     if mask:
         real = view(mask, batch, np.bool_)
@@ -117,7 +125,14 @@ def enter(
         Numbers(*numbers),
         loop_data.Draw(at_random != 0, seed, layer),
         where,
-        loop_data.Counters(view(counters, size, np.int64), count, counted_experts, counted_ranks, placed != 0),
+        loop_data.Counters(
+            view(counters, size, np.int64),
+            count,
+            counted_experts,
+            counted_ranks,
+            placed != 0,
+            view(watched, 2 * batch if watched else 0, np.int64).reshape(batch if watched else 0, 2),
+        ),
         width,
     )
     return weights, ids, pool

@@ -36,7 +36,7 @@ class Plan(NamedTuple):
 
 
 NOWHERE = (0, 0, 1, 0, 1, 1, 0, 0)
-NOT_COUNTED = (0, 0, 1, 1, 0)
+NOT_COUNTED = (0, 0, 1, 1, 0, 0, 0)
 """Those arguments of `entry.enter` where there is no map, and no tally."""
 
 

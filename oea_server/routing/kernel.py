@@ -39,9 +39,8 @@ MASS_UNIT_, VOTE_ = tl.constexpr(MASS_UNIT), tl.constexpr(VOTE)
 GUARANTEED_, TAKEN_, OWN_ = tl.constexpr(GUARANTEED), tl.constexpr(TAKEN), tl.constexpr(OWN)
 TOKENS_, SLOTS_KEPT_ = tl.constexpr(TOKENS), tl.constexpr(SLOTS_KEPT)
 ROW, TABLE = tl.constexpr(len(FIELDS)), tl.constexpr(TABLE_BATCHES)
-FLOOR, LIMIT, REACH, DRAW, SEED, P, SHARE, MIX = (
-    tl.constexpr(FIELDS.index(field)) for field in ("floor", "limit", "reach", "draw", "seed", "p", "share", "mix")
-)
+OF_TABLE = ("floor", "limit", "reach", "draft_floor", "draw", "seed", "p", "share", "mix")
+FLOOR, LIMIT, REACH, DRAFT_FLOOR, DRAW, SEED, P, SHARE, MIX = (tl.constexpr(FIELDS.index(field)) for field in OF_TABLE)
 ALL, FLOORS, FILLS = tl.constexpr("all"), tl.constexpr("floors"), tl.constexpr("fills")
 
 # Read one number at a time: nothing is gained by knowing that they lie at multiples of 16 bytes, which they do in some
@@ -179,13 +178,16 @@ def route_kernel(
             order = tl.where((asked > 0)[:, None], own_order, order)
         best_keys, best = rounds(order, expert, floor, ROWS, SLOTS, WIDE_KEYS)
     limit_of_row, reach_of_row = limit, reach
-    floor_of_row = floor
+    floor_of_row = tl.zeros([ROWS], tl.int32) + floor
+    if drafts_ptr is not None:
+        draft = tl.load(drafts_ptr + row, mask=row < batch, other=0) != 0
+        floor_of_row = tl.where(draft, tl.minimum(floor, tl.load(numbers + DRAFT_FLOOR)), floor_of_row)
     if ASKS:
-        floor_of_row = tl.where((asks > 0) & (floor < K), 0, floor)[:, None]
+        floor_of_row = tl.where((asks > 0) & (floor < K), 0, floor_of_row)
         limit_of_row, reach_of_row = tl.maximum(limit, asked)[:, None], tl.maximum(reach, asked)
         if WIDTH > K:
             limit_of_row = tl.where(asked[:, None] >= K, K, limit_of_row)
-    guaranteed = tl.broadcast_to(slot < floor_of_row, [ROWS, SLOTS])
+    guaranteed = tl.broadcast_to(slot < floor_of_row[:, None], [ROWS, SLOTS])
     p, share = number(numbers + P), number(numbers + SHARE)
     if p < 1.0:
         total = total_of(logits, highest, expert, N, SCORING)

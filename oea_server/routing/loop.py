@@ -13,12 +13,12 @@ import numpy as np
 from numba.extending import register_jitable
 
 from oea_server.routing.contract import RENORMALIZE_EPSILON
-from oea_server.routing.loop_counts import count
+from oea_server.routing.loop_counts import add, count, note
 from oea_server.routing.loop_data import EPSILON, SOFTMAX, Array, Counters, Draw, Model, Rows, Seen, Where
 from oea_server.routing.loop_pools import depths, homes, seen_from, votes, widen
 from oea_server.routing.loop_rows import members, score, shuffle, top
 from oea_server.routing.policy import POOLS, Numbers
-from oea_server.routing.tally import ASSIGNMENTS, HISTOGRAMS, MASS_KEPT, MASS_UNIT, PIGGYBACKED, TOKENS
+from oea_server.routing.tally import MASS_UNIT
 
 BUDGET = POOLS.index("budget")
 
@@ -76,6 +76,7 @@ def route(
         if not seen.whole[i]:
             ids[i] = np.argmax(open_to)  # any expert that is awake will do for a row that has no best
             weights[i, :limit] = np.nan if rows.real[i] else 0
+            note(counters, seen, i, 0)
             continue
         near = within_reach(i, max(numbers.reach, asked), model, seen, open_to, awake)
         if len(least):
@@ -85,15 +86,12 @@ def route(
         ids[i] = chosen[0]  # an unused slot wakes nobody
         ids[i, : taken[i]] = chosen[: taken[i]]
         mix = 1.0 if exact else numbers.mix
-        kept += weigh(chosen[: taken[i]], seen.scores[i], seen.mass_own[i], model, mix, weights[i])
+        share = weigh(chosen[: taken[i]], seen.scores[i], seen.mass_own[i], model, mix, weights[i])
+        kept += note(counters, seen, i, share)
 
     if len(counters.row):
         count(counters, seen, pool, loaded, home, len(where.physical) > 0)
-        sums = counters.row[HISTOGRAMS * (counters.experts + 1) :]
-        sums[TOKENS] += rows.real.sum() * counters.counting
-        sums[ASSIGNMENTS] += taken.sum() * counters.counting
-        sums[PIGGYBACKED] += (taken.sum() - seen.guaranteed.sum()) * counters.counting
-        sums[MASS_KEPT] += kept * counters.counting
+        add(counters, rows.real.sum(), taken.sum(), taken.sum() - seen.guaranteed.sum(), kept)
     return weights, ids, pool
 
 
@@ -133,12 +131,15 @@ def guarantee(i: int, rows: Rows, model: Model, numbers: Numbers, seen: Seen, po
     """A token's floor: the policy's, the top that its row asks for, or both."""
     scores, best, asked = seen.scores[i], seen.best[i], asked_by(i, rows, model.k)
     instead = asked > 0 and rows.k0[i] > 0 and numbers.floor < model.k
+    floor = numbers.floor
+    if len(rows.drafts) and rows.drafts[i] != 0:
+        floor = min(floor, numbers.draft_floor)
     share = np.float32(numbers.share)
     whole = 1.0
     if numbers.p < 1.0 and model.scoring != SOFTMAX:
         whole = np.float64(scores.sum()) + RENORMALIZE_EPSILON
     mass = 0.0
-    for rank in range(asked if instead else max(asked, numbers.floor)):
+    for rank in range(asked if instead else max(asked, floor)):
         held = scores[best[rank]]
         if rank >= asked and numbers.p < 1.0 and mass / whole >= numbers.p:
             break

@@ -6,7 +6,17 @@ import numpy as np
 from numba.extending import register_jitable
 
 from oea_server.routing.loop_data import Array, Counters, Seen
-from oea_server.routing.tally import BUSIEST, UNIQUE, VANILLA, VANILLA_BUSIEST
+from oea_server.routing.tally import (
+    ASSIGNMENTS,
+    BUSIEST,
+    HISTOGRAMS,
+    MASS_KEPT,
+    PIGGYBACKED,
+    TOKENS,
+    UNIQUE,
+    VANILLA,
+    VANILLA_BUSIEST,
+)
 
 
 @register_jitable  # type: ignore[untyped-decorator]
@@ -25,6 +35,25 @@ def count(counters: Counters, seen: Seen, pool: Array, loaded: int, home: Array,
     counters.row[VANILLA * bins + vanilla.sum()] += counting
     if counters.ranks > 1 and (mapped or not counters.placed):
         counters.row[VANILLA_BUSIEST * bins + busiest(vanilla, home // share, counters.ranks)] += counting
+
+
+@register_jitable  # type: ignore[untyped-decorator]
+def add(counters: Counters, tokens: int, taken: int, piggybacked: int, kept: int) -> None:
+    """Add to the sums of a layer."""
+    sums = counters.row[HISTOGRAMS * (counters.experts + 1) :]
+    sums[TOKENS] += tokens * counters.counting
+    sums[ASSIGNMENTS] += taken * counters.counting
+    sums[PIGGYBACKED] += piggybacked * counters.counting
+    sums[MASS_KEPT] += kept * counters.counting
+
+
+@register_jitable  # type: ignore[untyped-decorator]
+def note(counters: Counters, seen: Seen, row: int, kept: int) -> int:
+    """Write down what becomes of a row, where somebody asks. Returns what it keeps."""
+    if len(counters.rows):
+        counters.rows[row, 0] = kept
+        counters.rows[row, 1] = seen.guaranteed[row].sum()
+    return kept
 
 
 @register_jitable  # type: ignore[untyped-decorator]

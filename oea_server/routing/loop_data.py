@@ -66,13 +66,15 @@ class Where(NamedTuple):
 
 
 class Counters(NamedTuple):
-    """A layer's row of a `Tally`, empty if nothing is counted."""
+    """A layer's row of a `Tally`, empty if nothing is counted; and what becomes of each row of a step, [B, 2] as
+    `HostTally.watched`, empty if nobody asks."""
 
     row: Array
     counting: int
     experts: int
     ranks: int
     placed: bool
+    rows: Array
 
 
 class Seen(NamedTuple):

@@ -14,10 +14,17 @@ POOLS: tuple[Pool, ...] = ("union", "fill", "budget")
 """What a step may load: the union of the floors; and on each expert-parallel rank the most wanted experts beside it, up
 to as many as the busiest rank has, which costs nothing; or up to a budget, floors or not."""
 
+EXACT = 1 << 15
+"""What a row asks for that is to be routed as by vanilla, whatever the router's k: it is above any."""
+
+
+UNBOUNDED = 1 << 20
+"""More experts than any model has."""
+
 
 class Numbers(NamedTuple):
     """The policy at one batch size in one layer. Every deterministic policy is these:
-    vanilla is ``(k, k, N)``, pruning ``(k0, k0, N)``, OEA ``(k0, k_max, max_rank, p, share, mix)``."""
+    vanilla is ``(k, k, N)``, pruning ``(k0, k0, N)``, OEA ``(k0, k_max, max_rank, draft_k0, p, share, mix)``."""
 
     floor: int
     """Experts each token is guaranteed (phase 1 of the paper)."""
@@ -25,6 +32,8 @@ class Numbers(NamedTuple):
     """Experts a token holds at most after the fill."""
     reach: int
     """Ranks of its own preference that a token scans for experts of the pool."""
+    draft_floor: int = UNBOUNDED
+    """Experts each draft is guaranteed, where `floor` is more."""
     p: float = 1.0
     """Router mass, of all experts, at which a floor ends."""
     share: float = 0.0
@@ -64,6 +73,7 @@ class Policy:
     rank_budget: int | None = None
     share: float | Schedule[float] | None = None
     mix: float | Schedule[float] = 1.0
+    draft_k0: int | None = None
     _hash: int = field(init=False, repr=False, compare=False)
     """Computed once: tables are looked up by policy in every layer of every step."""
 
@@ -96,6 +106,7 @@ class Policy:
         rank_budget: int | None = None,
         share: float | str | Mapping[int, float] | Schedule[float] | None = None,
         mix: float | str | Mapping[int, float] | Schedule[float] = 1.0,
+        draft_k0: int | None = None,
     ) -> Policy:
         """Opportunistic expert activation.
 
@@ -115,13 +126,16 @@ class Policy:
             mix: 1 divides the weights by the mass of the chosen experts, 0 by that of the token's own top k, between
                 them by a mixture. A number or a schedule; 1 below its first step. Without effect where the model does
                 not renormalize.
+            draft_k0: guaranteed experts per draft to be verified, where k0 is more; None means k0. Steps of fewer
+                requests than `min_batch` run vanilla all the same.
 
         Raises:
             ValueError: a knob is out of bounds; the message names it, its value and the bounds.
         """
         held = None if share is None else number_or_schedule(share, SHARE) or None
         mixed = number_or_schedule(mix, MIX)
-        return cls("oea", Schedule.of(k0), p, k_max, max_rank, min_batch, 0, pool, ranks, rank_budget, held, mixed)
+        placed = pool, ranks, rank_budget
+        return cls("oea", Schedule.of(k0), p, k_max, max_rank, min_batch, 0, *placed, held, mixed, draft_k0)
 
     def __post_init__(self) -> None:
         knobs = tuple(getattr(self, each.name) for each in fields(self) if each.compare)
@@ -141,6 +155,8 @@ class Policy:
             raise ValueError("rank_budget=None: pool=budget needs a number of experts per rank")
         if self.rank_budget is not None and self.rank_budget < 1:
             raise ValueError(f"rank_budget={self.rank_budget} is below 1")
+        if self.draft_k0 is not None and self.draft_k0 < 1:
+            raise ValueError(f"draft_k0={self.draft_k0} is below 1")
         if self.k0 is None:
             return
         for name, value in (("k_max", self.k_max), ("max_rank", self.max_rank)):
@@ -162,6 +178,8 @@ class Policy:
         """
         if self.k0 is not None and max(self.k0.values) > k:
             raise ValueError(f"k0={self.k0} guarantees {max(self.k0.values)} experts, above the model's top-k {k}")
+        if self.draft_k0 is not None and self.draft_k0 > k:
+            raise ValueError(f"draft_k0={self.draft_k0} is above the model's top-k {k}")
         bound = num_experts if k_max_bound is None else k_max_bound
         if self.k_max is not None and self.k_max > bound:
             raise ValueError(f"k_max={self.k_max} is above {bound}")
@@ -184,15 +202,16 @@ class Policy:
         share = self.share.at(batch, layer) if isinstance(self.share, Schedule) else self.share
         mix = self.mix.at(batch, layer) if isinstance(self.mix, Schedule) else self.mix
         # floats, whatever was given: the loop is compiled for them
-        weighs = float(self.p), float(share or 0.0), 1.0 if mix is None else float(mix)
-        return Numbers(k0, self.k_max or k, self.max_rank or num_experts, *weighs)
+        weighs = {"p": float(self.p), "share": float(share or 0.0), "mix": 1.0 if mix is None else float(mix)}
+        drafts = UNBOUNDED if self.draft_k0 is None else self.draft_k0
+        return Numbers(k0, self.k_max or k, self.max_rank or num_experts, draft_floor=drafts, **weighs)
 
     @property
     def least(self) -> int:
-        """Of its own top k, what each token is guaranteed in whatever step and layer; 1 where no k0 says it."""
+        """Of its own top k, what each row is guaranteed in whatever step and layer; 1 where no k0 says it."""
         if self.k0 is None or self.p < 1.0 or self.share:
             return 1
-        return min(self.k0.values)
+        return min(*self.k0.values, UNBOUNDED if self.draft_k0 is None else self.draft_k0)
 
     def is_own(self, layer: int) -> bool:
         """Whether a layer has numbers of its own."""

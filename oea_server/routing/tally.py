@@ -16,6 +16,9 @@ Array = npt.NDArray[np.bool_]
 MASS_UNIT = 1 << 20
 """Router mass is summed in integers of 1 / MASS_UNIT: exact, and the same in any order."""
 
+ALL = 1 << 15
+"""Experts that a row is guaranteed where it takes its own top k anyway."""
+
 HISTOGRAMS = 4
 UNIQUE, BUSIEST, VANILLA, VANILLA_BUSIEST = range(HISTOGRAMS)
 """A layer's row of counters: these histograms of N + 1 bins each, one after the other, then the sums."""
@@ -72,9 +75,13 @@ class Tally:
         """0 while steps are not to be counted (warm-up, capture, health checks)."""
         held = num_experts, ranks, int(placed)
         self.at = {
-            layer: (self.counted[row].data_ptr(), self.counting.data_ptr(), *held) for layer, row in self.row.items()
+            layer: (self.counted[row].data_ptr(), self.counting.data_ptr(), *held, 0, 0)
+            for layer, row in self.row.items()
         }
-        """Where each layer's row of `counted` lies, where `counting` does, and what else `routing.entry` asks for."""
+        """Where each layer's row of `counted` lies, where `counting` does, and what else `routing.entry` asks for; at
+        last where its rows go, and how many have room there (`HostTally.watch`)."""
+        self.watching = False
+        """Whether what each row of a step keeps is written down besides."""
         self.records: Records | None = None
         """What the launches on a GPU write down of a step, to be counted by one more (`counting`)."""
         self.by_step = False
@@ -172,6 +179,26 @@ class HostTally(Tally):
             counters.numpy() for counters in (self.unique, self.busiest, self.vanilla, self.vanilla_busiest, self.sums)
         )
         self.counting_on_host = self.counting.numpy()
+        self._unwatched, self._watched = self.at, self.at
+        self._rows = np.empty((len(self.row), 0, 2), dtype=np.int64)
+
+    def watch(self, rows: int) -> None:
+        """Write down what each of a step's rows keeps, until `watched` reads it."""
+        if self._rows.shape[1] < rows:
+            self._rows = np.empty((len(self.row), rows, 2), dtype=np.int64)
+            at = self._rows.ctypes.data
+            self._watched = {
+                layer: (*held[:-2], at + row * self._rows[0].nbytes, rows)
+                for row, (layer, held) in enumerate(self._unwatched.items())
+            }
+        self._rows[:] = MASS_UNIT, ALL  # as it is where SGLang's own top k routes
+        self.at, self.watching = self._watched, True
+
+    def watched(self) -> npt.NDArray[np.int64]:
+        """[layers, rows, 2]: the share of its own top k's router mass that each row keeps, in units of 1 / MASS_UNIT,
+        and how many of its own best experts it was guaranteed."""
+        self.at, self.watching = self._unwatched, False
+        return self._rows
 
     def add_vanilla(self, layer: int, ids: torch.Tensor, num_real: int | torch.Tensor | None) -> None:
         real = real_rows(len(ids), num_real, ids.device).numpy()

@@ -88,6 +88,22 @@ def test_idle_without_a_single_point(page: Page, serve: Serve) -> None:
     assert page.errors() == []
 
 
+def test_tiers_are_rows_and_nothing_where_there_are_none(page: Page, serve: Serve) -> None:
+    stub = serve(World())
+    assert not page.find("tiers-card").is_displayed()
+    gold = {"tier": "gold", "promise": "exact", "default": False, "mass_kept": 1.0, "broken": 0, "tpot_ms": 25.04}
+    old = {"tier": "old", "promise": None, "default": False, "mass_kept": None, "broken": 2, "tpot_ms": None}
+    counts = {"tokens": 1200, "requests": 30}
+    stub.world.tiers = [{**gold, **counts}, {**old, **counts, "default": True}]
+    page.until(lambda: page.find("tiers-card").is_displayed(), "tiers")
+    rows = [row.replace("\xa0", " ").split("\t") for row in page.text("tiers").splitlines()[1:]]
+    assert rows == [
+        ["gold", "exact", "100 %", "0", "25.0 ms", "1,200", "30"],
+        ["old (default)", "gone", "–", "2", "–", "1,200", "30"],
+    ]
+    assert page.errors() == []
+
+
 def test_shadow_shows_the_prediction(page: Page, serve: Serve) -> None:
     serve(World(settings={**DEFAULTS, "policy": "shadow"}))
     words = page.text("headline")

@@ -37,6 +37,7 @@ class World:
     reason: str = ""
     latency: dict[str, Any] | None = None
     by_batch: dict[str, dict[str, float]] = field(default_factory=dict)  # of share and mix
+    tiers: list[dict[str, Any]] = field(default_factory=list)
     skew: float = 0.0  # of the server's clock
     controller: dict[str, Any] | None = None
 
@@ -97,6 +98,7 @@ class World:
             "bypassed": {"prefill": 160, "schedule": 3} if self.busy else {},
             "shadow": None,
             "latency": self.latency,
+            "tiers": self.tiers,
             "controller": self.controller,
         }
 

@@ -26,8 +26,8 @@ pytestmark = pytest.mark.skipif(
 CHATS, SECONDS = 6, 40
 RANKS = {"oea_max_rank_unique_experts", "oea_vanilla_max_rank_unique_experts"}
 """What a server without expert parallelism does not have."""
-CONTROLLER = "oea_controller_"
-"""What a server without a target for the time per token does not have."""
+UNASKED = ("oea_controller_", "oea_tier_")
+"""What a server without a target for the time per token, and without tiers, does not have."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Scraped:
 
     def has(self, expression: str) -> bool:
         """Whether this kind of server has the metrics that an expression reads."""
-        if CONTROLLER in expression:
+        if any(name in expression for name in UNASKED):
             return False
         return self.kind == "k3-ep2" or not any(name in expression for name in RANKS)
 

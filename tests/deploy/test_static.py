@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from deploy.grafana.dashboard import FILE, text
 from oea_server.controller import metrics as controller
+from oea_server.observe import tier_metrics
 from oea_server.observe.metrics import Metrics
 from tests.deploy.names import (
     DASHBOARD,
@@ -87,6 +88,8 @@ def known_families() -> set[str]:
     metrics.add_ranks()
     metrics.add_layers()
     controller.Metrics(registry)
+    tier_metrics.Times(registry)
+    tier_metrics.Rows(registry)
     return {family.name for family in registry.collect()}
 
 

@@ -85,6 +85,8 @@ BLOCKS = {
         {"moe_k": 6, "moe_num_experts": 64, "moe_num_shared_experts": 0, "use_bias": False},
     ),
     "Kimi-K2": Block(DEEPSEEK, {}),
+    "DeepSeek-V3.2": Block(DEEPSEEK, {**GROUPED, "architectures": ["DeepseekV32ForCausalLM"], "index_topk": 2048}),
+    "GLM-5": Block(DEEPSEEK, {"architectures": ["GlmMoeDsaForCausalLM"], "index_topk": 2048}),
     "GLM-4.5": Block("glm4_moe.Glm4MoeSparseMoeBlock", {}),
     "GLM-4.7-Flash": Block("glm4_moe_lite.Glm4MoeLiteSparseMoeBlock", {}),
     "Trinity": Block("afmoe.AfmoeMoE", {"score_func": "sigmoid", "route_norm": True, "route_scale": 2.0}),
@@ -100,6 +102,7 @@ BLOCKS = {
         "minimax_m3.MiniMaxM3MoE",
         {"use_routing_bias": True, "swiglu_limit": 7.0, "swiglu_alpha": 1.0, "dense_intermediate_size": 32},
     ),
+    "Step-3": Block("step3_vl.Step3TextMoEMLP", {"moe_num_experts": 64, "moe_top_k": 6, "norm_expert_weight": False}),
     "Step-3.5": Block(
         "step3p5.Step3p5MoEMLP",
         {

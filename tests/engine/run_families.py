@@ -19,11 +19,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 
-from tests.engine import checkpoints
-from tests.engine.tiny_checkpoints import FAMILIES, K0
+from tests.engine import checkpoints, standins
+from tests.engine.checkpoints import FAMILIES
+from tests.engine.tiny_checkpoints import K0
 
 ALONE = [[100 + 7 * i + j for j in range(4 + i)] for i in range(3)]
 TOGETHER = [[100 + 7 * i + j for j in range(12)] for i in range(7)]
@@ -101,15 +103,16 @@ def runner_of(folder: Path, rank: int, ranks: int, port: int) -> Any:
 
     parser = argparse.ArgumentParser()
     ServerArgs.add_cli_args(parser)
-    flags = ["--model-path", str(folder), *FLAGS.split(), "--enable-return-routed-experts"]
-    flags += ["--tp", str(ranks), "--ep-size", str(ranks), "--log-level", "error"]
+    flags = ["--model-path", str(folder), *FLAGS.split(), *FAMILIES[folder.name].flags.split()]
+    flags += ["--tp", str(ranks), "--ep-size", str(ranks), "--log-level", "error", "--enable-return-routed-experts"]
     server_args = ServerArgs.from_cli_args(parser.parse_args(flags))
     server_args.resolve_once()
     world_rank = spawn_world_rank(server_args, tp_rank=rank, pp_rank=0)
     publish(server_args, role="scheduler", ranks=SpawnRanks(world_rank=world_rank, gpu_id=0))
     one_batch._init_process_global_configs()
     ports = dataclasses.replace(PortArgs.init_new(server_args), nccl_port=port)
-    return one_batch.load_model(server_args, ports, 0, rank)[0].torch_runner
+    with mock.patch("torch.cuda.Stream", return_value=None):  # Kimi-K3 makes three, for graphs
+        return one_batch.load_model(server_args, ports, 0, rank)[0].torch_runner
 
 
 def steer(policy: str) -> None:
@@ -163,6 +166,7 @@ def forked(path: Path, work: Callable[[], list[Run]]) -> int:
     if pid := os.fork():
         return pid
     os.setsid()
+    torch.set_num_threads(1)  # makes this process's own pool, before threads that load weights ask for it at once
     log = os.open(path.with_suffix(".log"), os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -178,12 +182,13 @@ def forked(path: Path, work: Callable[[], list[Run]]) -> int:
 
 def main() -> None:
     folder, ranks, names = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
-    os.environ["SGLANG_PLUGINS"] = "oea_cpu"
+    os.environ |= {"SGLANG_PLUGINS": "oea_cpu", "HF_MODULES_CACHE": str(folder / "modules")}
     signal.signal(signal.SIGQUIT, signal.SIG_IGN)  # a child that gives up ends its parent, as a scheduler does
     torch.set_num_threads(1)
     import sglang.benchmark.one_batch
     import sglang.srt.models.registry  # noqa: F401
 
+    standins.install()
     for name in names:
         here = folder / name
         checkpoints.make(here, FAMILIES[name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ class Answers:
     gained: dict[str, float]
     bypassed: dict[str, int]
     routed: list[dict[str, Any]]
-    """What each counted step has routed, layer by layer."""
+    """What each counted step has routed, layer by layer, and which of its rows were accepted."""
 
 
 def answers(server: Server, prompts: dict[str, Any], steps: Path | None = None) -> Answers:
@@ -55,8 +56,37 @@ def answers(server: Server, prompts: dict[str, Any], steps: Path | None = None) 
         *found,
         {name: after[name] - before.get(name, 0) for name in after},
         {why: times - passed.get(why, 0) for why, times in later.items() if times != passed.get(why, 0)},
-        [torch.load(file) for file in sorted(steps.iterdir())] if steps else [],
+        [read(file) for file in sorted(steps.glob("*.pt"))] if steps else [],
     )
+
+
+def read(file: Path) -> dict[str, Any]:
+    """A step as tests/plugin has written it down."""
+    return {**torch.load(file), "accepted": torch.load(file.with_suffix(".accepted"))}
+
+
+def check_rejected(found: Answers, floors_of: Callable[[torch.Tensor, int], list[list[int]]]) -> None:
+    """What is counted of rows that were accepted, and of experts that only the others woke, against the steps.
+
+    Args:
+        floors_of: logits [rows, N] and the place of a layer among those that are routed -> what each row is guaranteed.
+    """
+    only_rejected, accepted = 0, 0
+    for step in found.routed:
+        kept = step["accepted"]
+        accepted += len(kept)
+        # of each request the token's own row, and no row twice
+        tokens = set(range(0, step["batch"], step["per_request"]))
+        assert tokens <= set(kept) <= set(range(step["batch"]))
+        assert len(set(kept)) == len(kept)
+        for place, (logits, _, _) in enumerate(step["layers"]):
+            floors = floors_of(logits, place)
+            only_rejected += len(set().union(*floors) - set().union(*(floors[row] for row in kept)))
+    assert found.gained["oea_accepted_rows_total"] == accepted
+    # each row gives a token; the first is the prefill's, and the last step, and one begun before its end, give more
+    asked = len(found.ids) * (NEW_TOKENS - 1)
+    assert asked <= accepted <= asked + 2 * len(found.ids) * found.routed[0]["per_request"]
+    assert found.gained["oea_rejected_experts_total"] == only_rejected > 0
 
 
 def bypassed(server: Server, metrics: dict[str, float]) -> dict[str, int]:

@@ -18,14 +18,14 @@ pytestmark = pytest.mark.skipif(version("sglang") == "0.5.17", reason="its model
 BIASED = "top-6 renormalized by sigmoid scores and a bias"
 SCALED = f"{BIASED} times 2.5"
 ROUTERS = {
-    "DeepSeek-V3": f"{BIASED} in 4 of 8 groups by top2",
+    **dict.fromkeys(("DeepSeek-V3", "DeepSeek-V3.2", "Ling"), f"{BIASED} in 4 of 8 groups by top2"),
     "DeepSeek-V2": "top-6 in 4 of 8 groups by max",
     "DeepSeek-V4": "top-6 renormalized by sqrtsoftplus scores and a bias",
     "ERNIE-4.5": "top-6 renormalized by softmax scores and a bias",
     "Gemma-4": "top-6 renormalized times a number for each expert",
     "Command-A": "top-6 by sigmoid scores",
     "LongCat": "top-6 by softmax scores and a bias, 16 of the experts compute nothing",
-    "Ling": f"{BIASED} in 4 of 8 groups by top2",
+    "Step-3": "top-6",
     **dict.fromkeys(("K-EXAONE", "Hunyuan-3", "MiniMax-M3"), SCALED),
 }
 REFUSED = {

@@ -12,7 +12,7 @@ from oea_server.engine import architectures
 from oea_server.lab.recipes import commands, page
 from oea_server.lab.recipes.__main__ import PAGE
 from oea_server.lab.recipes.asking import ask
-from tests.engine import build_blocks, tiny, tiny_checkpoints
+from tests.engine import build_blocks, checkpoints, tiny
 
 STALE = "make it anew: python -m oea_server.lab.recipes"
 
@@ -44,15 +44,13 @@ def test_every_command_names_a_card_and_a_model_that_are_there() -> None:
 
 
 def test_what_is_said_to_be_built_in_tests_is() -> None:
-    """`tests.engine.tiny` has its models built, `tests.engine.build_blocks` its blocks, `tests.engine.tiny_checkpoints`
+    """`tests.engine.tiny` has its models built, `tests.engine.build_blocks` its blocks, `tests.engine.checkpoints`
     its checkpoints run; the demo model is a Qwen3-MoE, `test_serve_routers` serves a GLM."""
     refused = [config for config, _ in tiny.REFUSED.values()]
     configs = [*tiny.HANDLED.values(), *refused]
     built = {block for config in configs for block in architectures.ARCHITECTURES[config["architectures"][0]]}
     built |= {block.name for block in build_blocks.BLOCKS.values()}
-    architectures_run = {
-        each.written.get("architectures", [f"{each.kind}ForCausalLM"])[0] for each in tiny_checkpoints.FAMILIES.values()
-    }
+    architectures_run = {each.architecture for each in checkpoints.FAMILIES.values()}
     run = {block for each in architectures_run for block in architectures.ARCHITECTURES[each]}
     known: dict[str, Any] = json.loads((Path(commands.HERE) / "evidence.json").read_text())
     assert set(known) <= built | run

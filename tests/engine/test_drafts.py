@@ -166,18 +166,32 @@ def end(kept: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("of", [CHAIN, TREE], ids=["chain", "tree"])
-@pytest.mark.parametrize("settings", [Settings(k0="1"), Settings(k0="3", share="0.2"), Settings(k0="2", p=0.5)])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *(Settings(k0="1"), Settings(k0="3", share="0.2"), Settings(k0="2", p=0.5)),
+        *(Settings(k0="3", draft_k0=1), Settings(k0="4", share="0.2", draft_k0=2), Settings(k0="4", draft_k0=2)),
+    ],
+)
 def test_experts_that_only_rejected_drafts_woke_are_counted_once(
     now: runtime.Runtime, of: Drafts, settings: Settings
 ) -> None:
+    now.steering.verifies = True
     assert now.steering.change(settings) is None
     torch.manual_seed(3)
     logits = torch.randn(3 * WIDTH, 16)
     verified(logits, of, 3)
     end(accepted())
     end(accepted())  # of no step
-    alone = settings.model_copy(update={"min_batch": 1}).policy_for(4)  # with no neighbours a row has its floor
-    floors = [set(host.route(row[None], alone, RULE).ids[0].tolist()) for row in logits]
+    # with no neighbours a row has its floor
+    alone, drafted = (
+        settings.model_copy(update={"min_batch": 1, "draft_k0": None, "k0": str(k0)}).policy_for(4)
+        for k0 in (settings.k0, settings.draft_k0 or settings.k0)
+    )
+    floors = [
+        set(host.route(logits[row : row + 1], drafted if row % WIDTH else alone, RULE).ids[0].tolist())
+        for row in range(len(logits))
+    ]
     kept = {int(row) for row in accepted().flatten() if row >= 0}
     served = set().union(*(floors[row] for row in kept))
     assert now.tally is not None
@@ -211,12 +225,19 @@ def test_sglang_says_which_rows_are_kept() -> None:
 
 @pytest.mark.parametrize("of", [CHAIN, TREE], ids=["chain", "tree"])
 @pytest.mark.parametrize(
-    "settings", [Settings(k0="1"), Settings(k0="2", share="0.2", mix="0.5"), Settings(k0="3", p=0.5)]
+    "settings",
+    [
+        Settings(k0="1"),
+        Settings(k0="2", share="0.2", mix="0.5"),
+        Settings(k0="3", p=0.5),
+        Settings(k0="3", draft_k0=1),
+    ],
 )
 def test_no_row_depends_on_a_guess_that_does_not_lead_to_it(
     now: runtime.Runtime, of: Drafts, settings: Settings
 ) -> None:
     """Over two layers, the second of which sees what the first has made of all rows."""
+    now.steering.verifies = True
     assert now.steering.change(settings) is None
     rows = 3 * WIDTH
     torch.manual_seed(1)
@@ -289,6 +310,32 @@ def test_a_step_is_padded_to_a_graph_of_its_own_width(on_device: runtime.Runtime
     assert graphs.rows_of(3) == 3
 
 
+def test_a_floor_for_drafts_is_refused_where_there_are_none(now: runtime.Runtime) -> None:
+    before = now.steering.settings
+    assert now.steering.change(Settings(draft_k0=2)) == (
+        "draft_k0=2 has no effect: no steps verify drafts without --speculative-algorithm"
+    )
+    assert now.steering.settings is before
+    now.steering.verifies = True
+    assert now.steering.change(Settings(draft_k0=5)) == "draft_k0=5 is above the model's top-k 4"
+    assert now.steering.change(Settings(draft_k0=4)) is None
+
+
+def test_a_graph_follows_the_floor_of_drafts(on_device: runtime.Runtime) -> None:
+    now, logits, rows = on_device, torch.randn(4 * WIDTH, 16), 4 * WIDTH
+    now.steering.verifies = True
+    knobs, found = now.knobs, []
+    assert knobs is not None
+    for settings in (Settings(k0="3"), Settings(k0="3", draft_k0=1), Settings(k0="3")):
+        assert now.steering.change(settings) is None
+        with now.decoding(Step(rows, True, False, *CHAIN)):
+            ours = eager.route(logits, knobs, RULE, num_real=torch.tensor(rows), drafts=now.drafts(rows), layer=5)
+        expected = host.route(logits, settings.policy_for(4), RULE, drafts=drafts.depths(rows, CHAIN, CPU))
+        assert torch.equal(ours.ids, expected.ids)
+        found.append(int(ours.pool.sum()))
+    assert found[1] < found[0] == found[2]
+
+
 def test_a_budget_is_refused_where_steps_verify_drafts(now: runtime.Runtime) -> None:
     """Its k0 is 1 by default, for what votes add: in a verify pass they add nothing."""
     now.steering.verifies = True
@@ -301,8 +348,12 @@ def test_a_budget_is_refused_where_steps_verify_drafts(now: runtime.Runtime) -> 
 @pytest.mark.skipif(not REPLAY, reason="the CPU platform has stand-ins for 0.5.23")
 def test_so_it_is_before_anything_is_spawned(plugged: None) -> None:
     budget = Settings(pool="budget", rank_budget=4)
-    for flags, found in (((), []), (("--speculative-algorithm", "NGRAM"), [DRAFTED])):
+    drafted = ("--speculative-algorithm", "NGRAM")
+    for flags, found in (((), []), (drafted, [DRAFTED])):
         assert [each for each in launch.judge(budget, server_args(*flags)).problems if "pool" in each] == found
+    for flags, times in (((), 1), (drafted, 0)):
+        said = "\n".join(launch.judge(Settings(draft_k0=1), server_args(*flags)).problems)
+        assert said.count("draft_k0=1 has no effect") == times
 
 
 def test_counting_beside_shadow_sees_the_same_rows(now: runtime.Runtime) -> None:

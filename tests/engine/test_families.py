@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from tests.engine.apart import CLEAN
+from tests.engine.checkpoints import FAMILIES
 from tests.engine.patched import IS_PATCHED
 from tests.engine.run_families import ALONE, STEPS, TOGETHER, Run
-from tests.engine.tiny_checkpoints import EXPERT_BYTES, EXPERTS, FAMILIES, K0, ON_TWO_RANKS, K
+from tests.engine.tiny_checkpoints import EXPERTS, K0, ON_TWO_RANKS, K
 from tests.transcript import REPLAY
 
 pytestmark = [
@@ -42,7 +43,7 @@ def run(folder: Path, ranks: int, request: pytest.FixtureRequest, families: tupl
     asked = {item.callspec.params.get("name") for item in request.session.items if hasattr(item, "callspec")}
     names = [name for name in families if name in asked]
     command = [sys.executable, "-m", "tests.engine.run_families", str(folder), str(ranks), *names]
-    subprocess.run(command, env={**CLEAN, "OMP_NUM_THREADS": "1"}, timeout=1800, check=True)
+    subprocess.run(command, env={**CLEAN, "OMP_NUM_THREADS": "1"}, timeout=3600, check=True)
     return Runs(folder)
 
 
@@ -85,7 +86,7 @@ def test_what_is_counted_is_a_recount(one: Runs, name: str) -> None:
     assert oea.gained["tokens"] == rows
     assert oea.gained["assignments"] == taken
     assert oea.gained["piggybacked"] == taken - K0 * rows > 0
-    assert oea.gained["bytes"] == unique * EXPERT_BYTES
+    assert oea.gained["bytes"] == unique * FAMILIES[name].expert_bytes
     assert vanilla.gained["unique"] == vanilla.gained["vanilla"] == sum(map(len, read(vanilla)))
     assert {len(token) for token in tokens(vanilla)} == {K}
 

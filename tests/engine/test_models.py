@@ -78,6 +78,8 @@ def test_experts_in_modules_of_their_own_are_counted(built: dict[str, dict[str, 
     here = built[name]
     assert here.get("problems") == [""], here
     assert ModelCard(*here["card"]) == ModelCard(here["num_experts"], here["k"]) == ModelCard(16, 4)
+    width = {"deepseek": 32, "xverse": 64}[name]
+    assert here["expert_bytes"] == {str(layer): 3 * 64 * width * 4 for layer in here["layers"]}
 
 
 @pytest.mark.parametrize("name", tiny.REFUSED)

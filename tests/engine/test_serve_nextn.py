@@ -15,7 +15,7 @@ from safetensors import safe_open
 from oea_server.client.server import SGLANG, Server
 from oea_server.lab.demo.glm4_moe import CONFIG
 from tests.engine.patched import IS_PATCHED
-from tests.engine.speculating import NEW_TOKENS, Answers, answers, generated, start
+from tests.engine.speculating import NEW_TOKENS, Answers, answers, check_rejected, generated, start
 from tests.transcript import REPLAY
 
 pytestmark = [
@@ -72,17 +72,22 @@ def biases() -> list[torch.Tensor]:
         return [weights.get_tensor(name.format(layer)) for layer in range(DENSE, DENSE + LAYERS)]
 
 
-def recounted(choice: torch.Tensor, row: int, per_request: int, *, is_tree: bool) -> list[int]:
+def floors_of(choice: torch.Tensor, per_request: int, draft_k0: int = K0) -> list[list[int]]:
+    """What each row is guaranteed."""
+    best = choice.topk(K0, dim=1).indices.tolist()
+    return [mine[: K0 if row % per_request == 0 else draft_k0] for row, mine in enumerate(best)]
+
+
+def recounted(choice: torch.Tensor, row: int, floors: list[list[int]], per_request: int, *, is_tree: bool) -> list[int]:
     """The experts of a row, in plain words: its best of those that are its own floor, or that of a row no deeper than
     itself in a chain, of a token in a tree."""
     depth = 0 if is_tree else row % per_request
     seen = [row, *(other for other in range(len(choice)) if other % per_request <= depth)]
-    floors = choice.topk(K0, dim=1).indices
-    pool = {int(expert) for other in seen for expert in floors[other]}
+    pool = {expert for other in seen for expert in floors[other]}
     return sorted(pool, key=lambda expert: (-float(choice[row, expert]), expert))[:K]
 
 
-def check_routed(found: Answers, width: int, *, is_tree: bool = False) -> None:
+def check_routed(found: Answers, width: int, *, is_tree: bool = False, draft_k0: int = K0) -> None:
     """Each verified row against a recount, what was counted against the rows. The layer that drafts is in neither."""
     together = [step for step in found.routed if step["batch"] > step["per_request"]]
     assert len(together) >= min(found.verified) > 3
@@ -92,8 +97,9 @@ def check_routed(found: Answers, width: int, *, is_tree: bool = False) -> None:
         assert len(step["layers"]) == (LAYERS if rows > each else 0)  # a lone request is vanilla
         for (logits, ids, weights), bias in zip(step["layers"], biases(), strict=False):
             scores = logits.sigmoid()
+            floors = floors_of(scores + bias, each, draft_k0)
             for row in range(rows):
-                mine = recounted(scores + bias, row, each, is_tree=is_tree)
+                mine = recounted(scores + bias, row, floors, each, is_tree=is_tree)
                 assert ids[row][weights[row] > 0].tolist() == mine
                 expected = scores[row][mine] / scores[row][mine].sum()
                 torch.testing.assert_close(weights[row, : len(mine)], expected)
@@ -105,6 +111,7 @@ def check_routed(found: Answers, width: int, *, is_tree: bool = False) -> None:
     assert found.bypassed.keys() <= {"prefill", "schedule"}
     assert found.bypassed.get("schedule", 0) == alone
     assert found.bypassed["prefill"] <= PROMPTS  # one, if all have arrived by then
+    check_rejected(found, lambda logits, place: floors_of(logits.sigmoid() + biases()[place], width, draft_k0))
 
 
 def test_each_row_takes_what_it_may_see_and_the_layer_that_drafts_is_counted_nowhere(
@@ -114,6 +121,18 @@ def test_each_row_takes_what_it_may_see_and_the_layer_that_drafts_is_counted_now
     check_routed(found, width=2)
     # its guesses are accepted about as often as it agrees with the model
     assert all(NEW_TOKENS / verified > 1.2 for verified in found.verified)
+
+
+def test_drafts_can_be_guaranteed_less_than_tokens(server: Server, steps: Path) -> None:
+    whole = answers(server, asked())
+    try:
+        server.steer(draft_k0=1)
+        found = answers(server, asked(), steps)
+    finally:
+        server.steer(draft_k0=None)
+    check_routed(found, width=2, draft_k0=1)
+    read = [each.gained["oea_unique_experts_sum"] / each.gained["oea_unique_experts_count"] for each in (found, whole)]
+    assert read[0] < read[1]
 
 
 def test_at_k0_of_k_the_tokens_are_those_without_speculation(server: Server, vanilla: Answers) -> None:

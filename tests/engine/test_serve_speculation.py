@@ -16,7 +16,7 @@ from oea_server.engine import drafts
 from oea_server.engine.drafts import Drafts
 from oea_server.routing import Policy, route
 from tests.engine.patched import IS_PATCHED
-from tests.engine.speculating import SAMPLING, answers, generated, start
+from tests.engine.speculating import SAMPLING, answers, check_rejected, generated, start
 from tests.servers import LAYERS, K
 from tests.transcript import REPLAY
 
@@ -85,6 +85,7 @@ def test_each_row_takes_what_it_may_see_and_all_are_counted(server: Server, step
     if not alone:
         assert found.gained["oea_unique_experts_sum"] == unique < found.gained["oea_vanilla_unique_experts_sum"]
     assert found.bypassed == {"prefill": 1} | ({"schedule": len(alone)} if alone else {})
+    check_rejected(found, lambda logits, _: logits.topk(K0, dim=1).indices.tolist())
 
 
 def test_at_k0_of_k_the_tokens_are_vanillas_and_so_is_what_is_accepted(server: Server) -> None:

@@ -17,7 +17,7 @@ from oea_server.engine.gathered import Ranks
 from oea_server.engine.step import Step
 from oea_server.routing import Policy, eager
 from oea_server.routing import Router as Rule
-from oea_server.routing.contract import EXACT
+from oea_server.routing.policy import EXACT
 from oea_server.settings import Settings
 from tests.engine import test_gathered as gathered
 from tests.engine.test_guard import mode

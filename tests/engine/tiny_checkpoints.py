@@ -20,6 +20,13 @@ class Recipe(NamedTuple):
     """Of the config."""
     written: dict[str, Any] = {}  # noqa: RUF012
     """What the family's own `config.json` says besides, and transformers does not write."""
+    flags: str = ""
+    """Of SGLang's."""
+    expert_bytes: int = EXPERT_BYTES
+
+    @property
+    def architecture(self) -> str:
+        return str(self.written.get("architectures", [f"{self.kind.removesuffix('Text')}ForCausalLM"])[0])
 
 
 SIZES: dict[str, Any] = {**BODY, "moe_intermediate_size": 64, "num_experts": 16, "num_experts_per_tok": 4}
@@ -41,6 +48,10 @@ MLA = {
 DEEPSEEK = {"n_routed_experts": 16, "n_shared_experts": 1, "first_k_dense_replace": 1, "num_hidden_layers": 3}
 SIGMOID = {"topk_method": "noaux_tc", "scoring_func": "sigmoid", "moe_layer_freq": 1}
 SHARED = {"shared_expert_intermediate_size": 64}
+FULL = {"layer_types": ["full_attention"] * 2}
+DENSE_FIRST = {"num_hidden_layers": 3, "layer_types": ["full_attention"] * 3}
+NO_SNAPSHOTS = "--disable-radix-cache"
+"""Of a state that SGLang keeps beside the keys and values, which no CPU takes."""
 FAMILIES = {
     "Mixtral": Recipe("Mixtral", {"num_local_experts": 16}),
     "OLMoE": Recipe("Olmoe", {"num_key_value_heads": 4}),
@@ -115,6 +126,55 @@ FAMILIES = {
             "router_bias": False,
             "rope_scaling": MLA["rope_parameters"],
         },
+    ),
+    "MiniMax-M2": Recipe(
+        "MiniMaxM2",
+        {"num_local_experts": 16},
+        {**SIGMOID, "use_qk_norm": True, "qk_norm_type": "per_layer", "use_routing_bias": True, "rotary_dim": 8},
+    ),
+    "gpt-oss": Recipe(
+        "GptOss",
+        {"num_local_experts": 16, "layer_types": ["sliding_attention", "full_attention"]},
+        flags="--moe-runner-backend triton",
+        expert_bytes=EXPERT_BYTES + 3 * 64 * 4,  # biases
+    ),
+    "Hunyuan-A13B": Recipe(
+        "HunYuanMoEV1",
+        {"moe_topk": 4},
+        {"use_qk_norm": True, "use_mixed_mlp_moe": True, "num_shared_expert": 1, "attention_head_dim": 16},
+    ),
+    "Trinity": Recipe("Afmoe", {**DENSE_FIRST, "num_dense_layers": 1, "num_shared_experts": 1}),
+    "K-EXAONE": Recipe(
+        "ExaoneMoe",
+        {**DENSE_FIRST, "num_shared_experts": 1, "mlp_layer_types": ["dense", "sparse", "sparse"]},
+        {"is_moe_layer": [False, True, True], "sliding_window_pattern": None},
+    ),
+    "LFM2": Recipe(
+        "Lfm2Moe",
+        {
+            "num_hidden_layers": 3,
+            "layer_types": ["conv", "full_attention", "conv"],
+            "num_dense_layers": 1,
+            "tie_word_embeddings": True,
+        },
+        flags=NO_SNAPSHOTS,
+    ),
+    "Granite-4.0-H": Recipe(
+        "GraniteMoeHybrid", {**FULL, "num_local_experts": 16, "shared_intermediate_size": 64, "mamba_n_heads": 8}
+    ),
+    "Qwen3-Next": Recipe("Qwen3Next", {**SHARED, **FULL}, {"full_attention_interval": 1}, NO_SNAPSHOTS),
+    "Qwen3.5": Recipe("Qwen3_5MoeText", {**SHARED, **FULL}, {"full_attention_interval": 1}, NO_SNAPSHOTS),
+    "Nemotron-3": Recipe(
+        "NemotronH",
+        {
+            "num_hidden_layers": 4,
+            "layers_block_type": ["attention", "moe"] * 2,
+            "n_routed_experts": 16,
+            "moe_shared_expert_intermediate_size": 64,
+        },
+        {"layers_block_type": ["attention", "moe"] * 2},
+        NO_SNAPSHOTS,
+        expert_bytes=2 * 64 * 64 * 4,  # without a gate
     ),
 }
 

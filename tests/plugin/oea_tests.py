@@ -3,7 +3,8 @@
 On the server's PYTHONPATH together with its .dist-info. With RECORDER_FOLDER set, each decode step that is counted, or
 shared with other ranks, is a line there, one file per process: its batch, by what each layer routed it, and whether a
 recount of the rows that are tokens comes to the same. With ROUTED_FOLDER, a file per counted step: its rows, the
-requests that they are of, and the logits, experts and weights of each layer that was routed by us.
+requests that they are of, and the logits, experts and weights of each layer that was routed by us; and beside it, of a
+step that verified drafts, which rows were accepted.
 """
 
 from __future__ import annotations
@@ -98,24 +99,34 @@ def keep_routed(folder: Path) -> None:
 
     import torch
 
+    from oea_server.engine import rejected
     from oea_server.engine.runtime import Runtime
 
     decoding, route, number = Runtime.decoding, Runtime.route, itertools.count()
+    count_here = rejected.count_here
     layers: list[Any] = []
+    last = folder / "none"
 
     @contextmanager
     def kept(self: Runtime, step: Any) -> Iterator[None]:
+        nonlocal last
         layers.clear()
         with decoding(self, step):
             yield
         if step.counted:
+            last = folder / f"{next(number):06}-{os.getpid()}.pt"
             found = {"batch": step.batch, "per_request": step.per_request, "tree": step.tree, "layers": layers}
             rids = None if self.rows.forward_batch is None else self.rows.forward_batch.rids
-            torch.save({**found, "rids": rids}, folder / f"{next(number):06}-{os.getpid()}.pt")
+            torch.save({**found, "rids": rids}, last)
 
     def kept_route(self: Runtime, router: Any, logits: Any) -> Any:
         routing = route(self, router, logits)
         layers.append((logits.float().clone(), routing.ids.clone(), routing.weights.clone()))
         return routing
 
+    def kept_rows(now: Runtime, tally: Any, kept: Any) -> None:
+        torch.save(kept.tolist(), last.with_suffix(".accepted"))
+        count_here(now, tally, kept)
+
     Runtime.decoding, Runtime.route = kept, kept_route  # type: ignore[method-assign]
+    rejected.count_here = kept_rows

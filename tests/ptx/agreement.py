@@ -99,6 +99,7 @@ def policy_of(draw: random.Random, n: int, k: int, ranks: int) -> Policy:
         rank_budget=draw.randint(1, max(1, n // ranks)) if pool == "budget" else None,
         share=draw.choice([None, None, 0.1, 0.2]),
         mix=draw.choice([1.0, 1.0, 0.5, 0.0]),
+        draft_k0=draw.choice([None, draw.randint(1, k)]),
     )
 
 

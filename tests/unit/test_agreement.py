@@ -30,7 +30,10 @@ OTHER: dict[str, Any] = {
     "min_batch": 3,
     "pool": "union",
     "rank_budget": 5,
+    "draft_k0": 2,
     "wish_floor": 2,
+    "tiers": "gold: exact",
+    "default_tier": "gold",
     "seed": 7,
 }
 """Another value for every knob that routes."""
@@ -78,7 +81,8 @@ def test_ranks_that_go_by_the_same_hear_all_answers_in_order() -> None:
 @pytest.mark.parametrize("name", sorted({*Settings.model_fields} - {*agreement.APART, "schedule"}))
 def test_every_knob_that_routes_must_be_the_same(name: str) -> None:
     """A new one is compared until somebody puts it into APART."""
-    one, other = Settings(), Settings(**{name: OTHER[name]})
+    beside: dict[str, Any] = {"tiers": "gold: exact"} if name == "default_tier" else {}
+    one, other = Settings(**beside), Settings(**beside, **{name: OTHER[name]})
     before = "none" if getattr(one, name) is None else getattr(one, name)
     said = f"ended: ranks differ: {name} {before} on rank 0 (node 0), {OTHER[name]} on rank 1 (node 1)"
     assert refused(about(one), about(other)) == said

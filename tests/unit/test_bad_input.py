@@ -59,6 +59,13 @@ WRONG: list[tuple[list[str], dict[str, object] | None, str]] = [
     (["--oea-wish-floor", "0"], None, "--oea-wish-floor=0: input should be greater than or equal to 1"),
     (["--oea-wish-floor", "few"], None, "--oea-wish-floor=few: input should be a valid integer"),
     (["--oea-wish-floor", "9"], QWEN, "wish_floor=9 is above the model's top-k 8"),
+    (["--oea-draft-k0", "0"], None, "--oea-draft-k0=0: input should be greater than or equal to 1"),
+    (["--oea-draft-k0", "4,2"], None, "--oea-draft-k0=4,2: input should be a valid integer"),
+    (
+        ["--oea-draft-k0", "9", "--speculative-algorithm", "NGRAM"],
+        QWEN,
+        "draft_k0=9 is above the model's top-k 8",
+    ),
     (["--oea-seed", "-1"], None, "--oea-seed"),
     (["--oea-policy", "shadow", "--oea-k0", "9"], QWEN, "k0=9 guarantees 9 experts, above the model's top-k 8"),
     (["--oea-policy", "random", "--oea-k0", "none"], None, "k0='none': 'none' is not BATCH:K0"),

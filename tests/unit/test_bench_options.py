@@ -38,6 +38,8 @@ def test_policies_are_read_by_label() -> None:
         "oea:8/share=0.13/mix=0.5": Policy.oea(8, share=0.13, mix=0.5),
         "fill:8/share=0.1": Policy.oea(8, pool="fill", ranks=4, share=0.1),
     }
+    drafted = options.policies("--policies", "oea:3/draft_k0=1,oea:3", k=8, seed=0, drafted=True)
+    assert drafted == {"oea:3/draft_k0=1": Policy.oea(3, draft_k0=1), "oea:3": Policy.oea(3)}
     ranked = options.policies("--policies", "fill:3,budget:6", k=8, seed=0, ranks=16)
     assert ranked == {
         "fill:3": Policy.oea(3, pool="fill", ranks=16),
@@ -67,6 +69,14 @@ WRONG = [
     (["moe", "--policies", "oea:8/share=1"], "--policies=oea:8/share=1: share=1.0 is outside 0 <= share < 1"),
     (["moe", "--policies", "oea:8/mix=2"], "--policies=oea:8/mix=2: mix=2.0 is outside 0 <= mix <= 1"),
     (["moe", "--policies", "oea:8/p=0.5"], "--policies=oea:8/p=0.5: p is none of share, mix"),
+    (
+        ["serve", "--policies", "oea:3/draft_k0=1"],
+        "--policies=oea:3/draft_k0=1: draft_k0 is none of share, mix",
+    ),
+    (
+        ["serve", "--speculative", "--policies", "oea:3/draft_k0=4"],
+        "--policies=oea:3/draft_k0=4: 4 is outside 1..3",
+    ),
     (["moe", "--policies", "oea:8/mix=1/mix=0"], "--policies=oea:8/mix=1/mix=0: mix is given twice"),
     (
         ["moe", "--policies", "pruned:8/share=0.1"],

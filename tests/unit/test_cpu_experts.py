@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from oea_server.cpu import experts as cpu_experts
 from oea_server.cpu import unfilled, zentorch
 from oea_server.cpu.experts import Experts, after_loading, by_loop, open_experts
+from oea_server.cpu.loop import run_experts
 from oea_server.engine import guard
 
 Open = Callable[[torch.Tensor, torch.Tensor], Experts]
@@ -299,3 +300,43 @@ def test_the_seam_sees_it_before_anything_runs(format: str, is_refused: bool, mo
     else:
         Method.process_weights_after_loading(None, layer)
         assert seen == ["register_oot_forward", "process_weights_after_loading", "opened"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, lambda gate, up: F.silu(gate) * up),
+        ({"gemm1_clamp_limit": 0.5}, lambda gate, up: F.silu(gate).clamp(max=0.5) * up.clamp(-0.5, 0.5)),
+        ({"swiglu_limit": 0.5}, lambda gate, up: F.silu(gate.clamp(max=0.5)) * up.clamp(-0.5, 0.5)),
+        (
+            {"gemm1_alpha": 1.7, "gemm1_clamp_limit": 0.5, "gate_up_interleaved": False},
+            lambda gate, up: (g := gate.clamp(max=0.5)) * (g * 1.7).sigmoid() * (up.clamp(-0.5, 0.5) + 1),
+        ),
+        ({"activation": "relu2", "is_gated": False}, lambda gate, up: torch.cat([gate, up], dim=-1).relu() ** 2),
+    ],
+    ids=["plain", "limited", "limited before", "in halves", "without a gate"],
+)
+def test_what_lies_between_the_matrices(fields: dict[str, Any], expected: Any) -> None:
+    torch.manual_seed(0)
+    config = SimpleNamespace(**{"activation": "silu", "apply_router_weight_on_input": False, **fields})
+    w13, w2 = torch.randn(4, 8, 6), torch.randn(4, 6, 8 if "is_gated" in fields else 4)
+    layer: Any = SimpleNamespace(moe_runner_config=config, w13_weight=w13, w2_weight=w2, layer_id=0)
+    act = cpu_experts.between(layer)
+    assert act is not None
+    assert cpu_experts.is_plain(layer) is (fields == {})
+    x, weights, ids = torch.randn(3, 6), torch.rand(3, 2), torch.tensor([[0, 1], [2, 3], [1, 2]])
+    found = run_experts(x, w13, w2, weights, ids, act)
+    for row in range(3):
+        each = [w2[e] @ expected(*(w13[e] @ x[row]).chunk(2)) for e in ids[row]]
+        torch.testing.assert_close(found[row], (torch.stack(each) * weights[row, :, None]).sum(0))
+
+
+def test_what_sglang_computes_itself_is_left_to_it() -> None:
+    weighed = SimpleNamespace(activation="silu", apply_router_weight_on_input=True)
+    gelu = SimpleNamespace(activation="gelu", apply_router_weight_on_input=False)
+    in_turn = SimpleNamespace(
+        activation="silu", apply_router_weight_on_input=False, gemm1_alpha=1.7, gemm1_clamp_limit=7.0
+    )
+    assert all(
+        cpu_experts.between(SimpleNamespace(moe_runner_config=each)) is None for each in (weighed, gelu, in_turn)
+    )

@@ -162,6 +162,13 @@ def test_the_likeliest_are_kept() -> None:
     torch.testing.assert_close(kept, torch.tensor([[0.625, 0.375, 0, 0], [4 / 7, 0, 3 / 7, 0]]))
 
 
+def test_a_window_counts_keys_before_a_draft_s_own() -> None:
+    mask = torch.cat([torch.ones(len(TREE), 5, dtype=torch.bool), TREE], dim=1)
+    for row, windowed in zip(mask, verify_attention.windowed(mask, 2), strict=True):
+        assert windowed.nonzero().flatten().tolist() == row.nonzero().flatten().tolist()[-3:]
+    assert verify_attention.windowed(mask, -1) is verify_attention.windowed(mask, None) is mask
+
+
 @pytest.mark.parametrize("given", ["whole", "drafts", "chain"])
 def test_drafts_attend_to_their_past_and_their_ancestors(given: str) -> None:
     """Against a softmax over what each may see."""

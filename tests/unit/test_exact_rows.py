@@ -24,6 +24,7 @@ POLICIES = {
     "fewer": Policy.oea(1, k_max=2, max_rank=3, mix=0.25),
     "fill": Policy.oea(1, pool="fill", ranks=4, mix=0.5),
     "budget": Policy.oea(1, pool="budget", rank_budget=1, ranks=4, share=0.5),
+    "drafts": Policy.oea(3, draft_k0=1, mix=0.5),
     "min_batch": Policy.oea(1, min_batch=20),
     "pruned": Policy.pruned(1),
     "random": Policy.random(3),

@@ -27,6 +27,8 @@ POLICIES = {
     "share, mix": Policy.oea(4, share=0.13, mix=0.5),
     "mix 0": Policy.oea(1, mix=0.0),
     "p, share, reach": Policy.oea(3, p=0.4, share=0.1, max_rank=7, mix=0.3),
+    "drafts": Policy.oea(3, draft_k0=1),
+    "drafts, share": Policy.oea(4, share=0.05, mix=0.5, draft_k0=2),
     "k_max": Policy.oea(1, k_max=2, share=0.3),
     "fill": Policy.oea(1, pool="fill", ranks=4, share=0.5),
     "budget": Policy.oea(2, pool="budget", rank_budget=3, ranks=4, mix=0.5),
@@ -102,6 +104,27 @@ def test_a_row_has_the_floor_that_it_asks_for() -> None:
         assert torch.equal(routing.ids[row, : len(floor)].long(), floor)
 
 
+@pytest.mark.parametrize(
+    ("policy", "floors"),
+    [
+        (Policy.oea(4, draft_k0=2), (4, 2, 6, 4, 1, 8)),
+        (Policy.oea(8, share=0.99, draft_k0=2), (1, 1, 6, 3, 1, 8)),
+        (Policy.oea(8, draft_k0=2), (8, 2, 6, 8, 2, 8)),
+        (Policy.vanilla(), (8,) * 6),
+    ],
+)
+def test_what_a_row_asks_for_holds_for_drafts_whatever_they_are_guaranteed(
+    policy: Policy, floors: tuple[int, ...]
+) -> None:
+    given, asked = logits(6, 64, torch.float32, False, 3), torch.tensor([0, 0, -6, -3, 1, -99])
+    own, drafts = given.topk(8, dim=1).indices, torch.tensor([0, 1, 2, 0, 1, 2])
+    routing = reference(given, policy, Router(8), row_k0=asked, drafts=drafts)
+    guaranteed = [own[row, :floor] for row, floor in enumerate(floors)]
+    assert set(torch.cat(guaranteed).tolist()) == set(routing.pool.nonzero().flatten().tolist())
+    for row, floor in enumerate(guaranteed):
+        assert set(floor.tolist()) <= set(routing.ids[row].tolist())
+
+
 def test_a_row_has_the_floor_that_it_asks_for_besides() -> None:
     given, k = logits(6, 64, torch.float32, False, 3), 8
     own = given.topk(k, dim=1).indices
@@ -123,6 +146,20 @@ def test_vanilla_gives_no_row_less() -> None:
     vanilla = reference(given, Policy.vanilla(), Router(4))
     for policy in (Policy.vanilla(), Policy.oea(2, min_batch=6), Policy.oea("1:4,6:2")):
         assert_same(reference(given, policy, Router(4), row_k0=asked), vanilla)
+
+
+def test_drafts_are_guaranteed_fewer_and_tokens_as_many_as_ever() -> None:
+    given, drafts = logits(8, 64, torch.float32, False, 3), torch.tensor([0, 1, 2, 3, 0, -1, -1, -1])
+    own = given.topk(8, dim=1).indices
+    for k0, draft_k0, guaranteed in ((4, 2, 2), (3, 8, 3)):  # never more than k0
+        policy = Policy.oea(k0, draft_k0=draft_k0)
+        routing = reference(given, policy, Router(8), drafts=drafts)
+        floors = [own[row, : k0 if depth == 0 else guaranteed] for row, depth in enumerate(drafts.tolist())]
+        assert set(torch.cat(floors).tolist()) == set(routing.pool.nonzero().flatten().tolist())
+        for row, floor in enumerate(floors):
+            assert set(floor.tolist()) <= set(routing.ids[row].tolist())
+    assert policy.is_vanilla(1, 0, k=8, num_experts=64)  # a lone request, however many drafts it has
+    assert not Policy.oea(8, draft_k0=2).is_vanilla(2, 0, k=8, num_experts=64)
 
 
 def test_a_floor_above_the_limit_is_kept() -> None:

@@ -3,6 +3,7 @@ import torch
 
 from oea_server.routing import Policy
 from oea_server.routing.knobs import Knobs
+from oea_server.routing.policy import UNBOUNDED
 from oea_server.routing.schedule import SHARE, Schedule, default_schedule, number_or_schedule
 
 
@@ -61,8 +62,8 @@ def test_a_share_in_one_layer_makes_a_table_of_its_own() -> None:
     knobs.write(policy)
     for layer, share in ((0, 0.25), (1, 0.5)):
         numbers, _ = knobs.at(layer, torch.tensor(9))
-        assert [float(each) for each in numbers] == [4, 4, 16, 1, share, 0.5]
-        assert policy.numbers(9, layer, k=4, num_experts=16) == (4, 4, 16, 1.0, share, 0.5)
+        assert [float(each) for each in numbers] == [4, 4, 16, UNBOUNDED, 1, share, 0.5]
+        assert policy.numbers(9, layer, k=4, num_experts=16) == (4, 4, 16, UNBOUNDED, 1.0, share, 0.5)
 
 
 @pytest.mark.parametrize("k", [1, 2, 4, 8, 10])

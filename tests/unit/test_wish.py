@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from oea_server.engine import runtime, wish, wish_door
-from oea_server.routing.contract import EXACT
+from oea_server.routing.policy import EXACT
 from oea_server.settings import Settings
 
 CONFIG = {
@@ -36,6 +36,11 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def ask(given: Any, manager: Any = MANAGER) -> None:
     wish_door.before_generate_request(manager, SimpleNamespace(sampling_params={"custom_params": {"oea": given}}))
+
+
+def said(top_k: int, least: int) -> dict[str, Any]:
+    """What the schedulers say."""
+    return {"model": {"top_k": top_k}, "least_k0": least, "settings": Settings().live()}
 
 
 NO_OBJECT = 'is no object, as {"exact": true} or {"k0": 6}'
@@ -136,7 +141,7 @@ def test_the_floor_is_what_every_token_is_guaranteed(serving: Any, knobs: dict[s
 
 
 def test_after_a_live_change_the_floor_is_the_schedulers(serving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wish_door, "known", lambda: {"model": {"top_k": 6}, "least_k0": 5})
+    monkeypatch.setattr(wish_door, "known", lambda: said(6, 5))
     ask({"k0": 5})
     for k0, why in ((4, "4 is below 5, which"), (7, "7 is above 6")):
         with pytest.raises(ValueError, match=why):
@@ -151,7 +156,7 @@ def test_an_operator_may_allow_less(serving: Any) -> None:
 
 
 def test_of_a_model_whose_top_k_nobody_knows_any_wish_passes(serving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wish_door, "known", lambda: {"model": {"top_k": 0}, "least_k0": 1})
+    monkeypatch.setattr(wish_door, "known", lambda: said(0, 1))
     ask({"k0": 30})
 
 

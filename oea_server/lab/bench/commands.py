@@ -173,16 +173,26 @@ def serve(
         typer.Option(
             "--speculative",
             help="verify drafts: by NGRAM where the server is started here, else by what it has, its caches emptied "
-            "before each round; the chats are lists that go on as they began",
+            "before each round; the chats are lists that go on as they began; oea:K0/draft_k0=D guarantees drafts less",
+        ),
+    ] = False,
+    tiers: Annotated[
+        bool,
+        typer.Option(
+            "--tiers",
+            help="what exact requests cost: of the largest --batch, at the first oea:K0 of --policies, 0, 5, 25, 50 "
+            "and 100 % are exact; on a server that is started here",
         ),
     ] = False,
     out: Out = None,
 ) -> None:
     """Decode on one live server: time per token, the policy switched between rounds."""
     with refusing():
+        if tiers and (speculative or url is not None):
+            raise options.OptionError("--tiers: on a server that is started here, and without --speculative")
         depth = options.number("--layers", layers, 1, 48)
         batches = options.numbers("--batch", batch, 1, options.MAX_BATCH)
-        chosen = options.policies("--policies", policies, k=K, seed=0)
+        chosen = options.policies("--policies", policies, k=K, seed=0, drafted=speculative)
         for label, policy in chosen.items():
             # the server is told of no pool: under this label it would run plain OEA
             if policy.pool != "union":
@@ -190,12 +200,16 @@ def serve(
         rounds = options.number("--repeats", repeats, *REPEATS)
         length = options.number("--tokens", tokens, 8, 1024)
         folder = options.folder("--out", out)
+        floors = [max(policy.k0.values) for policy in chosen.values() if policy.name == "oea" and policy.k0]
+        if tiers and not floors:
+            raise options.OptionError("--tiers: --policies names no oea:K0 for the requests that are not exact")
     where: dict[str, object] = {"layers": depth} if url is None else {"url": "URL"}
     given = {"batch": joined(batches), "policies": joined(chosen), "tokens": length, "repeats": rounds}
     command = command_line("serve", **where, **given) + (" --speculative" if speculative else "")
+    command += " --tiers" if tiers else ""
 
     def run(device: torch.device, reader: Reader) -> None:
-        from oea_server.lab.bench import drafts
+        from oea_server.lab.bench import drafts, tiered
         from oea_server.lab.bench.serve import measure
         from oea_server.lab.bench.served import attach, own_server
 
@@ -207,6 +221,12 @@ def serve(
             name = f"serve-{model.model}" + ("-speculative" if speculative else "")
             keep(record, command, device, folder, name, "correlated")
 
+        if tiers:
+            with own_server(depth, max(batches), *tiered.FLAGS) as (server, model):
+                told = {"tokens": length, "repeats": rounds, "reader": reader, **model._asdict()}
+                record = tiered.measure(server, max(batches), floors[0], **told)
+                keep(record, command, device, folder, f"serve-{model.model}-tiers", "correlated")
+            return
         if url is not None:
             with refusing():
                 remote, model = attach(url)

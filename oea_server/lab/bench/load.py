@@ -34,6 +34,7 @@ class Ask(NamedTuple):
     prompt: str
     temperature: float
     seed: int
+    tier: str | None = None
 
 
 def play(url: str, chats: int, tokens: int, key: str | None = None, asks: Callable[[int], Ask] | None = None) -> Load:
@@ -43,7 +44,7 @@ def play(url: str, chats: int, tokens: int, key: str | None = None, asks: Callab
         asks: what the chat of that number in the round says; prompts that are never alike if not given, so that none
             is cached.
     """
-    return asyncio.run(_play(url, tokens, key, [(asks or _never_alike)(place) for place in range(chats)]))
+    return asyncio.run(_play(url, tokens, key, [(asks or never_alike)(place) for place in range(chats)]))
 
 
 def repetitive(place: int) -> Ask:
@@ -52,7 +53,8 @@ def repetitive(place: int) -> Ask:
     return Ask(words, temperature=0.0, seed=place)
 
 
-def _never_alike(place: int) -> Ask:
+def never_alike(place: int) -> Ask:
+    """Another prompt in each round, so that none is cached."""
     number = next(_number)
     return Ask(f"{number}: tell me about {number * 7919 % 10_007}", temperature=1.0, seed=number)
 
@@ -81,7 +83,7 @@ async def _chat(client: AsyncOpenAI, tokens: int, said: Ask) -> list[float]:
         temperature=said.temperature,
         seed=said.seed,
         stream=True,
-        extra_body={"ignore_eos": True},
+        extra_body={"ignore_eos": True, **({"custom_params": {"oea": {"tier": said.tier}}} if said.tier else {})},
     )
     async for chunk in stream:
         # text may be empty while a character is incomplete; a chunk with choices is a step all the same

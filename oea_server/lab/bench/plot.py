@@ -7,6 +7,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from oea_server.lab.bench import tiers_page
 from oea_server.lab.records.pictures import COLOURS, DOTS_PER_INCH
 from oea_server.lab.records.record import Record
 from oea_server.lab.records.tables import micro
@@ -16,7 +17,7 @@ MARKERS = {"vanilla": "s", "random": "^", "pruned": "x", "oea": "o", "fill": "D"
 
 def draw(record: Record, path: Path) -> None:
     """Write the picture as PNG."""
-    figure = {"moe": _moe, "router": _router, "serve": _serve}[record["benchmark"]](record)
+    figure = {"moe": _moe, "router": _router, "serve": _serve, "tiers": tiers_page.draw}[record["benchmark"]](record)
     figure.savefig(path, dpi=DOTS_PER_INCH)
 
 

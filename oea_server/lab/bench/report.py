@@ -6,7 +6,7 @@ import json
 from importlib.util import find_spec
 from pathlib import Path
 
-from oea_server.lab.bench import served_page
+from oea_server.lab.bench import served_page, tiers_page
 from oea_server.lab.records.record import Record
 from oea_server.lab.records.tables import NONE, made_by, micro, ratio, spread, table
 
@@ -28,7 +28,7 @@ def save(record: Record, folder: Path, name: str) -> list[Path]:
 
 def markdown(record: Record) -> str:
     """The whole page of a record, ready to be kept or printed."""
-    body = {"moe": _moe, "router": _router, "serve": served_page.lines}[record["benchmark"]]
+    body = {"moe": _moe, "router": _router, "serve": served_page.lines, "tiers": tiers_page.lines}[record["benchmark"]]
     return "\n".join([*body(record), "", *_provenance(record), ""])
 
 

@@ -76,7 +76,7 @@ def measure(
                     kept = mine[label] if repetition >= 0 else Rounds()
                     _round(server, policies[label], batch, tokens, kept, drafts is not None)
     finally:  # it may be somebody's server
-        server.steer(policy=found["policy"], **{name: found[name] for name in BY_BATCH})
+        server.steer(policy=found["policy"], **{name: found[name] for name in (*BY_BATCH, "draft_k0")})
     bandwidth = reader.facts(reads)
     memory_us = layers * bytes_per_expert / (bandwidth["gb_per_s"] * 1e9) * US
     return {
@@ -97,7 +97,7 @@ def measure(
 
 
 def _round(server: Remote, policy: Policy, batch: int, tokens: int, rounds: Rounds, verifies: bool) -> None:
-    named = {"k0": str(policy.k0), "share": str(policy.share or 0), "mix": str(policy.mix)}
+    named = {"k0": str(policy.k0), "share": str(policy.share or 0), "mix": str(policy.mix), "draft_k0": policy.draft_k0}
     server.steer(policy=policy.name, **({} if policy.k0 is None else named))
     if verifies:  # or this round's drafts would be guessed from what the rounds before have said
         forget(server)

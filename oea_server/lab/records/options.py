@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from oea_server.routing.policy import Policy
 from oea_server.routing.schedule import BY_BATCH, Schedule, number_or_schedule
@@ -58,13 +59,14 @@ def names(option: str, texts: Sequence[str], known: Collection[str]) -> list[str
     return list(dict.fromkeys(chosen))
 
 
-def policies(option: str, text: str, *, k: int, seed: int, ranks: int = 1) -> dict[str, Policy]:
+def policies(option: str, text: str, *, k: int, seed: int, ranks: int = 1, drafted: bool = False) -> dict[str, Policy]:
     """``vanilla,random,pruned:3,oea:8/share=0.13/mix=0.5,fill:3,budget:6`` -> label -> policy, in the order given.
 
     Args:
         k: the model's experts per token, the upper bound of k0.
         seed: of the random policy.
         ranks: expert-parallel ranks, which fill and budget know.
+        drafted: whether drafts are verified, which ``oea:3/draft_k0=1`` guarantees less.
 
     Raises:
         OptionError: a policy is not known, lacks its k0 or has one out of bounds.
@@ -84,7 +86,7 @@ def policies(option: str, text: str, *, k: int, seed: int, ranks: int = 1) -> di
             value = number(option, first, 1, k, part)
             filled = partial(Policy.oea, pool="fill", ranks=ranks)
             makers: dict[str, Callable[..., Policy]] = {"pruned": Policy.pruned, "oea": Policy.oea, "fill": filled}
-            more = _weighed(option, part, knobs)
+            more = _more(option, part, knobs, value if drafted else 0)
             label = "".join(f"/{knob}={given}" for knob, given in more.items())
             found[f"{name}:{value}{label}"] = makers[name](value, **more)
         elif name == "budget":
@@ -99,14 +101,22 @@ def policies(option: str, text: str, *, k: int, seed: int, ranks: int = 1) -> di
     return found
 
 
-def _weighed(option: str, part: str, knobs: Sequence[str]) -> dict[str, float | Schedule[float]]:
-    """What stands behind a k0: ``share=0.13``, ``mix=0.5``."""
+def _more(option: str, part: str, knobs: Sequence[str], most: int) -> dict[str, Any]:
+    """What stands behind a k0: ``share=0.13``, ``mix=0.5``, ``draft_k0=1``.
+
+    Args:
+        most: of draft_k0; 0 where it has no effect.
+    """
     found: dict[str, float | Schedule[float]] = {}
+    known = ("share", "mix", "draft_k0") if most else ("share", "mix")
     for each in knobs:
         name, _, text = each.partition("=")
-        if name not in ("share", "mix") or name in found:
-            why = "is given twice" if name in found else "is none of share, mix"
+        if name not in known or name in found:
+            why = "is given twice" if name in found else f"is none of {', '.join(known)}"
             raise OptionError(f"{option}={part}: {name or 'a knob without a name'} {why}")
+        if name == "draft_k0":
+            found[name] = number(option, text, 1, most, part)
+            continue
         try:
             found[name] = number_or_schedule(text, BY_BATCH[name])
         except ValueError as error:

@@ -7,7 +7,7 @@ import { Charts } from "./charts.js";
 import { Heatmap } from "./heatmap.js";
 import { Distribution } from "./distribution.js";
 import { showOverview } from "./overview.js";
-import { showBypassed, showLayers } from "./tables.js";
+import { showBypassed, showLayers, showTiers } from "./tables.js";
 import { Control } from "./control.js";
 import { Steering } from "./steering.js";
 
@@ -51,6 +51,7 @@ function show(stats) {
   charts.layers.draw(layers);
   charts.distribution.draw(stats.distribution, experts, config.settings.policy === "shadow");
   showBypassed(place("bypassed"), stats.bypassed);
+  showTiers(place("tiers-card"), place("tiers"), stats.tiers);
   showLayers(place("layers-table"), stats.layers);
 }
 

@@ -52,6 +52,22 @@ export function showLayers(place, layers) {
   }));
 }
 
+/** A row for each tier; nothing where there are none. */
+export function showTiers(card, place, tiers) {
+  card.hidden = !tiers?.length;
+  if (card.hidden) return;
+  const head = ["tier", "promise", "mass kept", "promises broken", "time per token", "tokens", "answers"];
+  fill(place, head, tiers.map((one) => [
+    `${one.tier}${one.default ? " (default)" : ""}`,
+    one.promise ?? "gone",
+    percent(one.mass_kept ?? NaN),
+    number(one.broken, 0),
+    one.tpot_ms === null ? "–" : `${number(one.tpot_ms, 1)} ms`,
+    number(one.tokens, 0),
+    number(one.requests, 0),
+  ]));
+}
+
 /** What is in force by tokens in a step; share and mix where they change anything. */
 export function showByBatch(body, config) {
   const rows = [["k0", config.k0_by_batch], ["share", config.share_by_batch, 0], ["mix", config.mix_by_batch, 1]];

@@ -1,0 +1,1 @@
+"""Tiers: names for what requests are promised, and who may ask for which. Knows no SGLang."""

@@ -50,7 +50,8 @@ def test_it_says_so_in_the_log_and_in_a_metric(
 
 def test_doctor_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {"disaggregation_mode": "prefill", "moe_runner_backend": "triton", "device": "cuda"}
-    view = SimpleNamespace(model_path="m", load_format="auto", tokenizer_worker_num=1, enable_metrics=True, **asked)
+    asked |= {"model_path": "m", "load_format": "auto", "speculative_algorithm": "none"}
+    view = SimpleNamespace(tokenizer_worker_num=1, enable_metrics=True, **asked)
     monkeypatch.setattr(launch, "card_of", lambda _: None)
     monkeypatch.setattr(conflicts, "resolved", lambda _: view)
     monkeypatch.setattr(conflicts, "find_in_server_args", lambda _: [])

@@ -29,15 +29,18 @@ def install() -> None:
     dp_attention.memcpy_func = dp_attention.memcpy_cpu
     dp_attention._is_cpu = forward_batch_info._is_cpu = True
     for name in ("get_cpu_graph_seq_len_fill_value", "get_cuda_graph_seq_len_fill_value"):
-        setattr(TorchNativeAttnBackend, name, one)
+        setattr(TorchNativeAttnBackend, name, padded_length)
     for name, ours in COLLECTIVES.items():
         getattr(GroupCoordinator, name)  # an AttributeError where SGLang has renamed it
         setattr(GroupCoordinator, name, ours)
 
 
-def one(backend: Any) -> int:
-    """A request that pads a batch is one token long."""
-    return 1
+def padded_length(backend: Any) -> int:
+    """A request that pads a batch is as long as it has rows: one, or those of a verify pass, which a layer that drafts
+    takes for a prefill."""
+    from sglang.srt.runtime_context import get_server_args
+
+    return get_server_args().speculative_num_draft_tokens or 1
 
 
 def all_gather_into_tensor(self: Any, output: torch.Tensor, input: torch.Tensor) -> None:

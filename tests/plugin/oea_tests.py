@@ -82,9 +82,10 @@ def record(path: Path) -> None:
         assert self.step is not None
         slots = self.rows.slots(self.step)
         rows = [sum(slots[:rank]) + i for rank, n in enumerate(self.step.of_ranks) for i in range(n)]
-        asked = self.asked(len(logits))
-        row_k0 = None if asked is None else asked[rows]
-        expected = again(logits[rows], self.policy, router.rule, layer=router.layer, row_k0=row_k0)
+        row_k0, drafts = (
+            None if each is None else each[rows] for each in (self.asked(len(logits)), self.drafts(len(logits)))
+        )
+        expected = again(logits[rows], self.policy, router.rule, layer=router.layer, row_k0=row_k0, drafts=drafts)
         same = torch.equal(expected.ids, routing.ids[rows]) and torch.equal(expected.weights, routing.weights[rows])
         pads = [row for row in range(len(logits)) if row not in rows]
         return bool(same and torch.equal(expected.pool, routing.pool) and not routing.weights[pads].any())

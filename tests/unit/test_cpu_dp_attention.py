@@ -63,7 +63,8 @@ def test_the_attention_backend_is_asked_for_a_length_to_pad_with() -> None:
 
 
 @needs_newest
-def test_installed_they_are_what_sglang_calls() -> None:
+def test_installed_they_are_what_sglang_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sglang.srt import runtime_context
     from sglang.srt.distributed.parallel_state import GroupCoordinator
     from sglang.srt.layers import dp_attention as gathering
     from sglang.srt.layers.attention.torch_native_backend import TorchNativeAttnBackend
@@ -75,7 +76,10 @@ def test_installed_they_are_what_sglang_calls() -> None:
     gathering.memcpy(buffer, rows, 0, torch.tensor(1), torch.tensor(3), False)
     assert torch.equal(buffer[1:4], rows)
     assert not buffer[[0, 4]].any()
-    assert TorchNativeAttnBackend.get_cuda_graph_seq_len_fill_value(SimpleNamespace()) == 1
+    for drafts, length in ((None, 1), (4, 4)):
+        given = SimpleNamespace(speculative_num_draft_tokens=drafts)
+        monkeypatch.setattr(runtime_context, "get_server_args", lambda given=given: given)
+        assert TorchNativeAttnBackend.get_cuda_graph_seq_len_fill_value(SimpleNamespace()) == length
 
 
 def test_where_they_would_be_of_no_use_nothing_is_replaced() -> None:

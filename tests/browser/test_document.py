@@ -28,13 +28,8 @@ def test_every_live_knob_has_a_field_with_the_words_of_its_flag() -> None:
     assert found["policy"]["options"] == POLICIES
     assert [name for name, each in found.items() if each.get("text")] == ["k0", "share", "mix"]
     assert {name: each["empty"] for name, each in found.items() if "empty" in each} == {
-        **{
-            "k_max": "top k",
-            "max_rank": "all",
-            "rank_budget": "none",
-            "draft_k0": "as k0",
-            **{"tiers": "none", "default_tier": "none"},
-        },
+        **{"k_max": "top k", "max_rank": "all", "rank_budget": "none", "draft_k0": "as k0"},
+        **{"tiers": "none", "default_tier": "none"},
     }
     assert found["seed"]["help"] == "Seed of the random policy."
     inside = re.search(r'id="knob-fields">(.*?)</script>', html())

@@ -24,7 +24,7 @@ def test_without_a_controller_nothing_of_it_is_shown(page: Page, serve: Serve) -
 def test_it_says_which_rung_serves_and_why(page: Page, serve: Serve) -> None:
     serve(World(controller=dict(STATE)))
     assert page.text("steering-mode") == "k0=5"
-    assert page.text("steering-text") == "25\u00a0ms per token: 12\u00a0% over, and quality allows nothing faster."
+    assert page.text("steering-text") == "25\u00a0ms per token: 12\u00a0% over."
     assert "vanilla \u2192 k0=6 \u2192 [k0=5]; below the quality floor: k0=4." in page.text("steering-why")
     assert page.script("return document.getElementById('steering').dataset.trouble") == "true"
     assert page.script(FITS)

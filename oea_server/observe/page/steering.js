@@ -47,10 +47,8 @@ function goal({ target_ms: target, percentile }) {
   return `${of}${number(target, target < 10 ? 1 : 0)}\u00a0ms${percentile === null ? " per token" : ""}`;
 }
 
-function missed({ error, saturated }) {
-  if (error === null) return "";
-  const far = `${percent(Math.abs(error))} ${error > 0 ? "over" : "below"}`;
-  return `: ${far}${saturated ? ", and quality allows nothing faster" : ""}`;
+function missed({ error }) {
+  return error === null ? "" : `: ${percent(Math.abs(error))} ${error > 0 ? "over" : "below"}`;
 }
 
 function ladder({ rungs, allowed, rung, mode }) {

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from oea_server.engine import plugin
+from oea_server.engine import leftovers, plugin
 
 PATIENCE = 15.0
 """Seconds for schedulers to let go of their memory, as `TokenizerManager.sigterm_watchdog` gives them."""
@@ -33,9 +33,10 @@ def around_dispatch_to_scheduler(original: Callable[[Any, Any], None], manager: 
 def after_setup_and_run_http_server(
     result: None, server_args: Any, tokenizer_manager: Any, *args: Any, **kwargs: Any
 ) -> None:
-    """Ask the schedulers to end, now that every worker has, and wait for them."""
+    """Ask the schedulers to end, now that every worker has, and wait for them; remove the workers' sockets."""
     if server_args.tokenizer_worker_num > 1:
         shut_down(tokenizer_manager)
+        leftovers.remove(leftovers.files(tokenizer_manager.all_worker_ipcs), ())
 
 
 def shut_down(router: Any) -> None:

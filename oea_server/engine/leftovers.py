@@ -29,7 +29,11 @@ def remove_at_end(port_args: Any) -> None:
 
 def sockets(port_args: Any) -> list[Path]:
     """Sockets that are files; with several machines some are TCP ports."""
-    addresses = [getattr(port_args, name, None) for name in type(port_args).__annotations__]
+    return files(getattr(port_args, name, None) for name in type(port_args).__annotations__)
+
+
+def files(addresses: Iterable[Any]) -> list[Path]:
+    """Those of the sockets that are files."""
     return [Path(each.removeprefix(SCHEME)) for each in addresses if isinstance(each, str) and each.startswith(SCHEME)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,7 +44,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 @pytest.mark.parametrize(("workers", "asked"), [(1, False), (2, True)])
 def test_once_all_workers_have_ended_the_schedulers_are_asked_to(
-    workers: int, asked: bool, loop: asyncio.AbstractEventLoop
+    workers: int, asked: bool, loop: asyncio.AbstractEventLoop, tmp_path: Path
 ) -> None:
     async def sockets() -> tuple[Any, Any]:
         context = zmq.asyncio.Context.instance()
@@ -52,7 +53,9 @@ def test_once_all_workers_have_ended_the_schedulers_are_asked_to(
         return pull, push
 
     pull, push = asyncio.run_coroutine_threadsafe(sockets(), loop).result(10)
-    router = SimpleNamespace(send_to_scheduler=push, _loop=loop)
+    socket = tmp_path / "worker"
+    socket.touch()
+    router = SimpleNamespace(send_to_scheduler=push, _loop=loop, all_worker_ipcs={f"ipc://{socket}"})
     last_worker.after_setup_and_run_http_server(None, SimpleNamespace(tokenizer_worker_num=workers), router)
 
     async def received() -> bool:
@@ -64,3 +67,4 @@ def test_once_all_workers_have_ended_the_schedulers_are_asked_to(
             pull.close(0), push.close(0)
 
     assert asyncio.run_coroutine_threadsafe(received(), loop).result(20) == asked
+    assert socket.exists() != asked

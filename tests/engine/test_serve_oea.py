@@ -46,6 +46,7 @@ class TestOneRank(OfficialClient):
 
 
 def test_sixteen_at_once_wake_fewer_experts_than_vanilla_would(server: Server) -> None:
+    tokens = 256  # for 2 s: clients on a busy machine do not all come at once
     before = server.settled_metrics()
     with ThreadPoolExecutor(16) as pool:
         replies = list(
@@ -53,19 +54,19 @@ def test_sixteen_at_once_wake_fewer_experts_than_vanilla_would(server: Server) -
                 lambda i: server.client.chat.completions.create(
                     model="demo",
                     messages=[{"role": "user", "content": f"question {i}"}],
-                    max_tokens=64,
+                    max_tokens=tokens,
                     temperature=1.0,
                     extra_body={"ignore_eos": True},
                 ),
                 range(16),
             )
         )
-    assert all(reply.usage is not None and reply.usage.completion_tokens == 64 for reply in replies)
+    assert all(reply.usage is not None and reply.usage.completion_tokens == tokens for reply in replies)
     after = server.settled_metrics()
     delta = {name: after[name] - before[name] for name in after}
     batch = delta["oea_decode_batch_size_sum"] / delta["oea_decode_batch_size_count"]
     unique = delta["oea_unique_experts_sum"] / delta["oea_unique_experts_count"]
-    assert delta["oea_decode_batch_size_sum"] == 16 * (63 + EXTRA_STEPS)
+    assert delta["oea_decode_batch_size_sum"] == 16 * (tokens - 1 + EXTRA_STEPS)
     assert batch > 8
     assert unique < 50  # k0=3 wakes at most 48 at 16 tokens; vanilla wakes near 77
 

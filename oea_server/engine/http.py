@@ -109,7 +109,7 @@ class Schedulers:
         binding: tiers that keys are bound to cannot be taken away.
     """
 
-    def __init__(self, http_server: Any, binding: Binding = Binding()) -> None:  # noqa: B008
+    def __init__(self, http_server: Any, binding: Binding) -> None:
         self._http_server = http_server
         self._binding = binding
 

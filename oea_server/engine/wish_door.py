@@ -47,7 +47,7 @@ def before_generate_request(self: Any, obj: Any, request: Any = None, *args: Any
         return
     for each in sampling if isinstance(sampling, list) else [sampling]:
         wished = wish.of({**defaults, **(each if isinstance(each, Mapping) else {})}.get("custom_params"))
-        if wished and (problem := problem_of(self, wished)):
+        if wished and (problem := problem_of(view(self), wished)):
             raise ValueError(problem)
 
 
@@ -75,7 +75,7 @@ def admit(manager: Any, obj: Any, request: Any, sampling: Any, defaults: Mapping
             raise ValueError(f"custom_params: {wish.shown(params)} is no object")
         tier = wish.tier_of(params)
         wished = wish.of(params, tiers=True) if tier is None else 0
-        if wished and (problem := problem_of(manager, wished)):
+        if wished and (problem := problem_of(now, wished)):
             raise ValueError(problem)
         # what the operator prefers for all is no client's wish
         asker = who if asks is not None else who._replace(bound=who.bound and who.asked is not None)
@@ -108,13 +108,9 @@ def view(manager: Any) -> View:
     return View(k, settings.policy_for(k).least, table.parse(settings.tiers), settings.default_tier)
 
 
-def problem_of(manager: Any, wished: int) -> str | None:
-    """Why this server does not take a wish, None if it does.
-
-    Args:
-        manager: SGLang's `TokenizerManager`.
-    """
-    now, floor = view(manager), settings_of_start().wish_floor
+def problem_of(now: View, wished: int) -> str | None:
+    """Why this server does not take a wish, None if it does."""
+    floor = settings_of_start().wish_floor
     if floor is None:
         return wish.problem_of(wished, now.k, now.least, "which this server guarantees each token")
     return wish.problem_of(wished, now.k, min(now.least, floor), "the least that this server takes")

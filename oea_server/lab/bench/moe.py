@@ -13,7 +13,6 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from rich.progress import track
 
 from oea_server.lab.bench import paper, routers
 from oea_server.lab.bench.bandwidth import Reader
@@ -21,7 +20,7 @@ from oea_server.lab.bench.experts import Layer, open_layer
 from oea_server.lab.bench.fit import Line, fit
 from oea_server.lab.bench.logits import Source
 from oea_server.lab.bench.presets import Preset
-from oea_server.lab.bench.timing import WARM_UP_ROUNDS, Call, Spread, capture, laps, turns
+from oea_server.lab.bench.timing import WARM_UP_ROUNDS, Call, Spread, capture, laps, shown_turns
 from oea_server.lab.records import record
 from oea_server.routing import Policy, Routing
 
@@ -72,12 +71,8 @@ def measure(
             x.copy_(hidden)
             kind, mine[label] = _turn(preset, policy, layer, logits, x, device)
             kinds.add(kind)
-        rounds = track(
-            turns(list(policies), repeats),
-            total=WARM_UP_ROUNDS + repeats,
-            description=f"{preset.name}, {source.kind} logits, batch {batch:3}",
-        )
-        for repetition, order in rounds:
+        what = f"{preset.name}, {source.kind} logits, batch {batch:3}"
+        for repetition, order in shown_turns(list(policies), repeats, what):
             for label in order:
                 turn = mine[label]
                 logits.copy_(draws[repetition])  # -1 and -2, the warm-up's, are the last two

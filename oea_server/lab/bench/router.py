@@ -12,12 +12,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from rich.progress import track
 
 from oea_server.lab.bench import routers
 from oea_server.lab.bench.bandwidth import Reader
 from oea_server.lab.bench.logits import Source
-from oea_server.lab.bench.timing import WARM_UP_ROUNDS, Call, Spread, capture, laps, turns
+from oea_server.lab.bench.timing import WARM_UP_ROUNDS, Call, Spread, capture, laps, shown_turns
 from oea_server.lab.records import record
 from oea_server.routing import Policy
 
@@ -72,12 +71,8 @@ def measure(
             rest = [capture(between, device, CALLS_PER_LAP["cuda"])] if between else []
             kinds |= kind
             unavailable |= missing
-            rounds = track(
-                turns(list(mine), repeats),
-                total=WARM_UP_ROUNDS + repeats,
-                description=f"router, {num_experts:4} experts, batch {batch:3}",
-            )
-            for repetition, order in rounds:
+            what = f"router, {num_experts:4} experts, batch {batch:3}"
+            for repetition, order in shown_turns(list(mine), repeats, what):
                 for buffer in (logits, fresh):
                     buffer.copy_(draws[repetition])  # -1 and -2, the warm-up's, are the last two
                 read, *times = laps(device, [reader.read, *rest, *(mine[label].call for label in order)])

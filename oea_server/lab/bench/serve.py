@@ -7,13 +7,11 @@ from dataclasses import dataclass, field
 from statistics import quantiles
 from typing import Any
 
-from rich.progress import track
-
 from oea_server.client.remote import Remote
 from oea_server.lab.bench.bandwidth import Reader
 from oea_server.lab.bench.drafts import Drafts, forget, passes, verified
 from oea_server.lab.bench.load import Load, play, repetitive
-from oea_server.lab.bench.timing import WARM_UP_ROUNDS, Spread, laps, turns
+from oea_server.lab.bench.timing import Spread, laps, shown_turns
 from oea_server.routing import Policy
 from oea_server.routing.schedule import BY_BATCH
 
@@ -65,12 +63,7 @@ def measure(
     try:
         for batch in batches:
             mine = rounds[batch] = {label: Rounds() for label in policies}
-            schedule = track(
-                turns(list(policies), repeats),
-                total=WARM_UP_ROUNDS + repeats,
-                description=f"{batch:3} requests at once",
-            )
-            for repetition, order in schedule:
+            for repetition, order in shown_turns(list(policies), repeats, f"{batch:3} requests at once"):
                 reads += laps(reader.device, [reader.read])
                 for label in order:
                     kept = mine[label] if repetition >= 0 else Rounds()

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
-from rich.progress import track
 
 from oea_server.client.ask import ask
 from oea_server.client.remote import Remote
 from oea_server.lab.bench.bandwidth import Reader
 from oea_server.lab.bench.load import Ask, Load, never_alike, play
-from oea_server.lab.bench.timing import WARM_UP_ROUNDS, Spread, laps, turns
+from oea_server.lab.bench.timing import Spread, laps, shown_turns
 
 US, MS = 1e6, 1e3
 SHARES = (0, 5, 25, 50, 100)
@@ -56,8 +55,7 @@ def measure(
     exact = {str(share): share * chats // 100 for share in SHARES}
     rounds = {label: Rounds() for label in (VANILLA, *exact)}
     try:
-        schedule = track(turns(list(rounds), repeats), total=WARM_UP_ROUNDS + repeats, description=f"{chats} chats")
-        for repetition, order in schedule:
+        for repetition, order in shown_turns(list(rounds), repeats, f"{chats} chats"):
             reads += laps(reader.device, [reader.read])
             for label in order:
                 kept = rounds[label] if repetition >= 0 else Rounds()

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import torch
+from rich.progress import track
 
 Call = Callable[[], Any]
 
@@ -101,3 +102,8 @@ def turns(names: Sequence[str], repeats: int) -> Iterator[tuple[int, list[str]]]
         first = repetition // 2 % len(names)
         order = [*names[first:], *names[:first]]
         yield repetition, order[::-1] if repetition % 2 else order
+
+
+def shown_turns(names: Sequence[str], repeats: int, description: str) -> Iterable[tuple[int, list[str]]]:
+    """`turns`, with a bar that shows how far they are."""
+    return track(turns(names, repeats), total=WARM_UP_ROUNDS + repeats, description=description)

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
-from statistics import fmean
 from typing import Any, NamedTuple
 
 from loadtest import lengths, workload
@@ -19,6 +18,8 @@ SPAN = 5.0
 """Seconds of a span, as many as of the controller's periods."""
 TENANT = workload.Tenant("steps", prompt=lengths.Fixed(16), output=lengths.LogNormal(192, 0.5, 64, 512))
 """Answers are long, so that few steps wait for a prompt; not so long that attention to them outgrows the experts."""
+COUNTED: dict[str, Any] = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+"""A token that ends within a character has no text, and its time is in the next one's gap: tokens must be counted."""
 
 
 class Step(NamedTuple):
@@ -110,7 +111,7 @@ async def _play(url: str, load: Sequence[Step], name: object, look: Callable[[],
             streams.append(Stream(time.perf_counter(), ask.tokens))
             with suppress(TimeoutError):
                 async with asyncio.timeout(until(load, index, time.perf_counter() - began)):
-                    await read(http, url, ask.body("default"), streams[-1])
+                    await read(http, url, ask.body("default", **COUNTED), streams[-1])
             number += 1
 
     async def watch() -> None:
@@ -126,12 +127,19 @@ async def _play(url: str, load: Sequence[Step], name: object, look: Callable[[],
     return [_span(load, began, before, after, gaps) for before, after in pairwise(looks)]
 
 
-def _gaps(stream: Stream) -> list[tuple[float, float]]:
-    """When each token but the first came, and how long after the one before it."""
+class Gap(NamedTuple):
+    """When a chunk with text came, how long after the one before it, and tokens since."""
+
+    when: float
+    seconds: float
+    tokens: int
+
+
+def _gaps(stream: Stream) -> list[Gap]:
     now, found = stream.first or 0.0, []
-    for gap in stream.gaps:
-        now += gap
-        found.append((now, gap))
+    for seconds, (before, after) in zip(stream.gaps, pairwise(stream.counts), strict=True):
+        now += seconds
+        found.append(Gap(now, seconds, after - before))
     return found
 
 
@@ -140,9 +148,10 @@ def _span(
     began: float,
     before: tuple[float, Mapping[str, float]],
     after: tuple[float, Mapping[str, float]],
-    gaps: Sequence[tuple[float, float]],
+    gaps: Sequence[Gap],
 ) -> Span:
-    mine = [gap for when, gap in gaps if before[0] <= when < after[0]]
+    mine = [gap for gap in gaps if before[0] <= gap.when < after[0]]
+    tokens = sum(gap.tokens for gap in mine)
 
     def gained(name: str) -> float:
         return after[1].get(name, 0.0) - before[1].get(name, 0.0)
@@ -153,8 +162,8 @@ def _span(
     return Span(
         seconds=after[0] - began,
         step=at(load, before[0] - began),
-        tpot=fmean(mine) if mine else None,
-        tokens=len(mine),
+        tpot=sum(gap.seconds for gap in mine) / tokens if tokens else None,
+        tokens=tokens,
         unique=mean("oea_unique_experts_sum", "oea_unique_experts_count"),
         mass_kept=mean("oea_kept_router_mass_total", "oea_routed_tokens_total"),
         rung=int(after[1].get("oea_controller_rung", 0)),

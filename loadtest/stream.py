@@ -28,6 +28,8 @@ class Stream:
     Args:
         sent: when the request was sent, or in an open loop when it should have been.
         asked: tokens asked for, which count where the server sends no usage.
+        counts: tokens by each chunk with text, where the server was asked to say it with every chunk
+            (`stream_options.continuous_usage_stats`): one with half a character has no text.
     """
 
     sent: float
@@ -35,6 +37,7 @@ class Stream:
     first: float | None = None
     end: float | None = None
     gaps: list[float] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     finish_reason: str | None = None
     usage: dict[str, Any] | None = None
@@ -68,6 +71,8 @@ class Stream:
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
         if text:
             self.texts.append(text)
+            if self.usage:
+                self.counts.append(int(self.usage["completion_tokens"]))
             if self.first is None:
                 self.first = now
             else:

@@ -138,7 +138,8 @@ class Stub:
             for number in range(tokens):
                 await asyncio.sleep(self.gap[policy])
                 text = self.texts[number % len(self.texts)] if self.texts else f"t{number} "
-                yield event({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]})
+                choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+                yield event({"choices": [choice], **counted_so_far(body, number + 1)})
                 if body["model"] == "fail" and number == tokens // 2:
                     yield event({"error": {"message": "out of memory", "type": "server_error"}})
                     return
@@ -174,6 +175,12 @@ def event(content: dict[str, Any]) -> str:
 def usage(body: dict[str, Any]) -> dict[str, int]:
     words = sum(len(message["content"].split()) for message in body["messages"])
     return {"prompt_tokens": words, "completion_tokens": body["max_tokens"], "total_tokens": words + body["max_tokens"]}
+
+
+def counted_so_far(body: dict[str, Any], tokens: int) -> dict[str, Any]:
+    """What each chunk says of tokens, if it is asked to."""
+    asked = (body.get("stream_options") or {}).get("continuous_usage_stats")
+    return {"usage": {**usage(body), "completion_tokens": tokens}} if asked else {}
 
 
 def whole(body: dict[str, Any]) -> dict[str, Any]:

@@ -57,6 +57,13 @@ def test_who_keeps_the_target_is_judged_by_what_clients_saw(stub: Stub, tmp_path
     assert (tmp_path / "steer.png").stat().st_size > 10_000
 
 
+def test_a_token_without_text_is_a_token(stub: Stub) -> None:
+    stub.gap |= {"vanilla": 0.02, "oea": 0.02}
+    stub.texts = ["half ", "", "", ""]
+    (vanilla,) = [row for row in steer.measure(stub.remote, plan(0.05))["rows"] if row["side"] == "vanilla"]
+    assert vanilla["late"] == 0 < vanilla["spans"]
+
+
 def test_a_floor_that_is_not_kept_is_counted(stub: Stub) -> None:
     record = steer.measure(stub.remote, plan(10.0)._replace(rungs=LYING, floor=0.9))
     rows = {row["side"]: row for row in record["rows"]}

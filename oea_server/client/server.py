@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from typing import Self
 
 import requests
 
+from oea_server.client import ports
 from oea_server.client.ask import ask
 from oea_server.client.remote import Remote
 
@@ -46,9 +46,7 @@ class Server(Remote):
         key: str | None = None,
         host: str = "127.0.0.1",
     ) -> None:
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            probe.bind((host, 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = ports.free(host)
         self._command = [*(command or SERVE), *flags, "--host", host, "--port", str(self.port)]
         self._environment = {**os.environ, **(environment or {})}
         self.log = Path(tempfile.mkstemp(prefix="oea-server-", suffix=".log")[1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 import requests
 import yaml
 
+from oea_server.client import ports
 from tests.deploy.names import PROMETHEUS
 
 READY_WITHIN = 60.0
@@ -57,9 +57,7 @@ def prometheus(folder: Path, target: int, relabel: bool) -> Iterator[Prometheus]
     if not relabel:
         del job["metric_relabel_configs"]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = ports.free()
     command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import requests
+
+from oea_server.client import ports
 
 READY_WITHIN = 120.0
 """Seconds; tried: 13, of imports."""
@@ -46,20 +47,14 @@ class Locked(BaseHTTPRequestHandler):
         pass
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 def asked(tmp_path: Path) -> Iterator[tuple[str, list[tuple[str, int]]]]:
     """The router's URL, and what it asked of the server behind it."""
     seen: list[tuple[str, int]] = []
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Seen", (Locked,), {"asked": seen}))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    port = free_port()
-    words = ["--host=127.0.0.1", f"--port={port}", f"--prometheus-port={free_port()}", "--policy=cache_aware"]
+    port = ports.free()
+    words = ["--host=127.0.0.1", f"--port={port}", f"--prometheus-port={ports.free()}", "--policy=cache_aware"]
     words += ["--worker-urls", f"http://127.0.0.1:{server.server_port}"]
     log = tmp_path / "log"
     with log.open("wb") as out:

@@ -23,6 +23,7 @@ from unittest import mock
 
 import torch
 
+from oea_server.client import ports
 from tests.engine import checkpoints, standins
 from tests.engine.checkpoints import FAMILIES
 from tests.engine.tiny_checkpoints import K0
@@ -132,14 +133,14 @@ def plug_in() -> None:
 
 
 def plain(folder: Path) -> list[Run]:
-    runner, moe = runner_of(folder, 0, 1, free_port()), checkpoints.moe_layers(folder)
+    runner, moe = runner_of(folder, 0, 1, ports.free()), checkpoints.moe_layers(folder)
     return [decode(runner, [prompt], moe) for prompt in ALONE] + [decode(runner, TOGETHER, moe)]
 
 
 def ours(folder: Path) -> list[Run]:
     """By OEA, then by vanilla; each as `plain`."""
     plug_in()
-    runner, moe = runner_of(folder, 0, 1, free_port()), checkpoints.moe_layers(folder)
+    runner, moe = runner_of(folder, 0, 1, ports.free()), checkpoints.moe_layers(folder)
     found = []
     for policy in ("oea", "vanilla"):
         steer(policy)
@@ -150,15 +151,6 @@ def ours(folder: Path) -> list[Run]:
 def of_two(folder: Path, rank: int, port: int) -> list[Run]:
     plug_in()
     return [decode(runner_of(folder, rank, 2, port), TOGETHER, checkpoints.moe_layers(folder))]
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def forked(path: Path, work: Callable[[], list[Run]]) -> int:
@@ -192,7 +184,7 @@ def main() -> None:
     for name in names:
         here = folder / name
         checkpoints.make(here, FAMILIES[name])
-        port = free_port()
+        port = ports.free()
         if ranks == 1:
             work = {"plain": partial(plain, here), "ours": partial(ours, here)}
         else:

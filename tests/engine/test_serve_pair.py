@@ -15,8 +15,9 @@ import pytest
 import requests
 from oea_server_demo import MODEL
 
+from oea_server.client import ports
 from oea_server.client.server import Server
-from tests.deploy.test_router import free_port, ready
+from tests.deploy.test_router import ready
 from tests.engine.patched import IS_PATCHED
 from tests.engine.recount import replay_of
 from tests.engine.routed import agrees, recount, replayed
@@ -43,7 +44,7 @@ class Pair(NamedTuple):
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    steps, bootstrap = tmp_path_factory.mktemp("steps"), free_port()
+    steps, bootstrap = tmp_path_factory.mktemp("steps"), ports.free()
     model = ("--model-path", str(MODEL), "--served-model-name", "demo", *COMMON)
     through = ("--disaggregation-transfer-backend", "mooncake", "--disaggregation-bootstrap-port", str(bootstrap))
     ours = ("--oea-k0", str(K0), "--oea-min-batch", "1", "--oea-pool", "union")
@@ -121,8 +122,8 @@ def test_a_prefill_worker_says_that_it_never_decodes(pair: Pair) -> None:
 
 
 def test_sglangs_router_chats_with_the_pair(pair: Pair, tmp_path: Path) -> None:
-    port, log = free_port(), tmp_path / "log"
-    words = ["--host=127.0.0.1", f"--port={port}", f"--prometheus-port={free_port()}", "--pd-disaggregation"]
+    port, log = ports.free(), tmp_path / "log"
+    words = ["--host=127.0.0.1", f"--port={port}", f"--prometheus-port={ports.free()}", "--pd-disaggregation"]
     words += ["--prefill", pair.prefill.url, str(pair.bootstrap), "--decode", pair.decode.url]
     with log.open("wb") as out:
         router = subprocess.Popen(

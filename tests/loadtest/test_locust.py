@@ -4,7 +4,6 @@ however slow the machine is."""
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ import time
 import pytest
 import requests
 
+from oea_server.client import ports
 from tests.loadtest.conftest import LOCUST, ROOT, Locust
 from tests.loadtest.stub import Stub
 
@@ -95,9 +95,7 @@ def test_what_is_no_answer_fails(stub: Stub, locust: Locust, model: str, why: st
 
 
 def test_a_server_that_is_not_there_fails(locust: Locust) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = ports.free()
     seen = locust(f"http://127.0.0.1:{port}", "-u", "1", "--requests", "2")
     assert (seen.code, seen.figures["counts"]["failed"]) == (1, 2)
 
@@ -152,9 +150,7 @@ def test_tenants_share_the_users_and_turns_share_their_past(stub: Stub, locust: 
 
 
 def test_workers_share_a_run(stub: Stub, locust: Locust) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(ports.free())
     workers = [
         subprocess.Popen([*LOCUST, "--worker", "--master-host", "127.0.0.1", "--master-port", port], cwd=ROOT)
         for _ in range(2)
@@ -193,9 +189,7 @@ def test_a_wrong_option_is_refused_in_one_line(locust: Locust, flags: tuple[str,
 
 
 def test_the_web_page_starts_a_run(stub: Stub) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(ports.free())
     command = [*LOCUST, "--host", stub.url, "--web-host", "127.0.0.1", "--web-port", port, "--requests", "3"]
     web = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:

@@ -36,7 +36,8 @@ def longer(found: Sequence[Pair], confidence: float) -> Interval | None:
     for pair in found:
         mine, base = by_prompt.get(pair.task, (0.0, 0.0))
         by_prompt[pair.task] = mine + pair.candidate["tokens"], base + pair.vanilla["tokens"]
-    return ratio(*zip(*by_prompt.values(), strict=True), confidence) if by_prompt else None
+    both = list(by_prompt.values())
+    return ratio([mine for mine, _ in both], [base for _, base in both], confidence)
 
 
 def cost(record: Record, candidate: str) -> dict[str, Any]:

@@ -64,15 +64,20 @@ def verdict(record: Record, candidate: str) -> dict[str, Any]:
 def concluded(seen: Difference, plan: Record) -> tuple[str, str]:
     """What the interval says beside the margin, and why, in a line."""
     margin, points = plan["margin"], f"{100 * plan['margin']:g} points"
-    reach = f"{100 * seen.value:+.1f} points, {plan['confidence']:.0%} interval {100 * seen.low:+.1f} to "
-    reach += f"{100 * seen.high:+.1f}"
+    reach = (
+        f"{100 * seen.value:+.1f} points of right answers, with {plan['confidence']:.0%} confidence between "
+        f"{100 * seen.low:+.1f} and {100 * seen.high:+.1f}"
+    )
     if seen.low >= -margin:
         return NO_WORSE, f"{reach}: all of it within the margin of {points}"
     if seen.high < -margin:
         return WORSE, f"{reach}: all of it beyond the margin of {points}"
+    takes = power.needed_pairs(margin, plan["confidence"], seen.discordance, seen.effect)
+    enough = takes <= seen.pairs
     return CANNOT_TELL, (
-        f"{reach}, on both sides of the margin of {points}. "
-        + power.reestimated(margin, plan["confidence"], seen.pairs, seen.discordance, seen.effect)
+        f"{reach}: on both sides of the margin of {points}. An equally good candidate is shown to be so in 4 of 5 runs "
+        f"by {takes:,} such pairs, and these are {seen.pairs:,}: "
+        + ("this one likely loses something; more prompts tell how much" if enough else "take more prompts")
     )
 
 

@@ -63,7 +63,7 @@ def _groups(record: Record, verdict: dict[str, Any]) -> Iterator[str]:
 
 
 def _rounds(record: Record) -> Iterator[str]:
-    if record["plan"]["rounds"] < 2:
+    if len({block["round"] for block in record["blocks"]}) < 2:
         yield "one round: nothing says how much speed varies between rounds"
     several = len(record["plan"]["candidates"])
     if several > 1:

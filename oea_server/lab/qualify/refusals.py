@@ -38,7 +38,7 @@ def _alone(record: Record, candidate: str) -> Iterator[str]:
     if not any(block["arm"] == candidate for block in blocks):
         yield f"no decode batch was measured of {candidate}"
     for block in blocks:
-        where = f"in round {block['round']} of {block['arm']}"
+        where = f"in round {block['round'] + 1} of {block['arm']}"
         if block["batch"] is None:
             yield f"the decode batch was not measured {where}"
         elif block["batch"] < LEAST_BATCH:

@@ -132,7 +132,8 @@ def design_effect(won: Floats, lost: Floats, pairs: Floats) -> Floats:
     spread = ((won - lost - mean[:, None] * pairs) ** 2).sum(1) / total**2 * prompts / max(prompts - 1, 1)
     seen = np.where(independent > EDGE, spread / np.maximum(independent, EDGE), most)
     changed = ((won + lost) > 0).sum(1)
-    return (changed * np.clip(seen, 1, most) + WORST_CASE_PROMPTS * most) / (changed + WORST_CASE_PROMPTS)
+    effect: Floats = (changed * np.clip(seen, 1, most) + WORST_CASE_PROMPTS * most) / (changed + WORST_CASE_PROMPTS)
+    return effect
 
 
 def ratio(values: Sequence[float], base: Sequence[float], confidence: float) -> Interval | None:

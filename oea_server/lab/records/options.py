@@ -37,6 +37,21 @@ def number(option: str, text: str, low: int, high: int, whole: str | None = None
     return value
 
 
+def real(option: str, text: str, low: float, high: float) -> float:
+    """A number within bounds.
+
+    Raises:
+        OptionError: it is none, or outside `low`..`high`.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        raise OptionError(f"{option}={text}: is not a number") from None
+    if not low <= value <= high:
+        raise OptionError(f"{option}={text}: is outside {low:g}..{high:g}")
+    return value
+
+
 def numbers(option: str, text: str, low: int, high: int) -> list[int]:
     """Comma-separated integers within bounds, in the order given, each once.
 

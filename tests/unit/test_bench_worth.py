@@ -1,4 +1,4 @@
-"""Whether T is worth saving, on planted timings: a flat line, noise, a steep line, the paper's GPU, experts that crawl."""
+"""Whether T is worth saving, on planted timings: a flat line, noise, a steep line, the paper's GPU, slow experts."""
 
 import json
 import random

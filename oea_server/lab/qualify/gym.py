@@ -1,10 +1,10 @@
 """reasoning-gym's procedural tasks as a task file's lines, and its scorers as a task's command.
 
-It pins a version of tabulate that ours are not tested with, so it may live in a virtual environment of its own: this file
-needs nothing but the standard library and reasoning-gym, and can be run by that environment's Python.
+It pins another version of tabulate than ours is tested with, so it may live in a virtual environment of its own: this
+file needs nothing but the standard library and reasoning-gym, and can be run by that environment's Python.
 
     python gym.py tasks NAME NUMBER SEED      # lines to stdout
-    python gym.py score                       # a JSON object with answer and text on stdin; exits 0 (right) or 1 (wrong)
+    python gym.py score                       # an object with answer and text on stdin; exits 0 (right) or 1 (wrong)
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ from typing import Annotated
 import typer
 
 from oea_server import shipped
-from oea_server.lab.quality.documents import documents
 from oea_server.lab.qualify import gym
 from oea_server.lab.qualify.own_groups import GROUPS, LEAST_TOKENS, WORD, Task, Text
+from oea_server.lab.quality.documents import documents
 
 MOST = 100_000
 Group = StrEnum("Group", {name: name for name in GROUPS})  # type: ignore[misc]

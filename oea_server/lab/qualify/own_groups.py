@@ -20,8 +20,8 @@ STOP = ["\n"]
 LINE = 16
 """Tokens: more than any answer has that is one short line."""
 WORD = re.compile(r"(?<![\w])[a-z]{5,12}(?![\w])")
-LONG_WORD = re.compile(r"(?<= )[a-z]{7,}(?=[\s.,;:)])")
-AFTER_SPACE = re.compile(r"(?<= )[A-Za-z_]{4,}(?=[\s.,;:)])")
+LONG_WORD = re.compile(r"(?<=\S )[a-z]{7,}(?=[\s.,;:)])")
+AFTER_SPACE = re.compile(r"(?<=\S )[A-Za-z_]{4,}(?=[\s.,;:)])")
 BEFORE = 600
 """Characters of a page before what is asked."""
 CLOSES = {"(": ")", "[": "]", "{": "}"}
@@ -154,7 +154,7 @@ def _next_word(text: Text, dice: random.Random, suits: Callable[[str, str], bool
         before, word = _cut(text, dice, AFTER_SPACE)
         tokens = len(text.tokens(f" {word}"))
         if tokens >= LEAST_TOKENS and suits(before, word):
-            return begins(before.rstrip(" "), f" {word}", tokens=tokens + 1)
+            return begins(before.removesuffix(" "), f" {word}", tokens=tokens + 1)
 
 
 def _cut(text: Text, dice: random.Random, what: re.Pattern[str]) -> tuple[str, str]:

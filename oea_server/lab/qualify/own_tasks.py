@@ -86,6 +86,10 @@ def made(groups: Sequence[str], number: int, seed: int) -> list[Task]:
     return list(tasks.values())[:number]
 
 
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
 def main(
     out: Annotated[Path, typer.Option(metavar="FILE", help="the task file; what is in it is lost")],
     model: Annotated[Model, typer.Option(help="whose tasks")] = Model.DEMO,
@@ -118,4 +122,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,11 @@ def tasks(name: str, number: int, seed: int) -> Iterator[dict[str, Any]]:
     Raises:
         ValueError: no such dataset; with those that there are.
     """
-    import reasoning_gym
-    from reasoning_gym.factory import DATASETS, ProceduralDataset
-
-    if name not in DATASETS:
-        raise ValueError(f"--reasoning-gym={name}: no such dataset; there are {', '.join(sorted(DATASETS))}")
-    dataset = reasoning_gym.create_dataset(name, size=number, seed=seed)
-    own = type(dataset).score_answer is not ProceduralDataset.score_answer
+    library, factory = import_module("reasoning_gym"), import_module("reasoning_gym.factory")
+    if name not in factory.DATASETS:
+        raise ValueError(f"--reasoning-gym={name}: no such dataset; there are {', '.join(sorted(factory.DATASETS))}")
+    dataset = library.create_dataset(name, size=number, seed=seed)
+    own = type(dataset).score_answer is not factory.ProceduralDataset.score_answer
     for entry in dataset:
         task = {"prompt": f"{entry['question']}\n", "max_tokens": TOKENS, "group": f"gym-{name}"}
         if own:
@@ -65,10 +64,8 @@ def tasks(name: str, number: int, seed: int) -> Iterator[dict[str, Any]]:
 
 def score(said: dict[str, Any]) -> bool:
     """Whether reasoning-gym gives an answer the whole point."""
-    import reasoning_gym
-
     asked_for = json.loads(said["answer"])
-    scorer = reasoning_gym.get_score_answer_fn(asked_for["dataset"])
+    scorer = import_module("reasoning_gym").get_score_answer_fn(asked_for["dataset"])
     return float(scorer(answer=said["text"].strip(), entry=asked_for["entry"])) == 1.0
 
 

@@ -3,8 +3,8 @@
 It pins another version of tabulate than ours is tested with, so it may live in a virtual environment of its own: this
 file needs nothing but the standard library and reasoning-gym, and can be run by that environment's Python.
 
-    python gym.py tasks NAME NUMBER SEED      # lines to stdout
-    python gym.py score                       # an object with answer and text on stdin; exits 0 (right) or 1 (wrong)
+    python -P gym.py tasks NAME NUMBER SEED      # lines to stdout
+    python -P gym.py score                       # an object with answer and text on stdin; exits 0 (right) or 1 (wrong)
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def asked(python: str, name: str, number: int, seed: int) -> list[dict[str, Any]
     Raises:
         ValueError: one line: no such Python, no reasoning-gym in it, no such dataset.
     """
-    command = [python, str(Path(__file__).resolve()), "tasks", name, str(number), str(seed)]
+    command = [*_by(python), "tasks", name, str(number), str(seed)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     except OSError as error:
@@ -39,6 +39,11 @@ def asked(python: str, name: str, number: int, seed: int) -> list[dict[str, Any]
     if done.returncode:
         raise ValueError((done.stderr.strip().splitlines() or ["it ended without a word"])[-1])
     return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def _by(python: str) -> list[str]:
+    """This file's command; without -P its folder would come first, and a `statistics` in it stands before Python's."""
+    return [python, "-P", str(Path(__file__).resolve())]
 
 
 def tasks(name: str, number: int, seed: int) -> Iterator[dict[str, Any]]:
@@ -55,9 +60,8 @@ def tasks(name: str, number: int, seed: int) -> Iterator[dict[str, Any]]:
     for entry in dataset:
         task = {"prompt": f"{entry['question']}\n", "max_tokens": TOKENS, "group": f"gym-{name}"}
         if own:
-            command = [sys.executable, str(Path(__file__).resolve()), "score"]
             answer = json.dumps({"dataset": name, "entry": entry}, default=str)
-            yield task | {"answer": answer, "check": "command", "command": command}
+            yield task | {"answer": answer, "check": "command", "command": [*_by(sys.executable), "score"]}
         else:
             yield task | {"answer": str(entry["answer"]), "check": "exact"}
 
@@ -76,7 +80,9 @@ def main(words: list[str]) -> int:
             return 0 if score(json.load(sys.stdin)) else 1
         for task in tasks(words[1], int(words[2]), int(words[3])):
             print(json.dumps(task))
-    except ModuleNotFoundError:
+    except ModuleNotFoundError as error:
+        if error.name != "reasoning_gym":
+            raise
         print(f"--reasoning-gym: reasoning-gym is not installed in {sys.executable}: {INSTALL}", file=sys.stderr)
         return 2
     except ValueError as error:

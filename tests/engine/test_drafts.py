@@ -83,7 +83,8 @@ def rows_of(of: Drafts, requests: int) -> torch.Tensor:
     if not of.tree:
         return drafts.depths(rows, of, CPU)
     into = torch.zeros(rows, dtype=torch.int64)
-    trees.write(*trees_of(requests).values(), into)
+    child, sibling = trees_of(requests).values()
+    trees.write(child, sibling, into)
     return into
 
 

@@ -108,7 +108,8 @@ def test_all_rows_of_an_exact_request_are_vanillas_and_its_neighbours_lose_nothi
     for step in together:
         first = step["rids"].index(mine) * WIDTH
         depths = torch.zeros(step["batch"], dtype=torch.int64)
-        trees.write(*map(torch.tensor, step["links"]), depths)
+        child, sibling = map(torch.tensor, step["links"])
+        trees.write(child, sibling, depths)
         for logits, ids, weights in step["layers"]:
             own = logits.softmax(1).topk(K, dim=1)
             rows = slice(first, first + WIDTH)

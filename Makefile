@@ -63,6 +63,7 @@ lint: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/python -m oea_server.lab.reference.readability
 
 test-unit: setup
 	@$(PAIR) $(PYTEST) -n 2 -m "$(ONLY)" tests/unit

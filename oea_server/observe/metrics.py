@@ -93,14 +93,14 @@ class Metrics:
         )
         self.mass_kept = Latest(
             "oea_router_mass_kept",
-            "Router mass of the experts that tokens took over that of the model's own top k (mean over tokens and "
-            "layers of the last second with decode steps; 1 is vanilla)",
+            "Router mass of the experts that tokens took over that of the model's own top k; 1 is vanilla. The mean "
+            "over tokens and layers of the last second with decode steps",
             registry=registry,
         )
         self.kept_mass = Counter(
             "oea_kept_router_mass",
             "Router mass of the experts that tokens took over that of the model's own top k, summed over tokens and "
-            "MoE layers: its rate over that of oea_routed_tokens_total is the mean of any time span",
+            "MoE layers. Its rate over that of oea_routed_tokens_total is the mean of any time span",
             registry=registry,
         )
         self.bytes_read = Counter(
@@ -131,7 +131,7 @@ class Metrics:
         self.shadow_mass_kept = Latest(
             "oea_shadow_router_mass_kept",
             "Router mass of the experts that OEA would choose over that of the model's own top k, while the policy is "
-            "shadow (mean over tokens and layers of the last second with decode steps)",
+            "shadow. The mean over tokens and layers of the last second with decode steps",
             registry=registry,
         )
         self.policy_info = Latest(
@@ -142,7 +142,7 @@ class Metrics:
         )
         self.pool_ranks = Latest(
             "oea_pool_ranks",
-            "Ranks with batches of their own whose tokens are routed from one pool; 1 without DP attention, and with "
+            "Ranks with batches of their own whose tokens are routed from one pool. 1 without DP attention, and with "
             "an all-to-all backend, where each rank routes its own tokens",
             registry=registry,
         )
@@ -244,8 +244,8 @@ class Metrics:
         )
         self._layer_mass = Latest(
             "oea_layer_router_mass_kept",
-            "Router mass of the experts that tokens took in a MoE layer over that of the model's own top k (mean over "
-            "tokens of the last second with decode steps; 1 is vanilla)",
+            "Router mass of the experts that tokens took in a MoE layer over that of the model's own top k; 1 is "
+            "vanilla. The mean over tokens of the last second with decode steps",
             ["layer"],
             registry=self._registry,
         )

@@ -56,7 +56,7 @@ def sentences(text: str) -> list[str]:
     joined = re.sub(r"\[([^\]]+)\]\([^)]*\)", r"\1", joined)
     found = []
     for paragraph in joined.split("\n\n"):
-        plain = " ".join(paragraph.lstrip(" >-0123456789.*").split())
+        plain = re.sub(r"^(- |\d+\. )", "", " ".join(paragraph.replace("\n>", "\n").split()))
         found += [part for part in re.split(r"(?<=[.!?])\s+", plain) if re.search(r"\w", part)]
     return found
 

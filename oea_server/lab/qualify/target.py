@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import requests
 
@@ -74,7 +75,9 @@ def examine(server: Remote) -> Target:
         status = error.response.status_code
         if status == requests.codes.unauthorized:
             raise TargetError(f"{url}: the server wants its admin key: --key-file, or OEA_KEY") from None
-        raise TargetError(f"{url}: no oea-server answers there, it says {status} to {error.request.path_url}") from None
+        raise TargetError(
+            f"{url}: no oea-server answers there, it says {status} to {urlsplit(error.response.url).path}"
+        ) from None
     except requests.RequestException as error:
         raise TargetError(f"{url}: no server answers there: {type(error).__name__}") from None
     except (KeyError, IndexError, TypeError, AttributeError, requests.JSONDecodeError):

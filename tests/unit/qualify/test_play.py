@@ -94,9 +94,8 @@ def test_prompts_are_prefilled_before_the_first_arm(stub: Answering, tmp_path: P
 
 @pytest.mark.parametrize("completions", [False, True])
 def test_how_is_asked(stub: Answering, tmp_path: Path, completions: bool) -> None:
-    tasks = [
-        Task(prompt="say 1", answer="1", stop=["\n"], max_tokens=5, **({} if completions else {"system": "s"}))
-    ] * 4
+    system = None if completions else "s"
+    tasks = [Task(prompt="say 1", answer="1", stop=["\n"], max_tokens=5, system=system)] * 4
     played(stub, tmp_path, run(tasks=tasks, completions=completions, temperature=0.5, seeds=2))
     bodies = [body for body in stub.bodies if body["max_tokens"] == 5]
     assert {body["seed"] for body in bodies} == {7, 8}

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from oea_server.lab.bench import paper, routers
+from oea_server.lab.bench import paper, routers, worth
 from oea_server.lab.bench.bandwidth import Reader
 from oea_server.lab.bench.experts import Layer, open_layer
 from oea_server.lab.bench.fit import Line, fit
@@ -99,7 +99,7 @@ def measure(
     for row in rows:
         line = lines[row["batch"]] if preset.ranks > 1 else None
         row["busiest_us"] = line.at(row["unique_experts_busiest_rank"]) if line else None
-    return {
+    made: record.Record = {
         "benchmark": "moe",
         "preset": preset.facts(),
         "logits": source.facts(),
@@ -114,6 +114,7 @@ def measure(
         "paper": preset.published.facts(),
         "beside_paper": _beside_paper(rows, preset, lines.get(paper.BATCH) if preset.comparable else None),
     }
+    return made | {"worth": worth.judged(made)}
 
 
 def _gate(hidden: torch.Tensor, num_experts: int, device: torch.device) -> Call:

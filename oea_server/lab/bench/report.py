@@ -6,7 +6,7 @@ import json
 from importlib.util import find_spec
 from pathlib import Path
 
-from oea_server.lab.bench import served_page, tiers_page
+from oea_server.lab.bench import served_page, tiers_page, worth
 from oea_server.lab.records.record import Record
 from oea_server.lab.records.tables import NONE, made_by, micro, ratio, spread, table
 
@@ -47,6 +47,8 @@ def _moe(record: Record) -> list[str]:
         f"of {bandwidth['bytes'] / 2**30:.0f} GiB between the turns), so one expert takes "
         f"{micro(record['memory_us_per_expert'])} µs at least. Times are medians of {record['repeats']} turns, with "
         "quartiles. OEA at batch 1 is vanilla.",
+        "",
+        *worth.lines(record),
         "",
         "## Policies",
         "",

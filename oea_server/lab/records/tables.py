@@ -47,3 +47,8 @@ def made_on(record: Record) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
     memory = f"{machine['memory_gib']} GiB of memory"
     return f"{gpu}{machine['processor']}, {machine['cores']} cores, {memory}. {versions}."
+
+
+def percent(value: float) -> str:
+    """A share, in whole percent."""
+    return f"{100 * value:.0f} %"

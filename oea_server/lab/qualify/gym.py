@@ -1,0 +1,92 @@
+"""reasoning-gym's procedural tasks as a task file's lines, and its scorers as a task's command.
+
+It pins another version of tabulate than ours is tested with, so it may live in a virtual environment of its own: this
+file needs nothing but the standard library and reasoning-gym, and can be run by that environment's Python.
+
+    python gym.py tasks NAME NUMBER SEED      # lines to stdout
+    python gym.py score                       # an object with answer and text on stdin; exits 0 (right) or 1 (wrong)
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+INSTALL = "python3 -m venv .venv-gym && .venv-gym/bin/pip install reasoning-gym, and --gym-python .venv-gym/bin/python"
+TOKENS = 32
+TIMEOUT = 600.0
+"""Seconds for all tasks of a dataset."""
+
+
+def asked(python: str, name: str, number: int, seed: int) -> list[dict[str, Any]]:
+    """So many tasks of one of its datasets, by a Python that has it.
+
+    Raises:
+        ValueError: one line: no such Python, no reasoning-gym in it, no such dataset.
+    """
+    command = [python, str(Path(__file__).resolve()), "tasks", name, str(number), str(seed)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    except OSError as error:
+        raise ValueError(f"--gym-python={python}: {error.strerror}") from None
+    except subprocess.TimeoutExpired:
+        raise ValueError(f"--reasoning-gym={name}: took more than {TIMEOUT:.0f} s") from None
+    if done.returncode:
+        raise ValueError((done.stderr.strip().splitlines() or ["it ended without a word"])[-1])
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def tasks(name: str, number: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Its entries. Where a dataset has a scorer of its own, that judges; else the answer is compared as it stands.
+
+    Raises:
+        ValueError: no such dataset; with those that there are.
+    """
+    import reasoning_gym
+    from reasoning_gym.factory import DATASETS, ProceduralDataset
+
+    if name not in DATASETS:
+        raise ValueError(f"--reasoning-gym={name}: no such dataset; there are {', '.join(sorted(DATASETS))}")
+    dataset = reasoning_gym.create_dataset(name, size=number, seed=seed)
+    own = type(dataset).score_answer is not ProceduralDataset.score_answer
+    for entry in dataset:
+        task = {"prompt": f"{entry['question']}\n", "max_tokens": TOKENS, "group": f"gym-{name}"}
+        if own:
+            command = [sys.executable, str(Path(__file__).resolve()), "score"]
+            answer = json.dumps({"dataset": name, "entry": entry}, default=str)
+            yield task | {"answer": answer, "check": "command", "command": command}
+        else:
+            yield task | {"answer": str(entry["answer"]), "check": "exact"}
+
+
+def score(said: dict[str, Any]) -> bool:
+    """Whether reasoning-gym gives an answer the whole point."""
+    import reasoning_gym
+
+    asked_for = json.loads(said["answer"])
+    scorer = reasoning_gym.get_score_answer_fn(asked_for["dataset"])
+    return float(scorer(answer=said["text"].strip(), entry=asked_for["entry"])) == 1.0
+
+
+def main(words: list[str]) -> int:
+    """As the module's docstring says."""
+    try:
+        if words[0] == "score":
+            return 0 if score(json.load(sys.stdin)) else 1
+        for task in tasks(words[1], int(words[2]), int(words[3])):
+            print(json.dumps(task))
+    except ModuleNotFoundError:
+        print(f"--reasoning-gym: reasoning-gym is not installed in {sys.executable}: {INSTALL}", file=sys.stderr)
+        return 2
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

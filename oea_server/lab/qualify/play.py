@@ -79,17 +79,17 @@ def play(target: Target, run: Run, kept: Kept) -> None:
         with Progress(*columns, console=console, transient=True) as progress:
             bar = progress.add_task("answers", total=sum(len(parts[number]) for number, _ in left))
             _warm_up(target, run, knobs, parts[left[0][0]])
-            primed = -1
+            primed, before = -1, dict[str, float]()
             for i, (number, arm) in enumerate(left):
                 version = _switch(target, knobs[arm])
                 if number != primed:
                     _ask(target, run.manner._replace(max_tokens=1), _short(parts[number], 1), run.concurrency)
-                    primed = number
-                before = settled(target.server)
+                    primed, before = number, settled(target.server)
                 start = time.perf_counter()
                 found = _ask(target, run.manner, parts[number], run.concurrency, lambda: progress.advance(bar))
                 seconds = time.perf_counter() - start
-                figures = figures_of(found, before, settled(target.server), seconds)
+                after = settled(target.server)
+                figures, before = figures_of(found, before, after, seconds), after
                 if target.server.config().get("version") != version:
                     raise TargetError(f"--url={target.server.url}: somebody else turned its knobs during the run")
                 kept.add({"arm": arm, "round": number, **figures}, _rows(arm, number, parts[number], found))

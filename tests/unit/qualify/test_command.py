@@ -148,7 +148,7 @@ def test_a_chat_cannot_be_completed(stub: Answering, tasks: Path, tmp_path: Path
     assert "--temperature=1: task 41 is judged by vanilla's greedy answer" in done.stderr
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [pytest.param(signal.SIGINT, marks=pytest.mark.nightly), signal.SIGTERM])
 def test_whoever_stops_it_the_knobs_go_back_and_it_goes_on(
     stub: Answering, tasks: Path, tmp_path: Path, signum: signal.Signals
 ) -> None:

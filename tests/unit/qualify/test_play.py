@@ -205,3 +205,15 @@ def test_what_is_kept_is_an_answer_a_line(stub: Answering, tmp_path: Path) -> No
     played(stub, tmp_path, run(rounds=1))
     lines = [json.loads(line) for line in (tmp_path / "out" / ANSWERS).read_text().splitlines()]
     assert [next(iter(line)) for line in lines] == [*["arm"] * 12, "block"] * 2
+
+
+def test_a_server_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(self: object) -> None:
+        raise RuntimeError("serve did not start; the end of it:\noea-server: k0=0: too few\nthe last line")
+
+    monkeypatch.setattr("oea_server.client.server.Server.start", start)
+    with (
+        pytest.raises(TargetError, match=r"^the server did not start .*: k0=0: too few$"),
+        target.own_server("m", 4, ()),
+    ):
+        pass

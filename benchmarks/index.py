@@ -186,33 +186,6 @@ def _eval(records: dict[str, dict[str, Any]]) -> list[str]:
     return table(["quality, 16 tokens", "policy", "T", "increase in cross-entropy, nats (95 %)"], rows, names=2)
 
 
-def _qualify(records: dict[str, dict[str, Any]]) -> list[str]:
-    """What is shown of each candidate by a model's own answers, and what it reads."""
-    header = [
-        "by its answers",
-        "candidate",
-        "right",
-        "vanilla",
-        "difference, points (95 %)",
-        "T over vanilla",
-        "verdict",
-    ]
-    rows = []
-    for link, record in records.items():
-        for name, each in record["verdicts"].items():
-            seen, read = each["difference"], each["cost"]["unique"]["ratio"]
-            span = (
-                "–"
-                if seen is None
-                else "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * seen[of] for of in ("value", "low", "high")))
-            )
-            right = ["–" if each[arm]["right"] is None else f"{each[arm]['right']['value']:.1%}" for arm in ARMS]
-            said = f"{each['verdict']} (margin {100 * record['plan']['margin']:g})"
-            rows.append([link, name, *right, span, ratio(None if read is None else read["value"]), said])
-    return table(header, rows, names=2)
-
-
-ARMS = ("candidate", "vanilla")
 AB_MEASURES = ("ttft_p50", "tpot_p50", "tpot_p99", "tokens_per_s", "unique_experts", "mass_kept")
 SHOWN = {
     "moe": _moe,
@@ -225,7 +198,6 @@ SHOWN = {
     "soak": _soak,
     "chaos": _chaos,
     "eval": _eval,
-    "qualify": _qualify,
 }
 
 if __name__ == "__main__":

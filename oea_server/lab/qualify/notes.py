@@ -65,9 +65,3 @@ def _groups(record: Record, verdict: dict[str, Any]) -> Iterator[str]:
 def _rounds(record: Record) -> Iterator[str]:
     if len({block["round"] for block in record["blocks"]}) < 2:
         yield "one round: nothing says how much speed varies between rounds"
-    several = len(record["plan"]["candidates"])
-    if several > 1:
-        yield (
-            f"{several} candidates were judged, each by itself: the best of several looks better than it is, so "
-            "qualify the one that you pick again, alone"
-        )

@@ -37,7 +37,7 @@ def write(record: Record, folder: Path) -> list[Path]:
 
 
 def lines(record: Record) -> str:
-    """CSV, a line for each answer. Texts are JSON's, so that no answer has lines of its own or is taken for a formula."""
+    """CSV, a line for each answer. Texts are JSON's, so that an answer is one line, and no formula."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

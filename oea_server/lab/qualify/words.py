@@ -87,7 +87,13 @@ def not_tested(record: Record) -> list[str]:
     heat = f"temperature {plan['temperature']:g}" if plan["temperature"] else "greedy decoding"
     measured = f"{min(batches):.1f} to {max(batches):.1f} requests" if batches else "an unknown number of requests"
     risk = (1 - plan["confidence"]) / 2
+    several = len(record["verdicts"])
+    best = [
+        f"The best of the {several} candidates as such: each was judged by itself, and the best of several looks "
+        "better than it is. Qualify the one that you pick again, alone."
+    ]
     return [
+        *(best if several > 1 else []),
         f"Losses within the margin: no worse means at most {100 * plan['margin']:g} points worse. A candidate that "
         f"loses just that passes in {risk:.1%} of all runs, one that loses more less often.",
         f"Other tasks than the {plan['tasks']['number']:,} of {plan['tasks']['file']}, and what they do not ask for: "

@@ -136,7 +136,7 @@ def design_effect(won: Floats, lost: Floats, pairs: Floats) -> Floats:
     return effect
 
 
-def ratio(values: Sequence[float], base: Sequence[float], confidence: float) -> Interval | None:
+def ratio(values: Sequence[float] | Floats, base: Sequence[float] | Floats, confidence: float) -> Interval | None:
     """The ratio of two sums over the same prompts, with t's interval on its logarithm (delta method).
 
     Returns:

@@ -33,8 +33,11 @@ def record(
     for task in range(prompts):
         for more in range(seeds):
             by_vanilla = bool(dice.random() < right)
-            turned = dice.random(len(candidates)) < (lost if by_vanilla else won)
-            said = {"vanilla": by_vanilla, **dict(zip(candidates, (by_vanilla != turned).tolist(), strict=True))}
+            turned = [draw < (lost if by_vanilla else won) for draw in dice.random(len(candidates))]
+            said = {
+                "vanilla": by_vanilla,
+                **{name: by_vanilla != bool(turn) for name, turn in zip(candidates, turned, strict=True)},
+            }
             length = int(dice.integers(6, 30))
             answers += [
                 answer(arm, task, more, (task + more) % rounds, correct, length) for arm, correct in said.items()

@@ -9,6 +9,7 @@ import pytest
 from scipy import optimize, stats
 
 from oea_server.lab.qualify.statistics import design_effect, difference, quantile, ratio, score, wilson
+from tests.unit.qualify.other_intervals import newcombe, wald
 from tests.unit.qualify.simulated import pairs, scores
 
 Z = quantile(0.95)
@@ -47,6 +48,27 @@ def test_differences_are_covered_on_a_fine_grid() -> None:
     )
 
 
+def test_the_other_intervals_do_not_hold_where_nearly_all_answers_agree() -> None:
+    least = {"wald": 1.0, "newcombe": 1.0, "tango": 1.0}
+    dice = np.random.default_rng(0)
+    for prompts, discordance, loss in product((50, 100, 200, 500), (0.02, 0.05), (0.0, 0.02)):
+        lost, won = (discordance + loss) / 2, (discordance - loss) / 2
+        drawn = dice.multinomial(prompts, [won, lost, 0.5 - lost, 0.5 - won], RUNS).astype(float)
+        wins, losses, both, _ = drawn.T
+        intervals = {"wald": wald(wins, losses, prompts), "newcombe": newcombe(wins, losses, both, prompts)}
+        for name, (low, high) in intervals.items():
+            held = ((low - 1e-9 <= -loss) & (-loss <= high + 1e-9)).mean()
+            least[name] = min(least[name], float(held))
+        held = (np.abs(score(wins, losses, prompts, -loss)) <= Z).mean()
+        least["tango"] = min(least["tango"], float(held))
+    assert least["wald"] < 0.7
+    assert least["newcombe"] < 0.9
+    assert least["tango"] >= LEAST
+    none, both = np.zeros(1), np.full(1, 100.0)
+    assert wald(none, none, 200)[0] == 0.0  # 200 answers alike would prove any margin
+    assert newcombe(none, none, both, 200)[0] > -0.01 > -0.018 > difference([0] * 200, [0] * 200, [1] * 200, 0.95).low
+
+
 @pytest.mark.parametrize("together", [0.0, 0.3, 0.9])
 @pytest.mark.parametrize(("prompts", "seeds"), [(60, 4), (200, 8)])
 def test_seeds_of_a_prompt_are_no_prompts_of_their_own(prompts: int, seeds: int, together: float) -> None:
@@ -78,11 +100,11 @@ def test_a_score_is_what_its_definition_says() -> None:
 
 def test_the_ends_of_an_interval_are_where_the_score_is_the_quantile() -> None:
     seen = difference([1] * 6 + [0] * 94, [0] * 90 + [1] * 10, [1] * 100, 0.95)
-    assert (seen.value, seen.won, seen.lost, seen.effect) == (pytest.approx(-0.04), 6, 10, 1.0)
+    assert (seen.value, seen.won, seen.lost, seen.effect) == pytest.approx((-0.04, 6, 10, 1.0))
     assert score(6, 10, 100, seen.low) == pytest.approx(Z)
     assert score(6, 10, 100, seen.high) == pytest.approx(-Z)
     mirrored = difference([0] * 90 + [1] * 10, [1] * 6 + [0] * 94, [1] * 100, 0.95)
-    assert (mirrored.low, mirrored.high) == (pytest.approx(-seen.high), pytest.approx(-seen.low))
+    assert (mirrored.low, mirrored.high) == pytest.approx((-seen.high, -seen.low))
 
 
 def test_nothing_that_changed_is_no_proof_of_no_change() -> None:
@@ -112,7 +134,7 @@ def test_many_seeds_have_to_be_seen_apart_before_they_count_as_many() -> None:
 def test_the_same_answers_many_times_are_one_answer() -> None:
     once = difference([1] * 10 + [0] * 90, [0] * 85 + [1] * 15, [1] * 100, 0.95)
     often = difference([8] * 10 + [0] * 90, [0] * 85 + [8] * 15, [8] * 100, 0.95)
-    assert (often.low, often.high) == (pytest.approx(once.low, abs=2e-3), pytest.approx(once.high, abs=2e-3))
+    assert (often.low, often.high) == pytest.approx((once.low, once.high), abs=2e-3)
     assert design_effect(*np.array([[[8.0] * 10 + [0.0] * 90], [[0.0] * 100], [[8.0] * 100]])) == pytest.approx(8.0)
 
 
@@ -122,7 +144,7 @@ def test_shares_have_wilsons_interval() -> None:
             wilson(right / number, number, 0.95),
             stats.binomtest(right, number).proportion_ci(method="wilson"),
         )
-        assert (found.low, found.high) == (pytest.approx(scipys.low, abs=1e-12), pytest.approx(scipys.high, abs=1e-12))
+        assert (found.low, found.high) == pytest.approx((scipys.low, scipys.high), abs=1e-12)
 
 
 def test_ratios_of_lengths_are_covered_as_promised() -> None:

@@ -80,6 +80,6 @@ def _list(texts: Iterator[str] | list[str]) -> list[str]:
 
 def _plain(text: str) -> str:
     """Text that is nobody's Markdown: of a group or candidate that a user named."""
-    for character in "\\`*_[]<>|#":
+    for character in "\\`*[]<>|#":
         text = text.replace(character, "\\" + character)
     return " ".join(text.split())

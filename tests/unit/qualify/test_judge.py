@@ -199,6 +199,18 @@ def test_what_is_counted_of_both() -> None:
     assert any("7 of the candidate's answers are empty, 0 of vanilla's" in note for note in found["notes"])
 
 
+def test_while_a_run_goes_on_only_the_share_that_changed_is_told() -> None:
+    made = record(100, candidates=("k0=1", "k0=2"), difference=-0.1, discordance=0.2)
+    better = record(100, candidates=("k0=1", "k0=2"), difference=-0.1, discordance=0.2)
+    for each in better["answers"]:
+        each["arm"] = {"vanilla": "k0=1", "k0=1": "vanilla"}.get(each["arm"], each["arm"])
+    assert len(judge.so_far(made)) == 2
+    assert judge.so_far(made)[0].startswith("k0=1: ")
+    assert judge.so_far(made)[0] == judge.so_far(better)[0]
+    made["answers"] = []
+    assert judge.so_far(made) == []
+
+
 def test_speed_is_compared_round_by_round() -> None:
     made = record(100, rounds=3)
     for each in made["blocks"]:

@@ -51,6 +51,12 @@ def test_a_small_loss_that_many_prompts_show_is_not_blamed_on_their_number() -> 
     assert "this one likely loses something" in found["why"]
 
 
+def test_a_loss_beyond_the_margin_that_may_be_chance_is_not_called_worse() -> None:
+    found = judged(record(150, difference=-0.09, discordance=0.2))
+    assert found["difference"]["value"] < -0.05 < found["difference"]["high"]
+    assert found["verdict"] == judge.CANNOT_TELL
+
+
 @pytest.mark.parametrize(
     ("verdicts", "code"),
     [
@@ -228,6 +234,10 @@ def test_what_a_reader_is_told() -> None:
     for each in made["blocks"]:
         each["unique"] = 72.0
     assert any("nothing was bought" in note for note in judged(made)["notes"])
+    made = passing()
+    for each in answers(made, NAME):
+        each["tokens"] *= 1.3  # a token takes 0.8 of vanilla's time
+    assert any("took 1.04 times as long" in note for note in judged(made)["notes"])
     made = passing()
     for each in made["answers"]:
         each["correct"] = True

@@ -52,7 +52,10 @@ def test_a_small_loss_that_many_prompts_show_is_not_blamed_on_their_number() -> 
 
 
 def test_a_loss_beyond_the_margin_that_may_be_chance_is_not_called_worse() -> None:
-    found = judged(record(150, difference=-0.09, discordance=0.2))
+    made = record(150, discordance=0.0)
+    for each in [each for each in answers(made, NAME) if each["correct"]][:10]:
+        each["correct"] = False
+    found = judged(made)
     assert found["difference"]["value"] < -0.05 < found["difference"]["high"]
     assert found["verdict"] == judge.CANNOT_TELL
 

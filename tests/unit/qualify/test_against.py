@@ -35,12 +35,13 @@ def test_a_release_that_answers_worse_is_seen_though_vanilla_falls_with_it(tmp_p
         each["correct"] = each["correct"] and each["task"] % 5 > 0
         each["round"] = 0  # rounds may be cut otherwise: a prompt and its seed are what counts
     now["versions"] = {"python": "3.12.0"}
+    now["settings"] = {"k0": 3}
     made = judge.judged(now)
     found = against.compared(made, against.read(kept(record(400, discordance=0.0), tmp_path), made["plan"]))
     assert made["verdicts"]["k0=1"]["verdict"] == judge.NO_WORSE
     for each in found["against"]["arms"]:
         assert each["difference"]["high"] < -0.1
-    assert against.changed(found) == ["python was 3.11.2, and is 3.12.0"]
+    assert against.changed(found) == ["python was 3.11.2, and is 3.12.0", "k0 was not there, and is 3"]
     for text in (path.read_text() for path in pages.write(found, tmp_path / "now")[2:]):
         assert "Release by release" in text
         assert "python was 3.11.2, and is 3.12.0" in text

@@ -54,8 +54,8 @@ def compared(record: Record, old: Record) -> Record:
     """A judged record with `against`: every arm that both have, then and now.
 
     Returns:
-        `against` holds "command", "versions", "machine", "model", "settings" of the old one, and "arms", each with its share of
-        right answers "then" and "now", the paired "difference", verdicts, and TPOT over vanilla then and now.
+        `against` holds "command", "versions", "machine", "model", "settings" of the old one, and "arms", each with
+        its share of right answers "then" and "now", the paired "difference", verdicts, TPOT over vanilla then and now.
     """
     names = [name for name in (VANILLA, *record["verdicts"]) if answers_of(old, name)]
     arms = [each for each in (_arm(record, old, name) for name in names) if each is not None]

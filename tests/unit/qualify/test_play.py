@@ -29,7 +29,7 @@ def run(*texts: str, tasks: list[Task] = TASKS, rounds: int = 3, seeds: int = 1,
 
 def played(stub: Answering, tmp_path: Path, what: Run) -> Kept:
     kept = Kept(tmp_path / "out", IDENTITY)
-    play.play(target.examine(stub.remote), what, kept)
+    play.play(target.examine(stub.remote), what, kept, lambda: [f"after {len(kept.answers)}"])
     return kept
 
 
@@ -44,6 +44,14 @@ def test_each_arm_answers_each_task_once_a_round_with_the_same_questions(stub: A
         assert asked[0] == asked[1] == asked[2]
         assert len(asked[0]) == 4
     assert sorted(each["task"] for each in kept.answers if each["arm"] == "vanilla") == list(range(12))
+
+
+def test_after_each_round_but_the_last_it_says_how_it_stands(
+    stub: Answering, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    played(stub, tmp_path, run(rounds=3))
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("after")]
+    assert said == ["after 8", "after 16"]
 
 
 def test_the_order_is_drawn_anew_each_round_and_by_the_seed() -> None:

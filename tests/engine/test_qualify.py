@@ -45,7 +45,7 @@ def server(fault: Path) -> Iterator[Server]:
 def qualified(server: Server, tasks: Path, folder: Path, candidate: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr("oea_server.client.remote.Remote.settle", SETTLE)
     given = ("--url", server.url, "--tasks", str(tasks), "--candidate", candidate, "--margin", str(MARGIN))
-    done = CliRunner().invoke(app, ["qualify", *given, "--completions", "--rounds", "4", "--out", str(folder)])
+    done = CliRunner().invoke(app, ["qualify", *given, "--completions", "--rounds", "2", "--out", str(folder)])
     print(done.output)
     record = json.loads((folder / "qualify.json").read_text())
     return done.exit_code, record["verdicts"][candidate]
@@ -56,7 +56,7 @@ def test_vanilla_is_no_worse_than_vanilla(
 ) -> None:
     code, verdict = qualified(server, tasks, tmp_path / "out", "policy=vanilla", monkeypatch)
     assert (code, verdict["verdict"]) == (0, "no worse")
-    assert any("nothing was bought" in note for note in verdict["notes"])
+    assert verdict["cost"]["mass_kept"]["candidate"] == 1.0
 
 
 @pytest.mark.parametrize("planted", ["weights", "floor", "rows"])

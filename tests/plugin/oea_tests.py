@@ -30,7 +30,7 @@ def activate() -> None:
     if folder := os.environ.get("ROUTED_FOLDER"):
         keep_routed(Path(folder))
     if file := os.environ.get("FAULT_FILE"):
-        from broken_router import break_by
+        from broken_router import break_by  # type: ignore[import-not-found]
 
         break_by(Path(file))
 

@@ -19,7 +19,7 @@ LOWER = LOCKS["constraints-0.5.17.txt"]
 IMAGE = LOCKS["deploy/docker/requirements-cpu.txt"]
 ROUTER = LOCKS["deploy/k8s/components/router/requirements.txt"]
 MAKEFILE = (ROOT / "Makefile").read_text()
-EXTRAS = ("cpu", "dev", "load")
+EXTRAS = ("cpu", "dev", "load", "qualify")
 
 each_lock = pytest.mark.parametrize("path", LOCKS.values(), ids=LOCKS)
 each_platform = pytest.mark.parametrize(

@@ -4,7 +4,8 @@ On the server's PYTHONPATH together with its .dist-info. With RECORDER_FOLDER se
 shared with other ranks, is a line there, one file per process: its batch, by what each layer routed it, and whether a
 recount of the rows that are tokens comes to the same. With ROUTED_FOLDER, a file per counted step: its rows, the
 requests that they are of, and the logits, experts and weights of each layer that was routed by us; and beside it, of a
-step that verified drafts, which rows were accepted.
+step that verified drafts, which rows were accepted. With FAULT_FILE, the router is broken as that file says
+(`broken_router`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ def activate() -> None:
         record(Path(folder) / f"{os.getpid()}.jsonl")
     if folder := os.environ.get("ROUTED_FOLDER"):
         keep_routed(Path(folder))
+    if file := os.environ.get("FAULT_FILE"):
+        from broken_router import break_by  # type: ignore[import-not-found]
+
+        break_by(Path(file))
 
 
 def report_often() -> None:

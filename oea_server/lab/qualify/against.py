@@ -54,23 +54,23 @@ def compared(record: Record, old: Record) -> Record:
     """A judged record with `against`: every arm that both have, then and now.
 
     Returns:
-        `against` holds "command", "versions", "machine", "model" of the old one, and "arms", each with its share of
-        right answers "then" and "now", the paired "difference", verdicts, and TPOT over vanilla then and now.
+        `against` holds "command", "versions", "machine", "model", "settings" of the old one, and "arms", each with
+        its share of right answers "then" and "now", the paired "difference", verdicts, TPOT over vanilla then and now.
     """
     names = [name for name in (VANILLA, *record["verdicts"]) if answers_of(old, name)]
     arms = [each for each in (_arm(record, old, name) for name in names) if each is not None]
     facts = {name: old[name] for name in ("command", "versions", "machine", "model")}
+    facts["settings"] = old.get("settings", {})
     return {**record, "against": {**facts, "arms": arms}}
 
 
 def changed(record: Record) -> list[str]:
     """What else is not as it was, a line each: a change of answers may come from there."""
     against = record["against"]
-    lines = [
-        f"{name} was {against['versions'].get(name, 'not there')}, and is {record['versions'].get(name, 'not there')}"
-        for name in sorted(against["versions"].keys() | record["versions"].keys())
-        if against["versions"].get(name) != record["versions"].get(name)
-    ]
+    lines = []
+    for before, now in ((against["versions"], record["versions"]), (against["settings"], record.get("settings", {}))):
+        differ = (name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name))
+        lines += [f"{name} was {before.get(name, 'not there')}, and is {now.get(name, 'not there')}" for name in differ]
     for name in ("model", "machine"):
         if against[name] != record[name]:
             lines.append(f"another {name}: it was {against[name]['name']}, and is {record[name]['name']}")

@@ -131,7 +131,7 @@ async def _stream(client: AsyncOpenAI, manner: Manner, question: Question) -> An
     return await client.chat.completions.create(messages=messages(task), **body)
 
 
-def messages(task: Task) -> list[dict[str, Any]]:
+def messages(task: Task) -> list[Any]:
     """A task as a chat."""
     if task.messages is not None:
         return task.messages

@@ -6,6 +6,8 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -129,15 +131,25 @@ def qualify(
         against=against,
         command=shlex.join(["oea-server", "qualify", *command]),
     )
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))  # as Ctrl-C: the knobs go back
-    try:
-        code = qualifying.qualify(wanted, qualifying.Where(url, key_file, model_path, tuple(server_flags or ())))
-    except KeyboardInterrupt:
-        print(f"oea-server: stopped; the same command with --out {folder} goes on from there", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
-    except qualifying.FAULTS as error:
-        _end(str(error) or type(error).__name__)
+    with _terminated_as_interrupted():
+        try:
+            code = qualifying.qualify(wanted, qualifying.Where(url, key_file, model_path, tuple(server_flags or ())))
+        except KeyboardInterrupt:
+            print(f"oea-server: stopped; the same command with --out {folder} goes on from there", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+        except qualifying.FAULTS as error:
+            _end(str(error) or type(error).__name__)
     raise typer.Exit(code)
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM is Ctrl-C: the server gets its knobs back."""
+    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _end(line: str) -> NoReturn:

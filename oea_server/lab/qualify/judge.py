@@ -32,6 +32,21 @@ def exit_code(record: Record) -> int:
     return EXIT_CODES[max(found, key=list(EXIT_CODES).index)]
 
 
+def so_far(record: Record) -> list[str]:
+    """Of a run that goes on, a line for each candidate: the pairs that the margin takes, by the share that changed.
+
+    It does not say in whose favour, so that nobody ends a run because of it.
+    """
+    plan, lines = record["plan"], []
+    for name in (candidate["name"] for candidate in plan["candidates"]):
+        counted = counts(pairs(record, name))
+        if counted.pairs:
+            seen = difference(*counted, plan["confidence"])
+            told = power.reestimated(plan["margin"], plan["confidence"], seen.pairs, seen.discordance, seen.effect)
+            lines.append(f"{name}: {told}")
+    return lines
+
+
 def verdict(record: Record, candidate: str) -> dict[str, Any]:
     """What is said of a candidate, as JSON.
 

@@ -11,6 +11,7 @@ from oea_server.lab.records.record import Record
 MANY = 0.05
 """Share of answers from which cut, unchecked or broken ones are pointed out."""
 SAME_T = 0.98
+SAME_TIME = 0.99
 
 
 def notes(record: Record, found: Sequence[Pair], verdict: dict[str, Any]) -> list[str]:
@@ -54,6 +55,17 @@ def _bought(verdict: dict[str, Any]) -> Iterator[str]:
         yield "experts read were not measured in the same rounds for both"
     elif read["value"] >= SAME_T:
         yield "the candidate read as many experts as vanilla: nothing was bought, and there was nothing to lose"
+    elif (takes := _takes(verdict)) is not None and takes >= SAME_TIME:
+        yield (
+            f"fewer experts were read, and decoding an answer took {takes:.2f} times as long as with vanilla: nothing "
+            "was gained on this machine at this load"
+        )
+
+
+def _takes(verdict: dict[str, Any]) -> float | None:
+    """The time to decode an answer over vanilla's: time per token by tokens."""
+    tpot, longer = verdict["cost"]["tpot"]["ratio"], verdict["longer"]
+    return None if tpot is None or longer is None else float(tpot["value"] * longer["value"])
 
 
 def _groups(record: Record, verdict: dict[str, Any]) -> Iterator[str]:
@@ -65,9 +77,3 @@ def _groups(record: Record, verdict: dict[str, Any]) -> Iterator[str]:
 def _rounds(record: Record) -> Iterator[str]:
     if len({block["round"] for block in record["blocks"]}) < 2:
         yield "one round: nothing says how much speed varies between rounds"
-    several = len(record["plan"]["candidates"])
-    if several > 1:
-        yield (
-            f"{several} candidates were judged, each by itself: the best of several looks better than it is, so "
-            "qualify the one that you pick again, alone"
-        )

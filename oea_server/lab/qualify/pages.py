@@ -37,7 +37,7 @@ def write(record: Record, folder: Path) -> list[Path]:
 
 
 def lines(record: Record) -> str:
-    """CSV, a line for each answer. Texts are JSON's, so that no answer has lines of its own or is taken for a formula."""
+    """CSV, a line for each answer. Texts are JSON's, so that an answer is one line, and no formula."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -80,6 +80,6 @@ def _list(texts: Iterator[str] | list[str]) -> list[str]:
 
 def _plain(text: str) -> str:
     """Text that is nobody's Markdown: of a group or candidate that a user named."""
-    for character in "\\`*_[]<>|#":
+    for character in "\\`*[]<>|#":
         text = text.replace(character, "\\" + character)
     return " ".join(text.split())

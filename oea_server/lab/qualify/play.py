@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,8 +60,11 @@ class Run:
         return random.Random(f"order/{self.seed}/{number}").sample(list(names), len(names))
 
 
-def play(target: Target, run: Run, kept: Kept) -> None:
+def play(target: Target, run: Run, kept: Kept, so_far: Callable[[], list[str]]) -> None:
     """Play every block that is not yet kept. The server gets its knobs back, whatever happens.
+
+    Args:
+        so_far: lines to say after each round but the last.
 
     Raises:
         AskingError, TargetError, TaskError: an answer did not come, somebody else turned the knobs, or a task's own
@@ -79,22 +82,24 @@ def play(target: Target, run: Run, kept: Kept) -> None:
         with Progress(*columns, console=console, transient=True) as progress:
             bar = progress.add_task("answers", total=sum(len(parts[number]) for number, _ in left))
             _warm_up(target, run, knobs, parts[left[0][0]])
-            primed = -1
+            primed, before = -1, dict[str, float]()
             for i, (number, arm) in enumerate(left):
                 version = _switch(target, knobs[arm])
                 if number != primed:
                     _ask(target, run.manner._replace(max_tokens=1), _short(parts[number], 1), run.concurrency)
-                    primed = number
-                before = settled(target.server)
+                    primed, before = number, settled(target.server)
                 start = time.perf_counter()
                 found = _ask(target, run.manner, parts[number], run.concurrency, lambda: progress.advance(bar))
                 seconds = time.perf_counter() - start
-                figures = figures_of(found, before, settled(target.server), seconds)
+                after = settled(target.server)
+                figures, before = figures_of(found, before, after, seconds), after
                 if target.server.config().get("version") != version:
                     raise TargetError(f"--url={target.server.url}: somebody else turned its knobs during the run")
                 kept.add({"arm": arm, "round": number, **figures}, _rows(arm, number, parts[number], found))
                 line = f"block {i + 1} of {len(left)}: round {number + 1}, {arm}: {_said(figures, len(found))}"
-                progress.console.print(line, markup=False, highlight=False)
+                last_of_round = i + 1 < len(left) and left[i + 1][0] != number
+                for each in [line, *(so_far() if last_of_round else [])]:
+                    progress.console.print(each, markup=False, highlight=False)
     finally:
         put_back(target, run.candidates)
 
@@ -118,7 +123,7 @@ def _short(questions: Sequence[Question], tokens: int) -> list[Question]:
 
 
 def _ask(
-    target: Target, manner: Manner, questions: Sequence[Question], at_once: int, done: Any = lambda: None
+    target: Target, manner: Manner, questions: Sequence[Question], at_once: int, done: Callable[[], None] = lambda: None
 ) -> list[Answer]:
     return asking.answers(target.server.url, target.server.key, manner, questions, at_once, done)
 

@@ -94,7 +94,11 @@ def qualify(wanted: Wanted, where: Where) -> int:
         plan = wanted.plan()
         kept = Kept(wanted.folder, {**plan, "model": found.model, "settings": found.settings})
         target.rehearse(found, wanted.candidates)
-        play(found, run_of(wanted, found), kept)
+
+        def so_far() -> list[str]:
+            return judge.so_far({"plan": plan, "answers": marks.marked(kept.answers, wanted.tasks.tasks)})
+
+        play(found, run_of(wanted, found), kept, so_far)
     record = judge.judged(record_of(wanted, where, found, kept))
     paths = pages.write(record if older is None else against.compared(record, older), wanted.folder)
     print(f"\n{pages.markdown(json.loads(paths[0].read_text(encoding='utf-8')))}\nkept: {', '.join(map(str, paths))}")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import requests
 
@@ -19,6 +20,8 @@ from oea_server.oneline import oneline
 
 PATIENCE = 60.0
 """Seconds in which a server's counters have to come to rest."""
+OURS = "oea-server: "
+"""How the lines of a launch that is refused begin."""
 LINE = 400
 """Characters of the server's own words in a refusal."""
 
@@ -47,14 +50,24 @@ def own_server(model: str | None, concurrency: int, flags: Sequence[str]) -> Ite
     """A server on this machine, of the demo model if none is named, with room for as many answers at once.
 
     Raises:
-        RuntimeError: it did not start.
+        TargetError: it did not start.
         ValueError: there is no model to serve.
     """
     path = model or str(shipped.model())
     room = () if "--max-running-requests" in flags else ("--max-running-requests", str(concurrency))
     print(f"starting a server of {Path(path).name} (1 to 2 minutes, mostly imports)", flush=True)
-    with Server("--model-path", path, *room, *flags) as server:
+    server = Server("--model-path", path, *room, *flags)
+    try:
+        server.start()
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        ours = [line for line in lines if line.startswith(OURS)]
+        said = ours[-1].removeprefix(OURS) if ours else lines[-1]
+        raise TargetError(f"the server did not start (its log: {server.log}): {oneline(said, LINE)}") from None
+    try:
         yield server
+    finally:
+        server.stop()
 
 
 def examine(server: Remote) -> Target:
@@ -74,7 +87,9 @@ def examine(server: Remote) -> Target:
         status = error.response.status_code
         if status == requests.codes.unauthorized:
             raise TargetError(f"{url}: the server wants its admin key: --key-file, or OEA_KEY") from None
-        raise TargetError(f"{url}: no oea-server answers there, it says {status} to {error.request.path_url}") from None
+        raise TargetError(
+            f"{url}: no oea-server answers there, it says {status} to {urlsplit(error.response.url).path}"
+        ) from None
     except requests.RequestException as error:
         raise TargetError(f"{url}: no server answers there: {type(error).__name__}") from None
     except (KeyError, IndexError, TypeError, AttributeError, requests.JSONDecodeError):

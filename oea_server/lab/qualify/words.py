@@ -13,10 +13,13 @@ HEADLINES = {
     "cannot tell": "is not judged: these samples cannot tell",
 }
 ARMS = ("candidate", "vanilla")
-READ = ("fewer experts read in a decode step", "more experts read in a decode step")
-WAIT = ("less time per token", "more time per token")
-WAIT_FOR_ALL = ("less time", "more time")
-FLOW = ("fewer tokens per second", "more tokens per second")
+Change = tuple[str, str, str]
+"""What is less, more, or the same."""
+READ = ("fewer experts read in a decode step", "more experts read in a decode step", "as many experts read as vanilla")
+WAIT = ("less time per token", "more time per token", "as much time per token as vanilla")
+WAIT_FOR_ALL = ("less time", "more time", "as long as with vanilla")
+FLOW = ("fewer tokens per second", "more tokens per second", "as many tokens per second as vanilla")
+LENGTH = ("fewer tokens in an answer", "more tokens in an answer", "as many tokens in an answer as vanilla")
 LEAST = 0.005
 """A change below half a percent is called none."""
 
@@ -54,7 +57,7 @@ def paid(verdict: dict[str, Any]) -> str:
     mine, base, longer = verdict["candidate"], verdict["vanilla"], verdict["longer"]
     said = []
     if longer is not None:
-        said.append(change(longer, ("fewer tokens in an answer", "more tokens in an answer")))
+        said.append(change(longer, LENGTH))
         tpot = verdict["cost"]["tpot"]["ratio"]
         if tpot is not None:
             said.append(f"so decoding an answer takes {change(_flat(tpot['value'] * longer['value']), WAIT_FOR_ALL)}")
@@ -63,16 +66,13 @@ def paid(verdict: dict[str, Any]) -> str:
     return "; ".join(said) + "."
 
 
-def change(ratio: dict[str, float] | None, of: tuple[str, str]) -> str:
+def change(ratio: dict[str, float] | None, of: Change) -> str:
     """A ratio as so many percent less or more, with its range where it has one; empty where there is none."""
     if ratio is None:
         return ""
     value, low, high = ratio["value"], ratio["low"], ratio["high"]
-    less, more = of
-    if abs(value - 1) < LEAST:
-        said = f"as much as vanilla, neither {less} nor {more}"
-    else:
-        said = f"{abs(value - 1):.0%} {less if value < 1 else more}"
+    less, more, same = of
+    said = same if abs(value - 1) < LEAST else f"{abs(value - 1):.0%} {less if value < 1 else more}"
     if low == high:
         return said
     unsure = ", so not told from none" if low <= 1 <= high else ""
@@ -87,7 +87,13 @@ def not_tested(record: Record) -> list[str]:
     heat = f"temperature {plan['temperature']:g}" if plan["temperature"] else "greedy decoding"
     measured = f"{min(batches):.1f} to {max(batches):.1f} requests" if batches else "an unknown number of requests"
     risk = (1 - plan["confidence"]) / 2
+    several = len(record["verdicts"])
+    best = [
+        f"The best of the {several} candidates as such: each was judged by itself, and the best of several looks "
+        "better than it is. Qualify the one that you pick again, alone."
+    ]
     return [
+        *(best if several > 1 else []),
         f"Losses within the margin: no worse means at most {100 * plan['margin']:g} points worse. A candidate that "
         f"loses just that passes in {risk:.1%} of all runs, one that loses more less often.",
         f"Other tasks than the {plan['tasks']['number']:,} of {plan['tasks']['file']}, and what they do not ask for: "

@@ -35,6 +35,8 @@ class Answering(Stub):
         self.says = says
         self.active = True
         self.version = 0
+        self.slow = 0.0
+        """Seconds until an answer begins."""
         self.why = "stop"
         self.broken_at: int | None = None
         """After so many answers all others are refused."""
@@ -90,13 +92,14 @@ class Answering(Stub):
 
     async def _said(self, body: dict[str, Any], prompt: str, completion: bool) -> AsyncIterator[str]:
         policy = self.settings["policy"]
+        await asyncio.sleep(self.slow)
         words = self.says(self.settings, prompt).split(" ")[: body["max_tokens"]]
         for place, word in enumerate(words):
             await asyncio.sleep(0.0005)
             text = word if place == 0 else " " + word
-            said = {"text": text} if completion else {"delta": {"content": text}}
+            said: dict[str, Any] = {"text": text} if completion else {"delta": {"content": text}}
             yield event({"id": "1", "choices": [{"index": 0, "finish_reason": None, **said}]})
-        end = {"text": ""} if completion else {"delta": {}}
+        end: dict[str, Any] = {"text": ""} if completion else {"delta": {}}
         yield event({"id": "1", "choices": [{"index": 0, "finish_reason": self.why, **end}]})
         counted = {"completion_tokens": len(words) + 1, "prompt_tokens": 1, "total_tokens": len(words) + 2}
         yield event({"id": "1", "choices": [], "usage": counted})

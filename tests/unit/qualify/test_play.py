@@ -29,7 +29,7 @@ def run(*texts: str, tasks: list[Task] = TASKS, rounds: int = 3, seeds: int = 1,
 
 def played(stub: Answering, tmp_path: Path, what: Run) -> Kept:
     kept = Kept(tmp_path / "out", IDENTITY)
-    play.play(target.examine(stub.remote), what, kept)
+    play.play(target.examine(stub.remote), what, kept, lambda: [f"after {len(kept.answers)}"])
     return kept
 
 
@@ -44,6 +44,14 @@ def test_each_arm_answers_each_task_once_a_round_with_the_same_questions(stub: A
         assert asked[0] == asked[1] == asked[2]
         assert len(asked[0]) == 4
     assert sorted(each["task"] for each in kept.answers if each["arm"] == "vanilla") == list(range(12))
+
+
+def test_after_each_round_but_the_last_it_says_how_it_stands(
+    stub: Answering, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    played(stub, tmp_path, run(rounds=3))
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("after")]
+    assert said == ["after 8", "after 16"]
 
 
 def test_the_order_is_drawn_anew_each_round_and_by_the_seed() -> None:
@@ -94,9 +102,8 @@ def test_prompts_are_prefilled_before_the_first_arm(stub: Answering, tmp_path: P
 
 @pytest.mark.parametrize("completions", [False, True])
 def test_how_is_asked(stub: Answering, tmp_path: Path, completions: bool) -> None:
-    tasks = [
-        Task(prompt="say 1", answer="1", stop=["\n"], max_tokens=5, **({} if completions else {"system": "s"}))
-    ] * 4
+    system = None if completions else "s"
+    tasks = [Task(prompt="say 1", answer="1", stop=["\n"], max_tokens=5, system=system)] * 4
     played(stub, tmp_path, run(tasks=tasks, completions=completions, temperature=0.5, seeds=2))
     bodies = [body for body in stub.bodies if body["max_tokens"] == 5]
     assert {body["seed"] for body in bodies} == {7, 8}
@@ -206,3 +213,15 @@ def test_what_is_kept_is_an_answer_a_line(stub: Answering, tmp_path: Path) -> No
     played(stub, tmp_path, run(rounds=1))
     lines = [json.loads(line) for line in (tmp_path / "out" / ANSWERS).read_text().splitlines()]
     assert [next(iter(line)) for line in lines] == [*["arm"] * 12, "block"] * 2
+
+
+def test_a_server_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(self: object) -> None:
+        raise RuntimeError("serve did not start; the end of it:\noea-server: k0=0: too few\nthe last line")
+
+    monkeypatch.setattr("oea_server.client.server.Server.start", start)
+    with (
+        pytest.raises(TargetError, match=r"^the server did not start .*: k0=0: too few$"),
+        target.own_server("m", 4, ()),
+    ):
+        pass

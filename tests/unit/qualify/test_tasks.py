@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +89,8 @@ def test_no_file_and_no_task(tmp_path: Path) -> None:
         tasks.read(tmp_path / "bytes.jsonl")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("math_verify") is not None, reason="math-verify is installed")
-def test_math_needs_math_verify(tmp_path: Path) -> None:
+def test_math_needs_math_verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "math_verify", None)
     with pytest.raises(TaskError, match=r"check=math: needs math-verify: pip install 'oea-server\[qualify\]'"):
         tasks.read(written(tmp_path, {"prompt": "a", "answer": "1/2", "check": "math"}))
 

@@ -30,7 +30,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lab.bench": {"client", "cpu", "engine", "lab.demo", "lab.records", "routing"},
     "lab.demo": {"client", "lab.records"},
     "lab.recipes": {"engine"},
-    "lab.quality": {"client", "engine", "lab.bench", "lab.demo", "lab.records", "observe", "routing"},
+    "lab.quality": {
+        "client",
+        "controller",
+        "engine",
+        "lab.bench",
+        "lab.demo",
+        "lab.records",
+        "observe",
+        "routing",
+        "settings",
+    },
 }
 KNOW_SGLANG = {"absent", "engine", "cpu", "doctor", "patching", "serve", "lab.bench", "lab.demo"}
 

@@ -12,7 +12,7 @@ import torch
 from oea_server.lab.quality.routed import routers
 from oea_server.lab.quality.search import race
 from oea_server.lab.quality.search.candidates import Candidate, space
-from oea_server.lab.quality.search.front import Point, points
+from oea_server.lab.quality.search.front import Point, cheapest, points
 from oea_server.lab.quality.search.ledger import Line
 from oea_server.lab.quality.search.race import Course, Tried
 from oea_server.routing import Router, eager
@@ -25,7 +25,7 @@ SEEDS = range(10)
 
 def least(found: Sequence[Point], budget: float) -> Point:
     """What a schedule would take: the least reads whose loss is within a budget by its whole interval."""
-    return min((each for each in found if each.increase.high <= budget), key=lambda each: each.cost)
+    return cheapest([each for each in found if each.increase.high <= budget])
 
 
 def whole_grid(measure: Callable[[Candidate, int], Line], pieces: int) -> list[Point]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from oea_server.lab.quality.search.candidates import Candidate
-from oea_server.lab.quality.search.race import Tried
+from oea_server.lab.quality.search.race import READS_ALIKE, Tried
 from oea_server.lab.records import stats
 from oea_server.lab.records.stats import Mean
 
@@ -51,3 +51,10 @@ def front(found: Sequence[Point]) -> list[Point]:
         if not kept or each.increase.value < kept[-1].increase.value:
             kept.append(each)
     return kept
+
+
+def cheapest(found: Sequence[Point]) -> Point:
+    """What costs least, and of those that cost as much what loses least: a mixture alone does not change the reads."""
+    least = min(each.cost for each in found)
+    alike = [each for each in found if each.cost <= least * (1 + READS_ALIKE)]
+    return min(alike, key=lambda each: each.increase.value)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from oea_server.lab.quality.calibrate import Choice, schedules
 from oea_server.lab.quality.search.candidates import Candidate
-from oea_server.lab.quality.search.front import Point
+from oea_server.lab.quality.search.front import Point, cheapest
 from oea_server.lab.quality.search.race import READS_ALIKE
 
 STEPS = (1 / 8, 1 / 4, 1 / 2, 1.0)
@@ -80,7 +80,7 @@ def _chosen(
             if point.rule.fixed == fixed and point.increase.high <= allowed and point.cost >= least * (1 - READS_ALIKE)
         ]
         # a lone token's floor is all that it gets
-        found[batch] = vanilla[batch] if batch == 1 else min([vanilla[batch], *fit], key=_cost)
+        found[batch] = vanilla[batch] if batch == 1 else cheapest([vanilla[batch], *fit])
         larger = found[batch].rule
     return {batch: found[batch] for batch in sorted(found)}
 

@@ -27,9 +27,11 @@ def test_the_default_is_the_demo_model_against_t() -> None:
     assert found.command == "oea-server calibrate --budget 1%"
 
 
-def test_a_record_names_no_folder_of_the_machine() -> None:
+def test_a_record_names_no_folder_of_the_machine(tmp_path: Path) -> None:
+    folder = tmp_path / "Qwen3"
+    folder.mkdir()
     found = asked.read(
-        {**NOTHING, "model": "/srv/models/Qwen3", "text": Path("/home/me/a.txt"), "ranks": "8", "against": "busiest"}
+        {**NOTHING, "model": str(folder), "text": Path("/home/me/a.txt"), "ranks": "8", "against": "busiest"}
     )
     assert "/" not in found.command
     assert "--model-path Qwen3 --text a.txt --against busiest --ranks 8" in found.command
@@ -51,6 +53,7 @@ WRONG = {
     "--k: a model's config says it": ("--k", "8"),
     "--batch: eval.json is measured already": ("eval.json", "--batch", "4"),
     "--against: eval.json is measured already": ("eval.json", "--against", "T"),
+    "--model-path=no-such: is not a directory": ("--model-path", "no-such"),
     "no-such.txt: No such file": ("--text", "no-such.txt"),
 }
 

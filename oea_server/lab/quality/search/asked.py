@@ -12,6 +12,7 @@ from oea_server.lab.quality.search import measuring
 from oea_server.lab.records import options
 from oea_server.observe import latency
 from oea_server.observe.latency import Line
+from oea_server.oneline import oneline
 
 AGAINST = ("T", "busiest", "latency")
 LEAST_PIECES = 4
@@ -68,6 +69,8 @@ def read(given: Mapping[str, Any]) -> Wanted:
             )
     if calibrate.budget(given["budget"], {"rows": [{"arm": "vanilla", "loss": [1.0]}]}) == 0:
         raise ValueError(f"--budget={given['budget']}: nothing but vanilla costs nothing")
+    if given["model"] is not None and not Path(given["model"]).is_dir():
+        raise ValueError(f"--model-path={oneline(given['model'])}: is not a directory")
     against = options.names("--against", [given["against"] or "T"], AGAINST)
     if len(against) > 1:
         raise ValueError(f"--against={given['against']}: is more than one of {', '.join(AGAINST)}")

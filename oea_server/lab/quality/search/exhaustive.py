@@ -91,7 +91,7 @@ def measure_of(kept: Record) -> Callable[[Candidate, int], Line]:
     def measure(rule: Candidate, piece: int) -> Line:
         row = kept["rules"][rule.label]
         increase = np.asarray(row["increase"]).reshape(base.shape)[piece] * UNIT
-        return Line(base[piece] + increase, *(row[name][piece] for name in ("reads", "unique", "kept")), tokens)
+        return Line(base[piece] + increase, row["reads"][piece], row["unique"][piece], row["kept"][piece], tokens)
 
     return measure
 

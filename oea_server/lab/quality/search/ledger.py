@@ -73,9 +73,7 @@ def _read(path: Path, about: dict[str, Any]) -> dict[Key, Line]:
     except ValueError:
         same = False
     if not same:
-        raise OtherRunError(
-            f"{path} is of another search (model, text, seed, batch sizes or ranks differ): move it away"
-        )
+        raise OtherRunError(f"{path} is of another search (model, text, seed or ranks differ): move it away")
     found: dict[Key, Line] = {}
     for text in rest:
         try:

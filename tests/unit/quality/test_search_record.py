@@ -45,6 +45,7 @@ def test_the_search_that_ran_has_the_page_and_the_rungs_that_its_record_says() -
     path = RESULTS / "calibrate-rungs.json"
     assert json.loads(path.read_text(encoding="utf-8"))["rungs"] == record["rungs"]
     found = read_by_server.read(str(path), Settings())
+    assert all(rung.knobs["pool"] == "union" for rung in found.rungs[1:])
     for number, rung in enumerate(found.rungs[1:], 1):
         knobs: dict[str, Any] = {name: rung.knobs[name] for name in ("k0", "share", "mix")}
         schedule = Settings(schedule=str(RESULTS / f"calibrate-schedule-{number}.json"))

@@ -13,6 +13,7 @@ from oea_server.lab.quality.search.race import READS_ALIKE
 STEPS = (1 / 8, 1 / 4, 1 / 2, 1.0)
 """Of the budget, what the rungs below vanilla may lose."""
 
+UNION = ("union", None)
 WORTH = 0.01
 """Of vanilla's cost, what a rung saves at least over the one before it, mean over the batch sizes."""
 

@@ -17,11 +17,9 @@ from oea_server.lab.quality.search.asked import Wanted
 from oea_server.lab.quality.search.candidates import Space, space
 from oea_server.lab.quality.search.ledger import Ledger
 from oea_server.lab.quality.search.measuring import offline
+from oea_server.lab.quality.search.page import NAME
 from oea_server.lab.records import record
 from oea_server.routing.fastest import way
-
-NAME = "calibrate"
-"""Of the files."""
 
 
 class Opened(NamedTuple):

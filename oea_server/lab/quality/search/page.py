@@ -7,6 +7,8 @@ from typing import Any
 from oea_server.lab.records.tables import made_by, table
 
 Record = dict[str, Any]
+NAME = "calibrate"
+"""Of the files."""
 
 
 def markdown(record: Record) -> str:
@@ -22,8 +24,8 @@ def _how(record: Record) -> str:
     text, spent = record["text"], record["race"].values()
     used, whole = (sum(each[name] for each in spent) for name in ("evaluations", "whole"))
     return (
-        f"{text['sequences']} sequences of {text['length']} tokens of {text['name']}, routed by {record['routing']}, "
-        "as by [`oea-server eval`](../../../docs/quality.md#find-your-rule). "
+        f"{text['sequences']} sequences of {text['length']} tokens of {text['name']}, measured as `oea-server eval` "
+        f"does, routed by {record['routing']}. "
         f"{used} evaluations instead of the whole grid's {whole} ({used / whole:.0%}). "
         f"At most {record['budget']['nats']:.4f} nats per token were allowed ({record['budget']['asked']}); what "
         "counts is the upper end of the 95 % interval of the increase over vanilla, paired by sequence."
@@ -42,7 +44,17 @@ def _rungs(record: Record) -> list[str]:
     sizes = ", ".join(str(batch) for batch in sorted({1, *record["batches"]}))
     what = {"T": "T", "busiest": f"busiest of {record['ranks']} ranks", "latency": "experts"}[record["against"]]
     header = ["", "rung", "knobs", "loss at most, nats", "least mass kept", f"{what} of vanilla's at B = {sizes}"]
-    return ["## Rungs", "", *table(header, rows, 3), ""]
+    serve = [f"    {number}  {_flags(number, rung['knobs'])}" for number, rung in enumerate(record["rungs"])]
+    return ["## Rungs", "", *table(header, rows, 3), "", "One of them alone, as flags of `serve`:", "", *serve, ""]
+
+
+def _flags(number: int, knobs: dict[str, Any]) -> str:
+    if "pool" not in knobs:
+        return "--oea-policy vanilla"
+    if knobs["pool"] == "union":
+        return f"--oea-schedule {NAME}-schedule-{number}.json"
+    # a schedule's file holds no pool, so without these it would be another rule
+    return " ".join(f"--oea-{name.replace('_', '-')} {value}" for name, value in knobs.items() if value is not None)
 
 
 def _off(name: str, value: Any) -> bool:

@@ -23,7 +23,11 @@ def draw(record: Record, path: Path) -> None:
         mine = [row for row in record["rows"] if row["batch"] == batch]
         early = [row for row in mine if not row["front"]]
         axes.scatter(
-            [r["cost"] for r in early], [r["increase"][0] for r in early], s=8, color=COLOURS[6], label="others"
+            [r["cost"] for r in early],
+            [r["increase"][0] for r in early],
+            s=8,
+            color=COLOURS[6],
+            label="others, on less text",
         )
         front = sorted((row for row in mine if row["front"]), key=lambda row: row["cost"])
         values = [row["increase"] for row in front]

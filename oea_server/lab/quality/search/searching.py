@@ -18,7 +18,8 @@ from oea_server.lab.quality.search.candidates import Candidate
 from oea_server.lab.quality.search.front import Point, front, points
 from oea_server.lab.quality.search.ledger import Line
 from oea_server.lab.quality.search.measuring import pieces
-from oea_server.lab.quality.search.opening import NAME, Opened, opened
+from oea_server.lab.quality.search.opening import Opened, opened
+from oea_server.lab.quality.search.page import NAME
 from oea_server.lab.quality.search.race import PART, Race, race
 from oea_server.lab.records import record
 from oea_server.observe.latency import nearest
@@ -136,7 +137,7 @@ def _rows(batch: int, tried: Sequence[Point], full: Sequence[Point], by: Race) -
 def _write(
     ready: Opened, found: Sequence[ladder.Rung], vanilla: dict[int, Point], about: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """The rungs, which are read as a server would before they are kept, and a schedule of each; -> the rungs."""
+    """The rungs, read as a server would, and a schedule of each that can be one; -> the rungs."""
     k = ready.space.base.k0
     by = {"T": "T", "busiest": "the busiest rank's experts", "latency": "experts"}[about["against"]]
     source = (
@@ -148,7 +149,8 @@ def _write(
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     read_by_server.read(str(path), Settings())
     for number, rung in enumerate(found, 1):
-        schedule = ready.folder / f"{NAME}-schedule-{number}.json"
-        calibrate.save(schedule, about, ladder.choices(rung, vanilla), rung.budget, k)
+        if rung.fixed == ladder.UNION:  # a schedule's file holds no pool: without it, it would be another rule
+            schedule = ready.folder / f"{NAME}-schedule-{number}.json"
+            calibrate.save(schedule, about, ladder.choices(rung, vanilla), rung.budget, k)
     rows: list[dict[str, Any]] = content["rungs"]
     return rows

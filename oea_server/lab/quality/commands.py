@@ -127,6 +127,7 @@ def calibrate(
     sequences: Annotated[str | None, typer.Option("--sequences", metavar="S", help="[256]")] = None,
     length: Annotated[str | None, typer.Option("--length", metavar="L", help="tokens of each [128]")] = None,
     seed: Annotated[str | None, typer.Option("--seed", metavar="N", help="of the order and the intervals [0]")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="of the files [calibrate]")] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="benchmarks/results/<machine>; with EVAL.json the schedule's file"),
@@ -137,7 +138,7 @@ def calibrate(
 ) -> None:
     """Find the rules that read least within a budget of quality, as rungs and schedules that 'serve' takes."""
     given = {"model": model, "text": text, "against": against, "ranks": ranks, "batch": batch}
-    given |= {"sequences": sequences, "length": length, "seed": seed}
+    given |= {"sequences": sequences, "length": length, "seed": seed, "name": name}
     if record is None:
         if k is not None:
             _end("--k: a model's config says it; it is for an EVAL.json alone")

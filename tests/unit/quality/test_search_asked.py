@@ -16,7 +16,7 @@ from oea_server.lab.quality.search import asked
 from oea_server.lab.quality.search.ledger import Ledger, Line
 
 NOTHING: dict[str, Any] = {
-    **dict.fromkeys(("model", "text", "against", "ranks", "batch", "sequences", "length", "seed", "latency")),
+    **dict.fromkeys(("model", "text", "against", "ranks", "batch", "sequences", "length", "seed", "latency", "name")),
     "budget": "1%",
 }
 
@@ -53,6 +53,7 @@ WRONG = {
     "--k: a model's config says it": ("--k", "8"),
     "--batch: eval.json is measured already": ("eval.json", "--batch", "4"),
     "--against: eval.json is measured already": ("eval.json", "--against", "T"),
+    "--name=../x: letters, digits": ("--name", "../x"),
     "--model-path=no-such: is not a directory": ("--model-path", "no-such"),
     "no-such.txt: No such file": ("--text", "no-such.txt"),
 }

@@ -34,6 +34,8 @@ def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtu
     at = cache(lambda batch: cache(measured(1)))
     ledger = Ledger(tmp_path / "calibrate.jsonl", about)
     ready = Opened(space(8, 128), at, about, ledger, torch.device("cpu"), tmp_path)
+    (tmp_path / "calibrate-schedule-9.json").write_text("{}")  # of a run before
+    (tmp_path / "calibrate-rungs.json").write_text("{}")
     monkeypatch.setattr(searching, "opened", lambda wanted, folder: ready)
     return searching.search(getattr(request, "param", ASKED), tmp_path)
 
@@ -42,6 +44,7 @@ def test_rungs_schedules_page_and_picture(found: dict[str, Any], tmp_path: Path)
     rungs = read_by_server.read(str(tmp_path / "calibrate-rungs.json"), Settings()).rungs
     assert [rung.name for rung in rungs] == [row["name"] for row in found["rungs"]]
     assert len(rungs) >= 3
+    assert not (tmp_path / "calibrate-schedule-9.json").exists()
     assert all(rung.nats is not None and rung.nats <= 0.025 for rung in rungs)
     assert (tmp_path / "calibrate.md").read_text() == page.markdown(
         json.loads((tmp_path / "calibrate.json").read_text())
@@ -73,5 +76,5 @@ def test_another_pool_is_served_by_flags_alone() -> None:
     """A schedule's file could not say it."""
     knobs = {"k0": "1:8,16:2", "share": "0.0", "mix": "0.5", "pool": "budget", "rank_budget": 6}
     rungs = [{"name": "a", "knobs": knobs, "mass_kept": 0.9, "nats": 0.01, "experts": {"1": 1.0, "16": 0.5}}]
-    shown = page._rungs({"rungs": rungs, "batches": [16], "against": "busiest", "ranks": 8})
+    shown = page._rungs({"name": "calibrate", "rungs": rungs, "batches": [16], "against": "busiest", "ranks": 8})
     assert "    0  --oea-k0 1:8,16:2 --oea-share 0.0 --oea-mix 0.5 --oea-pool budget --oea-rank-budget 6" in shown

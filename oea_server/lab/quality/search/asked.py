@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from oea_server.observe.latency import Line
 from oea_server.oneline import oneline
 
 AGAINST = ("T", "busiest", "latency")
+NAMED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 LEAST_PIECES = 4
 """Pieces of the text: a search that could not give the better rules more of it than the others would be none."""
 DEFAULTS = {"batch": "2,4,8,16,32,64", "sequences": "256", "length": "128", "seed": "0"}
@@ -30,6 +32,7 @@ class Wanted(NamedTuple):
         budget: as `calibrate.budget` reads it.
         lines: latency against experts read, if that is what is to be small.
         command: that asks for the same.
+        name: of the files.
     """
 
     model: str | None
@@ -42,6 +45,7 @@ class Wanted(NamedTuple):
     budget: str
     lines: Sequence[Line]
     command: str
+    name: str = "calibrate"
 
 
 def read(given: Mapping[str, Any]) -> Wanted:
@@ -71,6 +75,8 @@ def read(given: Mapping[str, Any]) -> Wanted:
         raise ValueError(f"--budget={given['budget']}: nothing but vanilla costs nothing")
     if given["model"] is not None and not Path(given["model"]).is_dir():
         raise ValueError(f"--model-path={oneline(given['model'])}: is not a directory")
+    if given["name"] is not None and not NAMED.fullmatch(given["name"]):
+        raise ValueError(f"--name={oneline(given['name'])}: letters, digits, '.', '_' and '-' make a file's name")
     against = options.names("--against", [given["against"] or "T"], AGAINST)
     if len(against) > 1:
         raise ValueError(f"--against={given['against']}: is more than one of {', '.join(AGAINST)}")
@@ -85,6 +91,7 @@ def read(given: Mapping[str, Any]) -> Wanted:
     return Wanted(
         *(given["model"], given["text"], batches, sequences, length, ranks, seed, given["budget"], lines),
         _command(given),
+        *([given["name"]] if given["name"] is not None else []),
     )
 
 

@@ -45,8 +45,8 @@ class Compared(NamedTuple):
 
 def measured(given: argparse.Namespace) -> Record:
     """Every rule on all of the text."""
-    wanted = Wanted(None, None, [given.batch], given.sequences, given.length, given.ranks, 0, "1%", [], "")
-    ready = opened(wanted, given.folder, NAME)
+    wanted = Wanted(None, None, [given.batch], given.sequences, given.length, given.ranks, 0, "1%", [], "", NAME)
+    ready = opened(wanted, given.folder)
     measure, count = ready.at(given.batch), pieces(given.sequences, given.batch)
     for piece in track(range(count), "pieces of the text"):
         for rule in ready.space.all:

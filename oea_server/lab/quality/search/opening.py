@@ -17,7 +17,6 @@ from oea_server.lab.quality.search.asked import Wanted
 from oea_server.lab.quality.search.candidates import Space, space
 from oea_server.lab.quality.search.ledger import Ledger
 from oea_server.lab.quality.search.measuring import offline
-from oea_server.lab.quality.search.page import NAME
 from oea_server.lab.records import record
 from oea_server.routing.fastest import way
 
@@ -36,7 +35,7 @@ class Opened(NamedTuple):
     folder: Path
 
 
-def opened(wanted: Wanted, folder: Path | None, name: str = NAME) -> Opened:
+def opened(wanted: Wanted, folder: Path | None) -> Opened:
     """Load what is needed; whatever is wrong with it is said before the weights are read.
 
     Raises:
@@ -69,6 +68,6 @@ def opened(wanted: Wanted, folder: Path | None, name: str = NAME) -> Opened:
         "seed": wanted.seed,
         "routing": way(device, 2, shape.num_experts, shape.k).name,
     }
-    ledger = Ledger(folder / f"{name}.jsonl", about)
+    ledger = Ledger(folder / f"{wanted.name}.jsonl", about)
     at = offline(network, routers(network), said, wanted.ranks, ledger)
     return Opened(found, at, about, ledger, device, folder)

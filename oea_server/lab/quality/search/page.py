@@ -7,8 +7,6 @@ from typing import Any
 from oea_server.lab.records.tables import made_by, table
 
 Record = dict[str, Any]
-NAME = "calibrate"
-"""Of the files."""
 
 
 def markdown(record: Record) -> str:
@@ -44,15 +42,18 @@ def _rungs(record: Record) -> list[str]:
     sizes = ", ".join(str(batch) for batch in sorted({1, *record["batches"]}))
     what = {"T": "T", "busiest": f"busiest of {record['ranks']} ranks", "latency": "experts"}[record["against"]]
     header = ["", "rung", "knobs", "loss at most, nats", "least mass kept", f"{what} of vanilla's at B = {sizes}"]
-    serve = [f"    {number}  {_flags(number, rung['knobs'])}" for number, rung in enumerate(record["rungs"])]
+    files = f"{record['name']}-schedule-"
+    serve = [
+        f"    {number}  {_flags(rung['knobs'], f'{files}{number}.json')}" for number, rung in enumerate(record["rungs"])
+    ]
     return ["## Rungs", "", *table(header, rows, 3), "", "One of them alone, as flags of `serve`:", "", *serve, ""]
 
 
-def _flags(number: int, knobs: dict[str, Any]) -> str:
+def _flags(knobs: dict[str, Any], schedule: str) -> str:
     if "pool" not in knobs:
         return "--oea-policy vanilla"
     if knobs["pool"] == "union":
-        return f"--oea-schedule {NAME}-schedule-{number}.json"
+        return f"--oea-schedule {schedule}"
     # a schedule's file holds no pool, so without these it would be another rule
     return " ".join(f"--oea-{name.replace('_', '-')} {value}" for name, value in knobs.items() if value is not None)
 

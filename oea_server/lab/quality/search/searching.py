@@ -19,7 +19,6 @@ from oea_server.lab.quality.search.front import Point, front, points
 from oea_server.lab.quality.search.ledger import Line
 from oea_server.lab.quality.search.measuring import pieces
 from oea_server.lab.quality.search.opening import Opened, opened
-from oea_server.lab.quality.search.page import NAME
 from oea_server.lab.quality.search.race import PART, Race, race
 from oea_server.lab.records import record
 from oea_server.observe.latency import nearest
@@ -54,7 +53,8 @@ def search(wanted: Wanted, folder: Path | None) -> dict[str, Any]:
     limit = max(each.limit for each in races.values())
     found = ladder.ladder(full, base, limit, costs)
     about = {
-        "benchmark": NAME,
+        "benchmark": "calibrate",
+        "name": wanted.name,
         "command": wanted.command,
         "machine": record.machine(ready.device),
         "versions": record.versions(),
@@ -70,20 +70,27 @@ def search(wanted: Wanted, folder: Path | None) -> dict[str, Any]:
         "rows": [row for batch in batches for row in _rows(batch, tried[batch], full[batch], races[batch])],
         "rungs": [],
     }
+    for stale in (rungs_of(ready.folder, wanted.name), *ready.folder.glob(f"{wanted.name}-schedule-[0-9].json")):
+        stale.unlink(missing_ok=True)  # of another budget
     if found:
         about["rungs"] = _write(ready, found, vanilla, about)
-    kept = ready.folder / f"{NAME}.json"
+    kept = ready.folder / f"{wanted.name}.json"
     kept.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     result: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))  # what is shown is what was kept
     shown = page.markdown(result)
-    (ready.folder / f"{NAME}.md").write_text(shown, encoding="utf-8")
+    (ready.folder / f"{wanted.name}.md").write_text(shown, encoding="utf-8")
     if find_spec("matplotlib") is not None:
         from oea_server.lab.quality.search import picture
 
-        picture.draw(result, ready.folder / f"{NAME}.png")
+        picture.draw(result, ready.folder / f"{wanted.name}.png")
     print(shown)
     print(f"kept: {kept}, with its page, picture, rungs and schedules beside it")
     return result
+
+
+def rungs_of(folder: Path, name: str) -> Path:
+    """Where a search's rungs lie."""
+    return folder / f"{name}-rungs.json"
 
 
 def _itself(reads: float) -> float:
@@ -145,12 +152,12 @@ def _write(
         f"95 % interval, {by} as a share of vanilla's, at {min(vanilla)} to {max(vanilla)} tokens"
     )
     content = ladder.content(found, vanilla, about["model"]["name"], source, k)
-    path = ready.folder / f"{NAME}-rungs.json"
+    path = rungs_of(ready.folder, about["name"])
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     read_by_server.read(str(path), Settings())
     for number, rung in enumerate(found, 1):
         if rung.fixed == ladder.UNION:  # a schedule's file holds no pool: without it, it would be another rule
-            schedule = ready.folder / f"{NAME}-schedule-{number}.json"
+            schedule = ready.folder / f"{about['name']}-schedule-{number}.json"
             calibrate.save(schedule, about, ladder.choices(rung, vanilla), rung.budget, k)
     rows: list[dict[str, Any]] = content["rungs"]
     return rows

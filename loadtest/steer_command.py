@@ -19,6 +19,7 @@ def steer(
     floor: Annotated[str, typer.Option(metavar="SHARE", help="of the router mass")] = "0.7",
     load: Annotated[str, typer.Option(metavar="CHATS:SECONDS,...", help="steps of it")] = LOAD,
     rounds: Annotated[int, typer.Option(min=1, max=100, help="of each, in turns")] = 1,
+    line: Annotated[Path | None, typer.Option(metavar="FILE", help="the controller's --oea-latency-line")] = None,
     alone: Annotated[bool, typer.Option(help="each rung within the floor by itself, too")] = True,
     layers: Annotated[int, typer.Option(min=1, max=48, help="Qwen3-30B-sized, of the server started here")] = 4,
     name: Annotated[str, typer.Option(metavar="NAME", help="of the record")] = "steer",
@@ -41,11 +42,21 @@ def steer(
             raise ValueError("spans are judged by a mean time and by mass: --target 150ms --floor 0.7")
         plan = measurement.Plan(wanted.rungs, wanted.goal.tpot, wanted.goal.mass_floor, steps, rounds, alone, seed)
         chats = max(step.chats for step in steps)
-        flags = ("--oea-target-tpot", target, "--oea-rungs", str(rungs), "--oea-quality-floor", floor)
+        flags: tuple[str, ...] = ("--oea-target-tpot", target, "--oea-rungs", str(rungs), "--oea-quality-floor", floor)
+        if line is not None:
+            flags += ("--oea-latency-line", str(line))
         with own_server(layers, chats, *flags) as (server, found):
             record = measurement.measure(server, plan)
     model: dict[str, Any] = {"name": found.model, "layers": found.layers, "bytes_per_expert": found.bytes_per_expert}
-    given = {"rungs": rungs, "target": target, "floor": floor, "load": load, "rounds": rounds, "name": name}
+    given: dict[str, Any] = {
+        "rungs": rungs,
+        "target": target,
+        "floor": floor,
+        "load": load,
+        "rounds": rounds,
+        "name": name,
+    }
+    given |= {} if line is None else {"line": line}
     record |= {"model": model, **provenance(typed("steer", *([] if alone else ["--no-alone"]), **given, seed=seed))}
     title = f"{name}-{found.model}"
     paths = keep(record, folder_of(out), title, steered.markdown(record, title))

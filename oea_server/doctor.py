@@ -91,9 +91,10 @@ def look(argv: Sequence[str]) -> Examination:
             server_args = resolved_args(launch)
     except RefusedError as refusal:
         return Examination(where, facts, refusal.lines)
-    from oea_server.engine import conflicts
+    from oea_server.engine import conflicts, int4
     from oea_server.engine.launch import judge
 
+    facts += [("experts", said) for said in int4.note(server_args)]
     view = conflicts.resolved(server_args)
     where = located(view.model_path, view.revision)
     verdict = judge(launch.settings, server_args)
@@ -151,11 +152,12 @@ def resolved_args(launch: serve.Launch) -> Any:
     """SGLang's arguments, after its own defaulting."""
     from sglang.srt.server_args import prepare_server_args
 
-    from oea_server.engine import locks
+    from oea_server.engine import int4, locks
 
     server_args = prepare_server_args(without_model_type(serve.command(launch)))
     getattr(server_args, "resolve_once", lambda: None)()
     locks.take(server_args)
+    int4.steer(launch.settings, server_args)
     return server_args
 
 

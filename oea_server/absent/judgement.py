@@ -99,7 +99,7 @@ def refused(*problems: str, resolved: dict[str, Any] | None = None) -> Answer:
 
 
 def _answer(argv: list[str]) -> Answer:
-    from oea_server.engine import conflicts, workers
+    from oea_server.engine import conflicts, int4, workers
     from oea_server.engine.launch import judge
 
     try:
@@ -129,7 +129,8 @@ def _answer(argv: list[str]) -> Answer:
     vanilla = verdict.inactive or ""
     if workers.idle(view):
         vanilla = PREFILL
-    return found._replace(resolved=shown, vanilla=vanilla or found.vanilla, notes=of_weights(server_args))
+    notes = [*of_weights(server_args), *int4.note(server_args)]
+    return found._replace(resolved=shown, vanilla=vanilla or found.vanilla, notes=notes)
 
 
 def built(settings: Settings, server_args: Any) -> Answer:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from oea_server.routing import trees
+
 
 class Drafts(NamedTuple):
     """The rows of each request in a pass."""
@@ -44,11 +46,27 @@ def of_graph(runner: Any) -> Drafts:
     return Drafts(int(runner.captured_req_width)) if runner.capture_forward_mode.is_target_verify() else NONE
 
 
+def write_trees(forward_batch: Any, rows: int, into: torch.Tensor) -> bool:
+    """Write what `oea_server.routing.route` asks of each row of a batch whose drafts are trees, its ancestors among it.
+
+    Args:
+        rows: of all its requests.
+        into: [at least rows] int64.
+
+    Returns:
+        Whether SGLang says what follows what (`EagleVerifyInput`, `NgramVerifyInput`); it does in no capture.
+    """
+    spec_info = getattr(forward_batch, "spec_info", None)
+    child, sibling = (getattr(spec_info, f"retrieve_next_{kind}", None) for kind in ("token", "sibling"))
+    if child is None or sibling is None or child.numel() != rows or rows > len(into):
+        return False
+    trees.write(child, sibling, into)
+    return True
+
+
 @lru_cache(maxsize=256)
 def depths(rows: int, drafts: Drafts, device: torch.device) -> torch.Tensor:
-    """What `oea_server.routing.route` asks of each row: 0 for a token, how deep a guess is in a chain, -1 in a tree.
-
-    [rows] int64. What has a graph's address is written there, not here.
-    """
+    """The same from the kind of drafts alone: 0 for a token, how deep a guess is in a chain, -1 in a tree of which no
+    more is known. [rows] int64. What has a graph's address is written there, not here."""
     place = torch.arange(rows, device=device) % drafts.per_request
     return -(place > 0).long() if drafts.tree else place

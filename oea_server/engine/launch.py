@@ -13,6 +13,7 @@ from oea_server.controller import goal
 from oea_server.engine import (
     checkpoint,
     conflicts,
+    int4,
     locks,
     materialise,
     model_card,
@@ -60,6 +61,7 @@ def before_check_server_args(self: Any, *args: Any, **kwargs: Any) -> None:
         refuse(str(error))
     locks.learn(self)
     proxies.spare(self)
+    int4.steer(runtime.current.steering.settings, self)
     if found := judge(runtime.current.steering.settings, self).problems:
         refuse(*found)
     if not any(name in os.environ for name in runtime.current.steering.settings.environment()):
@@ -105,7 +107,7 @@ def runner_problems(settings: Settings, server_args: Any) -> list[str]:
     if settings.allow_inactive or settings.policy == "vanilla":
         return []
     view = conflicts.resolved(server_args)
-    config = config_in_sglang(server_args) or {} if view.moe_runner_backend == materialise.MXFP4 else {}
+    config = model_card.in_sglang(server_args) or {} if view.moe_runner_backend == materialise.MXFP4 else {}
     problem = materialise.problem_of(view.moe_runner_backend, view.device, config.get("architectures") or ())
     return [] if problem is None else [problem]
 
@@ -135,7 +137,7 @@ def card_of(server_args: Any) -> model_card.ModelCard | None:
     if config is not None:
         card = model_card.of(overrides.overridden(config, changes))
     if card is None or card.doubt is not None:
-        config = config_in_sglang(server_args)
+        config = model_card.in_sglang(server_args)
         return card if config is None else model_card.of(config)
     return card
 
@@ -149,18 +151,3 @@ def config_on_hub(view: Any) -> model_card.Config | None:
     except Exception:
         return None  # SGLang will say so in its own words
     return config or None
-
-
-def config_in_sglang(server_args: Any) -> model_card.Config | None:
-    """The config that SGLang built, overrides included; None if it could not."""
-    try:
-        try:
-            from sglang.srt.arg_groups.model_override_base import model_config_of
-        except ImportError:  # 0.5.17
-            built = server_args.get_model_config()
-        else:
-            built = model_config_of(server_args)
-        config: model_card.Config = built.hf_config.to_dict()
-    except Exception:
-        return None
-    return config

@@ -143,3 +143,18 @@ def problems(settings: Settings, card: ModelCard | None) -> list[str]:
     except ValueError as error:
         return [str(error)]
     return []
+
+
+def in_sglang(server_args: Any) -> Config | None:
+    """The config that SGLang built, overrides included; None if it could not."""
+    try:
+        try:
+            from sglang.srt.arg_groups.model_override_base import model_config_of
+        except ImportError:  # 0.5.17
+            built = server_args.get_model_config()
+        else:
+            built = model_config_of(server_args)
+        config: Config = built.hf_config.to_dict()
+    except Exception:
+        return None
+    return config

@@ -52,6 +52,8 @@ class Rows:
         """Which rows are tokens, for graphs in which those of several ranks come together."""
         self._depths: torch.Tensor | None = None
         """What graphs read of a step's drafts."""
+        self._trees: torch.Tensor | None = None
+        """What the step's rows are in trees, where no graph reads it; None if they are in none."""
         self._told: Step | None = None
         self._asked: torch.Tensor | None = None
         """What graphs read of what rows ask for themselves: [MAX_ROWS] int64, all zeros where none does."""
@@ -109,8 +111,11 @@ class Rows:
         of = Drafts(step.per_request, step.tree)
         if step.of_ranks and gathered.is_padded(self.forward_batch):
             return gathered.depths(self.slots(step), of, self.device)
+        first = 0 if self.half is None else self.half.start
         if self._depths is not None:
-            return self._depths[:rows]
+            return self._depths[first : first + rows]
+        if self._trees is not None:
+            return self._trees[first : first + rows]
         return drafts.depths(rows, of, self.device)
 
     def asked(self, step: Step, rows: int) -> torch.Tensor | None:
@@ -161,24 +166,41 @@ class Rows:
 
     def tell_device(self, step: Step) -> bool:
         """Write what captured graphs read of a step, on the stream that replays them. Whether it was new to them."""
-        if self._num_real is None or self._told == step:
+        if self._num_real is None:
             return False
+        if fresh := self._told != step:
+            self._tell_step(step, self._num_real)
+        self._trees = None
+        if step.tree and not step.of_ranks:  # of its own ranks' trees none knows more than its own
+            self._tell_trees(step)
+        return fresh
+
+    def _tell_trees(self, step: Step) -> None:
+        """Write who follows whom in the drafts, which are other trees in each step."""
+        least = drafts.depths(max(step.batch, self.padded(step)), Drafts(step.per_request, step.tree), self.device)
+        if self._depths is None:
+            self._trees = least.clone()
+        into = self._trees if self._depths is None else self._depths
+        assert into is not None
+        if not drafts.write_trees(self.forward_batch, step.batch, into):
+            into[: step.batch].copy_(least[: step.batch])
+
+    def _tell_step(self, step: Step, num_real: torch.Tensor) -> None:
         if step.of_ranks and self._mask is not None and (rows := self.padded(step)) <= len(self._mask):
             self._mask[:rows].copy_(self._marked(step))
         elif self.real_rows is None or step.per_request > 1 or self.ranks is not None:
-            self._num_real.fill_(step.batch)  # a patched SGLang writes it for plain decode steps, and no idle rank's
+            num_real.fill_(step.batch)  # a patched SGLang writes it for plain decode steps, and no idle rank's
         of = Drafts(step.per_request, step.tree)
         if self.on_device and of.per_request > 1:
             if self._depths is None:
-                self._depths = torch.zeros(MAX_ROWS, dtype=torch.int64, device=self._num_real.device)
-            self._depths.copy_(drafts.depths(MAX_ROWS, of, self._num_real.device))
+                self._depths = torch.zeros(MAX_ROWS, dtype=torch.int64, device=num_real.device)
+            self._depths.copy_(drafts.depths(MAX_ROWS, of, num_real.device))
         if self._asked is not None and (step.asked or self._asking):
             self._asked.zero_()
             if step.asked and (rows := self.padded(step)) <= len(self._asked):
                 self._asked[:rows].copy_(self._asked_by(step, rows), non_blocking=True)
             self._asking = bool(step.asked)
         self._told = step
-        return True
 
     def tell_anew(self) -> None:
         """Write the next step whatever it is: it may be padded, or count, otherwise than one like it."""

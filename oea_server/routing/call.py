@@ -39,10 +39,12 @@ def route(
             From k on, either way, it is routed as by vanilla: its own top k, and weights divided by their mass.
             No row that asks is drawn at random.
         drafts: [B] integers, which rows are guesses at what follows a token, to be verified: 0 is a token, one for
-            each request; j its j-th guess in a chain; -1 a guess in a tree. A row fills from its own floor and from
-            those of tokens, and one in a chain from those of all guesses that are no deeper than itself: from nothing
-            that follows from what comes after it. The policy is read at the number of tokens, and its pool is the union
-            of the floors: more would depend on every guess. If not given, each row is a token.
+            each request; j its j-th guess in a chain; ~a a guess in a tree, whose ancestors among the guesses are the
+            bits of a: bit i is the row i + 1 rows before it (of 63 at most; -1 names none). A row fills from its own
+            floor and from those of tokens, one in a tree from those of its ancestors, and one in a chain from those of
+            all guesses that are no deeper than itself: from nothing that follows from what comes after it. The policy
+            is read at the number of tokens, and its pool is the union of the floors: more would depend on every guess.
+            If not given, each row is a token.
         placement: where the experts lie; if not given, in equal shares on the policy's ranks.
         tally: where to count the step.
 

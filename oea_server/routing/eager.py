@@ -39,8 +39,8 @@ class Rows(NamedTuple):
         real: [..., B, 1] bool, tokens that are not broken.
         k0: [B, 1] integers in -k..k, what a row asks for itself, 0 where it does not: see `oea_server.routing.route`;
             None if none does.
-        drafts: [B, 1] integers, 0 for tokens, j for the j-th guess in a chain, -1 for one in a tree; None if all are
-            tokens.
+        drafts: [B, 1] int64, 0 for tokens, j for the j-th guess in a chain, negative for one in a tree
+            (`oea_server.routing.route`); None if all are tokens.
     """
 
     real: torch.Tensor
@@ -86,7 +86,7 @@ def route(
     rows = Rows(
         is_token & sample.isfinite(),  # a broken row is a token, and else a pad row
         None if row_k0 is None else row_k0.clamp(-k, k)[:, None],
-        None if drafts is None else drafts[:, None],
+        None if drafts is None else drafts.long()[:, None],
     )
 
     best = keys.topk(k, dim=-1).values
@@ -223,12 +223,16 @@ def held_by(best: torch.Tensor, holds: torch.Tensor, num_experts: int) -> torch.
 
 
 def seen_from(best: torch.Tensor, guaranteed: torch.Tensor, drafts: torch.Tensor, num_experts: int) -> torch.Tensor:
-    """Which experts each row may take: its own floor, and those that tokens and guesses no deeper guarantee; see
-    `loop_pools.seen_from`. [..., B, N] bool."""
-    held = held_by(best, guaranteed, num_experts)
+    """Which experts each row may take: its own floor, and those that tokens, its ancestors and guesses no deeper
+    guarantee; see `loop_pools.seen_from`. [..., B, N] bool."""
+    mine = held_by(best, guaranteed, num_experts)
+    row = arange(len(drafts), drafts.device)
+    back = row[:, None] - row - 1
+    leads = ((~drafts.clamp(max=-1) >> back.clamp(0, 62)) & 1).bool() & (back >= 0) & (back < 63)
+    led = leads.float() @ mine.float() > 0
     depth = torch.where(drafts < 0, DEEPEST, drafts)
-    least = torch.where(held, depth, DEEPEST).amin(dim=-2, keepdim=True)
-    return held | (least <= drafts.clamp(min=0))
+    least = torch.where(mine, depth, DEEPEST).amin(dim=-2, keepdim=True)
+    return mine | led | (least <= drafts.clamp(min=0))
 
 
 def fill(

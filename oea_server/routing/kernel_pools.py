@@ -58,16 +58,19 @@ def gathered(words_ptr, parts):
 
 @triton.jit
 def seen_by(words_ptr, drafts_ptr, row, batch, ROWS: tl.constexpr):
-    """What a row may take: what it holds itself, and what tokens and guesses no deeper do: see `loop_pools.seen_from`.
-    [ROWS, LANES] int32."""
+    """What a row may take: what it holds itself, and what tokens, its ancestors and guesses no deeper do: see
+    `loop_pools.seen_from`. [ROWS, LANES] int32."""
     lane = tl.arange(0, LANES)
-    depth = tl.maximum(tl.load(drafts_ptr + row, mask=row < batch, other=0), 0)
+    draft = tl.load(drafts_ptr + row, mask=row < batch, other=0).to(tl.int64)
+    depth, ancestors = tl.maximum(draft, 0), ~tl.minimum(draft, -1)
     words = tl.zeros([ROWS, LANES], tl.int32)
     for start in range(0, batch, ROWS_AT_ONCE):
         for step in tl.static_range(ROWS_AT_ONCE):  # side by side, else each waits for the one before it
             other = start + step
             deep = tl.load(drafts_ptr + other, mask=other < batch, other=-1)
-            may = ((deep >= 0) & (deep <= depth)) | (other == row)
+            back = row - other - 1
+            leads = (((ancestors >> (back & 63)) & 1) != 0) & (back >= 0) & (back < 63)
+            may = ((deep >= 0) & (deep <= depth)) | (other == row) | leads
             theirs = tl.load(words_ptr + other * LANES + lane, mask=other < batch, other=0)
             words |= tl.where(may[:, None], theirs[None, :], 0)
     return words

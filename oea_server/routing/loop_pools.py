@@ -70,10 +70,8 @@ def widen(pool: Array, wanted: Array, rank_of: Array, ranks: int, budget: int) -
 
 @register_jitable  # type: ignore[untyped-decorator]
 def depths(drafts: Array, seen: Seen, n: int) -> Array:
-    """How deep the guess is that guarantees each expert, the least of them, [N]; empty if all rows are tokens.
-
-    A guess in a tree counts for nobody else: it is an ancestor of some, of which is not known here.
-    """
+    """How deep the guess is that guarantees each expert, the least of them, [N]; empty if all rows are tokens. A guess
+    in a tree has no depth: it counts for those that follow it alone."""
     least = np.full(n if len(drafts) else 0, DEEPEST, dtype=np.int64)
     for i in np.flatnonzero(seen.whole[: len(drafts)]):
         for rank in range(seen.best.shape[1]):
@@ -83,14 +81,25 @@ def depths(drafts: Array, seen: Seen, n: int) -> Array:
 
 
 @register_jitable  # type: ignore[untyped-decorator]
-def seen_from(i: int, depth: int, least: Array, seen: Seen) -> Array:
-    """The experts that a row may take, [N] bool: its own, and those that tokens and guesses no deeper guarantee.
+def seen_from(i: int, draft: int, least: Array, seen: Seen) -> Array:
+    """The experts that a row may take, [N] bool: its own, and those that tokens, its ancestors in a tree and guesses no
+    deeper in a chain guarantee.
 
     What deeper ones wake must not reach it: they are guesses at what comes after it, and it decides over them. Nor by a
     detour over its neighbours: what they take in this layer is in their floors of the next.
     """
-    open_to = least <= max(depth, 0)
+    open_to = least <= max(draft, 0)
+    add_floor(i, seen, open_to)
+    ancestors, other = ~min(draft, -1), i - 1
+    while ancestors and other >= 0:
+        if ancestors & 1 and seen.whole[other]:
+            add_floor(other, seen, open_to)
+        ancestors, other = ancestors >> 1, other - 1
+    return open_to
+
+
+@register_jitable  # type: ignore[untyped-decorator]
+def add_floor(i: int, seen: Seen, open_to: Array) -> None:
     for rank in range(seen.best.shape[1]):
         if seen.guaranteed[i, rank]:
             open_to[seen.best[i, rank]] = True
-    return open_to

@@ -65,6 +65,22 @@ def read(file: Path) -> dict[str, Any]:
     return {**torch.load(file), "accepted": torch.load(file.with_suffix(".accepted"))}
 
 
+def leading_to(step: dict[str, Any], row: int) -> list[int]:
+    """The guesses of a tree that a row follows, from SGLang's links: each row's first child, and its next sibling."""
+    children, siblings = (each[row // step["per_request"]] for each in step["links"])
+    first, place = row - row % step["per_request"], row % step["per_request"]
+    parents = {}
+    for parent, first_child in enumerate(children):
+        child = first_child
+        while child >= 0:
+            parents[child] = parent
+            child = siblings[child]
+    found = []
+    while place and (place := parents[place]):
+        found.append(first + place)
+    return found
+
+
 def check_rejected(found: Answers, floors_of: Callable[[torch.Tensor, int], list[list[int]]]) -> None:
     """What is counted of rows that were accepted, and of experts that only the others woke, against the steps.
 

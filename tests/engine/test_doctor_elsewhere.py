@@ -18,6 +18,7 @@ FP8 = ["--model-config", str(CONFIGS / "qwen3-30b-a3b-fp8.json")]
 GPT_OSS = ["--model-config", str(CONFIGS / "gpt-oss-120b-bf16.json")]
 MXFP4 = ["--model-config", str(CONFIGS / "gpt-oss-120b-mxfp4.json")]
 LING = ["--model-config", str(CONFIGS / "ling-flash-2.0.json"), "--tp", "4"]
+INT4 = ["--model-config", str(CONFIGS / "kimi-k2.6-int4.json"), "--tp", "8", "--trust-remote-code"]
 V4 = ["--model-config", str(CONFIGS / "deepseek-v4-flash.json")]
 LARGE = ["--model-config", str(CONFIGS / "qwen3-235b-a22b-fp8.json")]
 
@@ -60,7 +61,8 @@ def on_h200() -> Any:
 def on_b200() -> Any:
     by = "--moe-runner-backend"
     instead = [[*MXFP4, by, runner] for runner in ("marlin", "triton")]
-    return asked("b200", [QWEN3, FP8, [*FP8, by, "triton"], GPT_OSS, [*V4, "--tp", "4"], *instead, MXFP4])
+    int4 = [INT4, [*INT4, by, "flashinfer_trtllm"]]
+    return asked("b200", [QWEN3, FP8, [*FP8, by, "triton"], GPT_OSS, [*V4, "--tp", "4"], *int4, *instead, MXFP4])
 
 
 @pytest.mark.parametrize(
@@ -143,6 +145,14 @@ def test_experts_in_4_bits_of_deepseek_v4_are_routed_by_the_runner_that_sglang_t
     answer = on_b200["answers"][4]
     assert answer["resolved"]["moe_runner_backend"] == "flashinfer_mxfp4"
     assert answer["said"].startswith("routed in 40 of 43 layers: 3 of 43 MoE layers run vanilla: experts follow the")
+
+
+def test_int4_experts_are_steered_to_a_runner_that_takes_what_is_chosen_unless_somebody_asks(on_b200: Any) -> None:
+    steered, asked_for = on_b200["answers"][5:7]
+    assert (steered["said"], steered["resolved"]["moe_runner_backend"]) == ("routed in all 58 layers", "triton")
+    assert any(note.startswith("INT4 experts run by triton, not by flashinfer_trtllm") for note in steered["notes"])
+    assert asked_for["resolved"]["moe_runner_backend"] == "flashinfer_trtllm"
+    assert "use --moe-runner-backend triton" in asked_for["said"]
 
 
 def test_a_config_that_only_the_models_own_code_reads_is_read_where_that_is_trusted(on_h200: Any) -> None:

@@ -9,7 +9,7 @@ from oea_server.engine import runtime
 from oea_server.engine.drafts import Drafts
 from oea_server.routing.tally import ASSIGNMENTS, MASS_KEPT, MASS_UNIT, PIGGYBACKED, TOKENS
 from oea_server.settings import Settings
-from tests.engine.test_drafts import CHAIN, TREE, WIDTH, accepted, end, verified
+from tests.engine.test_drafts import CHAIN, HIDDEN, TREE, WIDTH, accepted, end, verified
 from tests.engine.test_wishes import EXACT_WISH, request
 
 K, K0 = 4, 2
@@ -24,11 +24,6 @@ def floors_of(logits: torch.Tensor, draft_k0: int | None, wishes: tuple[int, ...
         policys = K0 if row % WIDTH == 0 or draft_k0 is None else draft_k0
         found.append(best[: max(policys, wishes[row // WIDTH])])
     return found
-
-
-def seen_from(row: int, other: int, of: Drafts) -> bool:
-    """Whether a row fills from another's floor."""
-    return other == row or other % WIDTH <= (0 if of.tree else row % WIDTH)
 
 
 @pytest.mark.parametrize("of", [CHAIN, TREE], ids=["chain", "tree"])
@@ -50,7 +45,7 @@ def test_experts_weights_and_counts_are_a_recount(
     floors, scores = floors_of(logits, draft_k0, wishes), logits.softmax(-1)
     taken, kept = 0, 0.0
     for row in range(len(logits)):
-        pool = {expert for other in range(len(logits)) if seen_from(row, other, of) for expert in floors[other]}
+        pool = {expert for other in range(len(logits)) if not HIDDEN[of](row, other) for expert in floors[other]}
         if len(floors[row]) == K:
             pool = set(floors[row])
         mine = sorted(pool, key=lambda expert: -float(logits[row, expert]))[:K]

@@ -17,7 +17,7 @@ from oea_server.engine.routers import Router
 from oea_server.engine.steering import DRAFTED
 from oea_server.engine.step import Step
 from oea_server.routing import Router as Rule
-from oea_server.routing import eager, host
+from oea_server.routing import eager, host, trees
 from oea_server.routing.fastest import Way
 from oea_server.routing.knobs import Knobs
 from oea_server.settings import Settings
@@ -25,13 +25,16 @@ from tests.engine.test_guard import mode
 from tests.engine.test_options import server_args
 from tests.engine.test_seams import select
 from tests.transcript import REPLAY
+from tests.unit.test_trees import ancestors, links
 
 CPU = torch.device("cpu")
 RULE, WIDTH = Rule(4), 4
 CHAIN, TREE = Drafts(WIDTH), Drafts(WIDTH, tree=True)
+PARENTS = ([-1, 0, 1, 1], [-1, 0, 0, 2], [-1, 0, 1, 2])
+"""In the trees of three requests, whom each row follows."""
 HIDDEN = {
     CHAIN: lambda row, other: other % WIDTH > row % WIDTH,
-    TREE: lambda row, other: other % WIDTH and other != row,
+    TREE: lambda row, other: other % WIDTH and other not in (row, *leading_to(row)),
 }
 """Whether a row must not depend on another: on a guess that does not lead to it, in whatever request."""
 
@@ -61,6 +64,30 @@ def verify_input(kind: str, topk: int = 1) -> Any:
     )
 
 
+def leading_to(row: int) -> list[int]:
+    """The guesses that a guess follows, in the trees of `PARENTS`."""
+    first, place = row - row % WIDTH, row % WIDTH
+    return [first + each for each in ancestors(PARENTS[first // WIDTH], place)] if place else []
+
+
+def trees_of(requests: int) -> dict[str, torch.Tensor]:
+    """SGLang's links between the rows of so many requests, the same three trees over and over."""
+    found = [links(PARENTS[i % len(PARENTS)]) for i in range(requests)]
+    child, sibling = (torch.tensor(each) for each in zip(*found, strict=True))
+    return {"retrieve_next_token": child, "retrieve_next_sibling": sibling}
+
+
+def rows_of(of: Drafts, requests: int) -> torch.Tensor:
+    """What `route` is told of them. [rows] int64"""
+    rows = requests * WIDTH
+    if not of.tree:
+        return drafts.depths(rows, of, CPU)
+    into = torch.zeros(rows, dtype=torch.int64)
+    child, sibling = trees_of(requests).values()
+    trees.write(child, sibling, into)
+    return into
+
+
 def batch(requests: int, spec_info: Any, name: str = "TARGET_VERIFY") -> Any:
     """A `ForwardBatch` of so many requests, as it comes to `ModelRunner.forward`."""
     ids = torch.zeros(requests * WIDTH, dtype=torch.int64)
@@ -71,6 +98,8 @@ def batch(requests: int, spec_info: Any, name: str = "TARGET_VERIFY") -> Any:
 def verified(logits: torch.Tensor, of: Drafts, requests: int, **more: Any) -> Any:
     """What SGLang's `select_experts` chooses in a verify pass."""
     info = SimpleNamespace(num_tokens_per_req=of.per_request, tree_topk=-1 if of.tree else 1)
+    if of.tree:
+        vars(info).update(trees_of(requests))
     given = batch(requests, info)
     runner = SimpleNamespace(is_draft_worker=False)
     if plugin.patched:
@@ -138,7 +167,7 @@ def test_a_graph_is_captured_for_as_many_rows_of_each_request(now: runtime.Runti
 def test_a_verify_pass_is_routed_and_counted(now: runtime.Runtime, of: Drafts) -> None:
     logits = torch.randn(3 * WIDTH, 16)
     chosen = verified(logits, of, 3)
-    expected = host.route(logits, now.policy, RULE, drafts=drafts.depths(3 * WIDTH, of, CPU))
+    expected = host.route(logits, now.policy, RULE, drafts=rows_of(of, 3))
     assert torch.equal(chosen.topk_ids, expected.ids)
     assert torch.equal(chosen.topk_weights, expected.weights)
     assert now.tally is not None
@@ -298,6 +327,37 @@ def test_a_graph_follows_the_drafts_of_each_step(on_device: runtime.Runtime) -> 
         assert torch.equal(ours.ids[:rows], expected.ids)
         assert torch.equal(ours.pool, expected.pool)
         assert not ours.weights[rows:].any()
+
+
+def test_a_graph_reads_the_trees_of_each_pass(on_device: runtime.Runtime) -> None:
+    """At one address: others each time, though the steps are alike; none that is left over where SGLang says none."""
+    now, rows = on_device, 3 * WIDTH
+    step, seen = Step(rows, True, False, *TREE), []
+    for parents in (PARENTS, PARENTS[::-1], None):
+        info = SimpleNamespace()
+        if parents is not None:
+            child, sibling = (torch.tensor(each) for each in zip(*map(links, parents), strict=True))
+            info = SimpleNamespace(retrieve_next_token=child, retrieve_next_sibling=sibling)
+        now.rows.forward_batch = SimpleNamespace(spec_info=info)
+        with now.decoding(step):
+            told = now.drafts(8 * WIDTH)
+        assert told is not None
+        seen.append(told.data_ptr())
+        for row, word in enumerate(told[:rows].tolist()):
+            place, known = row % WIDTH, parents or [[-1, 0, 0, 0]] * 3
+            leading = ancestors(known[row // WIDTH], place) if place else set()
+            assert word == (~sum(1 << (place - each - 1) for each in leading) if place else 0)
+        assert told[rows:].tolist() == drafts.depths(5 * WIDTH, TREE, CPU).tolist()
+    assert len(set(seen)) == 1
+
+
+def test_sglang_says_what_follows_what() -> None:
+    """The names that are read, in its own verify inputs."""
+    from sglang.srt.speculative.eagle_info import EagleVerifyInput
+    from sglang.srt.speculative.ngram_info import NgramVerifyInput
+
+    for kind in (EagleVerifyInput, NgramVerifyInput):
+        assert {"retrieve_next_token", "retrieve_next_sibling"} <= set(inspect.signature(kind).parameters)
 
 
 def test_a_step_is_padded_to_a_graph_of_its_own_width(on_device: runtime.Runtime) -> None:

@@ -18,6 +18,7 @@ from oea_server.engine.drafts import Drafts, depths
 from oea_server.engine.gathered import Ranks
 from oea_server.engine.routers import Router
 from oea_server.engine.runtime import Runtime
+from oea_server.routing import trees
 from oea_server.routing.eager import route as route_eagerly
 from oea_server.routing.tally import TOKENS
 from oea_server.settings import Settings
@@ -25,6 +26,7 @@ from tests.engine.patched import IS_PATCHED
 from tests.engine.test_guard import mode
 from tests.engine.test_seams import route
 from tests.transcript import REPLAY
+from tests.unit.test_trees import links
 
 pytestmark = pytest.mark.skipif(
     IS_PATCHED or not REPLAY, reason="driven in SGLang 0.5.23; where it is patched two-batch overlap is refused"
@@ -219,7 +221,7 @@ def test_each_half_is_routed_from_its_own_tokens(now: Runtime, sglang: None, tok
 @pytest.mark.parametrize("topk", [1, 2])
 @pytest.mark.parametrize("requests", [7, 3, 2])
 def test_drafts_are_verified_in_the_half_of_their_request(now: Runtime, sglang: None, requests: int, topk: int) -> None:
-    """A pass of three rows a request, chains or trees; cut between two requests."""
+    """A pass of three rows a request, chains or trees, every other one a fork; cut between two requests."""
     from sglang.srt.speculative.eagle_info import EagleVerifyInput
 
     width, rows = 3, 3 * requests
@@ -231,16 +233,24 @@ def test_drafts_are_verified_in_the_half_of_their_request(now: Runtime, sglang: 
     required = [each for each in dataclasses.fields(EagleVerifyInput) if each.default is dataclasses.MISSING]
     fields = dict.fromkeys(each.name for each in required)
     told = {"draft_token": given.input_ids, "topk": topk, "draft_token_num": width, "spec_steps": width - 1}
+    trees_of = [links([-1, 0, i % 2]) for i in range(requests)]
+    child, sibling = (torch.tensor(each) for each in zip(*trees_of, strict=True))
+    told |= {"retrieve_next_token": child, "retrieve_next_sibling": sibling}
     given.spec_info = EagleVerifyInput(**{**fields, **told, "seq_lens_cpu": given.seq_lens_cpu})
+    known = depths(rows, of, torch.device("cpu")).clone()
+    if of.tree:
+        trees.write(child, sibling, known)
     given.tbo_split_seq_index = two_batch_overlap.compute_split_seq_index(ForwardMode.TARGET_VERIFY, rows, None, width)
     logits = torch.randn(rows, EXPERTS)
     dispatched = forward(given, layers_of(logits))[0].dispatched
     split = requests // 2 * width
-    for (chosen,), mine in zip(dispatched, (logits[:split], logits[split:]), strict=True):
+    for (chosen,), mine, guesses in zip(
+        dispatched, (logits[:split], logits[split:]), (known[:split], known[split:]), strict=True
+    ):
         if len(mine) == width:  # a lone request is vanilla
             assert torch.equal(chosen.topk_ids.long(), mine.topk(K).indices)
             continue
-        expected = route(mine, now.policy, drafts=depths(len(mine), of, torch.device("cpu")))
+        expected = route(mine, now.policy, drafts=guesses)
         assert torch.equal(chosen.topk_ids, expected.ids)
         assert torch.equal(chosen.topk_weights, expected.weights)
     assert now.clock is not None

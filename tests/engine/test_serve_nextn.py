@@ -15,7 +15,7 @@ from safetensors import safe_open
 from oea_server.client.server import SGLANG, Server
 from oea_server.lab.demo.glm4_moe import CONFIG
 from tests.engine.patched import IS_PATCHED
-from tests.engine.speculating import NEW_TOKENS, Answers, answers, check_rejected, generated, start
+from tests.engine.speculating import NEW_TOKENS, Answers, answers, check_rejected, generated, leading_to, start
 from tests.transcript import REPLAY
 
 pytestmark = [
@@ -78,11 +78,14 @@ def floors_of(choice: torch.Tensor, per_request: int, draft_k0: int = K0) -> lis
     return [mine[: K0 if row % per_request == 0 else draft_k0] for row, mine in enumerate(best)]
 
 
-def recounted(choice: torch.Tensor, row: int, floors: list[list[int]], per_request: int, *, is_tree: bool) -> list[int]:
+def recounted(choice: torch.Tensor, row: int, floors: list[list[int]], step: dict[str, Any]) -> list[int]:
     """The experts of a row, in plain words: its best of those that are its own floor, or that of a row no deeper than
-    itself in a chain, of a token in a tree."""
-    depth = 0 if is_tree else row % per_request
-    seen = [row, *(other for other in range(len(choice)) if other % per_request <= depth)]
+    itself in a chain, of a token or of a guess that it follows in a tree."""
+    each = step["per_request"]
+    depth = 0 if step["tree"] else row % each
+    seen = [row, *(other for other in range(len(choice)) if other % each <= depth)]
+    if step["tree"]:
+        seen += leading_to(step, row)
     pool = {expert for other in seen for expert in floors[other]}
     return sorted(pool, key=lambda expert: (-float(choice[row, expert]), expert))[:K]
 
@@ -99,7 +102,7 @@ def check_routed(found: Answers, width: int, *, is_tree: bool = False, draft_k0:
             scores = logits.sigmoid()
             floors = floors_of(scores + bias, each, draft_k0)
             for row in range(rows):
-                mine = recounted(scores + bias, row, floors, each, is_tree=is_tree)
+                mine = recounted(scores + bias, row, floors, step)
                 assert ids[row][weights[row] > 0].tolist() == mine
                 expected = scores[row][mine] / scores[row][mine].sum()
                 torch.testing.assert_close(weights[row, : len(mine)], expected)

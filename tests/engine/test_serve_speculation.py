@@ -12,11 +12,9 @@ from oea_server_demo import MODEL
 
 from oea_server.client.ask import ask
 from oea_server.client.server import SGLANG, Server
-from oea_server.engine import drafts
-from oea_server.engine.drafts import Drafts
-from oea_server.routing import Policy, route
+from oea_server.routing import Policy, route, trees
 from tests.engine.patched import IS_PATCHED
-from tests.engine.speculating import SAMPLING, answers, check_rejected, generated, start
+from tests.engine.speculating import SAMPLING, answers, check_rejected, generated, leading_to, start
 from tests.servers import LAYERS, K
 from tests.transcript import REPLAY
 
@@ -51,11 +49,12 @@ def asked(prompts: int = PROMPTS, exact: int | None = None) -> dict[str, Any]:
     }
 
 
-def recounted(logits: torch.Tensor, row: int, per_request: int) -> list[int]:
-    """The experts of a row in a tree: its best of those that are its own floor, or a token's, in plain words."""
-    tokens = [other for other in range(len(logits)) if other % per_request == 0]
+def recounted(logits: torch.Tensor, row: int, step: dict[str, Any]) -> list[int]:
+    """The experts of a row in a tree, in plain words: its best of those that are its own floor, a token's, or that of a
+    guess which it follows."""
+    tokens = [other for other in range(len(logits)) if other % step["per_request"] == 0]
     floors = logits.topk(K0, dim=1).indices
-    pool = {int(expert) for other in (*tokens, row) for expert in floors[other]}
+    pool = {int(expert) for other in (*tokens, *leading_to(step, row), row) for expert in floors[other]}
     return sorted(pool, key=lambda expert: (-float(logits[row, expert]), expert))[:K]
 
 
@@ -71,7 +70,7 @@ def test_each_row_takes_what_it_may_see_and_all_are_counted(server: Server, step
         for logits, ids, weights in step["layers"]:
             awake = set()
             for row in range(rows):
-                mine = recounted(logits, row, each)
+                mine = recounted(logits, row, step)
                 assert ids[row][weights[row] > 0].tolist() == mine
                 scores = logits[row].softmax(0)[mine]
                 torch.testing.assert_close(weights[row, : len(mine)], scores / scores.sum())
@@ -108,7 +107,9 @@ def test_all_rows_of_an_exact_request_are_vanillas_and_its_neighbours_lose_nothi
     assert len(together) > 3
     for step in together:
         first = step["rids"].index(mine) * WIDTH
-        depths = drafts.depths(step["batch"], Drafts(WIDTH, tree=True), torch.device("cpu"))
+        depths = torch.zeros(step["batch"], dtype=torch.int64)
+        child, sibling = map(torch.tensor, step["links"])
+        trees.write(child, sibling, depths)
         for logits, ids, weights in step["layers"]:
             own = logits.softmax(1).topk(K, dim=1)
             rows = slice(first, first + WIDTH)

@@ -118,7 +118,12 @@ def keep_routed(folder: Path) -> None:
             last = folder / f"{next(number):06}-{os.getpid()}.pt"
             found = {"batch": step.batch, "per_request": step.per_request, "tree": step.tree, "layers": layers}
             rids = None if self.rows.forward_batch is None else self.rows.forward_batch.rids
-            torch.save({**found, "rids": rids}, last)
+            torch.save({**found, "rids": rids, "links": links_of(self.rows.forward_batch)}, last)
+
+    def links_of(forward_batch: Any) -> list[Any]:
+        info = getattr(forward_batch, "spec_info", None)
+        links = [getattr(info, f"retrieve_next_{kind}", None) for kind in ("token", "sibling")]
+        return [None if each is None else each.tolist() for each in links]
 
     def kept_route(self: Runtime, router: Any, logits: Any) -> Any:
         routing = route(self, router, logits)

@@ -63,7 +63,9 @@ def drawn(seed: int) -> Case:
     if draw.random() < 0.3:
         rest["row_k0"] = torch.randint(-k - 1, k + 2, (batch,), generator=generator)
     if draw.random() < 0.3:
-        rest["drafts"] = torch.randint(-1, 4, (batch,), generator=generator)
+        guesses = torch.randint(-1, 4, (batch,), generator=generator)
+        ancestors = torch.randint(0, 1 << 62, (batch,), generator=generator) & 0b1011
+        rest["drafts"] = torch.where(guesses < 0, ~ancestors, guesses)
     return Case(logits, policy_of(draw, n, k, ranks), router, ranks, rest)
 
 

@@ -53,7 +53,8 @@ def rows(batch: int, seed: int) -> dict[str, Any]:
         {"num_real": torch.rand(batch, generator=dice) < 0.7, "row_k0": torch.randint(-8, 9, (batch,), generator=dice)},
         {"drafts": guesses},
         {"drafts": guesses, "num_real": torch.rand(batch, generator=dice) < 0.8},
-    )[seed % 6]
+        {"drafts": torch.where(guesses < 0, ~torch.randint(0, 1 << 62, (batch,), generator=dice), guesses)},
+    )[seed % 7]
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -62,7 +63,7 @@ def rows(batch: int, seed: int) -> dict[str, Any]:
                                                          (False, 4, "max"), (False, 4, "top2")])  # fmt: skip
 def test_the_loop_and_eager_are_the_reference(name: str, scoring: Any, biased: bool, groups: int, score: Any) -> None:
     policy = POLICIES[name]
-    seeds = itertools.count(hash((name, scoring, biased, groups)) % 6)
+    seeds = itertools.count(hash((name, scoring, biased, groups)) % 7)
     for (num_experts, k), ties in zip(SHAPES.values(), (False, True, False), strict=True):
         asked = router(num_experts, k, scoring, biased, groups, score)
         for batch, dtype in ((1, torch.float32), (7, torch.bfloat16), (13, torch.float32)):
@@ -196,11 +197,13 @@ def test_weights_are_divided_by_the_mixture() -> None:
         torch.testing.assert_close(as_scored.weights, 3.0 * held)
 
 
+FORK = (0, -1, ~0b1, ~0b10)
+"""A token, a guess at what follows it, and two at what follows that."""
 VERIFIED = {name: POLICIES[name] for name in ("oea", "share, mix", "p, share, reach", "fill", "budget", "pruned")}
 
 
 @pytest.mark.parametrize("name", VERIFIED)
-@pytest.mark.parametrize("depths", [(0, 1, 2, 3), (0, -1, -1, -1)], ids=["chain", "tree"])
+@pytest.mark.parametrize("depths", [(0, 1, 2, 3), (0, -1, -1, -1), FORK], ids=["chain", "unknown tree", "tree"])
 def test_no_row_depends_on_a_guess_that_does_not_lead_to_it(name: str, depths: tuple[int, ...]) -> None:
     """Other guesses after a row (in a tree: beside it, too) change neither its experts nor their weights, in any
     request: over layers, what a neighbour took of them would come back."""
@@ -210,6 +213,8 @@ def test_no_row_depends_on_a_guess_that_does_not_lead_to_it(name: str, depths: t
         given = logits(12, 32, torch.float32, False, seed)
         whole = reference(given, policy, asked, drafts=drafts)
         hidden = (drafts > drafts[row]) if depths[1] > 0 else (drafts < 0) & (torch.arange(12) != row)
+        if depths == FORK and row % 4 > 1:
+            hidden[row // 4 * 4 + 1] = False
         changed = torch.where(hidden[:, None], logits(12, 32, torch.float32, False, 100 + seed), given)
         for route in (reference, host.route, eager.route):
             again = route(changed, policy, asked, drafts=drafts)
@@ -228,14 +233,16 @@ def test_tokens_are_routed_as_if_nothing_were_guessed() -> None:
         assert int(whole.pool.sum()) <= len(set(torch.cat(floors).tolist()))
 
 
-def test_guesses_fill_from_others_of_their_depth_and_in_a_tree_from_tokens() -> None:
+def test_guesses_fill_from_others_of_their_depth_and_in_a_tree_from_tokens_and_ancestors() -> None:
     given = logits(8, 32, torch.float32, False, 4)
     floors = given.topk(2, dim=1).indices
-    for depths in ([0, 1, 2, 3], [0, -1, -1, -1]):
+    for depths in ((0, 1, 2, 3), (0, -1, -1, -1), FORK):
         drafts = torch.tensor(depths * 2)
         routing = reference(given, Policy.oea(2), Router(6), drafts=drafts)
         for row, depth in enumerate(drafts.tolist()):
             seen = [each for each in range(8) if each == row or 0 <= drafts[each] <= max(depth, 0)]
+            if depths == FORK and row % 4 > 1:
+                seen.append(row // 4 * 4 + 1)
             taken = routing.ids[row][routing.weights[row] > 0].tolist()
             pool = torch.zeros(32, dtype=torch.bool).index_fill(0, floors[seen].flatten(), True)
             assert taken == given[row].where(pool, -torch.inf).topk(min(6, int(pool.sum()))).indices.tolist()

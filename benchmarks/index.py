@@ -200,6 +200,34 @@ def _calibrate(records: dict[str, dict[str, Any]]) -> list[str]:
 
 
 AB_MEASURES = ("ttft_p50", "tpot_p50", "tpot_p99", "tokens_per_s", "unique_experts", "mass_kept")
+
+
+def _qualify(records: dict[str, dict[str, Any]]) -> list[str]:
+    """What generated answers said of each candidate, and what it bought."""
+    header = ["qualify", "candidate", "prompts", "vanilla right", "right", "difference, points (95%)"]
+    header += ["margin", "verdict", "T over vanilla", "TPOT over vanilla", "tokens per answer over vanilla"]
+    rows = []
+    for link, record in records.items():
+        for name, verdict in record["verdicts"].items():
+            seen, arms = verdict["difference"], [verdict[arm]["right"] for arm in ("vanilla", "candidate")]
+            told = [f"{100 * seen[end]:+.1f}" for end in ("value", "low", "high")] if seen else []
+            rows.append(
+                [
+                    *(link, name, f"{verdict['candidate']['prompts']:,}"),
+                    *("–" if right is None else f"{right['value']:.1%}" for right in arms),
+                    "{} ({} to {})".format(*told) if told else "–",
+                    *(f"{record['plan']['margin']:g}", verdict["verdict"]),
+                    *(_middle(verdict["cost"][name]["ratio"]) for name in ("unique", "tpot")),
+                    _middle(verdict["longer"]),
+                ]
+            )
+    return table(header, rows, names=2)
+
+
+def _middle(found: dict[str, float] | None) -> str:
+    return ratio(None if found is None else found["value"])
+
+
 SHOWN = {
     "moe": _moe,
     "serve": _serve,
@@ -212,6 +240,7 @@ SHOWN = {
     "chaos": _chaos,
     "eval": _eval,
     "calibrate": _calibrate,
+    "qualify": _qualify,
 }
 
 if __name__ == "__main__":

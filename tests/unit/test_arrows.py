@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lab.bench": {"client", "cpu", "engine", "lab.demo", "lab.records", "routing"},
     "lab.demo": {"client", "lab.records"},
     "lab.recipes": {"engine"},
+    "lab.qualify": {"client", "lab.records", "settings"},
     "lab.reference": {"controller", "observe", "settings"},
     "lab.quality": {
         "client",

@@ -25,10 +25,13 @@ endef
 editable = @$(1)/bin/uv pip install --quiet --python $(1)/bin/python --no-deps --build-constraints $(2) \
 	--editable . --editable oea_server/lab/demo/models
 
-.PHONY: setup system demo check test test-nightly pins sbom audit clean
+.PHONY: help setup system demo check test test-nightly pins sbom audit clean
 .PHONY: lint test-unit test-kernel test-load test-deploy test-engine test-browser test-servers test-lower
 
-setup: $(VENV)/.ready
+help:  ## this list; test-unit and its like are the parts of test
+	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / {printf "%-14s%s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: $(VENV)/.ready  ## install into .venv
 
 $(VENV)/.ready: pyproject.toml constraints.txt oea_server/lab/demo/models/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "oea-server needs Python 3.11 or later; try: make PYTHON=python3.11 ...")'
@@ -38,31 +41,32 @@ $(VENV)/.ready: pyproject.toml constraints.txt oea_server/lab/demo/models/pyproj
 	@touch $@
 
 # what the tests use that is no Python package; without it they say so and skip
-system:
+system:  ## what tests use that is no Python package (apt-get)
 	apt-get install -y --no-install-recommends chromium chromium-driver docker-compose prometheus g++ ninja-build
 
-demo: setup
+demo: setup  ## chat with a small model, vanilla and with OEA
 	@$(BIN)/oea-server demo
 
 # for every commit, under a minute: lint, types, and the routing without Triton's interpreter
-check: lint
+check: lint  ## for every commit: lint, types, the routing
 	@$(PAIR) $(BIN)/pytest -q -n 2 -m "not interpreter and not nightly" $(ROUTING)
 
 ROUTING := $(patsubst %,tests/unit/test_%.py,routing_reference routing_properties pools tally schedule settings)
 
 PARTS := lint test-unit test-kernel test-load test-deploy test-engine test-browser test-servers test-lower
 
-test:
+test:  ## all tests but the nightly ones, some 40 minutes
 	@bash tests/parts.sh $(PARTS)
 
 # everything, before an issue is resolved and once a night
-test-nightly:
+test-nightly:  ## the nightly ones too
 	@bash tests/parts.sh $(PARTS) ONLY="nightly or not nightly" LOWER_MORE="$(LOWER_NIGHTLY)" LOWER_LESS=
 
-lint: setup
+lint: setup  ## ruff, mypy, and how the documents read
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/python -m oea_server.lab.reference.readability
 
 test-unit: setup
 	@$(PAIR) $(PYTEST) -n 2 -m "$(ONLY)" tests/unit
@@ -123,7 +127,7 @@ CPU_NEEDS := filelock fsspec jinja2 networkx setuptools sympy typing-extensions 
 # the demo model, which is this repository's
 NOT_LOCKED := --no-emit-package oea-server-demo
 
-pins: setup
+pins: setup  ## write the locks anew
 	@printf '%s\n' $(SEED) | $(COMPILE) constraints.txt --all-extras $(NOT_LOCKED) pyproject.toml
 	@printf '%s\n' $(SEED) sglang==0.5.17 | $(COMPILE) constraints-0.5.17.txt --all-extras $(NOT_LOCKED) pyproject.toml
 	@printf '%s\n' $(SEED) checkov==3.3.30 | $(COMPILE) constraints-checkov.txt

@@ -57,8 +57,8 @@ class Settings(BaseSettings):
 
     policy: Literal["oea", "vanilla", "shadow", "pruned", "random"] = Field(
         "oea",
-        description="oea; vanilla (the model's own top k); shadow (serves vanilla and counts what oea would do); "
-        "pruned and random are for comparison",
+        description="how decode steps are routed: oea; vanilla (the model's own top k); shadow (serves vanilla and "
+        "counts what oea would do); pruned (no fill) and random, for comparison",
     )
     k0: ByBatch = Field(
         "auto",

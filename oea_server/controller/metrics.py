@@ -14,19 +14,23 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self.on = Latest("oea_controller_on", "1 while the controller steers, 0 while it does not", registry=registry)
         self.rung = Latest(
-            "oea_controller_rung", "The rung that serves, by its place; 0 is the safest", registry=registry
+            "oea_controller_rung",
+            "The place of the rung that the controller has chosen; 0 is the safest",
+            registry=registry,
         )
         self.target = Latest(
-            "oea_controller_target_seconds", "Seconds between two tokens that are asked for", registry=registry
+            "oea_controller_target_seconds",
+            "Time between two tokens of a request that the controller is asked to hold (seconds)",
+            registry=registry,
         )
         self.error = Latest(
             "oea_controller_error_ratio",
-            "How far the last measured period was above the target (below is negative), as a share of it",
+            "Time between two tokens in the controller's last measured period over its target, less 1",
             registry=registry,
         )
         self.saturated = Latest(
             "oea_controller_saturated",
-            "1 while the target is missed and quality allows nothing faster",
+            "1 while the controller misses its target and its quality floor allows nothing faster",
             registry=registry,
         )
 

@@ -81,23 +81,26 @@ class Metrics:
             "oea_routed_tokens", "Tokens routed in decode steps (one per token and MoE layer)", registry=registry
         )
         self.assignments = Counter(
-            "oea_assignments", "Experts that these tokens took (one per token, expert and layer)", registry=registry
+            "oea_assignments",
+            "Experts that tokens of decode steps took (one per token, expert and MoE layer)",
+            registry=registry,
         )
         self.piggybacked = Counter(
             "oea_piggybacked_assignments",
-            "Those of them that were awake anyway: beyond the experts that the token was guaranteed",
+            "Experts that tokens of decode steps took beyond those that they were guaranteed, because the step read "
+            "them anyway (one per token, expert and MoE layer)",
             registry=registry,
         )
         self.mass_kept = Latest(
             "oea_router_mass_kept",
-            "Router mass of the experts that tokens took over that of the model's own top k (mean over tokens and "
-            "layers of the last second with decode steps; 1 is vanilla)",
+            "Router mass of the experts that tokens took over that of the model's own top k; 1 is vanilla. The mean "
+            "over tokens and layers of the last second with decode steps",
             registry=registry,
         )
         self.kept_mass = Counter(
             "oea_kept_router_mass",
-            "The same, summed over tokens and layers: its rate over that of oea_routed_tokens_total is the mean of any "
-            "time span",
+            "Router mass of the experts that tokens took over that of the model's own top k, summed over tokens and "
+            "MoE layers. Its rate over that of oea_routed_tokens_total is the mean of any time span",
             registry=registry,
         )
         self.bytes_read = Counter(
@@ -127,7 +130,8 @@ class Metrics:
         )
         self.shadow_mass_kept = Latest(
             "oea_shadow_router_mass_kept",
-            "oea_router_mass_kept as OEA would have it, while the policy is shadow",
+            "Router mass of the experts that OEA would choose over that of the model's own top k, while the policy is "
+            "shadow. The mean over tokens and layers of the last second with decode steps",
             registry=registry,
         )
         self.policy_info = Latest(
@@ -138,7 +142,7 @@ class Metrics:
         )
         self.pool_ranks = Latest(
             "oea_pool_ranks",
-            "Ranks with batches of their own whose tokens are routed from one pool; 1 without DP attention, and with "
+            "Ranks with batches of their own whose tokens are routed from one pool. 1 without DP attention, and with "
             "an all-to-all backend, where each rank routes its own tokens",
             registry=registry,
         )
@@ -224,20 +228,24 @@ class Metrics:
     def add_layers(self) -> None:
         """Report each MoE layer as well."""
         self._layer_steps = Counter(
-            "oea_layer_steps", "Decode steps through a MoE layer", ["layer"], registry=self._registry
+            "oea_layer_steps", "Decode steps through a MoE layer (steps)", ["layer"], registry=self._registry
         )
         self._layer_unique = Counter(
-            "oea_layer_unique_experts", "Experts that they read, summed (experts)", ["layer"], registry=self._registry
+            "oea_layer_unique_experts",
+            "Experts whose weights decode steps read in a MoE layer, summed over steps (experts)",
+            ["layer"],
+            registry=self._registry,
         )
         self._layer_vanilla = Counter(
             "oea_layer_vanilla_unique_experts",
-            "Experts that the model's own top k would have read, summed (experts)",
+            "Experts that the model's own top k would have read in a MoE layer, summed over steps (experts)",
             ["layer"],
             registry=self._registry,
         )
         self._layer_mass = Latest(
             "oea_layer_router_mass_kept",
-            "oea_router_mass_kept of a MoE layer",
+            "Router mass of the experts that tokens took in a MoE layer over that of the model's own top k; 1 is "
+            "vanilla. The mean over tokens of the last second with decode steps",
             ["layer"],
             registry=self._registry,
         )

@@ -84,15 +84,15 @@ class Rows:
         )
         self._mass = Counter(
             "oea_tier_kept_router_mass",
-            "Router mass of the experts that they took over that of the model's own top k, summed: over the number of "
-            "these tokens, the mean",
+            "Router mass of the experts that the tokens of oea_tier_sampled_tokens_total took over that of the model's "
+            "own top k, summed over tokens and MoE layers, by the tier of their request",
             LABEL,
             registry=registry,
         )
         self._broken = Counter(
             "oea_tier_broken_promises",
-            "Those of them that were guaranteed fewer of their own best experts than their tier promises, or kept less "
-            "than all of their mass where it promises exact ones",
+            "Tokens of oea_tier_sampled_tokens_total that were guaranteed fewer of their own best experts than the "
+            "tier of their request promises, or kept less than all router mass where it promises exact ones",
             LABEL,
             registry=registry,
         )

@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lab.demo": {"client", "lab.records"},
     "lab.recipes": {"engine"},
     "lab.qualify": {"client", "lab.records", "settings"},
+    "lab.reference": {"controller", "observe", "settings"},
     "lab.quality": {"client", "engine", "lab.bench", "lab.demo", "lab.records", "observe", "routing"},
 }
 KNOW_SGLANG = {"absent", "engine", "cpu", "doctor", "patching", "serve", "lab.bench", "lab.demo"}

@@ -5,9 +5,7 @@ from pydantic import ValidationError
 
 from oea_server.doctor import policy_fact
 from oea_server.engine.model_card import ModelCard
-from oea_server.settings import LIVE, Settings, SettingsError, argument_parser, read, split_flags
-
-README = Path(__file__).parents[2] / "README.md"
+from oea_server.settings import Settings, SettingsError, argument_parser, read, split_flags
 
 
 @pytest.fixture(autouse=True)
@@ -50,15 +48,6 @@ def test_every_knob_is_a_flag_with_help() -> None:
     for name in Settings.model_fields:
         assert f"--oea-{name.replace('_', '-')}" in text
         assert Settings.model_fields[name].description
-
-
-@pytest.mark.parametrize("name", LIVE)
-def test_every_live_knob_is_in_the_readme_with_its_default(name: str) -> None:
-    field = Settings.model_fields[name]
-    extra = field.json_schema_extra
-    default = extra["unset"] if isinstance(extra, dict) else field.default
-    row = f"| `--oea-{name.replace('_', '-')}` | `OEA_{name.upper()}` | {default} | "
-    assert row in README.read_text(encoding="utf-8").replace(f"| `{default}` |", f"| {default} |")
 
 
 def test_auto_follows_the_models_top_k() -> None:

@@ -1,0 +1,63 @@
+"""Pages that are made of what they describe, and links between all pages."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from oea_server.lab.reference import knobs, metrics, readability, results
+from oea_server.lab.reference.page import COMMAND, with_list
+from oea_server.settings import LIVE, Settings
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks/README.md", *(ROOT / "docs").glob("*.md")]
+
+
+@pytest.mark.parametrize("made", [knobs, metrics, results], ids=lambda made: made.PAGE.name)
+def test_a_list_is_what_its_definitions_say(made: object) -> None:
+    page = made.PAGE.read_text(encoding="utf-8")  # type: ignore[attr-defined]
+    assert with_list(page, made.entries()) == page, f"make it anew: {COMMAND}"  # type: ignore[attr-defined]
+
+
+def test_a_knob_has_its_flag_its_bounds_and_whether_it_changes_while_serving() -> None:
+    entries = {name: " ".join(said.split()) for name, said in zip(Settings.model_fields, knobs.entries(), strict=True)}
+    assert "`OEA_P`; default `1.0`; above 0 to 1; changes while serving." in entries["p"]
+    assert "default top k; from 1;" in entries["k_max"]
+    assert "one of `fill`, `union`, `budget`;" in entries["pool"]
+    assert {name for name, entry in entries.items() if "changes while serving" in entry} == set(LIVE)
+
+
+def test_a_metric_says_what_it_is_without_the_one_before_it() -> None:
+    for each in metrics.defined():
+        assert not re.match(r"(Those|These|The same|They|It|This|That)\b", each._documentation), each._name
+
+
+def test_a_page_that_says_nowhere_where_a_list_belongs_is_no_page() -> None:
+    with pytest.raises(ValueError, match="no <!-- made by"):
+        with_list("# Knobs\n", [])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        path, _, anchor = link.partition("#")
+        if re.match(r"https?:", link):
+            continue
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def anchors(page: Path) -> set[str]:
+    """Those of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_sentences_are_counted_without_code_tables_and_links() -> None:
+    prose = "One two [three](a/b.md) four.\nFive six. Seven!\n"
+    text = f"# Title of it\n\n{prose}\n    code that is long\n\n| a | table |\n\n- An item\n- Another\n"
+    assert readability.sentences(text) == ["One two three four.", "Five six.", "Seven!", "An item", "Another"]
+    assert readability.count(text + "x" * 101 + "\n").wide == 1

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from oea_server.lab.qualify.pairs import VANILLA, Pair, answers_of
-from oea_server.lab.qualify.statistics import Interval, ratio, wilson
+from oea_server.lab.qualify.statistics import Interval, ratio, told_from_one, wilson
 from oea_server.lab.records.record import Record
 
 MEASURES = ("unique", "mass_kept", "tpot", "tokens_per_s", "batch")
@@ -44,20 +44,25 @@ def cost(record: Record, candidate: str) -> dict[str, Any]:
     """What the blocks of an arm measured, by measure: its own median, vanilla's, and candidate over vanilla by round.
 
     Returns:
-        measure -> {"vanilla", "candidate", "ratio": {"value", "low", "high"} or None}: medians, lowest and highest
-        ratio of a round; None where nothing was measured.
+        measure -> {"vanilla", "candidate", "ratio": {"value", "low", "high", "told"} or None}: medians, lowest and
+        highest ratio of a round, whether the rounds tell it from 1; None where nothing was measured.
     """
     return {measure: _compared(record, candidate, measure) for measure in MEASURES}
 
 
 def _compared(record: Record, candidate: str, measure: str) -> dict[str, Any]:
     mine, base = (_by_round(record, arm, measure) for arm in (candidate, VANILLA))
-    ratios = [mine[each] / base[each] for each in sorted(mine.keys() & base.keys()) if base[each]]
+    ratios = [mine[each] / base[each] for each in sorted(mine.keys() & base.keys()) if base[each] and mine[each]]
     return {
         "vanilla": statistics.median(base.values()) if base else None,
         "candidate": statistics.median(mine.values()) if mine else None,
-        "ratio": Interval(statistics.median(ratios), min(ratios), max(ratios))._asdict() if ratios else None,
+        "ratio": _middle(ratios, record["plan"]["confidence"]) if ratios else None,
     }
+
+
+def _middle(ratios: Sequence[float], confidence: float) -> dict[str, Any]:
+    middle = Interval(statistics.median(ratios), min(ratios), max(ratios))
+    return {**middle._asdict(), "told": told_from_one(ratios, confidence)}
 
 
 def _by_round(record: Record, arm: str, measure: str) -> dict[int, float]:

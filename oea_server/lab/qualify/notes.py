@@ -54,7 +54,12 @@ def _bought(verdict: dict[str, Any]) -> Iterator[str]:
     if read is None:
         yield "experts read were not measured in the same rounds for both"
     elif read["value"] >= SAME_T:
-        yield "the candidate read as many experts as vanilla: nothing was bought, and there was nothing to lose"
+        yield (
+            "the candidate read as many experts as vanilla: nothing was bought, and a difference in speed is not its "
+            "doing"
+        )
+    elif (tpot := verdict["cost"]["tpot"]["ratio"]) is not None and not tpot["told"]:
+        yield "fewer experts were read, and these rounds do not tell whether a token took less time: take more rounds"
     elif (takes := _takes(verdict)) is not None and takes >= SAME_TIME:
         yield (
             f"fewer experts were read, and decoding an answer took {takes:.2f} times as long as with vanilla: nothing "

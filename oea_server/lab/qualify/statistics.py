@@ -152,6 +152,16 @@ def ratio(values: Sequence[float] | Floats, base: Sequence[float] | Floats, conf
     return Interval(value, value * float(np.exp(-reach)), value * float(np.exp(reach)))
 
 
+def told_from_one(ratios: Sequence[float], confidence: float) -> bool:
+    """Whether ratios, one a round, are not 1 on average: t's test of their logarithms. One ratio tells nothing."""
+    logs = np.log(ratios)
+    if len(logs) < 2:
+        return False
+    if np.ptp(logs) < EDGE:
+        return bool(abs(logs[0]) > EDGE)
+    return bool(stats.ttest_1samp(logs, 0.0).pvalue < 1 - confidence)
+
+
 def _where(counts: tuple[float, float, float], wanted: float) -> float:
     """The difference at which the score is `wanted`; the end of what is possible where it never is."""
 

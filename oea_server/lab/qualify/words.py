@@ -66,17 +66,21 @@ def paid(verdict: dict[str, Any]) -> str:
     return "; ".join(said) + "."
 
 
-def change(ratio: dict[str, float] | None, of: Change) -> str:
-    """A ratio as so many percent less or more, with its range where it has one; empty where there is none."""
+def change(ratio: dict[str, Any] | None, of: Change) -> str:
+    """A ratio as so many percent less or more, with its range where it has one; empty where there is none.
+
+    Args:
+        ratio: "value", "low", "high"; "told" where that is not the ends of an interval but of what rounds gave.
+    """
     if ratio is None:
         return ""
     value, low, high = ratio["value"], ratio["low"], ratio["high"]
     less, more, same = of
     said = same if abs(value - 1) < LEAST else f"{abs(value - 1):.0%} {less if value < 1 else more}"
-    if low == high:
-        return said
-    unsure = ", so not told from none" if low <= 1 <= high else ""
-    return f"{said} ({low - 1:+.0%} to {high - 1:+.0%}{unsure})"
+    sure = ratio.get("told", low == high or not low <= 1 <= high)
+    range_ = [] if low == high else [f"{low - 1:+.0%} to {high - 1:+.0%}"]
+    more_ = [*range_, *([] if sure or said == same else ["not told from none"])]
+    return f"{said} ({', '.join(more_)})" if more_ else said
 
 
 def not_tested(record: Record) -> list[str]:

@@ -201,7 +201,7 @@ def test_what_is_counted_of_both() -> None:
     assert (found["candidate"]["empty"], found["vanilla"]["empty"]) == (7, 0)
     assert found["candidate"]["cut"] == 100
     assert 1.7 < found["longer"]["low"] < found["longer"]["value"] < found["longer"]["high"] <= 2.001
-    assert found["cost"]["unique"]["ratio"] == {"value": 0.5, "low": 0.5, "high": 0.5}
+    assert found["cost"]["unique"]["ratio"] == {"value": 0.5, "low": 0.5, "high": 0.5, "told": True}
     assert found["cost"]["tpot"]["ratio"]["value"] == pytest.approx(0.8)
     assert [each["group"] for each in found["groups"]] == ["copy", "count"]
     assert any("were cut at the token limit" in note for note in found["notes"])
@@ -224,11 +224,12 @@ def test_speed_is_compared_round_by_round() -> None:
     made = record(100, rounds=3)
     for each in made["blocks"]:
         slow = 10.0 if each["round"] == 1 else 1.0  # the machine had something else to do
-        each["tpot"] = slow * (0.05 if each["arm"] == "vanilla" else 0.03 + 0.005 * each["round"])
+        each["tpot"] = slow * (0.05 if each["arm"] == "vanilla" else (0.03, 0.035, 0.05)[each["round"]])
     assert judged(made)["cost"]["tpot"]["ratio"] == {
         "value": pytest.approx(0.7),
         "low": pytest.approx(0.6),
-        "high": pytest.approx(0.8),
+        "high": pytest.approx(1.0),
+        "told": False,
     }
 
 
@@ -241,6 +242,8 @@ def test_what_a_reader_is_told() -> None:
     for each in answers(made, NAME):
         each["tokens"] *= 1.3  # a token takes 0.8 of vanilla's time
     assert any("took 1.04 times as long" in note for note in judged(made)["notes"])
+    made["blocks"][1]["tpot"] *= 1.2
+    assert any("do not tell whether a token took less time" in note for note in judged(made)["notes"])
     made = passing()
     for each in made["answers"]:
         each["correct"] = True

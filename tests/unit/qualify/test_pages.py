@@ -105,6 +105,16 @@ def test_a_run_that_shows_nothing_has_pages_too(tmp_path: Path) -> None:
         assert "nan" not in text.lower().replace("maintenance", "")
 
 
+def test_two_rounds_that_differ_tell_no_speed() -> None:
+    """As one real run had it: vanilla beside itself, the first block on a busy machine."""
+    made = record(200, discordance=0.0)
+    for block, tpot, read in zip(made["blocks"], (0.050, 0.016, 0.030, 0.0144), (29.0, 31.9, 29.8, 31.9), strict=True):
+        block["tpot"], block["unique"] = tpot, read
+    text = pages.markdown(judge.judged(made))
+    assert "60% less time per token (-68% to -52%, not told from none)" in text
+    assert "a difference in speed is not its doing" in text
+
+
 def test_a_loss_is_said_to_be_one(tmp_path: Path) -> None:
     slow = record(400, difference=-0.2, discordance=0.25)
     for block in slow["blocks"]:

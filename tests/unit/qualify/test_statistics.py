@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from oea_server.lab.qualify.statistics import design_effect, difference, quantile, ratio, score, wilson
+from oea_server.lab.qualify.statistics import design_effect, difference, quantile, ratio, score, told_from_one, wilson
 from tests.unit.qualify.other_intervals import newcombe, wald
 from tests.unit.qualify.simulated import pairs, scores
 
@@ -145,6 +145,17 @@ def test_shares_have_wilsons_interval() -> None:
             stats.binomtest(right, number).proportion_ci(method="wilson"),
         )
         assert (found.low, found.high) == pytest.approx((scipys.low, scipys.high), abs=1e-12)
+
+
+def test_rounds_tell_a_change_of_speed_as_often_as_the_confidence_says() -> None:
+    dice = np.random.default_rng(0)
+    for rounds in (2, 5):
+        logs = dice.normal(0.0, 0.1, (2000, rounds))
+        told = np.mean([told_from_one(list(np.exp(each)), 0.95) for each in logs])
+        assert told == pytest.approx(0.05, abs=WITHIN)
+    assert told_from_one([0.80, 0.81, 0.79], 0.95)
+    assert not told_from_one([0.3], 0.95)
+    assert not told_from_one([1.0, 1.0], 0.95)
 
 
 def test_ratios_of_lengths_are_covered_as_promised() -> None:

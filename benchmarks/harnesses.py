@@ -19,6 +19,7 @@ from math import sqrt
 from pathlib import Path
 from typing import Annotated, Any
 
+import requests
 import torch
 import typer
 
@@ -150,7 +151,7 @@ def main(
     url: Annotated[str, typer.Option(help="a running oea-server, with a demo model")],
     model: Annotated[Model, typer.Option(help="which")] = Model.DEMO,
     lm_eval: Annotated[Path, typer.Option(help="its command")] = Path(".venv-lm-eval/bin/lm_eval"),
-    number: Annotated[int, typer.Option(min=30, help="of tasks")] = 300,
+    number: Annotated[int, typer.Option(min=30, help="of tasks")] = 200,
     at_once: Annotated[int, typer.Option(min=2, help="of requests")] = 16,
     candidate: Annotated[str, typer.Option(help="what is served beside vanilla")] = "k0=1",
     seed: Annotated[int, typer.Option(help="of the tasks")] = 0,
@@ -159,7 +160,12 @@ def main(
     """Ask both, compare, keep; exits with 1 where they do not agree."""
     folder = Path(tempfile.mkdtemp(prefix="oea-harnesses-"))
     server = Remote(url.rstrip("/"), key.find(None, None, os.environ))
-    before = server.config()["settings"]
+    try:
+        before = server.config()["settings"]
+    except requests.RequestException as error:
+        raise typer.BadParameter(f"no oea-server answers: {type(error).__name__}", param_hint="--url") from None
+    if not lm_eval.exists():
+        raise typer.BadParameter(f"{lm_eval} is not there: pip install 'lm-eval[api]'", param_hint="--lm-eval")
     tasks = made(GROUPS, number, seed)
     path = folder / "tasks.jsonl"
     path.write_text("".join(json.dumps(task) + "\n" for task in tasks))

@@ -12,7 +12,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from oea_server.lab.bench import bandwidth, moe, report, routers, timing
+from oea_server.lab.bench import bandwidth, moe, report, routers, timing, worth
 from oea_server.lab.bench.commands import app
 from oea_server.lab.bench.experts import Layer, make_weights
 from oea_server.lab.bench.fit import fit
@@ -101,6 +101,10 @@ def test_the_record_says_how_and_not_whose(kept: dict[str, Any]) -> None:
     assert str(Path.home()) not in text
     fitted = {each["batch"]: each for each in made["fits"]}
     assert set(fitted) == {2, 16}
+    assert [each["batch"] for each in made["worth"]] == [2, 16]
+    assert made["worth"] == json.loads(json.dumps(worth.judged(made)))
+    for each in made["worth"]:
+        assert f"- Batch {each['batch']}: **{worth.WORDS[each['verdict']]}**; {each['why']}." in kept["said"]
     assert {row["policy"]: row["paper_experts"] for row in made["beside_paper"]} == {
         "oea:3": 25.1,
         "oea:5": 35.1,

@@ -26,7 +26,7 @@ def planted(
     """A record of one batch size whose layers took what `latency` says, in µs, of the experts that they read."""
     times = {policy: latency(read) for policy, read in experts.items()}
     line = fit(list(experts.values()), list(times.values()))
-    fitted = {"slope_us": None, "intercept_us": None, "r2": None}
+    fitted: dict[str, float | None] = {"slope_us": None, "intercept_us": None, "r2": None}
     if line is not None:
         fitted = {"slope_us": line.slope, "intercept_us": line.intercept, "r2": line.r2}
     rows = [
@@ -42,7 +42,7 @@ def planted(
         }
         for policy, read in experts.items()
     ]
-    fits = [{"batch": 16, "memory_us_per_expert": memory_us} | fitted]
+    fits = [{"batch": 16, "memory_us_per_expert": memory_us, **fitted}]
     return {"rows": rows, "fits": fits, "preset": {"ranks": ranks}, "repeats": 5}
 
 

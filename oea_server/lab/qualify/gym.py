@@ -3,8 +3,8 @@
 It pins another version of tabulate than ours is tested with, so it may live in a virtual environment of its own: this
 file needs nothing but the standard library and reasoning-gym, and can be run by that environment's Python.
 
-    python gym.py tasks NAME NUMBER SEED      # lines to stdout
-    python gym.py score                       # an object with answer and text on stdin; exits 0 (right) or 1 (wrong)
+    python -P gym.py tasks NAME NUMBER SEED      # lines to stdout
+    python -P gym.py score                       # an object with answer and text on stdin; exits 0 (right) or 1 (wrong)
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def asked(python: str, name: str, number: int, seed: int) -> list[dict[str, Any]
     Raises:
         ValueError: one line: no such Python, no reasoning-gym in it, no such dataset.
     """
-    command = [python, str(Path(__file__).resolve()), "tasks", name, str(number), str(seed)]
+    command = [*_by(python), "tasks", name, str(number), str(seed)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     except OSError as error:
@@ -40,35 +41,35 @@ def asked(python: str, name: str, number: int, seed: int) -> list[dict[str, Any]
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+def _by(python: str) -> list[str]:
+    """This file's command; without -P its folder would come first, and a `statistics` in it stands before Python's."""
+    return [python, "-P", str(Path(__file__).resolve())]
+
+
 def tasks(name: str, number: int, seed: int) -> Iterator[dict[str, Any]]:
     """Its entries. Where a dataset has a scorer of its own, that judges; else the answer is compared as it stands.
 
     Raises:
         ValueError: no such dataset; with those that there are.
     """
-    import reasoning_gym
-    from reasoning_gym.factory import DATASETS, ProceduralDataset
-
-    if name not in DATASETS:
-        raise ValueError(f"--reasoning-gym={name}: no such dataset; there are {', '.join(sorted(DATASETS))}")
-    dataset = reasoning_gym.create_dataset(name, size=number, seed=seed)
-    own = type(dataset).score_answer is not ProceduralDataset.score_answer
+    library, factory = import_module("reasoning_gym"), import_module("reasoning_gym.factory")
+    if name not in factory.DATASETS:
+        raise ValueError(f"--reasoning-gym={name}: no such dataset; there are {', '.join(sorted(factory.DATASETS))}")
+    dataset = library.create_dataset(name, size=number, seed=seed)
+    own = type(dataset).score_answer is not factory.ProceduralDataset.score_answer
     for entry in dataset:
         task = {"prompt": f"{entry['question']}\n", "max_tokens": TOKENS, "group": f"gym-{name}"}
         if own:
-            command = [sys.executable, str(Path(__file__).resolve()), "score"]
             answer = json.dumps({"dataset": name, "entry": entry}, default=str)
-            yield task | {"answer": answer, "check": "command", "command": command}
+            yield task | {"answer": answer, "check": "command", "command": [*_by(sys.executable), "score"]}
         else:
             yield task | {"answer": str(entry["answer"]), "check": "exact"}
 
 
 def score(said: dict[str, Any]) -> bool:
     """Whether reasoning-gym gives an answer the whole point."""
-    import reasoning_gym
-
     asked_for = json.loads(said["answer"])
-    scorer = reasoning_gym.get_score_answer_fn(asked_for["dataset"])
+    scorer = import_module("reasoning_gym").get_score_answer_fn(asked_for["dataset"])
     return float(scorer(answer=said["text"].strip(), entry=asked_for["entry"])) == 1.0
 
 
@@ -79,7 +80,9 @@ def main(words: list[str]) -> int:
             return 0 if score(json.load(sys.stdin)) else 1
         for task in tasks(words[1], int(words[2]), int(words[3])):
             print(json.dumps(task))
-    except ModuleNotFoundError:
+    except ModuleNotFoundError as error:
+        if error.name != "reasoning_gym":
+            raise
         print(f"--reasoning-gym: reasoning-gym is not installed in {sys.executable}: {INSTALL}", file=sys.stderr)
         return 2
     except ValueError as error:

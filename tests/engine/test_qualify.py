@@ -18,7 +18,7 @@ from tests.servers import SETTLE, with_plugin
 
 pytestmark = [pytest.mark.nightly, pytest.mark.launch]
 
-MARGIN = 0.05
+MARGIN = 0.02
 NUMBER = 360
 FLAGS = ("--max-running-requests", "16", "--max-total-tokens", "65536", "--dtype", "float32")
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -114,7 +110,7 @@ def qualify(
     command += ["--url", url] if url else (["--model-path", Path(model_path).name] if model_path else [])
     command += ["--", *server_flags] if server_flags else []
 
-    from oea_server.lab.qualify import qualifying
+    from oea_server.lab.qualify import qualifying, stopping
 
     wanted = qualifying.Wanted(
         tasks=file,
@@ -131,7 +127,7 @@ def qualify(
         against=against,
         command=shlex.join(["oea-server", "qualify", *command]),
     )
-    with _terminated_as_interrupted():
+    with stopping.terminated_as_interrupted():
         try:
             code = qualifying.qualify(wanted, qualifying.Where(url, key_file, model_path, tuple(server_flags or ())))
         except KeyboardInterrupt:
@@ -140,16 +136,6 @@ def qualify(
         except qualifying.FAULTS as error:
             _end(str(error) or type(error).__name__)
     raise typer.Exit(code)
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM is Ctrl-C: the server gets its knobs back."""
-    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _end(line: str) -> NoReturn:

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from oea_server.lab.qualify import asking, checks
+from oea_server.lab.qualify import asking, checks, stopping
 from oea_server.lab.qualify.asking import Answer, Manner, Question
 from oea_server.lab.qualify.candidates import Candidate, arms
 from oea_server.lab.qualify.keeping import Kept
@@ -84,6 +84,7 @@ def play(target: Target, run: Run, kept: Kept, so_far: Callable[[], list[str]]) 
             _warm_up(target, run, knobs, parts[left[0][0]])
             primed, before = -1, dict[str, float]()
             for i, (number, arm) in enumerate(left):
+                stopping.check()
                 version = _switch(target, knobs[arm])
                 if number != primed:
                     _ask(target, run.manner._replace(max_tokens=1), _short(parts[number], 1), run.concurrency)

@@ -53,10 +53,11 @@ def own_server(model: str | None, concurrency: int, flags: Sequence[str]) -> Ite
         TargetError: it did not start.
         ValueError: there is no model to serve.
     """
-    path = model or str(shipped.model())
+    name = Path(model).name if model else shipped.model().name
+    named = ("--model-path", model) if model else ()  # `serve` has flags of its own for the demo model
     room = () if "--max-running-requests" in flags else ("--max-running-requests", str(concurrency))
-    print(f"starting a server of {Path(path).name} (1 to 2 minutes, mostly imports)", flush=True)
-    server = Server("--model-path", path, *room, *flags)
+    print(f"starting a server of {name} (1 to 2 minutes, mostly imports)", flush=True)
+    server = Server(*named, *room, *flags)
     try:
         server.start()
     except RuntimeError as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from oea_server.lab.qualify import candidates, play, target
+from oea_server.lab.qualify import candidates, play, stopping, target
 from oea_server.lab.qualify.asking import AskingError, Manner
 from oea_server.lab.qualify.keeping import ANSWERS, KeepingError, Kept
 from oea_server.lab.qualify.play import Run
@@ -225,3 +225,17 @@ def test_a_server_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatc
         target.own_server("m", 4, ()),
     ):
         pass
+
+
+def test_a_stop_that_python_lost_ends_the_run_before_the_next_block(stub: Answering, tmp_path: Path) -> None:
+    def says(settings: dict[str, Any], prompt: str) -> str:
+        stopping._asked.set()
+        return "1"
+
+    stub.says = says
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            played(stub, tmp_path, run())
+    finally:
+        stopping._asked.clear()
+    assert stub.steered[-1] == {"policy": "oea", "k0": "auto"}

@@ -10,7 +10,6 @@ file needs nothing but the standard library and reasoning-gym, and can be run by
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -19,31 +18,7 @@ from typing import Any
 
 INSTALL = "python3 -m venv .venv-gym && .venv-gym/bin/pip install reasoning-gym, and --gym-python .venv-gym/bin/python"
 TOKENS = 32
-TIMEOUT = 600.0
-"""Seconds for all tasks of a dataset."""
-
-
-def asked(python: str, name: str, number: int, seed: int) -> list[dict[str, Any]]:
-    """So many tasks of one of its datasets, by a Python that has it.
-
-    Raises:
-        ValueError: one line: no such Python, no reasoning-gym in it, no such dataset.
-    """
-    command = [*_by(python), "tasks", name, str(number), str(seed)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
-    except OSError as error:
-        raise ValueError(f"--gym-python={python}: {error.strerror}") from None
-    except subprocess.TimeoutExpired:
-        raise ValueError(f"--reasoning-gym={name}: took more than {TIMEOUT:.0f} s") from None
-    if done.returncode:
-        raise ValueError((done.stderr.strip().splitlines() or ["it ended without a word"])[-1])
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def _by(python: str) -> list[str]:
-    """This file's command; without -P its folder would come first, and a `statistics` in it stands before Python's."""
-    return [python, "-P", str(Path(__file__).resolve())]
+ITSELF = [sys.executable, "-P", str(Path(__file__).resolve())]
 
 
 def tasks(name: str, number: int, seed: int) -> Iterator[dict[str, Any]]:
@@ -61,7 +36,7 @@ def tasks(name: str, number: int, seed: int) -> Iterator[dict[str, Any]]:
         task = {"prompt": f"{entry['question']}\n", "max_tokens": TOKENS, "group": f"gym-{name}"}
         if own:
             answer = json.dumps({"dataset": name, "entry": entry}, default=str)
-            yield task | {"answer": answer, "check": "command", "command": [*_by(sys.executable), "score"]}
+            yield task | {"answer": answer, "check": "command", "command": [*ITSELF, "score"]}
         else:
             yield task | {"answer": str(entry["answer"]), "check": "exact"}
 

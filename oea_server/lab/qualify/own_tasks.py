@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from oea_server import shipped
-from oea_server.lab.qualify import gym
+from oea_server.lab.qualify.elsewhere import asked
 from oea_server.lab.qualify.own_groups import GROUPS, LEAST_TOKENS, WORD, Task, Text
 
 MOST = 100_000
@@ -105,13 +105,28 @@ def main(
     gym_python: Annotated[
         str, typer.Option(metavar="PATH", help="a Python that has reasoning-gym; this one if not given")
     ] = sys.executable,
+    lm_eval: Annotated[
+        str | None, typer.Option(metavar="TASK", help="a generative task of lm-eval instead, whose data is at hand")
+    ] = None,
+    include_path: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="where lm-eval finds a task of your own, as its --include_path")
+    ] = None,
+    lm_eval_python: Annotated[
+        str, typer.Option(metavar="PATH", help="a Python that has lm-eval; this one if not given")
+    ] = sys.executable,
 ) -> None:
     """Write a task file for `oea-server qualify --completions`."""
-    if reasoning_gym is not None and group:
-        raise typer.BadParameter("reasoning-gym's tasks have no such groups", param_hint="--group")
+    if (reasoning_gym or lm_eval) is not None and group:
+        raise typer.BadParameter("only our own tasks have groups", param_hint="--group")
+    if reasoning_gym is not None and lm_eval is not None:
+        raise typer.BadParameter("--reasoning-gym is given as well: one of them", param_hint="--lm-eval")
     try:
         if reasoning_gym is not None:
-            tasks = gym.asked(gym_python, reasoning_gym, number, seed)
+            words = [reasoning_gym, str(number), str(seed)]
+            tasks = asked("gym.py", f"--reasoning-gym={reasoning_gym}", ("--gym-python", gym_python), words)
+        elif lm_eval is not None:
+            words = [lm_eval, str(number), *([] if include_path is None else [str(include_path)])]
+            tasks = asked("lm_tasks.py", f"--lm-eval={lm_eval}", ("--lm-eval-python", lm_eval_python), words)
         else:
             tasks = made(group or TELLING[model], number, seed)
         out.write_text("".join(json.dumps(task) + "\n" for task in tasks), encoding="utf-8")

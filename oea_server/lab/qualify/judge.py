@@ -91,7 +91,7 @@ def concluded(seen: Difference, plan: Record) -> tuple[str, str]:
     enough = takes <= seen.pairs
     return CANNOT_TELL, (
         f"{reach}: on both sides of the margin of {points}. An equally good candidate is shown to be so in 4 of 5 runs "
-        f"by {takes:,} such pairs, and these are {seen.pairs:,}: "
+        f"by {power.told(takes)} such pairs, and these are {seen.pairs:,}: "
         + ("this one likely loses something; more prompts tell how much" if enough else "take more prompts")
     )
 

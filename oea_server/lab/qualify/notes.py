@@ -10,6 +10,7 @@ from oea_server.lab.records.record import Record
 
 MANY = 0.05
 """Share of answers from which cut, unchecked or broken ones are pointed out."""
+SAME_LOAD = 0.1
 SAME_T = 0.98
 SAME_TIME = 0.99
 
@@ -50,7 +51,12 @@ def _answers(verdict: dict[str, Any]) -> Iterator[str]:
 
 
 def _bought(verdict: dict[str, Any]) -> Iterator[str]:
-    read = verdict["cost"]["unique"]["ratio"]
+    read, load = verdict["cost"]["unique"]["ratio"], verdict["cost"]["batch"]
+    if load["ratio"] is not None and abs(load["ratio"]["value"] - 1) > SAME_LOAD:
+        yield (
+            f"a decode step had {load['candidate']:.1f} requests with the candidate and {load['vanilla']:.1f} with "
+            "vanilla: experts read and speed are of different loads"
+        )
     if read is None:
         yield "experts read were not measured in the same rounds for both"
     elif read["value"] >= SAME_T:

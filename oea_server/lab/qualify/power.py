@@ -77,15 +77,12 @@ def effect(seeds: int) -> float:
 
 def before(prompts: int, margin: float, confidence: float = 0.95, seeds: int = 1) -> str:
     """What the run will be able to say: one line, before anything is asked."""
-    can, takes = (
-        shows(prompts, DISCORDANCE, confidence, seeds=seeds),
-        needed(margin, DISCORDANCE, confidence, seeds=seeds),
-    )
-    verdict = "enough" if prompts >= takes else "too few"
+    can, takes = shows(prompts, confidence=confidence, seeds=seeds), needed(margin, confidence=confidence, seeds=seeds)
+    sure = needed(margin, confidence=confidence, power=SURE, seeds=seeds)
     more = f", each with {seeds} seeds" if seeds > 1 else ""
     return (
-        f"{prompts:,} prompts{more}: {verdict} for a margin of {margin:g}, which takes {takes:,} to be shown in 4 of 5 "
-        f"runs of an equally good candidate ({needed(margin, DISCORDANCE, confidence, SURE, seeds):,} for 49 of 50); "
+        f"{prompts:,} prompts{more}: {'enough' if prompts >= takes else 'too few'} for a margin of {margin:g}, which "
+        f"takes {told(takes)} to be shown in 4 of 5 runs of an equally good candidate ({told(sure)} for 49 of 50); "
         f"they show {can:g}. Assumed: {DISCORDANCE:.0%} of the answers change between right and wrong."
     )
 
@@ -102,10 +99,16 @@ def reestimated(margin: float, confidence: float, pairs: int, discordance: float
         pairs: those that were compared until now.
         seen_effect: their design effect.
     """
+    takes = told(needed_pairs(margin, confidence, discordance, seen_effect))
     return (
         f"{discordance:.1%} of {pairs:,} pairs changed between right and wrong: to show a margin of {margin:g} of an "
-        f"equally good candidate takes about {needed_pairs(margin, confidence, discordance, seen_effect):,} such pairs"
+        f"equally good candidate takes {takes} such pairs"
     )
+
+
+def told(number: int) -> str:
+    """A number of prompts as it is said."""
+    return f"{number:,}" if number < MOST else f"more than {MOST:,}"
 
 
 def _central(number: int, share: float) -> tuple[int, int]:

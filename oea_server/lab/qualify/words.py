@@ -59,7 +59,7 @@ def paid(verdict: dict[str, Any]) -> str:
     if longer is not None:
         said.append(change(longer, LENGTH))
         tpot = verdict["cost"]["tpot"]["ratio"]
-        if tpot is not None:
+        if tpot is not None and tpot["told"]:
             said.append(f"so decoding an answer takes {change(_flat(tpot['value'] * longer['value']), WAIT_FOR_ALL)}")
     counted = [", ".join(f"{arm[name]:,}" for name in ("empty", "cut", "broken")) for arm in (mine, base)]
     said.append(f"empty, cut and broken answers: {counted[0]}, vanilla {counted[1]}")

@@ -242,6 +242,8 @@ def test_what_a_reader_is_told() -> None:
     for each in answers(made, NAME):
         each["tokens"] *= 1.3  # a token takes 0.8 of vanilla's time
     assert any("took 1.04 times as long" in note for note in judged(made)["notes"])
+    made["blocks"][1]["batch"] = 11.5
+    assert any("13.5 requests with the candidate and 15.5 with vanilla" in note for note in judged(made)["notes"])
     made["blocks"][1]["tpot"] *= 1.2
     assert any("do not tell whether a token took less time" in note for note in judged(made)["notes"])
     made = passing()

@@ -97,6 +97,12 @@ def test_what_is_said_before_a_run() -> None:
     assert "each with 4 seeds" in power.before(200, 0.02, 0.95, 4)
 
 
+def test_a_margin_that_nobody_can_show_is_said_to_be_one() -> None:
+    assert "which takes more than 10,000,000 to be shown" in power.before(200, 0.00001)
+    assert "takes more than 10,000,000 such pairs" in power.reestimated(0.00001, 0.95, 400, 0.03)
+    assert power.shows(1) > 0.7
+
+
 def test_the_margin_that_prompts_show_takes_no_more_prompts() -> None:
     for prompts in (50, 200, 1000):
         can = power.shows(prompts)

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from oea_server.lab.records.tables import micro, ratio, table
+from oea_server.lab.records.tables import micro, percent, ratio, table
 
 RESULTS = Path(__file__).parent / "results"
 PAPER_BATCH = 16
@@ -186,6 +186,18 @@ def _eval(records: dict[str, dict[str, Any]]) -> list[str]:
     return table(["quality, 16 tokens", "policy", "T", "increase in cross-entropy, nats (95 %)"], rows, names=2)
 
 
+def _harnesses(records: dict[str, dict[str, Any]]) -> list[str]:
+    """One server's accuracy by two harnesses."""
+    header = ["two harnesses, one server", "arm", "qualify", "lm-eval", "same task by task", "agree"]
+    rows = []
+    for link, record in records.items():
+        for row in record["rows"]:
+            right = [f"{row[each]:.3f} ± {row[f'{each}_error']:.3f}" for each in ("qualify", "lm_eval")]
+            same, agree = percent(row["same_task_by_task"]), "yes" if row["agree"] else "no"
+            rows.append([link, row["arm"], *right, same, agree])
+    return table(header, rows, names=2)
+
+
 AB_MEASURES = ("ttft_p50", "tpot_p50", "tpot_p99", "tokens_per_s", "unique_experts", "mass_kept")
 
 
@@ -226,6 +238,7 @@ SHOWN = {
     "soak": _soak,
     "chaos": _chaos,
     "eval": _eval,
+    "harnesses": _harnesses,
     "qualify": _qualify,
 }
 

@@ -26,7 +26,7 @@ VANILLA = "vanilla"
 
 def counted(record: dict[str, Any]) -> dict[str, Any]:
     """How many answers each arm gave in each group, and how many were right; the decode batch of its blocks."""
-    arms = list(dict.fromkeys(answer["arm"] for answer in record["answers"]))
+    arms = [VANILLA, *(each["name"] for each in record["plan"]["candidates"])]
     groups: dict[str, dict[str, list[int]]] = {group: {arm: [0, 0] for arm in arms} for group in GROUPS}
     for answer in record["answers"]:
         cell = groups[answer["group"]][answer["arm"]]

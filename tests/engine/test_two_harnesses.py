@@ -18,7 +18,9 @@ pytestmark = [pytest.mark.nightly, pytest.mark.launch]
 
 ROOT = Path(__file__).parents[2]
 LM_EVAL = "lm-eval[api]==0.4.13"
-NUMBER = 120
+NUMBER = 200
+SAME = {"vanilla": 0.97, "k0=1": 0.8}
+"""Task by task: under a rule an answer depends on those decoded with it, which are others in each harness."""
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,7 @@ def test_two_harnesses_agree_on_vanilla_and_on_one_expert(server: Server, lm_eva
     vanilla, one = json.loads((tmp_path / "harnesses-demo.json").read_text())["rows"]
     for row in (vanilla, one):
         assert row["agree"]
-        assert row["same_task_by_task"] > 0.9
+        assert row["same_task_by_task"] > SAME[row["arm"]]
         assert min(row["qualify_batch"], row["lm_eval_batch"]) > 2
     for harness in ("qualify", "lm_eval"):  # both see what one expert costs
         assert vanilla[harness] > one[harness]

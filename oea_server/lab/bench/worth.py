@@ -6,7 +6,7 @@ of a router like ours the experts ran at 7 % of the memory's bandwidth, and with
 
 from __future__ import annotations
 
-from math import inf, sqrt
+from math import sqrt
 from typing import Any, NamedTuple
 
 from oea_server.lab.records.record import Record
@@ -78,12 +78,15 @@ def _points(record: Record, rows: list[dict[str, Any]]) -> int:
 
 
 def _follows(fit: dict[str, Any], experts: float, points: int) -> Follows:
-    """slope x T, over what the line says at T; the interval by the slope's standard error, which R² implies."""
+    """slope x T, over what the line says at T; the interval by the slope's standard error, which R² implies.
+
+    A line that explains nothing leaves everything open.
+    """
     from scipy.special import stdtrit
 
     value = fit["slope_us"] * experts / max(fit["intercept_us"] + fit["slope_us"] * experts, 1e-9)
     r2, freedom = fit["r2"], points - 2
-    error = inf if r2 < 1e-12 else abs(value) * sqrt(max(1 - r2, 0.0) / r2 / freedom)
+    error = 1.0 if r2 < 1e-12 else abs(value) * sqrt(max(1 - r2, 0.0) / r2 / freedom)
     reach = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
     return Follows(value, value - reach, value + reach)
 

@@ -40,6 +40,7 @@ TELLING: dict[Model, tuple[str, ...]] = {
         "brackets",
         "brackets-shown",
         "manual-name",
+        "assign",
         "page-phrase",
         "page-finish",
     ),

@@ -14,13 +14,14 @@ from tests.engine.apart import CLEAN
 from tests.engine.checkpoints import FAMILIES
 from tests.engine.patched import IS_PATCHED
 from tests.engine.run_families import ALONE, STEPS, TOGETHER, Run
-from tests.engine.tiny_checkpoints import EXPERTS, K0, ON_TWO_RANKS, K
+from tests.engine.tiny_checkpoints import EXPERTS, K0, NOT_ON_TWO_RANKS, K
 from tests.transcript import REPLAY
 
 pytestmark = [
     pytest.mark.nightly,
     pytest.mark.skipif(IS_PATCHED or not REPLAY, reason="run once, where SGLang keeps routing replays"),
 ]
+ON_TWO_RANKS = tuple(name for name in FAMILIES if name not in NOT_ON_TWO_RANKS)
 
 
 class Runs:

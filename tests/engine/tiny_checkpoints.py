@@ -178,6 +178,11 @@ FAMILIES = {
     ),
 }
 
-ON_TWO_RANKS = ("Mixtral", "Kimi-K2", "DeepSeek-V3", "DeepSeek-V2", "ERNIE-4.5", "Command-A", "Laguna")
-"""Of the kinds of routers. Not Gemma-4: its experts' GELU runs by SGLang's own code, which fails on the id -1 of other
-ranks' experts; OLMoE norms queries over all heads, which no rank has; LongCat is refused there."""
+NOT_ON_TWO_RANKS = {
+    "OLMoE": "SGLang norms queries over all heads, which no rank has",
+    "Gemma-4": "its experts' GELU runs by SGLang's own code, which fails on the id -1 of other ranks' experts",
+    "gpt-oss": "SGLang's loader gives each rank its own share of the experts that the rank holds whole",
+    "Nemotron-3": "SGLang takes a GPU's runner for it on a CPU as well, whose experts keep the ids of all ranks",
+    "LongCat": "refused there: SGLang adds its experts that compute nothing once for each rank",
+}
+"""Why a family does not run there."""

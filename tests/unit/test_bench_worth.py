@@ -21,9 +21,17 @@ EXPERTS = {"vanilla": 48.8, "random": 82.0, "oea:3": 25.1, "oea:4": 29.9, "oea:5
 
 
 def planted(
-    latency: Callable[[float], float], memory_us: float, experts: dict[str, float] = EXPERTS, ranks: int = 1
+    latency: Callable[[float], float],
+    memory_us: float,
+    experts: dict[str, float] = EXPERTS,
+    ranks: int = 1,
+    wide: float = 0.0,
 ) -> dict[str, Any]:
-    """A record of one batch size whose layers took what `latency` says, in µs, of the experts that they read."""
+    """A record of one batch size whose layers took what `latency` says, in µs, of the experts that they read.
+
+    Args:
+        wide: between the quartiles of a turn over vanilla's.
+    """
     times = {policy: latency(read) for policy, read in experts.items()}
     line = fit(list(experts.values()), list(times.values()))
     fitted: dict[str, float | None] = {"slope_us": None, "intercept_us": None, "r2": None}
@@ -39,6 +47,9 @@ def planted(
             "routing_us": 0.0,
             "routing_share": 0.0,
             "over_vanilla": times[policy] / times["vanilla"] if "vanilla" in times else None,
+            "over_vanilla_quartiles": [times[policy] / times["vanilla"] + wide / 2 * end for end in (-1, 1)]
+            if "vanilla" in times
+            else None,
         }
         for policy, read in experts.items()
     ]
@@ -100,6 +111,14 @@ def test_noise_around_a_steep_line_is_told_from_it_in_most_draws() -> None:
     assert worth.GAINS_NOTHING not in verdicts
 
 
+def test_noise_around_a_line_of_little_is_called_little() -> None:
+    """R² is small there: the noise is as large, what follows T is not."""
+    found = [judgement(planted(shaken(lambda read: 800 + 3 * read, 0.02, seed), 3, wide=0.08)) for seed in range(100)]
+    assert {each["verdict"] for each in found} <= {worth.LITTLE, worth.UNKNOWN}
+    assert sum(each["verdict"] == worth.LITTLE for each in found) >= 95
+    assert min(each["r2"] for each in found) < worth.STRAIGHT
+
+
 @pytest.mark.parametrize(("rest", "verdict"), [(120, worth.HOLDS), (160, worth.LITTLE), (1200, worth.LITTLE)])
 def test_what_does_not_follow_t_decides_how_much(rest: float, verdict: str) -> None:
     assert judgement(planted(lambda read: rest + 3 * read, memory_us=3))["verdict"] == verdict
@@ -116,7 +135,7 @@ def test_a_rule_that_saves_nothing_beats_a_line_that_promises() -> None:
     record = planted(lambda read: 10 + 3 * read, memory_us=2.9, ranks=8)
     for row in record["rows"]:
         if row["policy"].startswith("oea"):
-            row["over_vanilla"] = 0.98
+            row |= {"over_vanilla": 0.98, "over_vanilla_quartiles": [0.97, 0.99]}
     found = judgement(record)
     assert found["verdict"] == worth.GAINS_NOTHING
     assert "by the line, 4 % by what oea:3 saved" in found["why"]

@@ -22,9 +22,12 @@ MEMORY = 0.5
 """Of the bandwidth measured in the same run. The paper's layers read at 0.78 and 0.64 of the H100's data sheet. Below
 half, something else than memory takes most of the time, and another kernel may take it away with what T saves."""
 STRAIGHT = 0.9
-"""R² of the policies' medians below which the time depends on more than T, or is noise (the paper's is above 0.99)."""
+"""R² of the policies' medians below which the time depends on more than T, or is noise (the paper's is above 0.99). No
+line holds then; where little follows T, the same noise makes a smaller R², and the interval decides alone."""
 FEWER = 0.9
 """Of vanilla's experts: a rule that reads more of them has not tried."""
+MEDIANS_ERROR = 0.93
+"""A median's standard error over the quartiles' distance and the root of the number: 1.253 / 1.349 for a normal."""
 
 HOLDS, SLOW, LITTLE, GAINS_NOTHING, UNKNOWN = "holds", "slow experts", "little", "nothing", "cannot tell"
 """The verdicts."""
@@ -66,7 +69,7 @@ def _judged(record: Record, fit: dict[str, Any]) -> dict[str, Any]:
     follows = _follows(fit, vanilla["unique_experts"], _points(record, rows))
     facts["follows"] = list(follows)
     facts["expert_over_memory"] = fit["slope_us"] / fit["memory_us_per_expert"]
-    facts["fewest"] = _fewest(rows, vanilla["unique_experts"])
+    facts["fewest"] = _fewest(rows, vanilla["unique_experts"], record["repeats"])
     scattered = record["preset"]["ranks"] == 1 and fit["r2"] < STRAIGHT
     return facts | _said(*_verdict(facts, follows, scattered))
 
@@ -91,19 +94,22 @@ def _follows(fit: dict[str, Any], experts: float, points: int) -> Follows:
     return Follows(value, value - reach, value + reach)
 
 
-def _fewest(rows: list[dict[str, Any]], experts: float) -> dict[str, Any] | None:
+def _fewest(rows: list[dict[str, Any]], experts: float, repeats: int) -> dict[str, Any] | None:
     """The rule for serving that reads fewest experts, as it was measured beside vanilla, routing and all.
 
-    `follows`: the share of the time that it saved over the share of the experts that it saved.
+    `follows`: the share of the time that it saved over the share of the experts that it saved; `follows_high`: the end
+    of its 95 % interval, by the quartiles of the turns as if they were normal.
     """
     ours = [row for row in rows if row["policy"].partition(":")[0] not in ("vanilla", "random", "pruned")]
     row = min(ours, key=lambda each: each["unique_experts"], default=None)
     if row is None or row["unique_experts"] > FEWER * experts:
         return None
-    follows = (1 - row["over_vanilla"]) / (1 - row["unique_experts"] / experts)
-    return {name: row[name] for name in ("policy", "unique_experts", "over_vanilla", "routing_share")} | {
-        "follows": follows
-    }
+    fewer = 1 - row["unique_experts"] / experts
+    lower, upper = row["over_vanilla_quartiles"]
+    error = MEDIANS_ERROR * (upper - lower) / sqrt(repeats)
+    kept = {name: row[name] for name in ("policy", "unique_experts", "over_vanilla", "routing_share")}
+    saved = 1 - row["over_vanilla"]
+    return kept | {"follows": saved / fewer, "follows_high": (saved + 1.96 * error) / fewer}
 
 
 def _verdict(facts: dict[str, Any], follows: Follows, scattered: bool) -> tuple[str, str]:
@@ -112,14 +118,14 @@ def _verdict(facts: dict[str, Any], follows: Follows, scattered: bool) -> tuple[
     share = f"{percent(follows.value)} of the layer's time follow T ({percent(follows.low)} to {percent(follows.high)})"
     if follows.high < NOTHING:
         return GAINS_NOTHING, f"{reads}, and {share}: fewer experts save nothing that could be seen"
-    if follows.low <= 0 or scattered:
+    if follows.low <= 0 or (scattered and follows.high >= MUCH):
         return UNKNOWN, f"{share}, R² is {facts['r2']:.2f}: noise, or more than T decides. Take more --repeats"
     least = follows.value
     if facts["fewest"] and facts["fewest"]["follows"] < least:
         least = facts["fewest"]["follows"]
         share += f" by the line, {percent(least)} by what {facts['fewest']['policy']} saved"
     saved = f"half the experts take {percent(least / 2)} off the layer"
-    if least < NOTHING:
+    if facts["fewest"] and facts["fewest"]["follows_high"] < NOTHING:
         return GAINS_NOTHING, f"{reads}, and {share}: fewer experts save nothing that could be seen"
     if least < MUCH:
         return LITTLE, f"{reads}, and {share}: {saved}"

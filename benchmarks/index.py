@@ -198,6 +198,19 @@ def _harnesses(records: dict[str, dict[str, Any]]) -> list[str]:
     return table(header, rows, names=2)
 
 
+def _calibrate(records: dict[str, dict[str, Any]]) -> list[str]:
+    """Rungs that a search found."""
+    rows = []
+    for link, record in records.items():
+        for rung in record["rungs"]:
+            shares = rung["experts"]
+            share = shares.get(str(PAPER_BATCH)) if isinstance(shares, dict) else shares
+            numbers = [f"{rung['nats']:.4f}", f"{rung['mass_kept']:.3f}", ratio(share)]
+            rows.append([link, rung["name"], " ".join(f"{k}={v}" for k, v in rung["knobs"].items()), *numbers])
+    header = ["rungs found", "rung", "knobs", "loss at most, nats", "least mass kept", "T of vanilla's, 16 tokens"]
+    return table(header, rows, names=3)
+
+
 AB_MEASURES = ("ttft_p50", "tpot_p50", "tpot_p99", "tokens_per_s", "unique_experts", "mass_kept")
 
 
@@ -239,6 +252,7 @@ SHOWN = {
     "chaos": _chaos,
     "eval": _eval,
     "harnesses": _harnesses,
+    "calibrate": _calibrate,
     "qualify": _qualify,
 }
 

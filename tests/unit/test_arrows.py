@@ -32,7 +32,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lab.recipes": {"engine"},
     "lab.qualify": {"client", "lab.records", "settings"},
     "lab.reference": {"controller", "observe", "settings"},
-    "lab.quality": {"client", "engine", "lab.bench", "lab.demo", "lab.records", "observe", "routing"},
+    "lab.quality": {
+        "client",
+        "controller",
+        "engine",
+        "lab.bench",
+        "lab.demo",
+        "lab.records",
+        "observe",
+        "routing",
+        "settings",
+    },
 }
 KNOW_SGLANG = {"absent", "engine", "cpu", "doctor", "patching", "serve", "lab.bench", "lab.demo"}
 

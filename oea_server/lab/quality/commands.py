@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -103,9 +103,18 @@ def evaluate(
 
 def calibrate(
     record: Annotated[
-        Path, typer.Argument(metavar="EVAL.json", help="of 'oea-server eval', with arms oea:K0, oea:K0/share=S/mix=A")
-    ],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="what --oea-schedule takes")],
+        Path | None,
+        typer.Argument(
+            metavar="[EVAL.json]", help="of 'oea-server eval': only turn it into a schedule; measure nothing"
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model-path", "--model", metavar="DIR", help="a Hugging Face MoE; the demo's")
+    ] = None,
+    text: Text = None,
+    against: Annotated[
+        str | None, typer.Option("--against", help="what is to be small: T (the default), busiest or latency")
+    ] = None,
     budget: Annotated[
         str,
         typer.Option("--budget", metavar="NATS", help="increase in cross-entropy to allow; 1% means of vanilla's own"),
@@ -113,9 +122,52 @@ def calibrate(
     latency: Annotated[
         str | None, typer.Option("--latency", metavar="FILE", help="a moe-*.json of 'oea-server bench moe'")
     ] = None,
-    k: Annotated[str, typer.Option("--k", metavar="K", help="the model's experts per token")] = "8",
+    ranks: Annotated[str | None, typer.Option("--ranks", metavar="R", help="that the experts are split over")] = None,
+    batch: Annotated[str | None, typer.Option("--batch", metavar="B,…", help="[2,4,8,16,32,64]")] = None,
+    sequences: Annotated[str | None, typer.Option("--sequences", metavar="S", help="[256]")] = None,
+    length: Annotated[str | None, typer.Option("--length", metavar="L", help="tokens of each [128]")] = None,
+    seed: Annotated[str | None, typer.Option("--seed", metavar="N", help="of the order and the intervals [0]")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="of the files [calibrate]")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="benchmarks/results/<machine>; with EVAL.json the schedule's file"),
+    ] = None,
+    k: Annotated[
+        str | None, typer.Option("--k", metavar="K", help="with EVAL.json: the model's experts per token [8]")
+    ] = None,
 ) -> None:
-    """Turn an evaluation into a schedule: at each batch size what reads least within a budget of quality."""
+    """Find the rules that read least within a budget of quality, as rungs and schedules that 'serve' takes."""
+    given = {"model": model, "text": text, "against": against, "ranks": ranks, "batch": batch}
+    given |= {"sequences": sequences, "length": length, "seed": seed, "name": name}
+    if record is None:
+        if k is not None:
+            _end("--k: a model's config says it; it is for an EVAL.json alone")
+        _search({**given, "budget": budget, "latency": latency}, out)
+        return
+    if strange := next((name for name, value in given.items() if value is not None), None):
+        _end(f"--{strange}: {oneline(str(record))} is measured already; leave out one of them")
+    if out is None:
+        _end("--out: name the schedule's file")
+    _schedule(record, out, budget, latency, k or "8")
+
+
+def _search(given: dict[str, Any], out: Path | None) -> None:
+    from oea_server.lab.quality.search import asked
+
+    try:
+        wanted = asked.read(given)
+        folder = options.folder("--out", out)
+    except ValueError as error:
+        _end(str(error))
+    from oea_server.lab.quality.search.searching import search
+
+    try:
+        search(wanted, folder)
+    except (ValueError, RuntimeError, OSError) as error:
+        _end((str(error).splitlines() or [type(error).__name__])[0])
+
+
+def _schedule(record: Path, out: Path, budget: str, latency: str | None, k: str) -> None:
     from oea_server.lab.quality import calibrate as method
     from oea_server.observe import latency as lines
 

@@ -30,8 +30,8 @@ was run on these cards.
 served end to end by our tests, on a CPU. **Run**: SGLang's own model runner decodes a tiny model whose
 layers of experts are of this class, in a nightly test on a CPU: our vanilla is to the bit what comes
 without us, and what OEA counts is what a recount counts; 26 of the 31 models do the same on two ranks.
-What is left out of some, and which families do not run, is said [below](#run-on-a-cpu-in-part). **Built**: our tests build its class, small, and ask what its routers are.
-–: this page alone.
+What is left out of some, and which families do not run, is said [below](#run-on-a-cpu-in-part).
+**Built**: our tests build its class, small, and ask what its routers are. –: this page alone.
 
 Of {commands} commands {works} are routed; of the {recipes} public recipes among them {recipes_work}.
 Of {families} families, {by_card}.

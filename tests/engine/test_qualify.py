@@ -20,13 +20,24 @@ pytestmark = [pytest.mark.nightly, pytest.mark.launch]
 
 MARGIN = 0.02
 NUMBER = 360
+GROUPS = (
+    "repeat",
+    "copy-list",
+    "copy-pairs",
+    "close-tag",
+    "brackets",
+    "brackets-shown",
+    "manual-name",
+    "page-phrase",
+    "page-finish",
+)
 FLAGS = ("--max-running-requests", "16", "--max-total-tokens", "65536", "--dtype", "float32")
 
 
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tasks") / "own.jsonl"
-    made = own_tasks.made(own_tasks.TELLING[own_tasks.Model.DEMO], NUMBER, 0)
+    made = own_tasks.made(GROUPS, NUMBER, 0)
     path.write_text("".join(json.dumps(each) + "\n" for each in made))
     return path
 

@@ -99,7 +99,8 @@ def examine(server: Remote) -> Target:
         remedy = 'switch it off: PUT /oea/controller {"on": false}'
         raise TargetError(f"{url}: its controller is on, and would turn the same knobs; {remedy}")
     settled(server)
-    return Target(server, settings, {"name": Path(path).name, "served": served, **config.get("model", {})}, served)
+    shown = Path(served).name if Path(served).is_absolute() else served  # records tell nobody's folders
+    return Target(server, settings, {"name": Path(path).name, "served": shown, **config.get("model", {})}, served)
 
 
 def rehearse(target: Target, candidates: Sequence[Candidate]) -> None:

@@ -41,6 +41,7 @@ class Answering(Stub):
         self.broken_at: int | None = None
         """After so many answers all others are refused."""
         self.served = 0
+        self.served_name = "stub"
         super().__init__(key=key)
         self.settings = {"policy": "oea", "k0": "auto", "share": "auto", "min_batch": 2, "default_tier": None}
         self.remote.settle = 0.01
@@ -51,7 +52,7 @@ class Answering(Stub):
 
         @app.get("/v1/models")
         async def models() -> dict[str, Any]:
-            return {"data": [{"id": "stub"}]}
+            return {"data": [{"id": self.served_name}]}
 
         @app.get("/model_info")
         async def model_info() -> dict[str, Any]:

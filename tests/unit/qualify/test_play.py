@@ -182,6 +182,12 @@ def test_traffic_of_others_is_refused(stub: Answering, monkeypatch: pytest.Monke
         target.examine(stub.remote)
 
 
+def test_a_record_tells_nobodys_folders(stub: Answering) -> None:
+    stub.served_name = "/home/somebody/model"
+    found = target.examine(stub.remote)
+    assert (found.name, found.model["served"], found.model["name"]) == ("/home/somebody/model", "model", "stub-model")
+
+
 def test_a_server_that_is_none_of_ours(stub: Answering) -> None:
     bare = Stub()
     try:

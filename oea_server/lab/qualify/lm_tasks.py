@@ -46,7 +46,7 @@ def loaded(name: str, folder: str | None) -> Any:
     return task
 
 
-def tasks(name: str, number: int, folder: str | None) -> Iterator[dict[str, Any]]:
+def tasks(name: str, number: int, folder: str | None = None) -> Iterator[dict[str, Any]]:
     """Its first documents, each with what lm-eval asks, and where it stops."""
     task = loaded(name, folder)
     how = task.config.generation_kwargs or {}
@@ -65,7 +65,7 @@ def tasks(name: str, number: int, folder: str | None) -> Iterator[dict[str, Any]
         }
 
 
-def score(said: dict[str, Any], name: str, folder: str | None) -> bool:
+def score(said: dict[str, Any], name: str, folder: str | None = None) -> bool:
     """Whether the first of the task's filters and metrics gives an answer the whole point."""
     task, doc = loaded(name, folder), json.loads(said["answer"])
     asked = task.construct_requests(doc=doc, ctx="", metadata=(name, 0, 1))
@@ -82,8 +82,8 @@ def main(words: list[str]) -> int:
     try:
         with redirect_stdout(sys.stderr):  # which lm-eval and its libraries write to
             if words[0] == "score":
-                return 0 if score(json.load(sys.stdin), words[1], (words[2:] or [None])[0]) else 1
-            lines += [json.dumps(task) for task in tasks(words[1], int(words[2]), (words[3:] or [None])[0])]
+                return 0 if score(json.load(sys.stdin), *words[1:]) else 1
+            lines += [json.dumps(task) for task in tasks(words[1], int(words[2]), *words[3:])]
     except ModuleNotFoundError as error:
         if error.name not in ("lm_eval", "lm_eval.tasks"):
             raise

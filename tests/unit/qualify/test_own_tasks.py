@@ -126,6 +126,73 @@ def test_reasoning_gym_compares_or_scores_as_its_dataset_does(fake_gym: Path) ->
     assert [checks.correct(scored, said) for said in ("0", " any\n", "7")] == [True, True, False]
 
 
+LM_EVAL = """
+class Asked:
+    def __init__(self, doc):
+        self.doc = doc
+    @property
+    def filtered_resps(self):
+        return {"strict": self.resps[0].strip().lower(), "loose": "never looked at"}
+class Config:
+    generation_kwargs, num_fewshot = {"until": ["\\n", "."], "max_gen_toks": 9}, None
+class Task:
+    config = Config()
+    eval_docs = [{"ask": f"Say {each}.", "right": each} for each in ("yes", "no", "perhaps")]
+    def __init__(self, name):
+        self.OUTPUT_TYPE = "loglikelihood" if name == "scored" else "generate_until"
+    def fewshot_context(self, doc, num_fewshot):
+        print("as lm-eval prints")
+        return f"{num_fewshot}: {doc['ask']}\\n"
+    def construct_requests(self, doc, ctx, metadata):
+        return Asked(doc)
+    def apply_filters(self):
+        assert len(self._instances) == 1
+    def process_results(self, doc, results):
+        return {"exact_match": float(results[0] == doc["right"]), "other": 0.0}
+class TaskManager:
+    def __init__(self, include_path):
+        self.known = {"own": Task("own"), "scored": Task("scored")} if include_path else {}
+    def load(self, names):
+        return {"tasks": {name: self.known[name] for name in names}}
+"""
+"""An lm-eval with a task that is generated and one that is not, in whatever folder it is pointed to."""
+
+
+@pytest.fixture
+def fake_lm_eval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "lm_eval").mkdir()
+    (tmp_path / "lm_eval" / "__init__.py").touch()
+    (tmp_path / "lm_eval" / "tasks.py").write_text(LM_EVAL)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return tmp_path / "lm.jsonl"
+
+
+def test_a_generative_task_of_lm_eval_is_judged_by_its_own_filters_and_metric(fake_lm_eval: Path) -> None:
+    words = ("--lm-eval", "own", "--include-path", str(fake_lm_eval.parent), "--number", "2")
+    assert run(*words, "--out", str(fake_lm_eval)).exit_code == 0
+    found = tasks.read(fake_lm_eval).tasks
+    assert [task.prompt for task in found] == ["0: Say yes.\n", "0: Say no.\n"]
+    assert {(task.judged_by, task.group, task.max_tokens, *task.stop) for task in found} == {
+        ("command", "own", 9, "\n", ".")
+    }
+    assert [checks.correct(found[0], said) for said in (" Yes\n", "no")] == [True, False]
+
+
+def test_what_lm_eval_cannot_say_is_one_line(fake_lm_eval: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = ("--include-path", str(fake_lm_eval.parent), "--out", str(fake_lm_eval))
+    said = {
+        "a task of loglikelihood, whose answers are scored in prefill": run("--lm-eval", "scored", *there),
+        "--lm-eval=own: KeyError": run("--lm-eval", "own", "--out", str(fake_lm_eval)),
+        "--lm-eval-python=/no/python": run("--lm-eval", "own", "--lm-eval-python", "/no/python", *there),
+    }
+    monkeypatch.setenv("PYTHONPATH", "")
+    for words, result in (said | {"lm-eval is not installed": run("--lm-eval", "own", *there)}).items():
+        assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+        assert words in result.stderr
+    assert run("--lm-eval", "own", "--reasoning-gym", "plain", *there).exit_code == 2
+    assert not fake_lm_eval.exists()
+
+
 def test_what_a_user_can_put_right_is_one_line(fake_gym: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unknown = run("--reasoning-gym", "nosuch", "--out", str(fake_gym))
     nowhere = run("--out", str(fake_gym / "no" / "folder"), "--number", "1")

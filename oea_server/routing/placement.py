@@ -39,5 +39,6 @@ def contiguous(num_experts: int, ranks: int, device: torch.device) -> Placement:
     """
     if ranks < 1 or num_experts % ranks:
         raise ValueError(f"ranks={ranks}: {num_experts} experts do not divide over them")
-    physical = torch.arange(num_experts, dtype=torch.int32, device=device)
-    return Placement(ranks, num_experts // ranks, physical[:, None], physical.clone())
+    with torch.inference_mode(False):  # whoever asks first: those who ask later may write to it outside that mode
+        physical = torch.arange(num_experts, dtype=torch.int32, device=device)
+        return Placement(ranks, num_experts // ranks, physical[:, None], physical.clone())

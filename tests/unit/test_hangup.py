@@ -64,7 +64,7 @@ def test_a_server_that_nobody_asked_to_route_says_so(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(runtime, "current", SimpleNamespace(steering=SimpleNamespace(settings=Settings())))
     monkeypatch.setattr(launch, "judge", lambda *_: SimpleNamespace(problems=[]))
-    for name in ("locks.take", "locks.learn", "proxies.spare"):
+    for name in ("locks.take", "locks.learn", "proxies.spare", "int4.steer"):
         monkeypatch.setattr(f"oea_server.engine.{name}", lambda *_: None)
     with caplog.at_level(logging.WARNING):
         launch.before_check_server_args(SimpleNamespace())

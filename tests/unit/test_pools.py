@@ -231,3 +231,9 @@ def test_a_copy_on_an_idle_rank_takes_the_load_off_a_busy_one() -> None:
 def test_bad_arguments_name_the_knob(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_placement_that_is_first_asked_for_in_inference_mode_is_written_to_outside_it() -> None:
+    with torch.inference_mode():
+        place = contiguous(26, 13, CPU)  # which no other test asks for
+    place.home.zero_()

@@ -23,7 +23,7 @@ esac
 
 case "$1" in
     # all of oea-server's commands; before the programs, some of which have the same names
-    serve | doctor | demo | bench | eval | calibrate | config | patch) ;;
+    serve | doctor | demo | bench | eval | calibrate | qualify | config | patch) ;;
     *) exec "$@" ;;
 esac
 

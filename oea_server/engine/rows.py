@@ -53,7 +53,7 @@ class Rows:
         self._depths: torch.Tensor | None = None
         """What graphs read of a step's drafts."""
         self._trees: torch.Tensor | None = None
-        """What the step's rows are in trees, where no graph reads it; None if they are in none."""
+        """Which guesses lead to which of the step's rows, where no graph reads it; None if its drafts are no trees."""
         self._told: Step | None = None
         self._asked: torch.Tensor | None = None
         """What graphs read of what rows ask for themselves: [MAX_ROWS] int64, all zeros where none does."""
@@ -171,7 +171,7 @@ class Rows:
         if fresh := self._told != step:
             self._tell_step(step, self._num_real)
         self._trees = None
-        if step.tree and not step.of_ranks:  # of its own ranks' trees none knows more than its own
+        if step.tree and not step.of_ranks:  # where ranks come together, each knows its own trees alone
             self._tell_trees(step)
         return fresh
 

@@ -27,12 +27,12 @@ from oea_server.client import key
 from oea_server.client.remote import Remote
 from oea_server.lab.qualify.own_groups import LINE, STOP
 from oea_server.lab.qualify.own_tasks import Model, made
+from oea_server.lab.qualify.pairs import VANILLA
 from oea_server.lab.records import record as records
 from oea_server.lab.records.tables import made_by, table
 
 GROUPS = ("repeat", "copy-list", "copy-pairs")
 TASK = "qualify_own"
-VANILLA = "vanilla"
 Z = 1.96
 LIMIT = 1800.0
 """Seconds for one harness."""

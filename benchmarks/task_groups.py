@@ -16,12 +16,12 @@ from typing import Any
 
 from oea_server.lab.qualify.own_groups import GROUPS
 from oea_server.lab.qualify.own_tasks import TELLING, Model
+from oea_server.lab.qualify.pairs import VANILLA
 from oea_server.lab.records.tables import percent, table
 
 RESULT = Path(__file__).parent / "results" / "2-core-x86_64" / "task-groups.json"
 RANGE = (0.3, 0.95)
 """Of vanilla's answers right: below, nothing can be lost; above, a loss is too rare to be seen."""
-VANILLA = "vanilla"
 
 
 def counted(record: dict[str, Any]) -> dict[str, Any]:

@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 
 from oea_server import settings
 from oea_server.client.config_command import parsed
+from oea_server.lab.qualify.pairs import VANILLA
 from oea_server.oneline import oneline
 from oea_server.settings import Settings, SettingsError
 
-VANILLA = "vanilla"
-"""The name of the arm that all others are compared with."""
 SERVES_VANILLA = ("vanilla", "shadow")
 OPTION = "--candidate"
 OF_THE_SERVER = ("default_tier",)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from oea_server.lab.qualify import checks
-from oea_server.lab.qualify.candidates import VANILLA
+from oea_server.lab.qualify.pairs import VANILLA
 from oea_server.lab.qualify.tasks import Task
 
 FEWEST = 8

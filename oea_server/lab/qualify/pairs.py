@@ -10,6 +10,7 @@ from typing import NamedTuple
 from oea_server.lab.records.record import Record
 
 VANILLA = "vanilla"
+"""The name of the arm that all others are compared with."""
 
 
 class Pair(NamedTuple):

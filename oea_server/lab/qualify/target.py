@@ -15,7 +15,8 @@ from oea_server import shipped
 from oea_server.client.ask import ask
 from oea_server.client.remote import Remote
 from oea_server.client.server import Server
-from oea_server.lab.qualify.candidates import OPTION, SERVES_VANILLA, VANILLA, Candidate, arms, as_found
+from oea_server.lab.qualify.candidates import OPTION, SERVES_VANILLA, Candidate, arms, as_found
+from oea_server.lab.qualify.pairs import VANILLA
 from oea_server.oneline import oneline
 
 PATIENCE = 60.0

@@ -45,7 +45,7 @@ class Question(NamedTuple):
     config: dict[str, Any]
     """The model's config.json."""
     model: str
-    """Where the config was found."""
+    """Path of the config."""
     notes: list[str]
     """What was taken instead of something that is not here."""
 

@@ -58,7 +58,7 @@ def _same(origin: str, hosts: Sequence[str]) -> bool:
 
 
 def from_this_machine(scope: Scope) -> bool:
-    """Whether nobody but this machine itself can have sent a request.
+    """Whether only a process of this machine can have sent a request.
 
     The other end, and whoever a proxy says it speaks for, is loopback or our own address; the host
     is no name that others can point here (DNS rebinding)."""

@@ -26,7 +26,7 @@ def client(url: str, key: str | None, timeout: float) -> OpenAI:
 
 
 def concurrent(url: str, key: str | None, timeout: float) -> AsyncOpenAI:
-    """The same for many at once.
+    """`chat` for many prompts at once.
 
     Raises:
         ValueError: as `way.proxy`.

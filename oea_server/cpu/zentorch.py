@@ -27,8 +27,8 @@ from oea_server.routing.compiled import compiled
 INSTRUCTIONS = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16")
 DTYPES = (torch.bfloat16, torch.float32)
 IN_PLACE = "5"
-"""zentorch's own choice keeps a second copy of the weights, takes seconds for prefill, and refuses
-a changed number of threads; this variant of its grouped matmul does none of that."""
+"""The variant of zentorch's grouped matmul that works in place. zentorch's own choice keeps a
+second copy of the weights, takes seconds for prefill, and refuses a changed number of threads."""
 ONE_COPY = "2"
 """Re-order in place: the default of zentorch 2.14, not of 2.11, which keeps a second copy
 otherwise."""
@@ -177,7 +177,7 @@ class Pairs(NamedTuple):
     """The slots of a step that are used, one row each."""
 
     tokens: torch.Tensor
-    """[n] int64, whose slot it is."""
+    """The token of each slot, [n] int64."""
     weights: torch.Tensor
     """[n, 1] float32."""
     ids: torch.Tensor

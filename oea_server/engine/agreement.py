@@ -20,8 +20,9 @@ APART = (
     *("allow_inactive", "per_layer_metrics", "latency_line", "admin_key_file", "api_key_file"),
     *("target_tpot", "rungs", "quality_floor", "tier_header", "tier_keys"),
 )
-"""Settings that change no rank's choice of experts, and so may differ: what is reported, refused,
-who may ask, and who asks for changes, which all ranks take together."""
+"""Settings that change no rank's choice of experts, and so may differ between ranks. The settings
+say what is reported, refused, who may ask, and who asks for changes, which all ranks take
+together."""
 
 KEPT = 16
 """Changes that stay in the store: later pipeline stages read what earlier ones said a few steps
@@ -82,7 +83,8 @@ def at_change(here: World, turn: int, settings: Settings, outcome: Mapping[str, 
 
 @cache
 def introduction() -> dict[str, str]:
-    """Who answers, as it was loaded. Every version has `version` there, to be told apart by."""
+    """A rank's version and host, as loaded. Every version has `version` there, to be told apart
+    by."""
     return {"version": provenance.version("oea-server"), "host": socket.gethostname()}
 
 
@@ -117,7 +119,7 @@ def knobs_of(settings: Settings) -> dict[str, str]:
 
 
 def schedule_of(settings: Settings) -> dict[str, str]:
-    """What the file of `schedule` holds, wherever it lies."""
+    """The content of the schedule's file, wherever the file lies."""
     if settings.schedule is None:
         return {"schedule": "none"}
     held = calibrated(settings.schedule, None)

@@ -28,7 +28,7 @@ class Ranks(NamedTuple):
 
     ranks: int
     own: int
-    """Which of them this process belongs to."""
+    """The attention-DP rank that the process belongs to."""
     together: bool = True
     """Whether a router gets the rows of all of them; else those of its own rank alone."""
     tree: bool = False
@@ -36,7 +36,7 @@ class Ranks(NamedTuple):
 
 
 def ranks() -> Ranks | None:
-    """This server's; None where all ranks have the same batches.
+    """The server's attention-DP ranks; None where all ranks have the same batches.
 
     Raises:
         ValueError: one batch is dealt out over several ranks; the message says by what.
@@ -133,8 +133,8 @@ def step_of(here: Ranks, forward_batch: Any, of: Drafts, *, counted: bool) -> St
 
 
 def drafts_of(here: Ranks, forward_batch: Any) -> Drafts:
-    """Those of all ranks, which an idle rank's own batch does not tell: SGLang says every rank's
-    requests, and their rows."""
+    """The drafts of all ranks, which an idle rank's own batch does not tell: SGLang gives every
+    rank's requests and rows."""
     requests = getattr(forward_batch, "original_global_num_tokens_cpu", None) or counts_of(
         forward_batch
     )
@@ -158,7 +158,7 @@ def speaks(here: Ranks, forward_batch: Any) -> bool:
 
 
 def problem_of(here: Ranks, forward_batch: Any, rows: int) -> str | None:
-    """Why nobody knows which rows of a step are tokens; None if it is known, or the step is not
+    """Why the tokens among a step's rows are unknown; None if they are known, or the step is not
     routed.
 
     Args:

@@ -204,8 +204,9 @@ def num_experts(model: torch.nn.Module) -> int:
 
 
 NO_WEIGHTS = re.compile("weight_shape|g_idx|input_|act_scale|swizzled|_mma")
-"""Of tensors that a layer keeps by expert: a checkpoint's own bookkeeping, scales of activations,
-scales once more in the order that a kernel wants (ModelOpt's NVFP4 keeps both)."""
+"""Names of tensors by expert that are no weights. Examples are a checkpoint's own bookkeeping,
+scales of activations, scales once more in the order that a kernel wants (ModelOpt's NVFP4 keeps
+both)."""
 
 
 def expert_bytes(model: torch.nn.Module) -> dict[int, int]:

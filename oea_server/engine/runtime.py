@@ -28,9 +28,9 @@ from oea_server.settings import Settings
 logger = logging.getLogger(__name__)
 
 BYPASSES = ("policy", "schedule", "rows", "router", "prefill", "mixed", "other")
-"""Why a forward pass ran the model's own top k: the policy does so at every batch size; at this
-one; it ran more rows than the fused launch takes on a GPU; no router can be handled; or it was no
-decode step."""
+"""Why a forward pass ran the model's own top k. In order: the policy does so at every batch size;
+the policy does so at this one; the pass ran more rows than the fused launch takes on a GPU; no
+router can be handled; the pass was no decode step."""
 
 
 class Runtime:
@@ -70,8 +70,8 @@ class Runtime:
         """The counted step of which it is not known yet what drafts are kept, for
         `engine.rejected`."""
         self.awake: dict[int, tuple[Rule, torch.Tensor, torch.Tensor | None, torch.Tensor]] = {}
-        """Of each of its layers that was routed here without a GPU: rule, logits, what rows asked
-        for, and pool."""
+        """For each layer of the step that was routed here without a GPU: rule, logits, what rows
+        asked for, and pool."""
         self._k_elsewhere = 0
         self._bypass: dict[tuple[int, int, int, tuple[int, ...]], str | None] = {}
         self._eager_rows: set[int] = set()
@@ -154,8 +154,8 @@ class Runtime:
         return router
 
     def warm_up(self, dtype: torch.dtype) -> None:
-        """Compile what the steps of this process will run, before the first of them: on a GPU
-        without graphs the first health check would wait for it.
+        """Compile what the process's steps will run, before the first step. On a GPU without graphs
+        the first health check would wait for it.
 
         Args:
             dtype: of the model's weights; routers with a bias have logits in float32.
@@ -374,8 +374,8 @@ class Runtime:
 
     @property
     def tally_of_step(self) -> Tally | None:
-        """Where this step counts. On a GPU always there, and the device decides, so that one kernel
-        does for all steps, graphs and ranks; but not above its rows."""
+        """The tally that the step counts in. On a GPU always there, and the device decides, so that
+        one kernel does for all steps, graphs and ranks; but not above its rows."""
         assert self.step is not None
         if self.knobs is None:
             # watched: of a rank whose rows another one counts
@@ -387,12 +387,12 @@ class Runtime:
         return None if self.beyond(self.rows.padded(self.step), self.k) else self.tally
 
     def num_real(self, rows: int) -> int | torch.Tensor | None:
-        """Those of `rows` that are tokens in the step that runs now."""
+        """How many of `rows` are tokens in the step that runs now."""
         assert self.step is not None
         return self.rows.num_real(self.step, rows)
 
     def drafts(self, rows: int) -> torch.Tensor | None:
-        """Those of `rows` that are drafts in the step that runs now."""
+        """The rows that are drafts in the step that runs now."""
         assert self.step is not None
         return self.rows.drafts(self.step, rows)
 
@@ -426,4 +426,4 @@ class Runtime:
 
 
 current: Runtime | None = None
-"""This process's runtime, once the plug-in is active."""
+"""The process's runtime, once the plug-in is active."""

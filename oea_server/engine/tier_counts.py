@@ -175,4 +175,4 @@ def _ks(ks: tuple[int, ...], device: torch.device) -> torch.Tensor:
 
 
 counts = TierCounts()
-"""This process's."""
+"""The process's counts by tier."""

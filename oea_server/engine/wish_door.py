@@ -97,7 +97,7 @@ def admit(manager: Any, obj: Any, request: Any, sampling: Any, defaults: Mapping
 
 
 def settings_of_start() -> Settings:
-    """Those that this process was started with."""
+    """The settings that the process was started with."""
     assert runtime.current is not None
     return runtime.current.steering.settings
 

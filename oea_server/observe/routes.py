@@ -72,7 +72,7 @@ def add(
     admin: Callable[[Endpoint], Endpoint],
     turn: turns.Turn | None = None,
 ) -> None:
-    """Add all of them to an app; not by way of an APIRouter, inside which SGLang finds no marks.
+    """Add all routes to an app; not by way of an APIRouter, inside which SGLang finds no marks.
 
     Args:
         admin: marks an endpoint as one that needs the server's admin key, if it has one.

@@ -42,7 +42,7 @@ class Snapshot(NamedTuple):
     tally: Counts
     """[layers, 2 + 4 (N + 1) + 4], as `oea_server.routing.tally.Tally.data`."""
     shadow: Counts
-    """The same for what the shadow policy would have chosen; its N may be another one (EPLB)."""
+    """As `tally`, for what the shadow policy would have chosen; its N may be another one (EPLB)."""
 
 
 ARRAYS = ("tally", "shadow")

@@ -24,11 +24,11 @@ class Served(NamedTuple):
     later: int = 0
     """Tokens after a request's first ones."""
     seconds: float = 0.0
-    """Between tokens, for all of these."""
+    """Seconds between tokens, summed over the later tokens."""
 
 
 class Times:
-    """Those of a process that serves HTTP."""
+    """Series by tier of a process that serves HTTP."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self.served: dict[str, Served] = {}
@@ -53,11 +53,11 @@ class Times:
         )
 
     def first(self, tier: str, tokens: int) -> None:
-        """The first that a request got."""
+        """Count the first tokens that a request got."""
         self._keep(tier, tokens=tokens)
 
     def later(self, tier: str, tokens: int, seconds: float) -> None:
-        """What it got `seconds` later."""
+        """Count the tokens that a request got `seconds` after the ones before."""
         tier = self._keep(tier, tokens=tokens, later=tokens, seconds=seconds)
         histogram = self._seconds.labels(tier)
         histogram._buckets[bisect_left(histogram._upper_bounds, seconds / tokens)].inc(tokens)
@@ -80,7 +80,7 @@ class Times:
 
 
 class Rows:
-    """Those of a scheduler."""
+    """Series by tier of a scheduler."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._before: dict[str, tuple[int, int, int]] = {}

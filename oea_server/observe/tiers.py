@@ -17,7 +17,7 @@ def rows(
     total: Totals,
     served: Sequence[Mapping[str, Served]],
 ) -> list[dict[str, Any]]:
-    """Those in effect in their order, then those that are gone.
+    """The tiers in effect in their order, then the tiers that are gone.
 
     Args:
         settings: the live knobs.

@@ -92,8 +92,8 @@ def laps(device: torch.device, calls: Sequence[Call]) -> list[float]:
 
 
 def turns(names: Sequence[str], repeats: int) -> Iterator[tuple[int, list[str]]]:
-    """(repetition, order) of interleaved variants: there and back, then from the next one on, so
-    that no one is always first or always after the same one.
+    """(repetition, order) of interleaved variants: there and back, then from the next one on. No
+    variant is always first, or always after the same one.
 
     Negative repetitions warm up and are not to be kept.
     """

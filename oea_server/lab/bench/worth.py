@@ -22,9 +22,9 @@ NOTHING = 0.1
 """Below, half the experts take less than 5 % off a layer, and less off a step, which is not all
 layers."""
 MEMORY = 0.5
-"""Of the bandwidth measured in the same run. The paper's layers read at 0.78 and 0.64 of the H100's
-data sheet. Below half, something else than memory takes most of the time, and another kernel may
-take it away with what T saves."""
+"""Share of the bandwidth measured in the same run. The paper's layers read at 0.78 and 0.64 of the
+H100's data sheet. Below half, something else than memory takes most of the time, and another kernel
+may take it away with what T saves."""
 STRAIGHT = 0.9
 """R² of the policies' medians below which the time depends on more than T, or is noise (the paper's
 is above 0.99). No line holds then; where little follows T, the same noise makes a smaller R², and
@@ -210,7 +210,7 @@ def lines(record: Record) -> list[str]:
 
 
 def _seen(judgement: dict[str, Any]) -> str:
-    """The numbers behind it: the line, and the rule that reads fewest."""
+    """The numbers behind the verdict: the line, and the rule that reads fewest."""
     if judgement["follows"] is None:
         return ""
     line = f" One expert more takes {micro(judgement['slope_us'])} µs, R² {judgement['r2']:.4f}."

@@ -121,7 +121,7 @@ def schedules(choices: Sequence[Choice], k: int) -> dict[str, Schedule[float]]:
 
 
 def flags(choices: Sequence[Choice], k: int) -> str:
-    """The schedules as flags, without those that change nothing."""
+    """The schedules as flags, without the schedules that change nothing."""
     found = schedules(choices, k).items()
     return " ".join(
         f"--oea-{name} '{each}'" for name, each in found if str(each) not in ("0.0", "1.0")

@@ -158,5 +158,5 @@ def between(alpha: float) -> Weigh:
 
 
 def as_scored(step: Step, scores: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """Not divided at all."""
+    """Weights as scored, without division."""
     return scores

@@ -25,7 +25,7 @@ SIGNS = ((Gt, "gt", "above"), (Ge, "ge", "from"), (Le, "le", "to"))
 
 
 def entries() -> list[str]:
-    """One for each knob, in their own order."""
+    """An entry for each knob, in the settings' order."""
     fields = Settings.model_fields.items()
     return [
         entry(f"`{flag_of(name)}`", facts(name, field), said(name, field)) for name, field in fields

@@ -11,8 +11,8 @@ from oea_server.settings import LIVE, Settings
 
 
 def fields() -> list[dict[str, Any]]:
-    """One for each live knob: name, help; options to choose from, or `text` if it is sent as it is
-    typed; `empty`, what an empty one means, where it may be empty."""
+    """A field for each live knob: name and help; options to choose from, or `text` if the value is
+    sent as typed. `empty` says what an empty one means, where it may be empty."""
     return [_field(name) for name in LIVE]
 
 

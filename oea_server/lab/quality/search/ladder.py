@@ -97,9 +97,9 @@ def _chosen(
 def content(
     rungs: Sequence[Rung], vanilla: Mapping[int, Point], model: str, source: str, k: int
 ) -> dict[str, Any]:
-    """As `--oea-rungs` reads them (`controller.rungs`). Of a rung the least mass that it keeps at
-    any batch size, and the largest loss, by the upper ends of the intervals; never better than the
-    rung's before it."""
+    """Rungs as `--oea-rungs` reads them (`controller.rungs`). Of a rung the least mass that it
+    keeps at any batch size, and the largest loss, by the upper ends of the intervals; never better
+    than the rung's before it."""
     rows: list[dict[str, Any]] = [
         {
             "name": "vanilla",
@@ -139,7 +139,8 @@ def knobs(rung: Rung, k: int) -> dict[str, str | int | None]:
 
 
 def choices(rung: Rung, vanilla: Mapping[int, Point]) -> list[Choice]:
-    """As `calibrate.save` keeps them; the latency is None where the cost is no time."""
+    """A rung's rules as `calibrate.save` keeps them; the latency is None where the cost is no
+    time."""
     found = []
     for batch, each in rung.chosen.items():
         base, rule = vanilla[batch], each.rule

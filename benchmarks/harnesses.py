@@ -1,12 +1,13 @@
-"""Two harnesses that share no code give one server the same accuracy: `oea-server qualify`, and lm-eval's completions.
+"""Two harnesses that share no code give one server the same accuracy: `oea-server qualify`, and
+lm-eval's completions.
 
     python3 -m venv .venv-lm-eval && .venv-lm-eval/bin/pip install 'lm-eval[api]'
     python benchmarks/harnesses.py --url http://127.0.0.1:30000 --model demo
 
-The tasks are copying tasks whose answer is a whole line, judged by lm-eval's own exact_match: same prompts, same
-limits, greedy, as many at once. qualify switches the server between vanilla and the candidate by itself; for lm-eval it
-is switched here. They agree where the two accuracies differ by no more than 1.96 of their standard errors together.
-"""
+The tasks are copying tasks whose answer is a whole line, judged by lm-eval's own exact_match: same
+prompts, same limits, greedy, as many at once. qualify switches the server between vanilla and the
+candidate by itself; for lm-eval it is switched here. They agree where the two accuracies differ by
+no more than 1.96 of their standard errors together."""
 
 from __future__ import annotations
 
@@ -46,14 +47,26 @@ doc_to_text: "{{{{prompt}}}}"
 doc_to_target: "{{{{answer}}}}"
 target_delimiter: ""
 generation_kwargs: {{until: {stop}, max_gen_toks: {tokens}, temperature: 0, do_sample: false}}
-filter_list: [{{name: stripped, filter: [{{function: remove_whitespace}}, {{function: take_first}}]}}]
+filter_list:
+  - name: stripped
+    filter: [{{function: remove_whitespace}}, {{function: take_first}}]
 metric_list: [{{metric: exact_match, aggregation: mean, higher_is_better: true}}]
 """
 
 
 def qualified(url: str, tasks: Path, knobs: str, at_once: int, folder: Path) -> dict[str, Any]:
     """The record of `oea-server qualify`; its verdict is not asked about."""
-    words = ["--url", url, "--tasks", str(tasks), "--candidate", knobs, "--margin", "0.05", "--completions"]
+    words = [
+        "--url",
+        url,
+        "--tasks",
+        str(tasks),
+        "--candidate",
+        knobs,
+        "--margin",
+        "0.05",
+        "--completions",
+    ]
     words += ["--concurrency", str(at_once), "--rounds", "2", "--out", str(folder)]
     done = subprocess.run(
         [sys.executable, "-m", "oea_server", "qualify", *words],
@@ -68,11 +81,23 @@ def qualified(url: str, tasks: Path, knobs: str, at_once: int, folder: Path) -> 
     return found
 
 
-def judged_by_lm_eval(program: Path, url: str, at_once: int, folder: Path) -> tuple[dict[str, Any], list[bool]]:
-    """lm-eval's accuracy with its standard error, and whether each task was right, in the file's order."""
+def judged_by_lm_eval(
+    program: Path, url: str, at_once: int, folder: Path
+) -> tuple[dict[str, Any], list[bool]]:
+    """lm-eval's accuracy with its standard error, and whether each task was right, in the file's
+    order."""
     options = f"model=demo,base_url={url}/v1/completions,num_concurrent={at_once},max_retries=1"
     options += ",tokenizer_backend=None,tokenized_requests=False"
-    words = ["--model", "local-completions", "--model_args", options, "--tasks", TASK, "--include_path", str(folder)]
+    words = [
+        "--model",
+        "local-completions",
+        "--model_args",
+        options,
+        "--tasks",
+        TASK,
+        "--include_path",
+        str(folder),
+    ]
     words += ["--output_path", str(folder / "out"), "--log_samples"]
     caches = {name: str(folder / "cache") for name in ("HF_HOME", "HF_DATASETS_CACHE")}
     done = subprocess.run(
@@ -89,7 +114,10 @@ def judged_by_lm_eval(program: Path, url: str, at_once: int, folder: Path) -> tu
     (samples,) = (folder / "out").rglob("samples_*.jsonl")
     found = json.loads(results.read_text())
     of = found["results"][TASK]
-    each = sorted((json.loads(line) for line in samples.read_text().splitlines()), key=lambda one: one["doc_id"])
+    each = sorted(
+        (json.loads(line) for line in samples.read_text().splitlines()),
+        key=lambda one: one["doc_id"],
+    )
     said = {"accuracy": of["exact_match,stripped"], "error": of["exact_match_stderr,stripped"]}
     return said | {"version": found["lm_eval_version"]}, [one["exact_match"] == 1 for one in each]
 
@@ -100,7 +128,9 @@ def decoded(server: Remote) -> tuple[float, float]:
     return now["oea_decode_batch_size_sum"], now["oea_decode_batch_size_count"]
 
 
-def compared(arm: str, ours: list[bool], theirs: list[bool], said: dict[str, Any], batch: float) -> dict[str, Any]:
+def compared(
+    arm: str, ours: list[bool], theirs: list[bool], said: dict[str, Any], batch: float
+) -> dict[str, Any]:
     """One arm under both harnesses."""
     mine = sum(ours) / len(ours)
     error = sqrt(mine * (1 - mine) / len(ours))
@@ -131,13 +161,24 @@ def page(record: dict[str, Any]) -> str:
         ]
         for row in record["rows"]
     ]
-    header = ["arm", "qualify", "lm-eval", "same task by task", "batch, qualify", "batch, lm-eval", "agree"]
+    header = [
+        "arm",
+        "qualify",
+        "lm-eval",
+        "same task by task",
+        "batch, qualify",
+        "batch, lm-eval",
+        "agree",
+    ]
     lines = [
         f"# Two harnesses on one server: {record['machine']['name']}",
         "",
-        f"{record['tasks']} copying tasks ({', '.join(record['groups'])}) on {record['model']}, {record['at_once']} at "
-        f"once, greedy, raw completions; `oea-server qualify` and lm-eval {record['lm_eval']} (local-completions, "
-        "its own exact_match). Accuracy ± standard error; batch: requests in a decode step, as the server counted.",
+        (
+            f"{record['tasks']} copying tasks ({', '.join(record['groups'])}) on {record['model']},"
+            f" {record['at_once']} at once, greedy, raw completions; `oea-server qualify` and"
+            f" lm-eval {record['lm_eval']} (local-completions, its own exact_match). Accuracy ±"
+            " standard error; batch: requests in a decode step, as the server counted."
+        ),
         "",
         *table(header, rows),
         "",
@@ -163,9 +204,13 @@ def main(
     try:
         before = server.config()["settings"]
     except requests.RequestException as error:
-        raise typer.BadParameter(f"no oea-server answers: {type(error).__name__}", param_hint="--url") from None
+        raise typer.BadParameter(
+            f"no oea-server answers: {type(error).__name__}", param_hint="--url"
+        ) from None
     if not lm_eval.exists():
-        raise typer.BadParameter(f"{lm_eval} is not there: pip install 'lm-eval[api]'", param_hint="--lm-eval")
+        raise typer.BadParameter(
+            f"{lm_eval} is not there: pip install 'lm-eval[api]'", param_hint="--lm-eval"
+        )
     tasks = made(GROUPS, number, seed)
     path = folder / "tasks.jsonl"
     path.write_text("".join(json.dumps(task) + "\n" for task in tasks))
@@ -175,7 +220,9 @@ def main(
     for arm, steer in ((VANILLA, {"policy": VANILLA}), (candidate, {"policy": "oea", **knobs})):
         here = folder / arm.replace("=", "-")
         here.mkdir()
-        (here / "task.yaml").write_text(YAML.format(task=TASK, file=path, stop=json.dumps(STOP), tokens=LINE))
+        (here / "task.yaml").write_text(
+            YAML.format(task=TASK, file=path, stop=json.dumps(STOP), tokens=LINE)
+        )
         try:
             server.steer(**steer)
             start = decoded(server)
@@ -185,13 +232,21 @@ def main(
             server.steer(**{name: before[name] for name in {"policy", *knobs}})
         mine = {each["task"]: each["correct"] for each in ours["answers"] if each["arm"] == arm}
         batches = [block["batch"] for block in ours["blocks"] if block["arm"] == arm]
-        row = compared(arm, [mine[i] for i in sorted(mine)], theirs, said, (end[0] - start[0]) / (end[1] - start[1]))
+        row = compared(
+            arm,
+            [mine[i] for i in sorted(mine)],
+            theirs,
+            said,
+            (end[0] - start[0]) / (end[1] - start[1]),
+        )
         rows.append(row | {"qualify_batch": sum(batches) / len(batches)})
         version = said["version"]
     record = {
         "benchmark": "harnesses",
-        "command": f"python benchmarks/harnesses.py --url URL --model {model} --number {number} --at-once {at_once} "
-        f"--candidate {candidate} --seed {seed}",
+        "command": (
+            f"python benchmarks/harnesses.py --url URL --model {model} --number {number} --at-once"
+            f" {at_once} --candidate {candidate} --seed {seed}"
+        ),
         "machine": records.machine(torch.device("cpu")),
         "versions": records.versions(),
         "seed": seed,

@@ -1,9 +1,10 @@
-"""How long a server's health checks take, idle and under load: what the probes of deploy/k8s must allow for.
+"""How long a server's health checks take, idle and under load: what the probes of deploy/k8s must
+allow for.
 
     .venv/bin/python benchmarks/health.py [--url URL] [--out FILE]
 
-Without --url it starts the demo model as the cpu-demo overlay does, and times the start too. Writes deploy/health.json.
-"""
+Without --url it starts the demo model as the cpu-demo overlay does, and times the start too. Writes
+deploy/health.json."""
 
 from __future__ import annotations
 
@@ -77,7 +78,9 @@ def measure(url: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--url", help="a server that runs; without it the demo model is started")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()

@@ -1,4 +1,5 @@
-"""Write results/README.md: what the records under results/ say, machine by machine, and nothing else.
+"""Write results/README.md: what the records under results/ say, machine by machine, and nothing
+else.
 
 .venv/bin/python benchmarks/index.py
 """
@@ -17,14 +18,25 @@ PAPER_BATCH = 16
 
 def index(results: Path) -> str:
     """The page for all `results`/<machine>/*.json."""
-    lines = ["# Results", "", "Made by `python benchmarks/index.py` from the JSON beside it; every row links its page."]
+    lines = [
+        "# Results",
+        "",
+        "Made by `python benchmarks/index.py` from the JSON beside it; every row links its page.",
+    ]
     for folder in sorted(path for path in results.iterdir() if path.is_dir()):
         records = {path: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
-        of = {kind: {p: r for p, r in records.items() if r.get("benchmark") == kind} for kind in SHOWN}
+        of = {
+            kind: {p: r for p, r in records.items() if r.get("benchmark") == kind} for kind in SHOWN
+        }
         lines += ["", f"## {folder.name}"]
         for kind, show in SHOWN.items():
             if of[kind]:
-                lines += ["", *show({f"[{p.stem}]({folder.name}/{p.stem}.md)": r for p, r in of[kind].items()})]
+                lines += [
+                    "",
+                    *show(
+                        {f"[{p.stem}]({folder.name}/{p.stem}.md)": r for p, r in of[kind].items()}
+                    ),
+                ]
     return "\n".join(lines) + "\n"
 
 
@@ -66,7 +78,16 @@ def _moe(records: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def _serve(records: dict[str, dict[str, Any]]) -> list[str]:
-    header = ["live server", "requests", "policy", "T", "TPOT, ms", "over vanilla", "tokens/s", "mass kept"]
+    header = [
+        "live server",
+        "requests",
+        "policy",
+        "T",
+        "TPOT, ms",
+        "over vanilla",
+        "tokens/s",
+        "mass kept",
+    ]
     rows = [
         [
             link,
@@ -85,14 +106,34 @@ def _serve(records: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def _tiers(records: dict[str, dict[str, Any]]) -> list[str]:
-    header = ["exact requests among others", "share", "T", "mass kept, auto", "TPOT auto, ms", "over vanilla"]
+    header = [
+        "exact requests among others",
+        "share",
+        "T",
+        "mass kept, auto",
+        "TPOT auto, ms",
+        "over vanilla",
+    ]
     rows = []
     for link, record in records.items():
         for row in record["rows"]:
             kept, tpot = row["mass_kept"]["auto"], row["tpot_ms"]["auto"]
-            share = "vanilla" if row["share"] == "vanilla" else f"{row['share']} % of {record['chats']}"
-            cells = ["–" if kept is None else f"{kept:.4f}", "–" if tpot is None else micro(tpot[0])]
-            rows.append([link, share, f"{row['unique_experts']:.1f}", *cells, ratio(row["tpot_over_vanilla"])])
+            share = (
+                "vanilla" if row["share"] == "vanilla" else f"{row['share']} % of {record['chats']}"
+            )
+            cells = [
+                "–" if kept is None else f"{kept:.4f}",
+                "–" if tpot is None else micro(tpot[0]),
+            ]
+            rows.append(
+                [
+                    link,
+                    share,
+                    f"{row['unique_experts']:.1f}",
+                    *cells,
+                    ratio(row["tpot_over_vanilla"]),
+                ]
+            )
     return table(header, rows)
 
 
@@ -125,13 +166,26 @@ def _ab(records: dict[str, dict[str, Any]]) -> list[str]:
                     else f"{row['ratio']:.3f} ({row['ratio_low']:.3f}–{row['ratio_high']:.3f})"
                 )
                 cells = [f"{row[arm]:.4g}" for arm in ("a", "b")]
-                rows.append([link, row["name"], *cells, span, "yes" if row["significant"] else "no"])
-    return table(["A/B on a live server", "measure", "A", "B", "B over A (95 %)", "significant"], rows)
+                rows.append(
+                    [link, row["name"], *cells, span, "yes" if row["significant"] else "no"]
+                )
+    return table(
+        ["A/B on a live server", "measure", "A", "B", "B over A (95 %)", "significant"], rows
+    )
 
 
 def _steer(records: dict[str, dict[str, Any]]) -> list[str]:
     """Who keeps target and floor under steps of load."""
-    header = ["steps of load", "what serves", "target, ms", "spans", "late", "below the floor", "mass kept", "tokens"]
+    header = [
+        "steps of load",
+        "what serves",
+        "target, ms",
+        "spans",
+        "late",
+        "below the floor",
+        "mass kept",
+        "tokens",
+    ]
     rows = [
         [
             link,
@@ -153,16 +207,23 @@ def _compare(records: dict[str, dict[str, Any]]) -> list[str]:
         judged = [row for row in record["rows"] if row["judged"]]
         ratios = [row["ratio"] for row in judged]
         agreed = sum(row["agrees"] for row in judged)
-        rows.append([link, f"{min(ratios):.3f} to {max(ratios):.3f}", f"{agreed} of {len(judged)} figures"])
+        rows.append(
+            [link, f"{min(ratios):.3f} to {max(ratios):.3f}", f"{agreed} of {len(judged)} figures"]
+        )
     return table(["Locust over SGLang's client", "ratios", "within 5 %"], rows)
 
 
 def _soak(records: dict[str, dict[str, Any]]) -> list[str]:
     rows = []
     for link, record in records.items():
-        slopes = ", ".join(f"{role} {each['per_1000']:+.2f}" for role, each in record["slopes_mib_per_1000"].items())
+        slopes = ", ".join(
+            f"{role} {each['per_1000']:+.2f}"
+            for role, each in record["slopes_mib_per_1000"].items()
+        )
         missed = "; ".join(record["missed"]) or "nothing"
-        rows.append([link, str(record["requests"]), f"{record['requests_per_s']:.1f}", slopes, missed])
+        rows.append(
+            [link, str(record["requests"]), f"{record['requests_per_s']:.1f}", slopes, missed]
+        )
     return table(["soak", "requests", "a second", "MiB per 1000 requests", "missed"], rows)
 
 
@@ -178,21 +239,39 @@ def _chaos(records: dict[str, dict[str, Any]]) -> list[str]:
 def _eval(records: dict[str, dict[str, Any]]) -> list[str]:
     """Quality at the paper's batch size."""
     rows = [
-        [link, row["arm"], f"{row['unique'][0]:.1f}", "{:+.4f} ({:+.4f} to {:+.4f})".format(*row["increase"])]
+        [
+            link,
+            row["arm"],
+            f"{row['unique'][0]:.1f}",
+            "{:+.4f} ({:+.4f} to {:+.4f})".format(*row["increase"]),
+        ]
         for link, record in records.items()
         for row in record["rows"]
         if row["batch"] == PAPER_BATCH
     ]
-    return table(["quality, 16 tokens", "policy", "T", "increase in cross-entropy, nats (95 %)"], rows, names=2)
+    return table(
+        ["quality, 16 tokens", "policy", "T", "increase in cross-entropy, nats (95 %)"],
+        rows,
+        names=2,
+    )
 
 
 def _harnesses(records: dict[str, dict[str, Any]]) -> list[str]:
     """One server's accuracy by two harnesses."""
-    header = ["two harnesses, one server", "arm", "qualify", "lm-eval", "same task by task", "agree"]
+    header = [
+        "two harnesses, one server",
+        "arm",
+        "qualify",
+        "lm-eval",
+        "same task by task",
+        "agree",
+    ]
     rows = []
     for link, record in records.items():
         for row in record["rows"]:
-            right = [f"{row[each]:.3f} ± {row[f'{each}_error']:.3f}" for each in ("qualify", "lm_eval")]
+            right = [
+                f"{row[each]:.3f} ± {row[f'{each}_error']:.3f}" for each in ("qualify", "lm_eval")
+            ]
             same, agree = percent(row["same_task_by_task"]), "yes" if row["agree"] else "no"
             rows.append([link, row["arm"], *right, same, agree])
     return table(header, rows, names=2)
@@ -206,8 +285,22 @@ def _calibrate(records: dict[str, dict[str, Any]]) -> list[str]:
             shares = rung["experts"]
             share = shares.get(str(PAPER_BATCH)) if isinstance(shares, dict) else shares
             numbers = [f"{rung['nats']:.4f}", f"{rung['mass_kept']:.3f}", ratio(share)]
-            rows.append([link, rung["name"], " ".join(f"{k}={v}" for k, v in rung["knobs"].items()), *numbers])
-    header = ["rungs found", "rung", "knobs", "loss at most, nats", "least mass kept", "T of vanilla's, 16 tokens"]
+            rows.append(
+                [
+                    link,
+                    rung["name"],
+                    " ".join(f"{k}={v}" for k, v in rung["knobs"].items()),
+                    *numbers,
+                ]
+            )
+    header = [
+        "rungs found",
+        "rung",
+        "knobs",
+        "loss at most, nats",
+        "least mass kept",
+        "T of vanilla's, 16 tokens",
+    ]
     return table(header, rows, names=3)
 
 
@@ -216,12 +309,28 @@ AB_MEASURES = ("ttft_p50", "tpot_p50", "tpot_p99", "tokens_per_s", "unique_exper
 
 def _qualify(records: dict[str, dict[str, Any]]) -> list[str]:
     """What generated answers said of each candidate, and what it bought."""
-    header = ["qualify", "candidate", "prompts", "vanilla right", "right", "difference, points (95%)"]
-    header += ["margin", "verdict", "T over vanilla", "TPOT over vanilla", "tokens per answer over vanilla"]
+    header = [
+        "qualify",
+        "candidate",
+        "prompts",
+        "vanilla right",
+        "right",
+        "difference, points (95%)",
+    ]
+    header += [
+        "margin",
+        "verdict",
+        "T over vanilla",
+        "TPOT over vanilla",
+        "tokens per answer over vanilla",
+    ]
     rows = []
     for link, record in records.items():
         for name, verdict in record["verdicts"].items():
-            seen, arms = verdict["difference"], [verdict[arm]["right"] for arm in ("vanilla", "candidate")]
+            seen, arms = (
+                verdict["difference"],
+                [verdict[arm]["right"] for arm in ("vanilla", "candidate")],
+            )
             told = [f"{100 * seen[end]:+.1f}" for end in ("value", "low", "high")] if seen else []
             rows.append(
                 [

@@ -1,13 +1,14 @@
-"""What the routing costs a layer, beside SGLang's own router, without a GPU: machine code and executed instructions.
+"""What the routing costs a layer, beside SGLang's own router, without a GPU: machine code and
+executed instructions.
 
     .venv/bin/python benchmarks/kernel_cost.py [--json]
 
-Both are compiled by Triton's own JIT for sm_90, disassembled, and run in the tests' interpreter of PTX on random logits
-in bfloat16. Exact, and the same on every machine.
+Both are compiled by Triton's own JIT for sm_90, disassembled, and run in the tests' interpreter of
+PTX on random logits in bfloat16. Exact, and the same on every machine.
 
-`sass` and `registers` are those of the launches that a layer makes. `executed` is what the busiest warp of each of
-them executes, and the share that a layer has of the launch that counts a step of all layers.
-"""
+`sass` and `registers` are those of the launches that a layer makes. `executed` is what the busiest
+warp of each of them executes, and the share that a layer has of the launch that counts a step of
+all layers."""
 
 from __future__ import annotations
 
@@ -32,7 +33,15 @@ from tests.ptx.disassembly import opcodes, registers
 from tests.ptx.driver import fake_cuda
 from tests.ptx.launch import Launch
 
-SHAPES = ((16, 128, 8), (32, 128, 8), (128, 128, 8), (16, 256, 8), (64, 512, 8), (512, 128, 8), (2048, 128, 8))
+SHAPES = (
+    (16, 128, 8),
+    (32, 128, 8),
+    (128, 128, 8),
+    (16, 256, 8),
+    (64, 512, 8),
+    (512, 128, 8),
+    (2048, 128, 8),
+)
 """(rows, experts, experts per token)."""
 LAYERS = 48
 """Qwen3-30B's."""
@@ -69,8 +78,12 @@ class Ran(list[tuple[Launch, int]]):
 
 
 def ours(batch: int, experts: int, k: int, driver: Any) -> tuple[Ran, int]:
-    """The launches of one layer as a default server makes them, and what the one of all layers executes."""
-    knobs, tally = Knobs(dict.fromkeys(range(LAYERS), k), experts, CPU), Tally(range(LAYERS), experts, 1, CPU)
+    """The launches of one layer as a default server makes them, and what the one of all layers
+    executes."""
+    knobs, tally = (
+        Knobs(dict.fromkeys(range(LAYERS), k), experts, CPU),
+        Tally(range(LAYERS), experts, 1, CPU),
+    )
     knobs.write(Policy.oea(default_schedule(k)))
     tally.by_step = True
     given, real = logits(batch, experts), torch.tensor(batch, dtype=torch.int32)
@@ -92,7 +105,10 @@ def sglangs(batch: int, experts: int, k: int, driver: Any) -> tuple[Ran, int]:
     return made, 0
 
 
-KERNELS: dict[str, Callable[[int, int, int, Any], tuple[Ran, int]]] = {"ours": ours, "sglang": sglangs}
+KERNELS: dict[str, Callable[[int, int, int, Any], tuple[Ran, int]]] = {
+    "ours": ours,
+    "sglang": sglangs,
+}
 
 
 def cost(kernel: str, batch: int, experts: int, k: int) -> Cost:
@@ -108,26 +124,40 @@ def cost(kernel: str, batch: int, experts: int, k: int) -> Cost:
 
 
 def logits(batch: int, experts: int) -> torch.Tensor:
-    return torch.randn(batch, experts, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    return torch.randn(batch, experts, generator=torch.Generator().manual_seed(0)).to(
+        torch.bfloat16
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="nothing but a list of rows on stdout")
     as_json = parser.parse_args().json
     with redirect_stdout(sys.stderr):  # SGLang says at import what it lacks here
         assert_compiling()
         rows = [cost(kernel, *shape) for shape in SHAPES for kernel in KERNELS]
     if as_json:
-        print(json.dumps([{key: value for key, value in row._asdict().items() if key != "spilled"} for row in rows]))
+        print(
+            json.dumps(
+                [
+                    {key: value for key, value in row._asdict().items() if key != "spilled"}
+                    for row in rows
+                ]
+            )
+        )
         return
     print(
-        f"{'rows':>5} {'experts':>7} {'k':>3}  {'kernel':8} {'SASS':>6} {'registers':>9} {'fences':>6} {'executed':>9}"
+        f"{'rows':>5} {'experts':>7} {'k':>3}  {'kernel':8} {'SASS':>6} {'registers':>9}"
+        f" {'fences':>6} {'executed':>9}"
     )
     for our, their in zip(rows[::2], rows[1::2], strict=True):
         for row in (our, their):
-            print(f"{row.batch:5} {row.experts:7} {row.k:3}  {row.kernel:8} {row.sass:6} {row.registers:9} "
-                  f"{row.membar:6} {row.executed:9}")  # fmt: skip
+            print(
+                f"{row.batch:5} {row.experts:7} {row.k:3}  {row.kernel:8} {row.sass:6}"
+                f" {row.registers:9} {row.membar:6} {row.executed:9}"
+            )
         print(f"{'':25}executed, ours to SGLang's: {our.executed / their.executed:.2f}")
 
 

@@ -1,11 +1,12 @@
-"""What it costs to watch a server: a Prometheus that scrapes it and a page that polls it, against neither.
+"""What it costs to watch a server: a Prometheus that scrapes it and a page that polls it, against
+neither.
 
     .venv/bin/python benchmarks/observing.py [OUT]
 
-One server with layers of Qwen3-30B's size and 16 streamed completions at once, in short rounds, by turns with
-both watching and with nobody; so that drift of the machine cancels, rounds are compared that followed each
-other. Writes OUT/observing.json and prints the same; OUT is benchmarks/results/<cores>-core-<arch> by default.
-"""
+One server with layers of Qwen3-30B's size and 16 streamed completions at once, in short rounds, by
+turns with both watching and with nobody; so that drift of the machine cancels, rounds are compared
+that followed each other. Writes OUT/observing.json and prints the same; OUT is
+benchmarks/results/<cores>-core-<arch> by default."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ from oea_server.lab.records import record
 
 LAYERS, CHATS, TOKENS, ROUNDS = 2, 16, 64, 60
 SCRAPE, POLL = 5.0, 1.0
-"""Seconds between two scrapes, as in deploy/prometheus/prometheus.yml, and between two polls of the page."""
+"""Seconds between two scrapes, as in deploy/prometheus/prometheus.yml, and between two polls of the
+page."""
 RESAMPLES = 10_000
 
 
@@ -51,7 +53,11 @@ class Watchers:
 
 def main() -> None:
     machine = record.machine(torch.device("cpu"))
-    out = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "results" / machine["name"]
+    out = (
+        Path(sys.argv[1])
+        if len(sys.argv) > 1
+        else Path(__file__).parent / "results" / machine["name"]
+    )
     tpot: dict[str, list[float]] = {"watched": [], "alone": []}
     with own_server(LAYERS, CHATS) as (server, model):
         watchers = Watchers(server.url)
@@ -61,8 +67,13 @@ def main() -> None:
                 round_ = statistics.median(play(server.url, CHATS, TOKENS).tpot)
                 if i >= 0:  # the first rounds warm up
                     tpot[name].append(round_)
-    ratios = [watched / alone for watched, alone in zip(tpot["watched"], tpot["alone"], strict=True)]
-    noise = [later / earlier for earlier, later in zip(tpot["alone"][::2], tpot["alone"][1::2], strict=True)]
+    ratios = [
+        watched / alone for watched, alone in zip(tpot["watched"], tpot["alone"], strict=True)
+    ]
+    noise = [
+        later / earlier
+        for earlier, later in zip(tpot["alone"][::2], tpot["alone"][1::2], strict=True)
+    ]
     result = {
         "machine": machine,
         "versions": record.versions(),
@@ -74,19 +85,25 @@ def main() -> None:
         "scrape_every_s": SCRAPE,
         "poll_every_s": POLL,
         "answered": watchers.requests,
-        "tpot_ms": {name: [round(each * 1e3, 3) for each in values] for name, values in tpot.items()},
+        "tpot_ms": {
+            name: [round(each * 1e3, 3) for each in values] for name, values in tpot.items()
+        },
         "watched_over_alone": interval(ratios),
         "alone_over_itself": interval(noise),
     }
     out.mkdir(parents=True, exist_ok=True)
     (out / "observing.json").write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps({name: value for name, value in result.items() if name != "tpot_ms"}, indent=2))
+    print(
+        json.dumps({name: value for name, value in result.items() if name != "tpot_ms"}, indent=2)
+    )
 
 
 def interval(ratios: list[float]) -> dict[str, float]:
     """The median, and where it lies in 95 of 100 resamples (bootstrap)."""
     draw = random.Random(0)
-    medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(RESAMPLES))
+    medians = sorted(
+        statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(RESAMPLES)
+    )
     return {
         "median": statistics.median(ratios),
         "from": medians[RESAMPLES * 25 // 1000],

@@ -1,13 +1,13 @@
-"""What the plug-in costs: vanilla with it against SGLang without it; routing, tally and metrics against a
-decode step.
+"""What the plug-in costs: vanilla with it against SGLang without it; routing, tally and metrics
+against a decode step.
 
     .venv/bin/python benchmarks/overhead.py [OUT]
 
-Servers with and without us stay up together, asleep while idle, and take turns in many short rounds, so
-that drift of the machine cancels. Routing, with and without its tally, is timed alone before, on as many
-tokens as a step has; so is the report that turns a second's counters into Prometheus series.
-Writes OUT/overhead.json and prints the same; OUT is benchmarks/results/<cores>-core-<arch> by default.
-"""
+Servers with and without us stay up together, asleep while idle, and take turns in many short
+rounds, so that drift of the machine cancels. Routing, with and without its tally, is timed alone
+before, on as many tokens as a step has; so is the report that turns a second's counters into
+Prometheus series. Writes OUT/overhead.json and prints the same; OUT is
+benchmarks/results/<cores>-core-<arch> by default."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ def main() -> None:
             print(f"starting SGLang: {name}", flush=True)
             server.start()
         for i in track(range(-1, ROUNDS), description="rounds"):
-            for name in sorted(speeds, reverse=bool(i % 2)):  # there and back: no one is always first
+            # there and back: no one is always first
+            for name in sorted(speeds, reverse=bool(i % 2)):
                 speed = tokens_per_second(servers[name], CHATS, TOKENS)
                 if i >= 0:  # the first round warms up
                     speeds[name].append(speed)
@@ -86,7 +87,8 @@ def main() -> None:
         "torch_top_k_us_per_layer": theirs * 1e6,
         "routing_share_of_step": layers * routing / step,
         "routing_share_of_step_beyond_top_k": layers * (routing - theirs) / step,
-        "tally_and_report_share_of_step": layers * (routing - untallied) / step + report,  # one report a second
+        # one report a second
+        "tally_and_report_share_of_step": layers * (routing - untallied) / step + report,
     }
     out.mkdir(parents=True, exist_ok=True)
     (out / "overhead.json").write_text(json.dumps(result, indent=2) + "\n")
@@ -94,7 +96,8 @@ def main() -> None:
 
 
 def time_routing() -> tuple[float, float, float]:
-    """Seconds per layer: routing with its tally, without, and the softmax and top-k that it replaces."""
+    """Seconds per layer: routing with its tally, without, and the softmax and top-k that it
+    replaces."""
     logits = torch.randn(CHATS, int(str(CONFIG["num_experts"])), dtype=torch.bfloat16)
     k = int(str(CONFIG["num_experts_per_tok"]))
     policy = Policy.oea(default_schedule(k))
@@ -106,13 +109,16 @@ def time_routing() -> tuple[float, float, float]:
 
     with torch.inference_mode():
         ours, untallied, plain = timed(
-            lambda: route(logits, policy, Router(k), tally=tally), lambda: route(logits, policy, Router(k)), theirs
+            lambda: route(logits, policy, Router(k), tally=tally),
+            lambda: route(logits, policy, Router(k)),
+            theirs,
         )
     return ours, untallied, plain
 
 
 def time_report() -> float:
-    """Seconds of one report, of 94 layers (Qwen3-235B's) and 20 steps, into files as in SGLang's processes."""
+    """Seconds of one report, of 94 layers (Qwen3-235B's) and 20 steps, into files as in SGLang's
+    processes."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         from oea_server.engine.control import state_of  # prometheus_client reads the variable once
@@ -124,14 +130,22 @@ def time_report() -> float:
         layers, steps, runtime = range(94), 20, Runtime(Settings())
         tally, shadow = (HostTally(layers, 128, 8) for _ in range(2))
         sizes = dict.fromkeys(layers, 1)
-        counted = Sources(tally, shadow, lambda: [(CHATS, 0.05)] * steps, {}, sizes, lambda: state_of(runtime))
+        counted = Sources(
+            tally, shadow, lambda: [(CHATS, 0.05)] * steps, {}, sizes, lambda: state_of(runtime)
+        )
         reporter = Reporter(Metrics(), counted, Options(folder=Path(folder)))
         logits = torch.randn(CHATS, 128, dtype=torch.bfloat16)
 
         def report() -> float:
             for layer in layers:
                 for _ in range(steps):
-                    route(logits[torch.randperm(CHATS)], Policy.oea(3), Router(8), layer=layer, tally=tally)
+                    route(
+                        logits[torch.randperm(CHATS)],
+                        Policy.oea(3),
+                        Router(8),
+                        layer=layer,
+                        tally=tally,
+                    )
             start = time.perf_counter()
             reporter.report()
             return time.perf_counter() - start

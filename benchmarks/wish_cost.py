@@ -1,13 +1,14 @@
-"""What wishes cost a decode step on the CPU: paired rounds of the same step, with and without what looks for them.
+"""What wishes cost a decode step on the CPU: paired rounds of the same step, with and without what
+looks for them.
 
     python benchmarks/wish_cost.py
 
-A step is what this package does for it and no more: the seam around the forward pass, and the routing of each layer.
-Rounds alternate, so a ratio is of two that ran side by side, in CPU time; the interval is a bootstrap over rounds.
-`none` is a server where no request wishes anything, against the same with the two places taken out that ask;
-`elsewhere` is one where a request of another step does; `one` is a step with an exact request among its rows; `tiers`
-is one whose requests all have a tier that promises nothing, so that what their rows keep is counted.
-"""
+A step is what this package does for it and no more: the seam around the forward pass, and the
+routing of each layer. Rounds alternate, so a ratio is of two that ran side by side, in CPU time;
+the interval is a bootstrap over rounds. `none` is a server where no request wishes anything,
+against the same with the two places taken out that ask; `elsewhere` is one where a request of
+another step does; `one` is a step with an exact request among its rows; `tiers` is one whose
+requests all have a tier that promises nothing, so that what their rows keep is counted."""
 
 from __future__ import annotations
 
@@ -32,7 +33,12 @@ ROUNDS = 1500
 
 def serving() -> runtime.Runtime:
     now = runtime.Runtime(Settings(k0="3"))
-    assert now.adopt([Router(layer, K, True, None) for layer in range(LAYERS)], EXPERTS, torch.device("cpu")) == []
+    assert (
+        now.adopt(
+            [Router(layer, K, True, None) for layer in range(LAYERS)], EXPERTS, torch.device("cpu")
+        )
+        == []
+    )
     now.start_counting(EXPERTS, 1, torch.device("cpu"))
     return now
 
@@ -44,7 +50,8 @@ def seconds(step: Callable[[], None]) -> float:
 
 
 def longer(one: Callable[[], None], other: Callable[[], None]) -> Mean:
-    """How much longer one takes than the other, in percent: median of the pairs, and 95 % of its bootstrap."""
+    """How much longer one takes than the other, in percent: median of the pairs, and 95 % of its
+    bootstrap."""
     pairs = []
     for number in range(ROUNDS):
         first, second = (one, other) if number % 2 else (other, one)
@@ -79,7 +86,10 @@ def main() -> None:
     }
     for kind in kinds.values():
         seconds(kind)
-    print(f"{ROWS} rows, {EXPERTS} experts, top {K}, {LAYERS} layers; a step takes {seconds(step) * 1e3:.2f} ms")
+    print(
+        f"{ROWS} rows, {EXPERTS} experts, top {K}, {LAYERS} layers; a step takes"
+        f" {seconds(step) * 1e3:.2f} ms"
+    )
     for one, other in (
         ("none", "without"),
         ("without", "without"),

@@ -34,12 +34,22 @@ class Measure(NamedTuple):
 
 
 MEASURES = (
-    *(Measure(f"ttft_p{q}", "ms", f"time to first token, {q} % of requests are faster") for q in (50, 95)),
-    *(Measure(f"tpot_p{q}", "ms", f"time per token after the first, request by request, {q} %") for q in (50, 95, 99)),
+    *(
+        Measure(f"ttft_p{q}", "ms", f"time to first token, {q} % of requests are faster")
+        for q in (50, 95)
+    ),
+    *(
+        Measure(f"tpot_p{q}", "ms", f"time per token after the first, request by request, {q} %")
+        for q in (50, 95, 99)
+    ),
     *(Measure(f"itl_p{q}", "ms", f"gap between two chunks, {q} %") for q in (50, 95, 99)),
     Measure("tokens_per_s", "1/s", "output tokens per second of the block"),
     Measure("unique_experts", "", "T: experts read per MoE layer and decode step"),
-    Measure("mass_kept", "", "share of the router mass of the model's own top k that the chosen experts hold"),
+    Measure(
+        "mass_kept",
+        "",
+        "share of the router mass of the model's own top k that the chosen experts hold",
+    ),
     Measure("tokens_in_a_step", "", "tokens per decode step"),
 )
 
@@ -69,7 +79,8 @@ def knobs(text: str) -> Knobs:
         ValueError: a part is not KNOB=VALUE.
     """
     found: Knobs = {}
-    for part in re.split(r",(?=\s*[a-z])", text):  # a schedule has commas of its own, before numbers
+    # a schedule has commas of its own, before numbers
+    for part in re.split(r",(?=\s*[a-z])", text):
         name, given, value = (each.strip() for each in part.partition("="))
         if not given or not re.fullmatch("[a-z][a-z0-9_-]*", name):
             raise ValueError(f"{text}: {part!r} is not KNOB=VALUE")
@@ -78,7 +89,8 @@ def knobs(text: str) -> Knobs:
 
 
 def orders(pairs: int, seed: int) -> list[tuple[str, str]]:
-    """ABBA or BAAB, at random: neither is first more often than the other, nor in a rhythm that something else has."""
+    """ABBA or BAAB, at random: neither is first more often than the other, nor in a rhythm that
+    something else has."""
     dice, found = random.Random(f"order/{seed}"), list[tuple[str, str]]()
     while len(found) < pairs:
         first = dice.choice([("a", "b"), ("b", "a")])
@@ -94,24 +106,37 @@ def measure(server: Remote, plan: Plan, key: str | None = None) -> dict[str, Any
     """
     found = server.config()["settings"]
     named = {name: found[name] for name in (*plan.a, *plan.b) if name in found}
-    arms = {"a": {**named, **plan.a}, "b": {**named, **plan.b}}  # what the other turned is turned back
+    # what the other turned is turned back
+    arms = {"a": {**named, **plan.a}, "b": {**named, **plan.b}}
     exact = {arm: _share(given.pop(EXACT, 0)) for arm, given in arms.items()}
     blocks: list[dict[str, Any]] = []
     schedule = [*orders(WARM_UP_PAIRS, plan.seed + 1), *orders(plan.pairs, plan.seed)]
     try:
         before = server.settled_metrics()
-        for i, order in enumerate(track(schedule, description=f"pairs of blocks, {plan.chats} chats at once")):
+        for i, order in enumerate(
+            track(schedule, description=f"pairs of blocks, {plan.chats} chats at once")
+        ):
             for arm in order:
                 server.steer(**arms[arm])
                 block = play(server.url, _asks(plan, i, arm, exact[arm]), plan.chats, key)
                 after = server.settled_metrics()
                 if i >= WARM_UP_PAIRS:
-                    blocks.append({"pair": i - WARM_UP_PAIRS, "arm": arm, **figures(block, before, after)})
+                    blocks.append(
+                        {"pair": i - WARM_UP_PAIRS, "arm": arm, **figures(block, before, after)}
+                    )
                 before = after
     finally:  # it may be somebody's server
         server.steer(**named)
-    shown = {arm: {**given, **({EXACT: exact[arm]} if exact[arm] else {})} for arm, given in arms.items()}
-    return {"benchmark": "ab", "server": found, "plan": _shown(plan), "arms": shown, **compare(blocks, plan.seed)}
+    shown = {
+        arm: {**given, **({EXACT: exact[arm]} if exact[arm] else {})} for arm, given in arms.items()
+    }
+    return {
+        "benchmark": "ab",
+        "server": found,
+        "plan": _shown(plan),
+        "arms": shown,
+        **compare(blocks, plan.seed),
+    }
 
 
 def _share(given: Any) -> float:
@@ -121,8 +146,8 @@ def _share(given: Any) -> float:
 
 
 def _asks(plan: Plan, pair: int, arm: str, exact: float) -> list[workload.Ask]:
-    """A block's requests: of the same lengths in both blocks of a pair, in other words, so that none is cached. Those
-    that wish to be exact are spread evenly."""
+    """A block's requests: of the same lengths in both blocks of a pair, in other words, so that
+    none is cached. Those that wish to be exact are spread evenly."""
     asks = (
         next(workload.conversation(plan.tenant, plan.seed, f"pair {pair}", number, arm))
         for number in range(plan.requests)
@@ -130,7 +155,9 @@ def _asks(plan: Plan, pair: int, arm: str, exact: float) -> list[workload.Ask]:
     return [replace(ask, exact=int((i + 1) * exact) > int(i * exact)) for i, ask in enumerate(asks)]
 
 
-def figures(block: Block, before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+def figures(
+    block: Block, before: Mapping[str, float], after: Mapping[str, float]
+) -> dict[str, float]:
     """A block's `MEASURES`; the server's own are what its counters gained."""
 
     def gained(name: str) -> float:
@@ -145,7 +172,9 @@ def figures(block: Block, before: Mapping[str, float], after: Mapping[str, float
     steps = gained("oea_decode_batch_size_count")
     return {
         **{
-            each.name: cuts[each.name.partition("_p")[0]][int(each.name.partition("_p")[2]) - 1] * MS
+            each.name: (
+                cuts[each.name.partition("_p")[0]][int(each.name.partition("_p")[2]) - 1] * MS
+            )
             for each in MEASURES
             if each.unit == "ms"
         },
@@ -160,9 +189,12 @@ def compare(blocks: list[dict[str, Any]], seed: int) -> dict[str, Any]:
     """Measure by measure; which differ significantly, all measures looked at."""
 
     def of(arm: str, name: str) -> list[float]:
-        return [block[name] for block in blocks if block["arm"] == arm]  # pairs are in order, in both
+        # pairs are in order, in both
+        return [block[name] for block in blocks if block["arm"] == arm]
 
-    differences = [paired.difference(of("a", each.name), of("b", each.name), seed) for each in MEASURES]
+    differences = [
+        paired.difference(of("a", each.name), of("b", each.name), seed) for each in MEASURES
+    ]
     verdicts = paired.holm([each.p for each in differences])
     rows = [
         {**measure._asdict(), **found._asdict(), "significant": verdict}
@@ -172,5 +204,7 @@ def compare(blocks: list[dict[str, Any]], seed: int) -> dict[str, Any]:
 
 
 def _shown(plan: Plan) -> dict[str, Any]:
-    tenant = {name: str(getattr(plan.tenant, name)) for name in ("prompt", "output", "turns", "prefix")}
+    tenant = {
+        name: str(getattr(plan.tenant, name)) for name in ("prompt", "output", "turns", "prefix")
+    }
     return {**plan._asdict(), "tenant": tenant}

@@ -16,9 +16,9 @@ class Arrivals(NamedTuple):
     """A rate over time.
 
     Args:
-        rate: arrivals per second, by seconds since the start.
-        peak: the highest that it gets.
-        at_random: whether they come as they do from many users that know nothing of each other (Poisson).
+        rate: arrivals per second, by seconds since the start. peak: the highest that it gets.
+        at_random: whether they come as they do from many users that know nothing of each other
+        (Poisson).
     """
 
     rate: Callable[[float], float]
@@ -59,10 +59,18 @@ def parse(text: str) -> Arrivals:
         match kind, values:
             case "constant" | "poisson", [rate] if 0 < rate <= MOST:
                 return Arrivals(lambda _: rate, rate, kind == "poisson")
-            case "ramp", [low, high, seconds] if 0 <= low <= MOST and 0 < high <= MOST and seconds > 0:
+            case "ramp", [low, high, seconds] if (
+                0 <= low <= MOST and 0 < high <= MOST and seconds > 0
+            ):
                 return Arrivals(
-                    lambda now: low + (high - low) * min(now / seconds, 1.0), max(low, high), at_random=True
+                    lambda now: low + (high - low) * min(now / seconds, 1.0),
+                    max(low, high),
+                    at_random=True,
                 )
-            case "burst", [rate, peak, every, length] if 0 <= rate <= peak <= MOST and 0 < length < every and peak > 0:
-                return Arrivals(lambda now: peak if now % every < length else rate, peak, at_random=True)
+            case "burst", [rate, peak, every, length] if (
+                0 <= rate <= peak <= MOST and 0 < length < every and peak > 0
+            ):
+                return Arrivals(
+                    lambda now: peak if now % every < length else rate, peak, at_random=True
+                )
     raise ValueError(f"{text}: is none of {FORMS}, with rates of 0..{MOST:.0f} a second")

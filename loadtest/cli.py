@@ -21,31 +21,51 @@ app = typer.Typer(
 )
 app.command()(steer)
 
-Url = Annotated[str | None, typer.Option(metavar="URL", help="a running oea-server; started here if not given")]
-Out = Annotated[Path | None, typer.Option(metavar="DIR", help="benchmarks/results/<machine> if not given")]
+Url = Annotated[
+    str | None, typer.Option(metavar="URL", help="a running oea-server; started here if not given")
+]
+Out = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="benchmarks/results/<machine> if not given")
+]
 Seed = Annotated[int, typer.Option(metavar="N", help="of prompts, lengths and orders")]
 Chats = Annotated[int, typer.Option(min=1, max=512, help="at once")]
 
 
 @app.command()
 def ab(
-    a: Annotated[str, typer.Option("--a", metavar="KNOB=VALUE,...", help="one configuration")] = "policy=vanilla",
-    b: Annotated[str, typer.Option("--b", metavar="KNOB=VALUE,...", help="the other")] = "policy=oea,k0=3",
-    null: Annotated[bool, typer.Option("--null", help="A against A: nothing should differ")] = False,
+    a: Annotated[
+        str, typer.Option("--a", metavar="KNOB=VALUE,...", help="one configuration")
+    ] = "policy=vanilla",
+    b: Annotated[
+        str, typer.Option("--b", metavar="KNOB=VALUE,...", help="the other")
+    ] = "policy=oea,k0=3",
+    null: Annotated[
+        bool, typer.Option("--null", help="A against A: nothing should differ")
+    ] = False,
     url: Url = None,
-    layers: Annotated[int, typer.Option(min=1, max=48, help="Qwen3-30B-sized, of the server started here")] = 4,
+    layers: Annotated[
+        int, typer.Option(min=1, max=48, help="Qwen3-30B-sized, of the server started here")
+    ] = 4,
     pairs: Annotated[
-        int, typer.Option(min=2, max=1000, help="of blocks; 10 or more to find anything significant")
+        int,
+        typer.Option(min=2, max=1000, help="of blocks; 10 or more to find anything significant"),
     ] = 12,
     chats: Chats = 16,
     requests: Annotated[int, typer.Option(min=2, max=100_000, help="per block")] = 16,
-    tenant: Annotated[str, typer.Option(help="prompt, output and turns as in the locustfile")] = "ab",
+    tenant: Annotated[
+        str, typer.Option(help="prompt, output and turns as in the locustfile")
+    ] = "ab",
     seed: Seed = 0,
-    key: Annotated[str | None, typer.Option(help="of the running server; rather --key-file, or OEA_KEY")] = None,
-    key_file: Annotated[Path | None, typer.Option(metavar="FILE", help="a file with that key")] = None,
+    key: Annotated[
+        str | None, typer.Option(help="of the running server; rather --key-file, or OEA_KEY")
+    ] = None,
+    key_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="a file with that key")
+    ] = None,
     out: Out = None,
 ) -> None:
-    """Two configurations of one server by turns: paired differences with intervals; HTML, JSON, CSV, Markdown."""
+    """Two configurations of one server by turns: paired differences with intervals; HTML, JSON,
+    CSV, Markdown."""
     from loadtest import ab as measurement
     from loadtest import report, workload
     from oea_server.client import key as keys
@@ -55,7 +75,9 @@ def ab(
     with refusing():
         asker = workload.parse(tenant)
         first = measurement.knobs(a)
-        plan = measurement.Plan(first, first if null else measurement.knobs(b), asker, pairs, chats, requests, seed)
+        plan = measurement.Plan(
+            first, first if null else measurement.knobs(b), asker, pairs, chats, requests, seed
+        )
     arms = ["--null", "--a", a] if null else ["--a", a, "--b", b]
     given = {"tenant": tenant, "pairs": pairs, "chats": chats, "requests": requests, "seed": seed}
     command = typed("ab", *arms, **({"url": "URL"} if url else {"layers": layers}), **given)
@@ -68,7 +90,11 @@ def ab(
         else:
             with own_server(layers, chats) as (server, found):
                 record = measurement.measure(server, plan)
-            model = {"name": found.model, "layers": found.layers, "bytes_per_expert": found.bytes_per_expert}
+            model = {
+                "name": found.model,
+                "layers": found.layers,
+                "bytes_per_expert": found.bytes_per_expert,
+            }
             name += f"-{found.model}"
     paths = report.save({**record, "model": model, **provenance(command)}, folder_of(out), name)
     print(paths[2].read_text())
@@ -77,14 +103,22 @@ def ab(
 
 @app.command()
 def soak(
-    requests: Annotated[int, typer.Option(min=100, max=10_000_000, help="after a warm-up of a fifth as many")] = 10_000,
+    requests: Annotated[
+        int, typer.Option(min=100, max=10_000_000, help="after a warm-up of a fifth as many")
+    ] = 10_000,
     beside: Annotated[
-        int, typer.Option(min=0, max=10_000_000, help="so many, in turns, at SGLang without us; warm-ups of a fifth")
+        int,
+        typer.Option(
+            min=0,
+            max=10_000_000,
+            help="so many, in turns, at SGLang without us; warm-ups of a fifth",
+        ),
     ] = 0,
     seed: Seed = 0,
     out: Out = None,
 ) -> None:
-    """Thousands of good and bad requests on a CPU demo server; fails if anything leaked or was not answered."""
+    """Thousands of good and bad requests on a CPU demo server; fails if anything leaked or was not
+    answered."""
     from oea_server_demo import MODEL
 
     from loadtest import sides as measurement
@@ -109,13 +143,19 @@ def soak(
 
 @app.command()
 def chaos(
-    faults: Annotated[list[str] | None, typer.Argument(metavar="[FAULT]...", help="all if none is named")] = None,
+    faults: Annotated[
+        list[str] | None, typer.Argument(metavar="[FAULT]...", help="all if none is named")
+    ] = None,
     again: Annotated[
-        bool, typer.Option("--again", help="into the record that is there, in place of what it says of these")
+        bool,
+        typer.Option(
+            "--again", help="into the record that is there, in place of what it says of these"
+        ),
     ] = False,
     out: Out = None,
 ) -> None:
-    """Faults on CPU demo servers; each has to end in a right answer, a clear error or the end of the server."""
+    """Faults on CPU demo servers; each has to end in a right answer, a clear error or the end of
+    the server."""
     from rich.console import Console
 
     from loadtest.chaos import all as every
@@ -124,8 +164,14 @@ def chaos(
     named = faults or []
     unknown = set(named) - {*every.SHARED, *every.OWN}
     if unknown:
-        end(f"{', '.join(sorted(unknown))}: no such fault; there are {', '.join((*every.SHARED, *every.OWN))}")
-    command, before = typed("chaos", *(["--again"] if again else []), *named), list[outcome.Outcome]()
+        end(
+            f"{', '.join(sorted(unknown))}: no such fault; there are"
+            f" {', '.join((*every.SHARED, *every.OWN))}"
+        )
+    command, before = (
+        typed("chaos", *(["--again"] if again else []), *named),
+        list[outcome.Outcome](),
+    )
     if again:
         with refusing():
             kept = json.loads((folder_of(out) / "chaos.json").read_text())
@@ -145,7 +191,9 @@ def chaos(
 @app.command()
 def compare(
     url: Url = None,
-    layers: Annotated[int, typer.Option(min=1, max=48, help="Qwen3-30B-sized, of the server started here")] = 2,
+    layers: Annotated[
+        int, typer.Option(min=1, max=48, help="Qwen3-30B-sized, of the server started here")
+    ] = 2,
     rounds: Annotated[int, typer.Option(min=2, max=100)] = 7,
     chats: Chats = 16,
     requests: Annotated[int, typer.Option(min=16, max=100_000, help="per round and client")] = 96,
@@ -154,18 +202,27 @@ def compare(
     seed: Seed = 0,
     out: Out = None,
 ) -> None:
-    """The same load by Locust and by SGLang's own client; fails if their figures are more than 5 % apart."""
+    """The same load by Locust and by SGLang's own client; fails if their figures are more than 5 %
+    apart."""
     from loadtest import compare as measurement
     from oea_server.lab.bench.served import own_server
 
     plan = measurement.Plan(rounds, chats, requests, prompt, output, seed)
-    given = {"rounds": rounds, "chats": chats, "requests": requests, "prompt": prompt, "output": output, "seed": seed}
+    given = {
+        "rounds": rounds,
+        "chats": chats,
+        "requests": requests,
+        "prompt": prompt,
+        "output": output,
+        "seed": seed,
+    }
     command = typed("compare", **({"url": "URL"} if url else {"layers": layers}), **given)
     with refusing():
         if url is not None:
             record = measurement.compare(url.rstrip("/"), plan)
         else:
-            # not the demo model: its steps are so short that on few cores the clients' own work slows the server
+            # not the demo model: its steps are so short that on few cores the clients' own work
+            # slows the server
             with own_server(layers, chats) as (server, _):
                 record = measurement.compare(server.url, plan)
     record |= provenance(command)

@@ -15,7 +15,8 @@ from loadtest.workload import Ask
 
 PATH = "/v1/chat/completions"
 KEEP = 2.0
-"""Seconds that an idle connection is kept: SGLang closes it after 5, and a request that it meets there is lost."""
+"""Seconds that an idle connection is kept: SGLang closes it after 5, and a request that it meets
+there is lost."""
 TIMEOUT = 300.0
 """Seconds for a whole answer."""
 BROKEN = (StreamError, aiohttp.ClientError, TimeoutError, ConnectionError)
@@ -30,7 +31,9 @@ class RefusedError(StreamError):
         self.body = body
 
 
-def session(key: str | None = None, timeout: float = TIMEOUT) -> AbstractAsyncContextManager[aiohttp.ClientSession]:
+def session(
+    key: str | None = None, timeout: float = TIMEOUT
+) -> AbstractAsyncContextManager[aiohttp.ClientSession]:
     """As many connections as are asked for."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     return aiohttp.ClientSession(
@@ -57,7 +60,11 @@ async def chat(
 
 
 async def read(
-    http: aiohttp.ClientSession, url: str, body: Mapping[str, Any], stream: Stream, cancel_after: int | None = None
+    http: aiohttp.ClientSession,
+    url: str,
+    body: Mapping[str, Any],
+    stream: Stream,
+    cancel_after: int | None = None,
 ) -> None:
     """`chat`, into a stream that whoever stops it keeps."""
     async with http.post(url + PATH, json=body, allow_redirects=False) as reply:
@@ -83,7 +90,9 @@ class Block(NamedTuple):
         return sum(stream.tokens for stream in self.streams) / self.seconds
 
 
-def play(url: str, asks: Iterable[Ask], chats: int, key: str | None = None, model: str = "default") -> Block:
+def play(
+    url: str, asks: Iterable[Ask], chats: int, key: str | None = None, model: str = "default"
+) -> Block:
     """Play a block, `chats` at once.
 
     Raises:

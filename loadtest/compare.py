@@ -41,13 +41,19 @@ class Figure(NamedTuple):
 FIGURES = (
     *(
         Figure(f"{time} {statistic}, ms", f"{time}_s.{ours}", f"{statistic}_{theirs}_ms", MS)
-        for time, theirs in (("ttft", "ttft"), ("tpot", "tpot"), ("itl", "itl"), ("e2e", "e2e_latency"))
+        for time, theirs in (
+            ("ttft", "ttft"),
+            ("tpot", "tpot"),
+            ("itl", "itl"),
+            ("e2e", "e2e_latency"),
+        )
         for statistic, ours in (("mean", "mean"), ("median", "p50"), ("p95", "p95"))
     ),
     Figure("output tokens/s", "output_tokens_per_s", "output_throughput", 1.0),
     Figure("requests/s", "requests_per_s", "request_throughput", 1.0),
 )
-"""Tails of a few requests are shown, not judged: they differ between two runs of the same client."""
+"""Tails of a few requests are shown, not judged: they differ between two runs of the same
+client."""
 JUDGED = tuple(each.name for each in FIGURES if "p95" not in each.name)
 
 
@@ -71,7 +77,10 @@ def compare(url: str, plan: Plan) -> dict[str, Any]:
     rounds: list[dict[str, dict[str, float]]] = []
     order = [
         ("ours", "theirs"),
-        *(("ours", "theirs") if a == "a" else ("theirs", "ours") for a, _ in orders(plan.rounds, plan.seed)),
+        *(
+            ("ours", "theirs") if a == "a" else ("theirs", "ours")
+            for a, _ in orders(plan.rounds, plan.seed)
+        ),
     ]
     runs = {"ours": locust, "theirs": bench_serving}
     for number, names in enumerate(track(order, description="rounds")):
@@ -85,7 +94,8 @@ def compare(url: str, plan: Plan) -> dict[str, Any]:
 
 
 def rows(rounds: list[dict[str, dict[str, float]]]) -> list[dict[str, Any]]:
-    """Figure by figure: medians of the rounds and their ratio, and how far each client is from itself."""
+    """Figure by figure: medians of the rounds and their ratio, and how far each client is from
+    itself."""
     found = []
     for name in (each.name for each in FIGURES):
         ours, theirs = ([one[who][name] for one in rounds] for who in ("ours", "theirs"))
@@ -110,9 +120,34 @@ def locust(url: str, plan: Plan, seed: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         kept = Path(folder) / "figures.json"
         command = [
-            *(sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py"), "--headless"),
-            *("--host", url, "-u", str(plan.users), "-r", str(plan.users), "--requests", str(plan.requests)),
-            *("--tenants", tenant(plan), "--seed", str(seed), "--temperature", "0", "--figures", str(kept)),
+            *(
+                sys.executable,
+                "-m",
+                "locust",
+                "-f",
+                str(ROOT / "loadtest" / "locustfile.py"),
+                "--headless",
+            ),
+            *(
+                "--host",
+                url,
+                "-u",
+                str(plan.users),
+                "-r",
+                str(plan.users),
+                "--requests",
+                str(plan.requests),
+            ),
+            *(
+                "--tenants",
+                tenant(plan),
+                "--seed",
+                str(seed),
+                "--temperature",
+                "0",
+                "--figures",
+                str(kept),
+            ),
         ]
         _run(command)
         figures = json.loads(kept.read_text())
@@ -125,15 +160,39 @@ def bench_serving(url: str, plan: Plan, seed: int) -> dict[str, float]:
         asked, kept = Path(folder) / "requests.jsonl", Path(folder) / "result.jsonl"
         asked.write_text("".join(json.dumps(each) + "\n" for each in bodies(plan, seed)))
         command = [
-            *(sys.executable, "-m", "sglang.benchmark.serving", "--backend", "sglang-oai-chat", "--base-url", url),
-            *("--dataset-name", "openai", "--dataset-path", str(asked), "--num-prompts", str(plan.requests)),
-            *("--max-concurrency", str(plan.users), "--output-file", str(kept), "--warmup-requests", "0"),
+            *(
+                sys.executable,
+                "-m",
+                "sglang.benchmark.serving",
+                "--backend",
+                "sglang-oai-chat",
+                "--base-url",
+                url,
+            ),
+            *(
+                "--dataset-name",
+                "openai",
+                "--dataset-path",
+                str(asked),
+                "--num-prompts",
+                str(plan.requests),
+            ),
+            *(
+                "--max-concurrency",
+                str(plan.users),
+                "--output-file",
+                str(kept),
+                "--warmup-requests",
+                "0",
+            ),
             "--disable-tqdm",
         ]
         _run(command)
         result = json.loads(kept.read_text().splitlines()[-1])
     if result["completed"] != plan.requests:
-        raise RuntimeError(f"{plan.requests - result['completed']} requests of SGLang's client failed")
+        raise RuntimeError(
+            f"{plan.requests - result['completed']} requests of SGLang's client failed"
+        )
     return {each.name: float(result[each.theirs]) for each in FIGURES}
 
 
@@ -145,7 +204,9 @@ def bodies(plan: Plan, seed: int) -> list[dict[str, Any]]:
     """What Locust's users ask, turn by turn."""
     asker = workload.parse(tenant(plan))
     return [
-        next(workload.conversation(asker, seed, f"0.{number % plan.users}", number // plan.users)).body("default", 0.0)
+        next(
+            workload.conversation(asker, seed, f"0.{number % plan.users}", number // plan.users)
+        ).body("default", 0.0)
         for number in range(plan.requests)
     ]
 
@@ -169,11 +230,25 @@ def markdown(record: dict[str, Any]) -> str:
         [
             f"# Locust beside SGLang's own client: {record['machine']['name']}",
             "",
-            f"The same {plan['requests']} chats, {plan['users']} at once, prompts of {plan['prompt']} tokens and "
-            f"answers of {plan['output']}, by turns, {plan['rounds']} rounds of each; medians of the rounds, lowest to "
-            f"highest. Agreed: within {BAR:.0%}.",
+            (
+                f"The same {plan['requests']} chats, {plan['users']} at once, prompts of"
+                f" {plan['prompt']} tokens and answers of {plan['output']}, by turns,"
+                f" {plan['rounds']} rounds of each; medians of the rounds, lowest to highest."
+                f" Agreed: within {BAR:.0%}."
+            ),
             "",
-            *table(["figure", "Locust", "rounds", "sglang.benchmark.serving", "rounds", "ratio", "agreed"], lines),
+            *table(
+                [
+                    "figure",
+                    "Locust",
+                    "rounds",
+                    "sglang.benchmark.serving",
+                    "rounds",
+                    "ratio",
+                    "agreed",
+                ],
+                lines,
+            ),
             "",
             *made_by(record),
             "",
@@ -182,7 +257,9 @@ def markdown(record: dict[str, Any]) -> str:
 
 
 def _run(command: list[str]) -> None:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT, check=False
+    )
     if done.returncode:
         raise RuntimeError(f"{' '.join(command[:6])} …: {(done.stdout + done.stderr)[-2000:]}")
 

@@ -10,7 +10,8 @@ from loadtest.histogram import Histogram
 from loadtest.stream import Stream
 
 TIMES = ("ttft", "tpot", "itl", "e2e", "late")
-"""Seconds. Late: how long after its time a request of an open loop was sent, because all users were busy."""
+"""Seconds. Late: how long after its time a request of an open loop was sent, because all users were
+busy."""
 STATISTICS = ("mean", "p50", "p95", "p99")
 
 
@@ -20,10 +21,13 @@ class Figures:
 
     Args:
         counts: answered, failed, cancelled, cut (by the end of the run), tokens, prompt_tokens.
-        first: when the first answered request was sent, unix seconds; last: when the last answer ended.
+        first: when the first answered request was sent, unix seconds; last: when the last answer
+        ended.
     """
 
-    times: dict[str, Histogram] = field(default_factory=lambda: {name: Histogram() for name in TIMES})
+    times: dict[str, Histogram] = field(
+        default_factory=lambda: {name: Histogram() for name in TIMES}
+    )
     counts: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     first: float | None = None
@@ -39,7 +43,9 @@ class Figures:
             if seconds is not None:
                 self.times[name].add(seconds)
         self.times["itl"].extend(stream.gaps)
-        self.counts.update(answered=1, tokens=stream.tokens, prompt_tokens=stream.prompt_tokens or 0)
+        self.counts.update(
+            answered=1, tokens=stream.tokens, prompt_tokens=stream.prompt_tokens or 0
+        )
         self._span(ended - (stream.e2e or 0.0), ended)
 
     def failed(self, why: str) -> None:
@@ -66,7 +72,9 @@ class Figures:
     def value(self, name: str, statistic: str) -> float | None:
         """Such as ("ttft", "p95"): seconds; None without values."""
         histogram = self.times[name]
-        return histogram.mean if statistic == "mean" else histogram.quantile(int(statistic[1:]) / 100)
+        return (
+            histogram.mean if statistic == "mean" else histogram.quantile(int(statistic[1:]) / 100)
+        )
 
     @property
     def failure_ratio(self) -> float | None:
@@ -78,7 +86,9 @@ class Figures:
         """As JSON: seconds, and per second."""
         seconds = self.seconds
         return {
-            "counts": {name: self.counts[name] for name in ("answered", "failed", "cancelled", "cut")},
+            "counts": {
+                name: self.counts[name] for name in ("answered", "failed", "cancelled", "cut")
+            },
             "failure_ratio": self.failure_ratio,
             "errors": dict(self.errors.most_common(20)),
             "seconds": seconds,
@@ -87,7 +97,10 @@ class Figures:
             "output_tokens_per_s": self.counts["tokens"] / seconds if seconds else None,
             "prompt_tokens": self.counts["prompt_tokens"],
             **{
-                f"{name}_s": {each: self.value(name, each) for each in STATISTICS} | {"n": self.times[name].number}
+                f"{name}_s": (
+                    {each: self.value(name, each) for each in STATISTICS}
+                    | {"n": self.times[name].number}
+                )
                 for name in TIMES
             },
         }

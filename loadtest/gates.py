@@ -21,14 +21,18 @@ def misses(figures: Figures, options: Mapping[str, Any]) -> list[str]:
     """One line per threshold that was missed; empty if the run passed.
 
     Args:
-        options: thresholds by name in seconds, None where none was asked for; `max_failures` is a ratio.
+        options: thresholds by name in seconds, None where none was asked for; `max_failures` is a
+        ratio.
     """
     ratio = figures.failure_ratio
     if ratio is None:
         return ["no request was answered"]
     missed = []
     if ratio > options["max_failures"]:
-        missed.append(f"failed: {ratio:.2%} of the requests, at most {options['max_failures']:.2%} are allowed")
+        missed.append(
+            f"failed: {ratio:.2%} of the requests, at most {options['max_failures']:.2%} are"
+            " allowed"
+        )
     for option, time, statistic in names():
         limit = options.get(option)
         if limit is None:

@@ -1,5 +1,5 @@
-"""Times in buckets of 1 %: what workers can send to their master, and finer than Locust's own, which rounds a
-token's 18.4 ms to 18."""
+"""Times in buckets of 1 %: what workers can send to their master, and finer than Locust's own,
+which rounds a token's 18.4 ms to 18."""
 
 from __future__ import annotations
 
@@ -56,4 +56,6 @@ class Histogram:
 
     @classmethod
     def unpacked(cls, data: dict[str, Any]) -> Self:
-        return cls(Counter({int(bucket): count for bucket, count in data["counts"].items()}), data["total"])
+        return cls(
+            Counter({int(bucket): count for bucket, count in data["counts"].items()}), data["total"]
+        )

@@ -41,7 +41,11 @@ def provenance(command: str) -> dict[str, Any]:
 
     from oea_server.lab.records import record
 
-    return {"command": command, "machine": record.machine(torch.device("cpu")), "versions": record.versions()}
+    return {
+        "command": command,
+        "machine": record.machine(torch.device("cpu")),
+        "versions": record.versions(),
+    }
 
 
 def folder_of(out: Path | None) -> Path:

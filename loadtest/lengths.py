@@ -10,7 +10,8 @@ from typing import Literal, Protocol
 Side = Literal["prompt", "output"]
 
 SHAREGPT_MEANS: dict[Side, float] = {"prompt": 161.31, "output": 337.99}
-"""Mean tokens of ShareGPT's turns, as the vLLM paper publishes them (arXiv 2309.06180, figure 11)."""
+"""Mean tokens of ShareGPT's turns, as the vLLM paper publishes them (arXiv 2309.06180, figure
+11)."""
 SHAREGPT_SIGMA = 1.0
 SHAREGPT_BOUNDS = (4, 1024)
 """The spread is our assumption, the bounds those that serving benchmarks cut the data set to."""
@@ -57,7 +58,9 @@ class LogNormal:
     high: int = LONGEST
 
     def draw(self, dice: random.Random) -> int:
-        return round(min(max(dice.lognormvariate(math.log(self.median), self.sigma), self.low), self.high))
+        return round(
+            min(max(dice.lognormvariate(math.log(self.median), self.sigma), self.low), self.high)
+        )
 
     def __str__(self) -> str:
         return f"lognormal:{self.median:.0f}:{self.sigma:g} within {self.low}..{self.high}"
@@ -83,10 +86,13 @@ def parse(text: str, side: Side) -> Lengths:
     match kind, values:
         case "fixed", [tokens] if tokens == int(tokens) and 1 <= tokens <= LONGEST:
             return Fixed(int(tokens))
-        case "lognormal", [median, sigma] if 1 <= median <= LONGEST and SPREADS[0] < sigma <= SPREADS[1]:
+        case "lognormal", [median, sigma] if (
+            1 <= median <= LONGEST and SPREADS[0] < sigma <= SPREADS[1]
+        ):
             return LogNormal(median, sigma)
         case "sharegpt", []:
             return sharegpt(side)
     raise LengthError(
-        f"{side}={text}: is none of fixed:TOKENS, lognormal:MEDIAN:SIGMA, sharegpt (tokens 1..{LONGEST}, sigma 0..3)"
+        f"{side}={text}: is none of fixed:TOKENS, lognormal:MEDIAN:SIGMA, sharegpt (tokens"
+        f" 1..{LONGEST}, sigma 0..3)"
     )

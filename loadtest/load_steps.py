@@ -16,10 +16,16 @@ from loadtest.stream import Stream
 
 SPAN = 5.0
 """Seconds of a span, as many as of the controller's periods."""
-TENANT = workload.Tenant("steps", prompt=lengths.Fixed(16), output=lengths.LogNormal(192, 0.5, 64, 512))
-"""Answers are long, so that few steps wait for a prompt; not so long that attention to them outgrows the experts."""
-COUNTED: dict[str, Any] = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
-"""A token that ends within a character has no text, and its time is in the next one's gap: tokens must be counted."""
+TENANT = workload.Tenant(
+    "steps", prompt=lengths.Fixed(16), output=lengths.LogNormal(192, 0.5, 64, 512)
+)
+"""Answers are long, so that few steps wait for a prompt; not so long that attention to them
+outgrows the experts."""
+COUNTED: dict[str, Any] = {
+    "stream_options": {"include_usage": True, "continuous_usage_stats": True}
+}
+"""A token that ends within a character has no text, and its time is in the next one's gap: tokens
+must be counted."""
 
 
 class Step(NamedTuple):
@@ -84,7 +90,9 @@ def until(load: Sequence[Step], index: int, seconds: float) -> float:
     return left
 
 
-def play(url: str, load: Sequence[Step], name: object, look: Callable[[], Mapping[str, float]]) -> list[Span]:
+def play(
+    url: str, load: Sequence[Step], name: object, look: Callable[[], Mapping[str, float]]
+) -> list[Span]:
     """Put the load on a server.
 
     Args:
@@ -97,7 +105,9 @@ def play(url: str, load: Sequence[Step], name: object, look: Callable[[], Mappin
     return asyncio.run(_play(url, load, name, look))
 
 
-async def _play(url: str, load: Sequence[Step], name: object, look: Callable[[], Mapping[str, float]]) -> list[Span]:
+async def _play(
+    url: str, load: Sequence[Step], name: object, look: Callable[[], Mapping[str, float]]
+) -> list[Span]:
     streams, looks = list[Stream](), list[tuple[float, Mapping[str, float]]]()
     began = time.perf_counter()
 

@@ -1,10 +1,10 @@
 """Locust's side: users that chat, and the events, figures and thresholds of a run.
 
-    locust -f loadtest/locustfile.py --headless -u 16 -t 60s --host http://127.0.0.1:30000 --ttft-p95 2 --tpot-p95 0.2
+    locust -f loadtest/locustfile.py --headless -u 16 -t 60s --host http://127.0.0.1:30000
+    --ttft-p95 2 --tpot-p95 0.2
 
-Locust's own time of a streamed request ends with its headers. Events of our own say TTFT, TPOT, ITL and E2E, which
-Locust lists per tenant; they are milliseconds, as all of Locust's.
-"""
+Locust's own time of a streamed request ends with its headers. Events of our own say TTFT, TPOT, ITL
+and E2E, which Locust lists per tenant; they are milliseconds, as all of Locust's."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ done = 0
 
 
 class Chat(User):
-    """In a closed loop a user has one conversation after the other; in an open loop, one with each arrival."""
+    """In a closed loop a user has one conversation after the other; in an open loop, one with each
+    arrival."""
 
     def on_start(self) -> None:
         assert run is not None
@@ -77,7 +78,9 @@ class Chat(User):
         body = ask.body(plan.model, plan.temperature)
         sent = time.perf_counter() if due is None else due
         try:
-            stream, to_the_end = wire.chat(self.client, str(self.host), body, tenant.key, sent, ask.cancel_after)
+            stream, to_the_end = wire.chat(
+                self.client, str(self.host), body, tenant.key, sent, ask.cancel_after
+            )
         except BROKEN as error:
             figures.failed(f"{type(error).__name__}: {error}"[:200])
             self.mine.fire("E2E", tenant.name, time.perf_counter() - sent, error=error)

@@ -1,4 +1,5 @@
-"""What `locust -f loadtest/locustfile.py` takes on top of Locust's own options; each also as LOADTEST_…."""
+"""What `locust -f loadtest/locustfile.py` takes on top of Locust's own options; each also as
+LOADTEST_…."""
 
 from __future__ import annotations
 
@@ -48,23 +49,43 @@ def add(parser: LocustArgumentParser) -> None:
         help=f"who asks what; several with ; between. A name, then any of: {workload.PARTS}",
     )
     option(
-        "--open", default="", help=f"an open loop: {arrivals.FORMS}; users (-u) are then those that may be busy at once"
+        "--open",
+        default="",
+        help=f"an open loop: {arrivals.FORMS}; users (-u) are then those that may be busy at once",
     )
     option("--seed", type=int, default=0, help="the same seed asks the same at the same times")
     option("--model", default="default", help="the model's name in each request")
     option("--temperature", type=float, default=1.0, help="0 is greedy")
-    option("--requests", type=int, default=0, help="stop when so many are answered; 0: when Locust's own -t says so")
+    option(
+        "--requests",
+        type=int,
+        default=0,
+        help="stop when so many are answered; 0: when Locust's own -t says so",
+    )
     option("--figures", False, default="", metavar="FILE", help="write what came out as JSON")
     option(
-        "--max-failures", False, type=float, default=0.0, help="share of requests that may fail in a run that passes"
+        "--max-failures",
+        False,
+        type=float,
+        default=0.0,
+        help="share of requests that may fail in a run that passes",
     )
     option(
-        "--min-tokens-per-s", False, type=float, default=None, help="output tokens per second that a run needs to pass"
+        "--min-tokens-per-s",
+        False,
+        type=float,
+        default=None,
+        help="output tokens per second that a run needs to pass",
     )
     for attribute, time, statistic in gates.names():
         name = "--" + attribute.replace("_", "-")
         option(
-            name, False, type=float, default=None, metavar="S", help=f"the {statistic} of {time} of a run that passes"
+            name,
+            False,
+            type=float,
+            default=None,
+            metavar="S",
+            help=f"the {statistic} of {time} of a run that passes",
         )
 
 

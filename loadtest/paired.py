@@ -18,10 +18,10 @@ class Difference(NamedTuple):
     """B against A, over pairs of blocks that followed each other.
 
     Args:
-        a, b: means over blocks.
-        change: the mean of B - A; low, high: 95 % of the resamples of the pairs lie between (bootstrap).
-        ratio: the sum of B over the sum of A, ratio_low, ratio_high: likewise; None where A has zeros only.
-        p: share of the ways to swap A and B within pairs that differ at least as much (sign-flip test).
+        a, b: means over blocks. change: the mean of B - A; low, high: 95 % of the resamples of the
+        pairs lie between (bootstrap). ratio: the sum of B over the sum of A, ratio_low, ratio_high:
+        likewise; None where A has zeros only. p: share of the ways to swap A and B within pairs
+        that differ at least as much (sign-flip test).
     """
 
     a: float
@@ -70,23 +70,36 @@ def difference(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Differe
 def interval(values: list[float]) -> tuple[float, float]:
     """Where 95 % of them lie."""
     ordered = sorted(values)
-    return ordered[len(ordered) * 25 // 1000], ordered[min(len(ordered) * 975 // 1000, len(ordered) - 1)]
+    return (
+        ordered[len(ordered) * 25 // 1000],
+        ordered[min(len(ordered) * 975 // 1000, len(ordered) - 1)],
+    )
 
 
 def sign_flips(changes: Sequence[float], seed: int = 0) -> float:
-    """P of a mean at least so far from 0 if A and B were the same: exact, where the bootstrap of ten pairs is not."""
+    """P of a mean at least so far from 0 if A and B were the same: exact, where the bootstrap of
+    ten pairs is not."""
     observed = abs(sum(changes)) * (1 - 1e-9)
     patterns = 1 << len(changes)
     if patterns <= MOST_SIGNS:
         signs = itertools.product((1, -1), repeat=len(changes))
-        return sum(abs(sum(s * c for s, c in zip(each, changes, strict=True))) >= observed for each in signs) / patterns
+        return (
+            sum(
+                abs(sum(s * c for s, c in zip(each, changes, strict=True))) >= observed
+                for each in signs
+            )
+            / patterns
+        )
     dice = random.Random(seed)
-    hits = sum(abs(sum(c * dice.choice((1, -1)) for c in changes)) >= observed for _ in range(MOST_SIGNS))
+    hits = sum(
+        abs(sum(c * dice.choice((1, -1)) for c in changes)) >= observed for _ in range(MOST_SIGNS)
+    )
     return (hits + 1) / (MOST_SIGNS + 1)
 
 
 def holm(ps: Sequence[float]) -> list[bool]:
-    """Which of several p are significant when all are looked at: with 5 % chance that any is so by accident."""
+    """Which of several p are significant when all are looked at: with 5 % chance that any is so by
+    accident."""
     significant = [False] * len(ps)
     for rank, index in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
         if ps[index] > LEVEL / (len(ps) - rank):

@@ -1,4 +1,5 @@
-"""An open loop over a pool of users: arrivals come by the clock and wait for a user that is free."""
+"""An open loop over a pool of users: arrivals come by the clock and wait for a user that is
+free."""
 
 from __future__ import annotations
 
@@ -14,21 +15,25 @@ from loadtest.arrivals import Arrivals
 class Pool:
     """Arrivals of this process: those whose number falls to it.
 
-    The clock of a request starts when it should have been sent. A pool that is too small thus shows in the times
-    rather than thins the load out; how late requests were sent is kept as well.
+    The clock of a request starts when it should have been sent. A pool that is too small thus shows
+    in the times rather than thins the load out; how late requests were sent is kept as well.
 
     Args:
         share: (this process's number, processes).
         most: arrivals after which no more come; None for no end.
     """
 
-    def __init__(self, arrivals: Arrivals, seed: int, share: tuple[int, int], most: int | None) -> None:
+    def __init__(
+        self, arrivals: Arrivals, seed: int, share: tuple[int, int], most: int | None
+    ) -> None:
         self._queue: Queue = Queue()
         self._times = self._mine(arrivals.times(seed), share, most)
         self._sender = gevent.spawn(self._send)
 
     @staticmethod
-    def _mine(times: Iterator[float], share: tuple[int, int], most: int | None) -> Iterator[tuple[int, float]]:
+    def _mine(
+        times: Iterator[float], share: tuple[int, int], most: int | None
+    ) -> Iterator[tuple[int, float]]:
         index, count = share
         sent = 0
         for number, time in enumerate(times):

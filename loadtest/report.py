@@ -17,7 +17,8 @@ from oea_server.lab.records.tables import made_by, table
 Record = dict[str, Any]
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto;
+  padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; margin: 1rem 0 }
 td, th { padding: .25rem .7rem; border-bottom: 1px solid #ddd; text-align: right }
 td:first-child, th:first-child, td.text { text-align: left }
@@ -43,7 +44,9 @@ def save(record: Record, folder: Path, name: str) -> list[Path]:
 def lines(blocks: Sequence[Record]) -> str:
     """CSV: a line per block, in the order they were played."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, ["pair", "arm", *(each.name for each in MEASURES)], lineterminator="\n")
+    writer = csv.DictWriter(
+        text, ["pair", "arm", *(each.name for each in MEASURES)], lineterminator="\n"
+    )
     writer.writeheader()
     writer.writerows(blocks)
     return text.getvalue()
@@ -56,7 +59,15 @@ def rows(record: Record) -> Iterable[tuple[bool, list[str]]]:
         if row["ratio"] is not None:
             ratio = [f"{row['ratio']:.3f}", f"{row['ratio_low']:.3f} to {row['ratio_high']:.3f}"]
         change = [f"{row['change']:+.4g}", f"{row['low']:+.4g} to {row['high']:+.4g}"]
-        cells = [row["name"], row["unit"], f"{row['a']:.4g}", f"{row['b']:.4g}", *change, *ratio, f"{row['p']:.4f}"]
+        cells = [
+            row["name"],
+            row["unit"],
+            f"{row['a']:.4g}",
+            f"{row['b']:.4g}",
+            *change,
+            *ratio,
+            f"{row['p']:.4f}",
+        ]
         yield row["significant"], cells
 
 
@@ -64,22 +75,30 @@ def story(record: Record) -> str:
     """What was done, in a paragraph."""
     plan, tenant = record["plan"], record["plan"]["tenant"]
     return (
-        f"One server of {record['model']['name']}, switched live between A and B: {plan['pairs']} pairs of blocks, "
-        f"ABBA or BAAB at random, {plan['requests']} chats a block, {plan['chats']} at once, prompt "
-        f"{tenant['prompt']}, output {tenant['output']}. Both blocks of a pair ask for the same lengths in different "
-        "words. Values are means over blocks; 95 % is the bootstrap's interval over pairs; p is of a sign-flip test. "
-        "A row is significant (bold) by Holm's rule over all rows: in a null test, the chance that any is so is 5 %."
+        f"One server of {record['model']['name']}, switched live between A and B: {plan['pairs']}"
+        f" pairs of blocks, ABBA or BAAB at random, {plan['requests']} chats a block,"
+        f" {plan['chats']} at once, prompt {tenant['prompt']}, output {tenant['output']}. Both"
+        " blocks of a pair ask for the same lengths in different words. Values are means over"
+        " blocks; 95 % is the bootstrap's interval over pairs; p is of a sign-flip test. A row is"
+        " significant (bold) by Holm's rule over all rows: in a null test, the chance that any is"
+        " so is 5 %."
     )
 
 
 def markdown(record: Record) -> str:
     """The record as a page to keep beside it."""
-    cells = [[f"**{c}**" if bold and i == 0 else c for i, c in enumerate(row)] for bold, row in rows(record)]
+    cells = [
+        [f"**{c}**" if bold and i == 0 else c for i, c in enumerate(row)]
+        for bold, row in rows(record)
+    ]
     return "\n".join(
         [
             f"# A/B on a live server: {record['machine']['name']}",
             "",
-            f"A: `{_knobs(record['arms']['a'])}`, B: `{_knobs(record['arms']['b'])}`. {story(record)}",
+            (
+                f"A: `{_knobs(record['arms']['a'])}`, B: `{_knobs(record['arms']['b'])}`."
+                f" {story(record)}"
+            ),
             "",
             *table(HEADER, cells, names=2),
             "",
@@ -94,18 +113,23 @@ def page(record: Record) -> str:
     from loadtest.pictures import blocks_over_time, forest
 
     shown = (
-        f"<tr{' class=significant' if bold else ''}>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>"
+        f"<tr{' class=significant' if bold else ''}>"
+        f"{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>"
         for bold, cells in rows(record)
     )
+    measures = (f"<tr><td>{m.name}</td><td class=text>{m.what}</td></tr>" for m in MEASURES)
     title = f"A/B on a live server: {record['machine']['name']}"
     parts = [
         f"<h1>{html.escape(title)}</h1>",
-        *(f"<p>{arm.upper()}: <code>{html.escape(_knobs(record['arms'][arm]))}</code></p>" for arm in ("a", "b")),
+        *(
+            f"<p>{arm.upper()}: <code>{html.escape(_knobs(record['arms'][arm]))}</code></p>"
+            for arm in ("a", "b")
+        ),
         f"<p>{html.escape(story(record))}</p>",
         f"<table><tr>{''.join(f'<th>{each}</th>' for each in HEADER)}</tr>{''.join(shown)}</table>",
         _image(forest(record), "B over A with intervals, measure by measure"),
         _image(blocks_over_time(record), "blocks in the order they were played"),
-        f"<table>{''.join(f'<tr><td>{m.name}</td><td class=text>{m.what}</td></tr>' for m in MEASURES)}</table>",
+        f"<table>{''.join(measures)}</table>",
         *(f"<p>{html.escape(line.strip())}</p>" for line in provenance(record) if line),
     ]
     return (

@@ -30,7 +30,9 @@ class Run:
         assert environment.parsed_options is not None
         self.environment = environment
         self._finished = finished
-        self.plan: Plan = options.plan(environment.parsed_options, getattr(environment.runner, "worker_index", 0))
+        self.plan: Plan = options.plan(
+            environment.parsed_options, getattr(environment.runner, "worker_index", 0)
+        )
         self.figures = Figures()
         words.running()  # read now, not within the first request's time
         self.users = itertools.count()
@@ -54,7 +56,14 @@ class Run:
         if self.ended == self.plan.requests:
             self._finished(self.environment)
 
-    def fire(self, kind: str, tenant: str, seconds: float, length: int = 0, error: BaseException | None = None) -> None:
+    def fire(
+        self,
+        kind: str,
+        tenant: str,
+        seconds: float,
+        length: int = 0,
+        error: BaseException | None = None,
+    ) -> None:
         self.environment.events.request.fire(
             request_type=kind,
             name=tenant,

@@ -1,4 +1,5 @@
-"""Thousands of requests to a server, or to two by turns, and what each still holds when they are over."""
+"""Thousands of requests to a server, or to two by turns, and what each still holds when they are
+over."""
 
 from __future__ import annotations
 
@@ -85,7 +86,9 @@ class Side:
         start = time.perf_counter()
         with watch.Memory(self.pid, lambda: self.run.done - self.warmed) as memory:
             self.run.play(share)
-        self.samples += [each._replace(seconds=each.seconds + self.seconds) for each in memory.samples]
+        self.samples += [
+            each._replace(seconds=each.seconds + self.seconds) for each in memory.samples
+        ]
         self.seconds += time.perf_counter() - start
 
     def end(self) -> dict[str, Any]:
@@ -121,7 +124,8 @@ class Side:
 
 
 def soak(server: Server, bounds: Bounds, plain: Server | None = None) -> dict[str, Any]:
-    """Warm up, look, play, look again: our server, and in turn with it `plain`, which is SGLang without us."""
+    """Warm up, look, play, look again: our server, and in turn with it `plain`, which is SGLang
+    without us."""
     sides = [Side(server, bounds.seed, bounds.requests)]
     if plain is not None:
         sides.append(Side(plain, bounds.seed, bounds.beside, ours=False))
@@ -131,7 +135,13 @@ def soak(server: Server, bounds: Bounds, plain: Server | None = None) -> dict[st
     for block in range(blocks):
         for side in sides if block % 2 == 0 else reversed(sides):  # neither is always first
             side.play(shares(side.requests, blocks)[block])
-    record = {"benchmark": "soak", "concurrency": CONCURRENCY, "seed": bounds.seed, "blocks": blocks, **sides[0].end()}
+    record = {
+        "benchmark": "soak",
+        "concurrency": CONCURRENCY,
+        "seed": bounds.seed,
+        "blocks": blocks,
+        **sides[0].end(),
+    }
     if plain is None:
         return record
     # memory grows fastest at first: so ours is compared over as many requests as theirs, too

@@ -13,10 +13,13 @@ import aiohttp
 from loadtest import lengths, workload
 from loadtest.client import BROKEN, PATH, RefusedError, chat, session
 
-TENANT = workload.Tenant("soak", prompt=lengths.LogNormal(24, 0.7, 4, 200), output=lengths.LogNormal(12, 0.7, 2, 64))
+TENANT = workload.Tenant(
+    "soak", prompt=lengths.LogNormal(24, 0.7, 4, 200), output=lengths.LogNormal(12, 0.7, 2, 64)
+)
 CONCURRENCY = (16, 32, 64)
 KINDS = {"stream": 80.0, "whole": 8.0, "cancel": 6.0, "bad": 6.0}
-"""Shares: a streamed answer, one in one piece, one that its client abandons, one that has to be refused."""
+"""Shares: a streamed answer, one in one piece, one that its client abandons, one that has to be
+refused."""
 MESSAGES = [{"role": "user", "content": "hello"}]
 BAD: tuple[tuple[str, bytes | dict[str, Any]], ...] = (
     ("cut JSON", b'{"model": "demo", "messages": ['),
@@ -24,7 +27,10 @@ BAD: tuple[tuple[str, bytes | dict[str, Any]], ...] = (
     ("messages of a wrong type", {"model": "demo", "messages": 3}),
     ("max_tokens of a wrong type", {"model": "demo", "messages": MESSAGES, "max_tokens": "many"}),
     ("max_tokens below 0", {"model": "demo", "messages": MESSAGES, "max_tokens": -1}),
-    ("a prompt beyond the context", {"model": "demo", "messages": [{"role": "user", "content": "word " * 9000}]}),
+    (
+        "a prompt beyond the context",
+        {"model": "demo", "messages": [{"role": "user", "content": "word " * 9000}]},
+    ),
 )
 
 
@@ -87,10 +93,14 @@ class Soak:
             self.broken[why] += 1
 
 
-async def refused(http: aiohttp.ClientSession, url: str, name: str, body: bytes | dict[str, Any]) -> tuple[str, str]:
+async def refused(
+    http: aiohttp.ClientSession, url: str, name: str, body: bytes | dict[str, Any]
+) -> tuple[str, str]:
     """Send what has to be refused: with a 4xx, and a body that says why."""
     given: dict[str, Any] = {"data": body} if isinstance(body, bytes) else {"json": body}
-    async with http.post(url + PATH, headers={"Content-Type": "application/json"}, **given) as reply:
+    async with http.post(
+        url + PATH, headers={"Content-Type": "application/json"}, **given
+    ) as reply:
         text = await reply.text()
         if 400 <= reply.status < 500 and text:
             return "refused", ""
@@ -105,7 +115,11 @@ async def answered(http: aiohttp.ClientSession, url: str, ask: workload.Ask) -> 
             raise RefusedError(reply.status, await reply.text())
         answer = await reply.json()
     got = answer["usage"]["completion_tokens"]
-    return ("answered", "") if got == ask.tokens else ("broken", f"asked for {ask.tokens} tokens, got {got}")
+    return (
+        ("answered", "")
+        if got == ask.tokens
+        else ("broken", f"asked for {ask.tokens} tokens, got {got}")
+    )
 
 
 def shares(count: int, parts: int) -> list[int]:

@@ -30,12 +30,18 @@ def markdown(record: Record) -> str:
                 ["process", "MiB before", "after", "MiB per 1000 requests", "handles", "threads"],
                 [
                     *_rows(record, "ours, " if beside else ""),
-                    *([] if beside is None else [*_as_far(record, beside), *_rows(beside, "without us, ")]),
+                    *(
+                        []
+                        if beside is None
+                        else [*_as_far(record, beside), *_rows(beside, "without us, ")]
+                    ),
                 ],
             ),
             "",
-            "The slope is of least squares over a sample each second, with its standard error, which takes samples for "
-            "independent.",
+            (
+                "The slope is of least squares over a sample each second, with its standard error,"
+                " which takes samples for independent."
+            ),
             "",
             "![memory](soak.png)",
             "",
@@ -51,10 +57,10 @@ def _told(side: Record) -> str:
     load = ", ".join(f"{name} {number}" for name, number in side["after"]["load"].items())
     same = "the same" if side["greedy_the_same"] else "NOT the same"
     return (
-        f"{side['requests']} requests, after {side['warm_up']} to warm up, in {side['seconds']:.0f} s: "
-        f"{side['requests_per_s']:.1f} requests and {side['output_tokens_per_s']:.0f} tokens a second. "
-        f"Endings, warm-up included: {endings}. Greedy answers before and after: {same}. "
-        f"Left on the idle server: {load}. Missed: {'; '.join(side['missed']) or 'nothing'}."
+        f"{side['requests']} requests, after {side['warm_up']} to warm up, in {side['seconds']:.0f}"
+        f" s: {side['requests_per_s']:.1f} requests and {side['output_tokens_per_s']:.0f} tokens a"
+        f" second. Endings, warm-up included: {endings}. Greedy answers before and after: {same}."
+        f" Left on the idle server: {load}. Missed: {'; '.join(side['missed']) or 'nothing'}."
     )
 
 
@@ -65,7 +71,10 @@ def _rows(side: Record, whose: str) -> list[list[str]]:
             f"{whose}{role}",
             *(f"{held['rss'][role]:.0f}" for held in (before, after)),
             _slope(slope),
-            *(f"{before[what][role]} → {after[what].get(role, 0)}" for what in ("handles", "threads")),
+            *(
+                f"{before[what][role]} → {after[what].get(role, 0)}"
+                for what in ("handles", "threads")
+            ),
         ]
         for role, slope in side["slopes_mib_per_1000"].items()
     ]
@@ -91,9 +100,15 @@ def draw(record: Record, path: Path) -> None:
     for colour, role in zip(COLOURS, record["slopes_mib_per_1000"], strict=False):
         for (whose, side), style in zip(sides.items(), ("-", "--"), strict=True):
             if side is not None:
-                counts, held = zip(*((s["requests"], s["rss"][role]) for s in side["samples"]), strict=True)
+                counts, held = zip(
+                    *((s["requests"], s["rss"][role]) for s in side["samples"]), strict=True
+                )
                 axes.plot(counts, held, style, color=colour, label=role + whose)
-    axes.set(xlabel="requests after the warm-up", ylabel="resident memory that is no file's, MiB", ylim=(0, None))
+    axes.set(
+        xlabel="requests after the warm-up",
+        ylabel="resident memory that is no file's, MiB",
+        ylim=(0, None),
+    )
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=DOTS_PER_INCH)

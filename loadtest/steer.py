@@ -1,4 +1,5 @@
-"""The controller under steps of load, and each of its rungs alone under the same: who keeps target and floor."""
+"""The controller under steps of load, and each of its rungs alone under the same: who keeps target
+and floor."""
 
 from __future__ import annotations
 
@@ -55,10 +56,20 @@ def measure(server: Remote, plan: Plan) -> dict[str, Any]:
             reasons = Reasons(server)
             spans = load_steps.play(server.url, plan.load, f"{number} {side}", reasons.look)
             played.append(
-                {"round": number, "side": side, "moves": reasons.moves, "spans": [s._asdict() for s in spans]}
+                {
+                    "round": number,
+                    "side": side,
+                    "moves": reasons.moves,
+                    "spans": [s._asdict() for s in spans],
+                }
             )
     switch(server, on=False)
-    return {"benchmark": "steer", "plan": _shown(plan), "played": played, "rows": judge(plan, played)}
+    return {
+        "benchmark": "steer",
+        "plan": _shown(plan),
+        "played": played,
+        "rows": judge(plan, played),
+    }
 
 
 def switch(server: Remote, on: bool) -> None:
@@ -67,7 +78,9 @@ def switch(server: Remote, on: bool) -> None:
     Raises:
         RuntimeError: it was refused.
     """
-    reply = ask("PUT", f"{server.url}/oea/controller", server.key, json={"on": on}, timeout=PATIENCE)
+    reply = ask(
+        "PUT", f"{server.url}/oea/controller", server.key, json={"on": on}, timeout=PATIENCE
+    )
     if not reply.ok:
         raise RuntimeError(f"the controller was not switched: {reply.text}")
 
@@ -80,7 +93,9 @@ class Reasons:
 
     def look(self) -> dict[str, float]:
         """The metrics now."""
-        state = ask("GET", f"{self.server.url}/oea/controller", self.server.key, timeout=PATIENCE).json()
+        state = ask(
+            "GET", f"{self.server.url}/oea/controller", self.server.key, timeout=PATIENCE
+        ).json()
         said = {name: state[name] for name in ("mode", "rung", "saturated")}
         if not self.moves or any(self.moves[-1][name] != said[name] for name in said):
             self.moves.append({"look": self.looks, **said, "reason": state["reason"]})
@@ -94,13 +109,16 @@ def judge(plan: Plan, played: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for side in dict.fromkeys(each["side"] for each in played):
         spans = [Span(**span) for each in played if each["side"] == side for span in each["spans"]]
         row = {"side": side, **_judged(plan, spans)}
-        row["steps"] = [_judged(plan, [s for s in spans if s.step == i]) for i in range(len(plan.load))]
+        row["steps"] = [
+            _judged(plan, [s for s in spans if s.step == i]) for i in range(len(plan.load))
+        ]
         rows.append(row)
     return rows
 
 
 def _judged(plan: Plan, spans: Sequence[Span]) -> dict[str, Any]:
-    """Of spans in which tokens came: how many miss the target or the floor; their means over tokens and steps."""
+    """Of spans in which tokens came: how many miss the target or the floor; their means over tokens
+    and steps."""
     served = [span for span in spans if span.tpot is not None]
     tokens = sum(span.tokens for span in served)
     counted = [span for span in served if span.mass_kept is not None and span.unique is not None]
@@ -117,13 +135,22 @@ def _judged(plan: Plan, spans: Sequence[Span]) -> dict[str, Any]:
 
 def _mean(weighed: Sequence[tuple[float | None, int]]) -> float | None:
     total = sum(weight for _, weight in weighed)
-    return sum(value * weight for value, weight in weighed if value is not None) / total if total else None
+    return (
+        sum(value * weight for value, weight in weighed if value is not None) / total
+        if total
+        else None
+    )
 
 
 def best_alone(rows: Sequence[dict[str, Any]]) -> str | None:
-    """The single rung that misses target and floor least; of several the one that keeps most mass."""
+    """The single rung that misses target and floor least; of several the one that keeps most
+    mass."""
     alone = [row for row in rows if row["side"] != CONTROLLER]
-    return min(alone, key=lambda row: (row["late"] + row["poor"], -row["mass_kept"]))["side"] if alone else None
+    return (
+        min(alone, key=lambda row: (row["late"] + row["poor"], -row["mass_kept"]))["side"]
+        if alone
+        else None
+    )
 
 
 def _shown(plan: Plan) -> dict[str, Any]:

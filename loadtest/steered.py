@@ -14,7 +14,12 @@ from oea_server.lab.records.tables import NONE, made_by, table
 
 Record = dict[str, Any]
 
-PANELS = (("tpot", "TPOT, ms", 1e3), ("unique", "T", 1.0), ("mass_kept", "mass kept", 1.0), ("rung", "rung", 1.0))
+PANELS = (
+    ("tpot", "TPOT, ms", 1e3),
+    ("unique", "T", 1.0),
+    ("mass_kept", "mass kept", 1.0),
+    ("rung", "rung", 1.0),
+)
 
 
 def markdown(record: Record, name: str) -> str:
@@ -40,12 +45,16 @@ def markdown(record: Record, name: str) -> str:
     ]
     return "\n".join(
         [
-            f"# A controller under steps of load, {record['model']['name']}: {record['machine']['name']}",
+            (
+                f"# A controller under steps of load, {record['model']['name']}:"
+                f" {record['machine']['name']}"
+            ),
             "",
-            f"Target {target:.0f} ms between two tokens, floor {floor} of the router mass; {load}. "
-            f"Rounds: {plan['rounds']}, in each every side once, in an order drawn at random. A span is 5 s: late if "
-            "the mean time between two tokens of its chats, as the clients saw them, is over the target; poor if it "
-            "keeps less mass than the floor. " + (f"Of single rungs {best} misses least." if best else ""),
+            f"Target {target:.0f} ms between two tokens, floor {floor} of the router mass; {load}."
+            f" Rounds: {plan['rounds']}, in each every side once, in an order drawn at random. A"
+            " span is 5 s: late if the mean time between two tokens of its chats, as the clients"
+            " saw them, is over the target; poor if it keeps less mass than the floor. "
+            + (f"Of single rungs {best} misses least." if best else ""),
             "",
             *table(header, rows),
             "",
@@ -92,10 +101,13 @@ def _moves(record: Record) -> list[str]:
 
 
 def draw(record: Record, path: Path) -> None:
-    """Time per token, T, mass and rung over time: the controller, the first rung, and the best single one."""
+    """Time per token, T, mass and rung over time: the controller, the first rung, and the best
+    single one."""
     plan = record["plan"]
     best = best_alone(record["rows"])
-    shown = dict.fromkeys([CONTROLLER, plan["rungs"][0]["name"] if best else CONTROLLER, best or CONTROLLER])
+    shown = dict.fromkeys(
+        [CONTROLLER, plan["rungs"][0]["name"] if best else CONTROLLER, best or CONTROLLER]
+    )
     figure = Figure(figsize=(10, 9), layout="constrained")
     panels = figure.subplots(len(PANELS), 1, sharex=True)
     for axes, (key, label, scale) in zip(panels, PANELS, strict=True):
@@ -104,7 +116,9 @@ def draw(record: Record, path: Path) -> None:
                 continue
             for each in record["played"]:
                 if each["side"] == side:
-                    points = [(s["seconds"], scale * s[key]) for s in each["spans"] if s[key] is not None]
+                    points = [
+                        (s["seconds"], scale * s[key]) for s in each["spans"] if s[key] is not None
+                    ]
                     name = side if each["round"] == 0 else None
                     axes.plot(*zip(*points, strict=True), ".-", color=colour, label=name, alpha=0.8)
         for edge in accumulate(step["seconds"] for step in plan["load"][:-1]):

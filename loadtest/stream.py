@@ -1,10 +1,9 @@
-"""One streamed chat as its client sees it: bytes and times in, figures out. No sockets, so that gevent's and
-asyncio's clients measure by the same lines.
+"""One streamed chat as its client sees it: bytes and times in, figures out. No sockets, so that
+gevent's and asyncio's clients measure by the same lines.
 
-The figures are those of `sglang.benchmark.serving`, so that they can be compared: the first token is the first
-chunk with text in it, the end is the last line of the stream, TPOT is (end - first) / (tokens - 1), and ITL the
-gaps between chunks with text.
-"""
+The figures are those of `sglang.benchmark.serving`, so that they can be compared: the first token
+is the first chunk with text in it, the end is the last line of the stream, TPOT is (end - first) /
+(tokens - 1), and ITL the gaps between chunks with text."""
 
 from __future__ import annotations
 
@@ -26,9 +25,9 @@ class Stream:
     """A chat completion that is being read. All times in seconds, on one monotonic clock.
 
     Args:
-        sent: when the request was sent, or in an open loop when it should have been.
-        asked: tokens asked for, which count where the server sends no usage.
-        counts: tokens by each chunk with text, where the server was asked to say it with every chunk
+        sent: when the request was sent, or in an open loop when it should have been. asked: tokens
+        asked for, which count where the server sends no usage. counts: tokens by each chunk with
+        text, where the server was asked to say it with every chunk
             (`stream_options.continuous_usage_stats`): one with half a character has no text.
     """
 
@@ -51,7 +50,8 @@ class Stream:
             StreamError: it reports an error, as the official client would raise it.
         """
         if not line.startswith(DATA):
-            return False  # a blank line between two events, or a comment that keeps the connection alive
+            # a blank line between two events, or a comment that keeps the connection alive
+            return False
         data = line[len(DATA) :].strip()
         self.end = now
         if data == DONE:

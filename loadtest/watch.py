@@ -1,4 +1,5 @@
-"""What a server holds on to: memory, threads and file handles of its processes, requests and KV slots."""
+"""What a server holds on to: memory, threads and file handles of its processes, requests and KV
+slots."""
 
 from __future__ import annotations
 
@@ -20,11 +21,13 @@ PATIENCE = 30.0
 """Seconds in which a server has to become idle: keep-alive connections go after 5."""
 
 SPARE_HANDLES, SPARE_THREADS = 2, 8
-"""What may come and go: a connection that is just being closed; a thread pool that fills up to its bound."""
+"""What may come and go: a connection that is just being closed; a thread pool that fills up to its
+bound."""
 
 
 def processes(pid: int) -> dict[str, psutil.Process]:
-    """A server's processes by what they do: http (the launcher), scheduler, scheduler_TP1, detokenizer."""
+    """A server's processes by what they do: http (the launcher), scheduler, scheduler_TP1,
+    detokenizer."""
     launcher = psutil.Process(pid)
     found = {"http": launcher}
     for child in launcher.children(recursive=True):
@@ -39,8 +42,8 @@ def processes(pid: int) -> dict[str, psutil.Process]:
 
 
 def own_memory(process: psutil.Process) -> float:
-    """Resident memory that is no file's, MiB: the kernel takes pages of files back where it needs room, and they are no
-    part of what a process piles up."""
+    """Resident memory that is no file's, MiB: the kernel takes pages of files back where it needs
+    room, and they are no part of what a process piles up."""
     info = process.memory_info()
     return float(info.rss - info.shared) / MIB
 
@@ -89,8 +92,8 @@ class Slope(NamedTuple):
     """Memory over requests, by least squares.
 
     Args:
-        per_1000: MiB per 1000 requests.
-        error: its standard error, which takes samples for independent: they are not, so it is a lower bound.
+        per_1000: MiB per 1000 requests. error: its standard error, which takes samples for
+        independent: they are not, so it is a lower bound.
     """
 
     per_1000: float
@@ -104,7 +107,10 @@ def slope(counts: Sequence[float], values: Sequence[float]) -> Slope:
         statistics.StatisticsError: all samples are of the same request.
     """
     line = statistics.linear_regression(counts, values)
-    left = [value - line.slope * count - line.intercept for count, value in zip(counts, values, strict=True)]
+    left = [
+        value - line.slope * count - line.intercept
+        for count, value in zip(counts, values, strict=True)
+    ]
     middle = statistics.fmean(counts)
     spread = sum((count - middle) ** 2 for count in counts)
     variance = sum(each**2 for each in left) / (len(left) - 2)
@@ -137,7 +143,8 @@ def load(url: str, key: str | None = None) -> dict[str, int]:
 
 
 def held(url: str, pid: int, key: str | None = None, admin_key: str | None = None) -> Held:
-    """Wait until the server is idle, empty its cache, and look. What is not idle after half a minute is leaked."""
+    """Wait until the server is idle, empty its cache, and look. What is not idle after half a
+    minute is leaked."""
     deadline = time.monotonic() + PATIENCE
     while any(load(url, key).values()) and time.monotonic() < deadline:
         time.sleep(0.5)

@@ -1,5 +1,6 @@
-"""A streamed chat over gevent's sockets. As the official client, it sends the key as a bearer, takes any status
-but 200 for an error with the server's words, and a stream for whole only after [DONE]; it retries nothing."""
+"""A streamed chat over gevent's sockets. As the official client, it sends the key as a bearer,
+takes any status but 200 for an error with the server's words, and a stream for whole only after
+[DONE]; it retries nothing."""
 
 from __future__ import annotations
 
@@ -20,13 +21,21 @@ LINE = b"\n"
 
 def connect(host: str) -> HTTPClient:
     """A connection for one user: kept between its requests."""
-    return HTTPClient.from_url(host, concurrency=1, connection_timeout=30.0, network_timeout=TIMEOUT)
+    return HTTPClient.from_url(
+        host, concurrency=1, connection_timeout=30.0, network_timeout=TIMEOUT
+    )
 
 
 def chat(
-    client: HTTPClient, host: str, body: dict[str, Any], key: str | None, sent: float, cancel_after: int | None
+    client: HTTPClient,
+    host: str,
+    body: dict[str, Any],
+    key: str | None,
+    sent: float,
+    cancel_after: int | None,
 ) -> tuple[Stream, bool]:
-    """Ask and read. Whether it was read to its end; else it was given up after so many chunks of text.
+    """Ask and read. Whether it was read to its end; else it was given up after so many chunks of
+    text.
 
     Raises:
         StreamError: the server refused, or the answer is not whole.

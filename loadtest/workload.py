@@ -1,4 +1,5 @@
-"""What is asked, by whom, in what order: all of it follows from a seed, a tenant and two numbers."""
+"""What is asked, by whom, in what order: all of it follows from a seed, a tenant and two
+numbers."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ class Ask:
     exact: bool = False
 
     def body(self, model: str, temperature: float = 1.0, **extra: Any) -> dict[str, Any]:
-        """What the official client sends, with `ignore_eos`, SGLang's own field, for answers of exact lengths."""
+        """What the official client sends, with `ignore_eos`, SGLang's own field, for answers of
+        exact lengths."""
         return {
             "model": model,
             "messages": list(self.messages),
@@ -67,7 +69,8 @@ class Ask:
 
 
 def parse(text: str) -> Tenant:
-    """``chat weight=3 prompt=sharegpt output=fixed:64``: a name, then parts of it, with blanks between.
+    """``chat weight=3 prompt=sharegpt output=fixed:64``: a name, then parts of it, with blanks
+    between.
 
     Raises:
         LengthError: a part is not known or out of bounds.
@@ -113,13 +116,19 @@ def pick(tenants: Sequence[Tenant], seed: int, number: object) -> Tenant:
     return dice(seed, "tenant", number).choices(tenants, [tenant.weight for tenant in tenants])[0]
 
 
-def conversation(tenant: Tenant, seed: int, user: object, number: int, said: object = "") -> Generator[Ask, str, None]:
-    """The requests of one conversation. Send it each answer's text: ``asks.send(text)`` gives the next request.
+def conversation(
+    tenant: Tenant, seed: int, user: object, number: int, said: object = ""
+) -> Generator[Ask, str, None]:
+    """The requests of one conversation. Send it each answer's text: ``asks.send(text)`` gives the
+    next request.
 
     Args:
         said: other words of the same lengths, for the second of a pair.
     """
-    size, letters = dice(seed, tenant.name, user, number), dice(seed, tenant.name, user, number, said)
+    size, letters = (
+        dice(seed, tenant.name, user, number),
+        dice(seed, tenant.name, user, number, said),
+    )
     messages: list[dict[str, str]] = []
     if tenant.prefix:
         shared = words.text(dice(seed, tenant.name, "prefix"), tenant.prefix)
@@ -129,7 +138,9 @@ def conversation(tenant: Tenant, seed: int, user: object, number: int, said: obj
         cancelled = size.random() < tenant.cancel
         after = size.randrange(tokens)
         messages.append({"role": "user", "content": words.text(letters, prompt)})
-        answer = yield Ask(tuple(messages), tokens, size.getrandbits(31), after if cancelled else None)
+        answer = yield Ask(
+            tuple(messages), tokens, size.getrandbits(31), after if cancelled else None
+        )
         messages.append({"role": "assistant", "content": answer})
 
 

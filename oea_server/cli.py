@@ -1,7 +1,7 @@
 """The command line. Thin: parse, call, print.
 
-The laboratory's commands are entry points of the group `oea_server.commands`: functions, or Typer applications.
-"""
+The laboratory's commands are entry points of the group `oea_server.commands`: functions, or Typer
+applications."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from oea_server.provenance import commit, version
 from oea_server.terminal import forgiving
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Serve Mixture-of-Experts models faster: SGLang with OEA routing."
+    no_args_is_help=True,
+    add_completion=False,
+    help="Serve Mixture-of-Experts models faster: SGLang with OEA routing.",
 )
 app.add_typer(config, name="config")
 app.add_typer(patch, name="patch")
@@ -42,16 +44,18 @@ def serve(context: typer.Context) -> None:
 
 @app.command(context_settings=PASS_THROUGH)
 def doctor(context: typer.Context) -> None:
-    """Say whether `serve` with the same flags would serve, and whether that would be OEA; why not, if not.
+    """Say whether `serve` with the same flags would serve, and whether that would be OEA; why not,
+    if not.
 
     Exits with 0 if it would serve, by the policy or vanilla, and with 1 if it would refuse.
 
-    With --on h100|h200|b200|b300|gb200|gb300|rtx6000 it answers for that card, which need not be here, and with
-    --model-config FILE for a model that is not: 0 only where it would be routed.
-    """
+    With --on h100|h200|b200|b300|gb200|gb300|rtx6000 it answers for that card, which need not be
+    here, and with --model-config FILE for a model that is not: 0 only where it would be routed."""
     if {"-h", "--help"} & set(context.args):
         _print_flags(
-            "doctor", "takes the flags of serve, starts nothing; --on CARD [--model-config FILE] asks elsewhere"
+            "doctor",
+            "takes the flags of serve, starts nothing; --on CARD [--model-config FILE] asks"
+            " elsewhere",
         )
         return
     from oea_server.absent.question import asked_elsewhere
@@ -78,7 +82,11 @@ for entry in entry_points(group="oea_server.commands"):
 
 
 @app.callback(invoke_without_command=True)
-def main(show_version: Annotated[bool, typer.Option("--version", help="Print versions and exit.")] = False) -> None:
+def main(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print versions and exit.")
+    ] = False,
+) -> None:
     """Batch-aware expert routing for SGLang."""
     if show_version:
         print(f"oea-server {version('oea-server')} (commit {commit()}, sglang {version('sglang')})")
@@ -98,7 +106,8 @@ def _print_flags(command: str, what: str) -> None:
     parser.prog = f"oea-server {command}"
     parser.usage = f"oea-server {command} [--oea-* flags] [SGLang's flags]"
     parser.epilog = (
-        f"{command} {what}. Every flag has a variable: --oea-k0 is OEA_K0. SGLang's flags: sglang serve --help"
+        f"{command} {what}. Every flag has a variable: --oea-k0 is OEA_K0. SGLang's flags: sglang"
+        " serve --help"
     )
     parser.print_help()
 

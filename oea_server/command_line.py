@@ -18,7 +18,8 @@ CONFIG = "--config"
 
 
 def value(argv: Sequence[str], *flags: str) -> str | None:
-    """The value of a flag, under any of its spellings; the last one counts, as it does in SGLang."""
+    """The value of a flag, under any of its spellings; the last one counts, as it does in
+    SGLang."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument(*flags, dest="value", nargs="?")
     found: str | None = parser.parse_known_args(list(argv))[0].value
@@ -52,7 +53,8 @@ def merged(argv: Sequence[str]) -> list[str]:
 
 
 def completed(argv: Sequence[str]) -> list[str]:
-    """The same command line so that SGLang's command finds what its parser would: the model, and the file."""
+    """The same command line so that SGLang's command finds what its parser would: the model, and
+    the file."""
     model, path = model_of(argv), value(argv, CONFIG)
     whole = list(argv)
     if whole and not whole[0].startswith("-"):
@@ -72,7 +74,9 @@ def _read(path: str) -> Mapping[str, Any]:
     except OSError as error:
         raise SettingsError(f"{CONFIG} {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{CONFIG} {path}: not YAML: {' '.join(str(error).split())[:200]}") from None
+        raise SettingsError(
+            f"{CONFIG} {path}: not YAML: {' '.join(str(error).split())[:200]}"
+        ) from None
     if not isinstance(said, dict | None) or not all(isinstance(name, str) for name in said or ()):
         raise SettingsError(f"{CONFIG} {path}: not a mapping of SGLang's options to their values")
     return said or {}
@@ -86,6 +90,10 @@ def _flags(said: Mapping[str, Any]) -> list[str]:
             continue
         flags.append(f"--{name.replace('_', '-')}")
         if each is not True:
-            values = each if isinstance(each, list) else [json.dumps(each) if isinstance(each, dict) else each]
+            values = (
+                each
+                if isinstance(each, list)
+                else [json.dumps(each) if isinstance(each, dict) else each]
+            )
             flags += [str(one) for one in values]
     return flags

@@ -198,7 +198,15 @@ def engine_facts() -> list[Fact]:
     inside = f", {within} inside the patched SGLang" if plugin.patched else ""
     facts.append(("seams", f"{len(SEAMS)} of {len(SEAMS)} hold{inside}"))
     if left := plugin.leftover():
-        facts.append(("left", f"{left}, of an SGLang that was patched: nothing imports it; oea-server patch revert"))
+        facts.append(
+            (
+                "left",
+                (
+                    f"{left}, of an SGLang that was patched: nothing imports it; oea-server patch"
+                    " revert"
+                ),
+            )
+        )
     if current_platform.device_type == "cpu":
         from oea_server.cpu.experts import describe
 
@@ -221,15 +229,24 @@ def large_batches_fact(settings: Settings, view: Any, card: ModelCard) -> str | 
 
 
 def keys_fact(settings: Settings, view: Any, card: ModelCard) -> str | None:
-    control = "an admin key" if view.admin_api_key else "the API key" if view.api_key else "no key, and this machine"
+    control = (
+        "an admin key"
+        if view.admin_api_key
+        else "the API key"
+        if view.api_key
+        else "no key, and this machine"
+    )
     served = "the API key" if view.api_key else "no key"
-    return f"{control} changes what serves; {served} is served; starlette {version('starlette')} keeps keys"
+    return (
+        f"{control} changes what serves; {served} is served; starlette {version('starlette')} keeps"
+        " keys"
+    )
 
 
 def network_fact(settings: Settings, view: Any, card: ModelCard) -> str | None:
     return (
-        f"HTTP on {view.host}:{view.port}; whatever --host says, PyTorch's store listens on every interface, "
-        "on a port of its own, and asks for no key: close it to others"
+        f"HTTP on {view.host}:{view.port}; whatever --host says, PyTorch's store listens on every"
+        " interface, on a port of its own, and asks for no key: close it to others"
     )
 
 
@@ -240,8 +257,8 @@ FACTS: dict[str, Callable[[Settings, Any, ModelCard], str | None]] = {
     "keys": keys_fact,
     "network": network_fact,
 }
-"""What is said of a launch that SGLang can resolve, in this order: a name -> a function of the settings, SGLang's
-resolved arguments and the model's card; None says nothing."""
+"""What is said of a launch that SGLang can resolve, in this order: a name -> a function of the
+settings, SGLang's resolved arguments and the model's card; None says nothing."""
 
 
 def _describe(settings: Settings, k: int) -> str:

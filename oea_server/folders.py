@@ -18,7 +18,10 @@ def places(environ: Mapping[str, str]) -> dict[str, Path]:
     """Variable -> the folder that it, or SGLang's default for it, names."""
     home = Path("~/.cache").expanduser()
     sglang = Path(environ.get("SGLANG_CACHE_DIR") or home / "sglang")
-    hub = Path(environ.get("HF_HOME") or Path(environ.get("XDG_CACHE_HOME") or home) / "huggingface") / "hub"
+    hub = (
+        Path(environ.get("HF_HOME") or Path(environ.get("XDG_CACHE_HOME") or home) / "huggingface")
+        / "hub"
+    )
     named = {
         "HF_HUB_CACHE": hub,
         INDUCTOR: sglang / "inductor",
@@ -27,7 +30,10 @@ def places(environ: Mapping[str, str]) -> dict[str, Path]:
         "CUDA_CACHE_PATH": sglang / "nv",
     }
     if version("sglang") == "0.5.17":  # which leaves these to torch and Triton
-        named |= {INDUCTOR: Path(tempfile.gettempdir()), "TRITON_CACHE_DIR": Path("~/.triton").expanduser()}
+        named |= {
+            INDUCTOR: Path(tempfile.gettempdir()),
+            "TRITON_CACHE_DIR": Path("~/.triton").expanduser(),
+        }
     found = {name: Path(environ.get(name) or place) for name, place in named.items()}
     return found | {name: Path(environ[name]) for name in WHERE_SET if environ.get(name)}
 
@@ -41,7 +47,10 @@ def problems(environ: Mapping[str, str]) -> list[str]:
     place = places(environ)[INDUCTOR]
     if place.is_dir() or (why := unwritable(place)) is None:
         return []  # what is there is opened; only who compiles writes into it
-    return [f"{INDUCTOR}: {oneline(str(place))} cannot be made: {why}; name a folder that {_user()} can write to"]
+    return [
+        f"{INDUCTOR}: {oneline(str(place))} cannot be made: {why}; name a folder that {_user()} can"
+        " write to"
+    ]
 
 
 def fact(environ: Mapping[str, str]) -> str | None:
@@ -55,13 +64,18 @@ def fact(environ: Mapping[str, str]) -> str | None:
 
 
 def unwritable(place: Path) -> str | None:
-    """Why nothing can be written to a folder, or to that in which it would be made; leaves nothing behind."""
+    """Why nothing can be written to a folder, or to that in which it would be made; leaves nothing
+    behind."""
     there = next((each for each in _upwards(place.absolute()) if os.path.lexists(each)), Path("/"))
     try:
         with tempfile.TemporaryFile(dir=there):
             return None
     except OSError as error:
-        return f"{error.strerror}" if there == place.absolute() else f"{error.strerror} in {oneline(str(there))}"
+        return (
+            f"{error.strerror}"
+            if there == place.absolute()
+            else f"{error.strerror} in {oneline(str(there))}"
+        )
 
 
 def _upwards(place: Path) -> Iterator[Path]:

@@ -14,7 +14,8 @@ LINE = 600
 
 
 def oneline(text: str, longest: int = 200) -> str:
-    """Text with every control character escaped (``\\n``, ``\\x1b``, ``\\u2028``), cut to `longest` characters.
+    """Text with every control character escaped (``\\n``, ``\\x1b``, ``\\u2028``), cut to `longest`
+    characters.
 
     A backslash stays as it is, so that a text may pass through here twice.
     """

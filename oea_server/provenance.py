@@ -20,7 +20,8 @@ def version(package: str) -> str:
 
 
 def commit() -> str:
-    """The commit that this package was made from, `-dirty` if more than that; `unknown` if nobody wrote it down.
+    """The commit that this package was made from, `-dirty` if more than that; `unknown` if nobody
+    wrote it down.
 
     An image's build writes the file COMMIT (see the Dockerfile); a checkout asks git.
     """
@@ -29,7 +30,16 @@ def commit() -> str:
         return written.read_text().strip() or "unknown"
     if not (PACKAGE.parent / ".git").exists():
         return "unknown"
-    git = ("git", "-C", str(PACKAGE.parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+    git = (
+        "git",
+        "-C",
+        str(PACKAGE.parent),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=12",
+        "--exclude=*",
+    )
     try:
         done = subprocess.run(git, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -38,7 +48,8 @@ def commit() -> str:
 
 
 def code() -> str:
-    """A digest of the code that serves, which tells two builds of one version apart; the laboratory is none of it."""
+    """A digest of the code that serves, which tells two builds of one version apart; the laboratory
+    is none of it."""
     digest = hashlib.sha256()
     for path in sorted(PACKAGE.rglob("*.py")):
         if PACKAGE / "lab" in path.parents:

@@ -19,7 +19,8 @@ from oea_server.settings import Settings, SettingsError, read, split_flags
 
 PLUGINS = {"sglang.srt.plugins": "oea", "sglang.srt.platforms": "oea_cpu"}
 DEMO_FLAGS = {"--served-model-name": "demo", "--max-total-tokens": "65536"}
-"""The demo's own defaults; without the second SGLang fills most of the machine's memory with KV cache."""
+"""The demo's own defaults; without the second SGLang fills most of the machine's memory with KV
+cache."""
 
 
 class Launch(NamedTuple):
@@ -86,7 +87,10 @@ def run(launch: Launch) -> None:
     argv = command(launch)
     os.environ.update(launch.settings.environment())
     k0 = f", k0 {launch.settings.k0}" if launch.settings.policy in ("oea", "pruned") else ""
-    print(f"oea-server: policy {launch.settings.policy}{k0}; starting SGLang on {model_of(argv)}", flush=True)
+    print(
+        f"oea-server: policy {launch.settings.policy}{k0}; starting SGLang on {model_of(argv)}",
+        flush=True,
+    )
     sys.argv = ["sglang", "serve", *argv]
     from sglang.cli.main import main
 
@@ -95,7 +99,8 @@ def run(launch: Launch) -> None:
 
 
 def load_plug_in() -> None:
-    """Have SGLang load its plug-ins, as it does once it has control; end this process if ours is not in force then.
+    """Have SGLang load its plug-ins, as it does once it has control; end this process if ours is
+    not in force then.
 
     SGLang only logs why it leaves one out, and serves on.
     """
@@ -103,7 +108,10 @@ def load_plug_in() -> None:
 
     load_plugins()
     if not plugin.active:
-        refuse("SGLang has loaded its plug-ins without oea-server's, so it would serve without us; the log may say why")
+        refuse(
+            "SGLang has loaded its plug-ins without oea-server's, so it would serve without us; the"
+            " log may say why"
+        )
 
 
 def command(launch: Launch) -> list[str]:
@@ -135,12 +143,20 @@ def plugin_problems(environ: Mapping[str, str]) -> list[str]:
     for group, name in PLUGINS.items():
         found = entry_points(group=group, name=name)
         if not found:
-            problems.append(f"entry point {group}:{name} is not installed; run: pip install oea-server")
-        problems += [f"entry point {group}:{name}: {why}" for each in found if (why := unloadable(each))]
+            problems.append(
+                f"entry point {group}:{name} is not installed; run: pip install oea-server"
+            )
+        problems += [
+            f"entry point {group}:{name}: {why}" for each in found if (why := unloadable(each))
+        ]
         if names and name not in names:
-            problems.append(f"SGLANG_PLUGINS={allowed}: leaves out {name}, so SGLang would serve without us")
+            problems.append(
+                f"SGLANG_PLUGINS={allowed}: leaves out {name}, so SGLang would serve without us"
+            )
     if selected and selected not in PLUGINS.values():
-        problems.append(f"SGLANG_PLATFORM={selected}: leaves out oea-server, so SGLang would serve without us")
+        problems.append(
+            f"SGLANG_PLATFORM={selected}: leaves out oea-server, so SGLang would serve without us"
+        )
     return problems
 
 
@@ -149,5 +165,8 @@ def unloadable(entry_point: EntryPoint) -> str | None:
     try:
         entry_point.load()
     except Exception as error:
-        return f"{entry_point.value} cannot be loaded ({type(error).__name__}: {error}), so SGLang would do without it"
+        return (
+            f"{entry_point.value} cannot be loaded ({type(error).__name__}: {error}), so SGLang"
+            " would do without it"
+        )
     return None

@@ -18,7 +18,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from oea_server.access import keys
 from oea_server.routing.calibrated import calibrated
 from oea_server.routing.policy import Policy
-from oea_server.routing.schedule import MIX, SHARE, Knob, Schedule, default_schedule, number_or_schedule
+from oea_server.routing.schedule import (
+    MIX,
+    SHARE,
+    Knob,
+    Schedule,
+    default_schedule,
+    number_or_schedule,
+)
 from oea_server.tiers import binding, table
 
 ROUTES = (
@@ -35,7 +42,8 @@ LIVE_PREFIX = "oea_"
 OTHER_VARIABLES = ("OEA_URL", *keys.VARIABLES)
 """Where `oea-server config` finds a server, and where keys are; no knobs."""
 SERVICE_LINK = re.compile(r"OEA_\w+_(SERVICE_(HOST|PORT\w*)|PORT(_\d+_(TCP|UDP|SCTP)\w*)?)")
-"""Variables that Kubernetes writes for every Service in a namespace, such as one named oea-server."""
+"""Variables that Kubernetes writes for every Service in a namespace, such as one named
+oea-server."""
 
 
 class SettingsError(ValueError):
@@ -57,29 +65,42 @@ class Settings(BaseSettings):
 
     policy: Literal["oea", "vanilla", "shadow", "pruned", "random"] = Field(
         "oea",
-        description="how decode steps are routed: oea; vanilla (the model's own top k); shadow (serves vanilla and "
-        "counts what oea would do); pruned (no fill) and random, for comparison",
+        description=(
+            "how decode steps are routed: oea; vanilla (the model's own top k); shadow (serves"
+            " vanilla and counts what oea would do); pruned (no fill) and random, for comparison"
+        ),
     )
     k0: ByBatch = Field(
         "auto",
-        description="experts guaranteed per token: a number, or a schedule from batch sizes on "
-        "('1:8,2:5,4:4,16:3', which is what auto means for top-8 models), and per layer ('1:8,16:3; 0-3=8')",
+        description=(
+            "experts guaranteed per token: a number, or a schedule from batch sizes on"
+            " ('1:8,2:5,4:4,16:3', which is what auto means for top-8 models), and per layer"
+            " ('1:8,16:3; 0-3=8')"
+        ),
     )
     share: ByBatch = Field(
         "auto",
-        description="guarantee only those of the k0 that hold more than this share of the mass of the token's own top "
-        "k, the first always: a number, or a schedule as of k0 ('1:0,16:0.13'); auto is 0, all of them",
+        description=(
+            "guarantee only those of the k0 that hold more than this share of the mass of the"
+            " token's own top k, the first always: a number, or a schedule as of k0"
+            " ('1:0,16:0.13'); auto is 0, all of them"
+        ),
     )
     mix: ByBatch = Field(
         "auto",
-        description="what weights are divided by: the mass of the chosen experts (1, which is auto), that of the "
-        "token's own top k (0), or a mixture: a number, or a schedule as of k0 ('1:1,16:0.5')",
+        description=(
+            "what weights are divided by: the mass of the chosen experts (1, which is auto), that"
+            " of the token's own top k (0), or a mixture: a number, or a schedule as of k0"
+            " ('1:1,16:0.5')"
+        ),
     )
     schedule: str | None = Field(
         None,
         description="a file of 'oea-server calibrate': what auto means for k0, share and mix",
     )
-    p: float = Field(1.0, gt=0, le=1, description="guarantee only as many of the k0 as reach this router mass")
+    p: float = Field(
+        1.0, gt=0, le=1, description="guarantee only as many of the k0 as reach this router mass"
+    )
     k_max: int | None = Field(
         None,
         ge=1,
@@ -89,15 +110,21 @@ class Settings(BaseSettings):
     max_rank: int | None = Field(
         None,
         ge=1,
-        description="how far down its own ranking a token looks for experts that are awake; all if not given",
+        description=(
+            "how far down its own ranking a token looks for experts that are awake; all if not"
+            " given"
+        ),
         json_schema_extra={"unset": "all"},
     )
     min_batch: int = Field(2, ge=1, description="steps with fewer requests run vanilla")
     pool: Literal["fill", "union", "budget"] = Field(
         "fill",
-        description="experts that a step reads: union (of what tokens are guaranteed); fill (with expert parallelism, "
-        "each rank's most wanted experts besides, up to as many as the busiest rank reads anyway; else the same as "
-        "union); budget (the most wanted up to rank_budget on each rank; k0 auto is 1 then)",
+        description=(
+            "experts that a step reads: union (of what tokens are guaranteed); fill (with expert"
+            " parallelism, each rank's most wanted experts besides, up to as many as the busiest"
+            " rank reads anyway; else the same as union); budget (the most wanted up to rank_budget"
+            " on each rank; k0 auto is 1 then)"
+        ),
     )
     rank_budget: int | None = Field(
         None,
@@ -108,20 +135,27 @@ class Settings(BaseSettings):
     draft_k0: int | None = Field(
         None,
         ge=1,
-        description="with speculative decoding, experts guaranteed per draft, where k0 is more; as k0 if not given",
+        description=(
+            "with speculative decoding, experts guaranteed per draft, where k0 is more; as k0 if"
+            " not given"
+        ),
         json_schema_extra={"unset": "as k0"},
     )
     wish_floor: int | None = Field(
         None,
         ge=1,
-        description="the least k0 that a request may wish for itself, which then holds whatever the server's k0 is; "
-        "if not given, no less than the server's k0",
+        description=(
+            "the least k0 that a request may wish for itself, which then holds whatever the"
+            " server's k0 is; if not given, no less than the server's k0"
+        ),
         json_schema_extra={"unset": "k0"},
     )
     tiers: str | None = Field(
         None,
         max_length=1000,
-        description="names for what a request may ask for: 'gold: exact; silver: k0=5; bronze: auto'",
+        description=(
+            "names for what a request may ask for: 'gold: exact; silver: k0=5; bronze: auto'"
+        ),
         json_schema_extra={"unset": "none"},
     )
     default_tier: str | None = Field(
@@ -132,33 +166,53 @@ class Settings(BaseSettings):
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of the random policy")
     allow_inactive: bool = Field(
-        False, description="serve a model none of whose routers can be handled, vanilla, instead of refusing"
+        False,
+        description=(
+            "serve a model none of whose routers can be handled, vanilla, instead of refusing"
+        ),
     )
     per_layer_metrics: bool = Field(
-        False, description="series for each MoE layer in /metrics as well; /oea/stats always has them"
+        False,
+        description="series for each MoE layer in /metrics as well; /oea/stats always has them",
     )
     latency_line: str | None = Field(
-        None, description="a moe-*.json of 'oea-server bench moe' on this hardware: /oea/stats then predicts latency"
+        None,
+        description=(
+            "a moe-*.json of 'oea-server bench moe' on this hardware: /oea/stats then predicts"
+            " latency"
+        ),
     )
     target_tpot: str | None = Field(
         None,
-        description="seconds between two tokens of a request that a controller holds, by moving among rungs: 25ms, or "
-        "p95:40ms for a percentile",
+        description=(
+            "seconds between two tokens of a request that a controller holds, by moving among"
+            " rungs: 25ms, or p95:40ms for a percentile"
+        ),
     )
-    rungs: str | None = Field(None, description="a file of rungs: the settings that the controller may choose among")
+    rungs: str | None = Field(
+        None, description="a file of rungs: the settings that the controller may choose among"
+    )
     quality_floor: str | None = Field(
         None,
-        description="what the controller never goes below: a share of router mass kept (0.95), or a loss as calibrated "
-        "(0.02nats)",
+        description=(
+            "what the controller never goes below: a share of router mass kept (0.95), or a loss as"
+            " calibrated (0.02nats)"
+        ),
     )
     tier_header: str | None = Field(
-        None, description="the header whose word a request's tier is (X-OEA-Tier): a gateway has to write it"
+        None,
+        description=(
+            "the header whose word a request's tier is (X-OEA-Tier): a gateway has to write it"
+        ),
     )
     tier_keys: str | None = Field(
         None, description="a file that binds keys to tiers, 'gold: SHA-256 of the key' on each line"
     )
     admin_key_file: str | None = Field(
-        None, description="a file with the key that changes what serves; OEA_ADMIN_KEY holds the key itself"
+        None,
+        description=(
+            "a file with the key that changes what serves; OEA_ADMIN_KEY holds the key itself"
+        ),
     )
     api_key_file: str | None = Field(
         None, description="a file with the key to be served; OEA_API_KEY holds the key itself"
@@ -169,12 +223,17 @@ class Settings(BaseSettings):
         self._oea(k=None)  # whatever the policy: it can be switched while serving
         tiers = table.parse(self.tiers)
         if self.default_tier is not None and self.default_tier not in tiers:
-            raise ValueError(f"default_tier={self.default_tier}: no such tier; there are {', '.join(tiers) or 'none'}")
+            raise ValueError(
+                f"default_tier={self.default_tier}: no such tier; there are"
+                f" {', '.join(tiers) or 'none'}"
+            )
         if self.tier_header is not None and (problem := binding.header_problem(self.tier_header)):
             raise ValueError(problem)
         for name in ("tier_header", "tier_keys"):
             if (value := getattr(self, name)) is not None and not tiers:
-                raise ValueError(f"{name}={value}: without tiers nothing can be bound to one; give tiers")
+                raise ValueError(
+                    f"{name}={value}: without tiers nothing can be bound to one; give tiers"
+                )
         return self
 
     def policy_for(self, k: int) -> Policy:
@@ -209,7 +268,8 @@ class Settings(BaseSettings):
             raise ValueError(problem)
 
     def check_new(self, k: int, before: Settings | None = None) -> None:
-        """Check tiers that are new, for a model with top-k `k`: a change of k0 may well lift the server above them.
+        """Check tiers that are new, for a model with top-k `k`: a change of k0 may well lift the
+        server above them.
 
         Args:
             before: the settings that held until now.
@@ -233,7 +293,9 @@ class Settings(BaseSettings):
             return Schedule.of(self.k0)
         if self.pool == "budget" and self.schedule is None:
             return Schedule.of(1)  # the budget is what follows the batch
-        return default_schedule(k or 1) if self.schedule is None else calibrated(self.schedule, k).k0
+        return (
+            default_schedule(k or 1) if self.schedule is None else calibrated(self.schedule, k).k0
+        )
 
     def _weighed(self, knob: Knob, auto: float, k: int | None) -> float | Schedule[float]:
         """`share` or `mix`: as asked for, or as calibrated, or what changes nothing."""
@@ -247,7 +309,10 @@ class Settings(BaseSettings):
     def _oea(self, k: int | None) -> Policy:
         k0, share = self._schedule(k), self._weighed(SHARE, 0.0, k)
         if share and self.pool == "budget" and self.k0 == "auto" and self.schedule is None:
-            raise ValueError(f"share={share} has no effect beside k0=auto, which is 1 under pool=budget: give a k0")
+            raise ValueError(
+                f"share={share} has no effect beside k0=auto, which is 1 under pool=budget: give"
+                " a k0"
+            )
         return Policy.oea(
             k0,
             self.p,
@@ -285,7 +350,9 @@ def read(given: Mapping[str, Any] | None = None) -> Settings:
         def source(name: str) -> str:
             return flag_of(name) if name in (given or {}) else ENV_PREFIX + name.upper()
 
-        raise SettingsError("; ".join(_line(problem, source) for problem in error.errors())) from None
+        raise SettingsError(
+            "; ".join(_line(problem, source) for problem in error.errors())
+        ) from None
 
 
 def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
@@ -318,14 +385,20 @@ def split_flags(argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
         raise SettingsError(str(error)) from None
     for argument in rest:
         if argument.startswith(FLAG_PREFIX):
-            raise SettingsError(_unknown(argument.split("=")[0], [flag_of(name) for name in Settings.model_fields]))
+            raise SettingsError(
+                _unknown(argument.split("=")[0], [flag_of(name) for name in Settings.model_fields])
+            )
     return vars(given), rest
 
 
 def argument_parser() -> argparse.ArgumentParser:
     """The --oea-* flags, generated from the fields."""
     parser = argparse.ArgumentParser(
-        prog="oea-server", add_help=False, allow_abbrev=False, exit_on_error=False, argument_default=argparse.SUPPRESS
+        prog="oea-server",
+        add_help=False,
+        allow_abbrev=False,
+        exit_on_error=False,
+        argument_default=argparse.SUPPRESS,
     )
     group = parser.add_argument_group("routing")
     for name, field in Settings.model_fields.items():
@@ -333,7 +406,12 @@ def argument_parser() -> argparse.ArgumentParser:
         if field.annotation is bool:
             extra = {"nargs": "?", "const": "true", "metavar": "BOOL"}
         default = "" if field.default is None else f" (default: {field.default})"
-        group.add_argument(flag_of(name), dest=name, help=f"{field.description}{default}".replace("%", "%%"), **extra)
+        group.add_argument(
+            flag_of(name),
+            dest=name,
+            help=f"{field.description}{default}".replace("%", "%%"),
+            **extra,
+        )
     return parser
 
 

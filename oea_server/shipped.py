@@ -6,7 +6,9 @@ from importlib import import_module
 from pathlib import Path
 
 PACKAGE = "oea_server_demo"
-REMEDY = "pip install 'oea-server[demo]', or from a checkout: pip install ./oea_server/lab/demo/models"
+REMEDY = (
+    "pip install 'oea-server[demo]', or from a checkout: pip install ./oea_server/lab/demo/models"
+)
 
 
 class NotInstalledError(ValueError):

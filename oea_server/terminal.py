@@ -16,7 +16,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 @contextlib.contextmanager
 def forgiving() -> Iterator[None]:
-    """Around a command: what a terminal cannot show is escaped, and nobody who reads is no fault."""
+    """Around a command: what a terminal cannot show is escaped, and nobody who reads is no
+    fault."""
     open_closed()
     escape()
     try:
@@ -31,7 +32,8 @@ def forgiving() -> Iterator[None]:
 
 
 def open_closed() -> None:
-    """Give what was closed before the start (`>&-`) to nobody, lest the next file that is opened takes its number."""
+    """Give what was closed before the start (`>&-`) to nobody, lest the next file that is opened
+    takes its number."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -44,7 +46,8 @@ def open_closed() -> None:
 
 
 def escape() -> None:
-    """Write as ``\\u2713`` what the terminal's encoding does not have, here and in processes that this one starts."""
+    """Write as ``\\u2713`` what the terminal's encoding does not have, here and in processes that
+    this one starts."""
     encoding, errors = sys.stdout.encoding, "backslashreplace"
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors=errors)
@@ -54,7 +57,8 @@ def escape() -> None:
 
 
 def leave(stream: TextIO) -> None:
-    """Write what is left; where nobody reads, to nobody: at its exit Python would try again, and complain."""
+    """Write what is left; where nobody reads, to nobody: at its exit Python would try again, and
+    complain."""
     try:
         stream.flush()
     except OSError as error:

@@ -1,4 +1,5 @@
-"""A server that writes down what it hears: what a proxy sees of a request, or a host that it is sent on to."""
+"""A server that writes down what it hears: what a proxy sees of a request, or a host that it is
+sent on to."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ class Request(NamedTuple):
 class Heard:
     """Answers every request alike; what it heard is in `requests`."""
 
-    def __init__(self, status: int = 200, answer: Any = None, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int = 200, answer: Any = None, headers: Mapping[str, str] | None = None
+    ) -> None:
         self.status, self.answer, self.headers = status, answer, dict(headers or {})
         self.requests: list[Request] = []
         self.port = 0
@@ -48,7 +51,11 @@ def hearing(heard: Heard) -> Iterator[Heard]:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             named = {name.lower(): value for name, value in self.headers.items()}
             heard.requests.append(Request(self.command, self.path, named))
-            body = heard.answer if isinstance(heard.answer, bytes) else json.dumps(heard.answer or {}).encode()
+            body = (
+                heard.answer
+                if isinstance(heard.answer, bytes)
+                else json.dumps(heard.answer or {}).encode()
+            )
             self.send_response(heard.status)
             for name, value in {**heard.headers, "Content-Length": str(len(body))}.items():
                 self.send_header(name, value)

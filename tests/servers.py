@@ -1,7 +1,8 @@
-"""Real SGLang servers, started as a user starts them: one at a time (two cores), and each kind once.
+"""Real SGLang servers, started as a user starts them: one at a time (two cores), and each kind
+once.
 
-A test that needs one says so: ``@pytest.mark.server("k3")``. `in_order` then sorts the tests by kind, so that
-no kind is started twice; a test of several kinds runs while the last of them is up.
+A test that needs one says so: ``@pytest.mark.server("k3")``. `in_order` then sorts the tests by
+kind, so that no kind is started twice; a test of several kinds runs while the last of them is up.
 """
 
 from __future__ import annotations
@@ -35,12 +36,23 @@ if REPLAY:
     COMMON.append("--enable-return-routed-experts")
 TWO_RANKS = ("--tp", "2", "--ep-size", "2")
 DP_ATTENTION = ("--tp", "2", "--dp", "2", "--enable-dp-attention")
-EPLB = ("--enable-eplb", "--ep-num-redundant-experts", "16", "--eplb-rebalance-num-iterations", "40")
+EPLB = (
+    "--enable-eplb",
+    "--ep-num-redundant-experts",
+    "16",
+    "--eplb-rebalance-num-iterations",
+    "40",
+)
 
 
 def with_plugin(*more: Path) -> dict[str, str]:
-    """The variable by which a server loads the tests' own plug-in (`tests/plugin`), and what else is on that path."""
-    return {"PYTHONPATH": os.pathsep.join([str(PLUGIN), *map(str, more), os.environ.get("PYTHONPATH", "")])}
+    """The variable by which a server loads the tests' own plug-in (`tests/plugin`), and what else
+    is on that path."""
+    return {
+        "PYTHONPATH": os.pathsep.join(
+            [str(PLUGIN), *map(str, more), os.environ.get("PYTHONPATH", "")]
+        )
+    }
 
 
 class Kind(NamedTuple):
@@ -63,7 +75,16 @@ KINDS = {
     "k3": Kind(("--enable-metrics",), {"OEA_K0": "3", "OEA_MIN_BATCH": "1"}, SGLANG),
     # two ranks, each of which writes its steps down
     "k3-ep2": Kind(
-        ("--oea-k0", "3", "--oea-min-batch", "1", "--oea-pool", "union", "--oea-per-layer-metrics", *TWO_RANKS),
+        (
+            "--oea-k0",
+            "3",
+            "--oea-min-batch",
+            "1",
+            "--oea-pool",
+            "union",
+            "--oea-per-layer-metrics",
+            *TWO_RANKS,
+        ),
         recorded=True,
     ),
     "eplb-ep2": Kind((*TWO_RANKS, *EPLB)),
@@ -131,8 +152,11 @@ class Servers:
             if kind not in self._transcripts and kind not in UNRECORDED:
                 self._transcripts[kind] = record(self._server)
                 if REPLAY and kind.removeprefix(PATCHED).startswith("k3"):
-                    # nothing else in the batches: a health check's row makes shapes that round otherwise
-                    self._undisturbed[kind] = record_together(self._server, LAYERS, K, health_checks=0)
+                    # nothing else in the batches: a health check's row makes shapes that round
+                    # otherwise
+                    self._undisturbed[kind] = record_together(
+                        self._server, LAYERS, K, health_checks=0
+                    )
                 if REPLAY and kind.startswith("k3"):
                     self._together[kind] = record_together(self._server, LAYERS, K)
         return self._server
@@ -182,9 +206,14 @@ def leave_behind(kept: Path) -> None:
     from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
     (kept / KILLED).mkdir()
-    for name, labels in (("oea_router_active", {}), ("oea_router_limits", {"reason": "the policy is vanilla"})):
+    for name, labels in (
+        ("oea_router_active", {}),
+        ("oea_router_limits", {"reason": "the policy is vanilla"}),
+    ):
         file = MmapedDict(str(kept / KILLED / "gauge_min_1.db"))
-        file.write_value(mmap_key(name, name, list(labels), list(labels.values()), "left"), 0.0, 0.0)
+        file.write_value(
+            mmap_key(name, name, list(labels), list(labels.values()), "left"), 0.0, 0.0
+        )
         file.close()
     (kept / KILLED / "1.oea").touch()
 
@@ -215,7 +244,9 @@ def in_order(items: Iterable[pytest.Item]) -> list[pytest.Item]:
     def place(item: pytest.Item) -> int:
         kinds = [kind for mark in item.iter_markers("server") for kind in mark.args]
         if not kinds and "servers" in getattr(item, "fixturenames", ()):
-            raise pytest.UsageError(f"{item.nodeid}: say which kind, as in @pytest.mark.server('oea')")
+            raise pytest.UsageError(
+                f"{item.nodeid}: say which kind, as in @pytest.mark.server('oea')"
+            )
         return max((1 + ORDER.index(kind) for kind in kinds), default=0)
 
     return sorted(items, key=place)

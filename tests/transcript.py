@@ -25,7 +25,8 @@ PROMPTS = (
 REPLAY = version("sglang") != "0.5.17"
 """SGLang 0.5.17 cannot keep routing replays without a GPU (it pins their memory)."""
 EXTRA_STEPS = int(not REPLAY)
-"""Steps that 0.5.17 runs before it sees that a request has all its tokens: real ones, and counted."""
+"""Steps that 0.5.17 runs before it sees that a request has all its tokens: real ones, and
+counted."""
 SHAPE = (int(str(CONFIG["num_hidden_layers"])), int(str(CONFIG["num_experts_per_tok"])))
 
 
@@ -62,13 +63,20 @@ def record(server: Server) -> Transcript:
         assert requests.get(f"{server.url}/health_generate", timeout=30).status_code == 200
     generations = [generate(server, prompt) for prompt in PROMPTS]
     after = server.settled_metrics()
-    return Transcript(generations, before, after, requests.get(f"{server.url}/metrics", timeout=30).text)
+    return Transcript(
+        generations, before, after, requests.get(f"{server.url}/metrics", timeout=30).text
+    )
 
 
 def generate(server: Server, prompt: str, **sampling: Any) -> Generation:
     body = {
         "text": prompt,
-        "sampling_params": {"temperature": 0, "max_new_tokens": NEW_TOKENS, "ignore_eos": True, **sampling},
+        "sampling_params": {
+            "temperature": 0,
+            "max_new_tokens": NEW_TOKENS,
+            "ignore_eos": True,
+            **sampling,
+        },
         "return_logprob": True,
         "logprob_start_len": 0,
         "return_routed_experts": REPLAY,

@@ -1,10 +1,11 @@
 """Run a built image with a real Docker engine, as the documents say, and check what they promise.
 
-    python3 deploy/docker/check.py --note "what the bases were" oea-server:0.1.0-cpu oea-server:0.1.0
+    python3 deploy/docker/check.py --note "what the bases were" oea-server:0.1.0-cpu
+    oea-server:0.1.0
 
-`check.sh` builds the images first. The report goes to check.txt beside this file. A test holds it to the sources: when
-one of SOURCES changes, check again. Needs nothing but Python and the docker client. Uses the host's port 30000.
-"""
+`check.sh` builds the images first. The report goes to check.txt beside this file. A test holds it
+to the sources: when one of SOURCES changes, check again. Needs nothing but Python and the docker
+client. Uses the host's port 30000."""
 
 from __future__ import annotations
 
@@ -37,9 +38,18 @@ SOURCES = (
     "deploy/docker/install.py",
     "deploy/docker/requirements-cpu.txt",
 )
-HARDENED = ("--read-only", "--tmpfs", "/tmp:exec", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
+HARDENED = (
+    "--read-only",
+    "--tmpfs",
+    "/tmp:exec",
+    "--cap-drop",
+    "ALL",
+    "--security-opt",
+    "no-new-privileges",
+)
 DOCUMENTED = (*HARDENED, "--shm-size", "1g", "--network", "host")
-"""As deploy/README.md has it, but for the network: this runs on engines without a bridge as well."""
+"""As deploy/README.md has it, but for the network: this runs on engines without a bridge as
+well."""
 ARBITRARY = "1000660000:0"
 """As OpenShift runs images: a user id of its own, and group 0."""
 PORT = 30000
@@ -58,7 +68,8 @@ for path in glob.glob("/proc/[0-9]*/cmdline"):
 """
 CUDA = """
 import glob
-print(*(path for path in glob.glob("/opt/**/*.so*", recursive=True) if "libcu" in path or "libnv" in path))
+libraries = glob.glob("/opt/**/*.so*", recursive=True)
+print(*(path for path in libraries if "libcu" in path or "libnv" in path))
 """
 STARLETTE = "import importlib.metadata; print(importlib.metadata.version('starlette'))"
 """Before 1.0.1, a Host header makes SGLang take any path for one that needs no key."""
@@ -79,7 +90,9 @@ def digest() -> str:
 def docker(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(["docker", *words], capture_output=True, text=True, check=False)
     if check and done.returncode:
-        raise BrokenPromiseError(f"docker {words[0]} ended {done.returncode}: {done.stderr.strip()[-300:]}")
+        raise BrokenPromiseError(
+            f"docker {words[0]} ended {done.returncode}: {done.stderr.strip()[-300:]}"
+        )
     return done
 
 
@@ -88,9 +101,14 @@ def expect(truth: bool, what: str) -> None:
         raise BrokenPromiseError(what)
 
 
-def ask(method: str, path: str, body: object = None, timeout: float = 60, key: str = "") -> tuple[int, str]:
+def ask(
+    method: str, path: str, body: object = None, timeout: float = 60, key: str = ""
+) -> tuple[int, str]:
     connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=timeout)
-    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+    headers = {
+        "Content-Type": "application/json",
+        **({"Authorization": f"Bearer {key}"} if key else {}),
+    }
     connection.request(method, path, None if body is None else json.dumps(body), headers)
     answer = connection.getresponse()
     return answer.status, answer.read().decode()
@@ -125,7 +143,10 @@ class Container:
     def wait_until(self, reached: Callable[[], bool], what: str, limit: float) -> float:
         start = time.monotonic()
         while not reached():
-            expect(time.monotonic() - start < limit, f"not within {limit:.0f} s: {what}\n{self.log()[-2000:]}")
+            expect(
+                time.monotonic() - start < limit,
+                f"not within {limit:.0f} s: {what}\n{self.log()[-2000:]}",
+            )
             time.sleep(0.5)
         return time.monotonic() - start
 
@@ -137,12 +158,16 @@ class Container:
         return self.wait_until(ready, "/health answers 200", 400)
 
     def wait_ended(self, limit: float) -> int:
-        self.wait_until(lambda: self.inspect(".State.Running") == "false", "the container ends", limit)
+        self.wait_until(
+            lambda: self.inspect(".State.Running") == "false", "the container ends", limit
+        )
         return int(self.inspect(".State.ExitCode"))
 
 
 @contextmanager
-def serving(image: str, volume: str, *arguments: str, options: Sequence[str] = ()) -> Iterator[Container]:
+def serving(
+    image: str, volume: str, *arguments: str, options: Sequence[str] = ()
+) -> Iterator[Container]:
     container = Container(options, image, volume, *arguments)
     try:
         yield container
@@ -160,12 +185,20 @@ def check_commands(image: str, say: Callable[[str], None]) -> None:
         expect(not found, f"CUDA libraries: {found}")
         say("no CUDA library in it")
     starlette = docker(*run, "python3", "-c", STARLETTE).stdout.strip()
-    expect(tuple(map(int, starlette.split("."))) >= (1, 0, 1), f"starlette {starlette}: CVE-2026-48710")
+    expect(
+        tuple(map(int, starlette.split("."))) >= (1, 0, 1), f"starlette {starlette}: CVE-2026-48710"
+    )
     say(f"starlette {starlette}: a Host header opens nothing")
     say(docker(*run, "id").stdout.strip())
     done = docker("run", "--rm", *DOCUMENTED, "--user", ARBITRARY, image, "doctor", check=False)
-    expect(done.returncode == 0 and "cannot write" not in done.stdout, f"as {ARBITRARY}: {done.stdout}{done.stderr}")
-    say(f"as user {ARBITRARY}, a user id that nothing knows: doctor finds every folder it needs, and would serve")
+    expect(
+        done.returncode == 0 and "cannot write" not in done.stdout,
+        f"as {ARBITRARY}: {done.stdout}{done.stderr}",
+    )
+    say(
+        f"as user {ARBITRARY}, a user id that nothing knows: doctor finds every folder it needs,"
+        " and would serve"
+    )
     done = docker(*run, "oea-server", "patch", "check", check=False)
     expect(done.returncode == 0, f"patch check: {done.stdout}{done.stderr}")
     say(f"patch check: {done.stdout.splitlines()[0]}")
@@ -194,8 +227,16 @@ def check_serving(container: Container, say: Callable[[str], None]) -> None:
     for path in ("/usr/local/bin/x", "/opt/x", "/x"):
         expect(container.run("touch", path, check=False).returncode != 0, f"{path} can be written")
     changed = docker("diff", container.id).stdout.split("\n")
-    expect(not [line for line in changed if line.startswith("A") and line not in ("A /cache", "A /tmp")], str(changed))
-    say("the root file system cannot be written, and docker diff shows nothing added outside the mounts")
+    expect(
+        not [
+            line for line in changed if line.startswith("A") and line not in ("A /cache", "A /tmp")
+        ],
+        str(changed),
+    )
+    say(
+        "the root file system cannot be written, and docker diff shows nothing added outside the"
+        " mounts"
+    )
     waited = container.wait_until(
         lambda: container.inspect(".State.Health.Status") == "healthy", "HEALTHCHECK: healthy", 120
     )
@@ -204,7 +245,13 @@ def check_serving(container: Container, say: Callable[[str], None]) -> None:
 
 def chat(tokens: int, **more: object) -> dict[str, Any]:
     message = {"role": "user", "content": "hello"}
-    return {"model": "demo", "messages": [message], "max_tokens": tokens, "ignore_eos": True, **more}
+    return {
+        "model": "demo",
+        "messages": [message],
+        "max_tokens": tokens,
+        "ignore_eos": True,
+        **more,
+    }
 
 
 class Stream(threading.Thread):
@@ -218,7 +265,9 @@ class Stream(threading.Thread):
     def run(self) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=120)
         body = chat(STREAMED, stream=True, stream_options={"include_usage": True})
-        connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
+        connection.request(
+            "POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"}
+        )
         for line in connection.getresponse():
             if line.startswith(b"data: "):
                 self.chunks.append(line[6:].decode().strip())
@@ -230,7 +279,9 @@ def check_drain(container: Container, say: Callable[[str], None]) -> None:
     container.wait_until(lambda: len(stream.chunks) > 20, "a stream begins", 60)
     before = len(stream.chunks)
     start = time.monotonic()
-    stopping = subprocess.Popen(["docker", "stop", "-t", "300", container.id], stdout=subprocess.DEVNULL)
+    stopping = subprocess.Popen(
+        ["docker", "stop", "-t", "300", container.id], stdout=subprocess.DEVNULL
+    )
     time.sleep(0.5)
     inside = container.run("python3", "/usr/local/bin/oea-health", check=False)
     during = health()
@@ -242,9 +293,14 @@ def check_drain(container: Container, say: Callable[[str], None]) -> None:
     expect(tokens == STREAMED, f"{tokens} of {STREAMED} tokens came")
     expect(len(stream.chunks) > before + 20, "the stream was over before SIGTERM came")
     say(f"SIGTERM after {before} chunks of a stream: all {tokens} tokens came, and [DONE]")
-    expect(running and during == 503, f"/health while it drains: {during}, stream running: {running}")
+    expect(
+        running and during == 503, f"/health while it drains: {during}, stream running: {running}"
+    )
     expect(inside.returncode == 1, f"oea-health while it drains: {inside}")
-    say(f"while it drained, /health was 503 and the HEALTHCHECK's command failed: {inside.stdout.strip()}")
+    say(
+        "while it drained, /health was 503 and the HEALTHCHECK's command failed:"
+        f" {inside.stdout.strip()}"
+    )
     code = container.wait_ended(10)
     say(f"the container ended by itself after {time.monotonic() - start:.0f} s, exit status {code}")
     expect(code == 0, f"exit status {code} after a drain")
@@ -257,21 +313,42 @@ def key_file() -> Iterator[tuple[str, tuple[str, ...]]]:
         path, key = Path(folder) / "admin-key", secrets.token_hex()
         path.write_text(key)
         path.chmod(0o444)
-        yield key, ("-v", f"{path}:/run/secrets/admin-key:ro", "-e", "OEA_ADMIN_KEY_FILE=/run/secrets/admin-key")
+        yield (
+            key,
+            (
+                "-v",
+                f"{path}:/run/secrets/admin-key:ro",
+                "-e",
+                "OEA_ADMIN_KEY_FILE=/run/secrets/admin-key",
+            ),
+        )
 
 
 def check_key(container: Container, key: str, say: Callable[[str], None]) -> None:
-    say(f"again, with arguments and a file with an admin key: /health is 200 after {container.wait_ready():.0f} s")
+    say(
+        "again, with arguments and a file with an admin key: /health is 200 after"
+        f" {container.wait_ready():.0f} s"
+    )
     change = {"policy": "vanilla"}
     statuses = [ask("PUT", "/oea/config", change, key=each)[0] for each in ("", "another", key)]
-    expect(statuses == [401, 401, 200], f"PUT /oea/config without, with another, with the key: {statuses}")
+    expect(
+        statuses == [401, 401, 200],
+        f"PUT /oea/config without, with another, with the key: {statuses}",
+    )
     say("PUT /oea/config: 401 without the key, 401 with another, 200 with it")
     done = container.run("oea-server", "config", "set", "policy=oea", check=False)
     expect(done.returncode == 0, f"config set in the container: {done.stdout}{done.stderr}")
-    expect(json.loads(ask("GET", "/oea/config")[1])["settings"]["policy"] == "oea", "config set in vain")
+    expect(
+        json.loads(ask("GET", "/oea/config")[1])["settings"]["policy"] == "oea",
+        "config set in vain",
+    )
     say("docker exec NAME oea-server config set policy=...: needs no key said")
     processes = docker("top", container.id, "-eo", "pid,args").stdout
-    shown = {"docker inspect": docker("inspect", container.id).stdout, "the log": container.log(), "ps": processes}
+    shown = {
+        "docker inspect": docker("inspect", container.id).stdout,
+        "the log": container.log(),
+        "ps": processes,
+    }
     places = [place for place, text in shown.items() if key in text]
     expect(not places, f"the key is in {places}")
     say("the key is neither in docker inspect, nor the log, nor a command line")
@@ -283,7 +360,10 @@ def check_crash(container: Container, say: Callable[[str], None]) -> None:
     expect(killed.stdout.split() == ["killed"], f"no scheduler found: {killed}")
     code = container.wait_ended(90)
     expect(code != 0, "exit status 0 after a crash")
-    say(f"kill -9 of the scheduler: the container ended after {time.monotonic() - start:.0f} s, exit status {code}")
+    say(
+        f"kill -9 of the scheduler: the container ended after {time.monotonic() - start:.0f} s,"
+        f" exit status {code}"
+    )
 
 
 def check_image(image: str, say: Callable[[str], None]) -> None:
@@ -294,7 +374,10 @@ def check_image(image: str, say: Callable[[str], None]) -> None:
             check_serving(container, say)
             check_drain(container, say)
         arguments = ("--oea-k0=4", "--max-running-requests", "8")
-        with key_file() as (key, options), serving(image, volume, *arguments, options=options) as container:
+        with (
+            key_file() as (key, options),
+            serving(image, volume, *arguments, options=options) as container,
+        ):
             check_key(container, key, say)
             check_crash(container, say)
     finally:
@@ -302,22 +385,36 @@ def check_image(image: str, say: Callable[[str], None]) -> None:
 
 
 def heading(note: str) -> list[str]:
-    engine = docker("version", "--format", "Docker engine {{.Server.Version}}, client {{.Client.Version}}").stdout
+    engine = docker(
+        "version", "--format", "Docker engine {{.Server.Version}}, client {{.Client.Version}}"
+    ).stdout
     storage = docker("info", "--format", "{{.Driver}} storage").stdout
     git = ["git", "describe", "--always", "--dirty", "--exclude=*"]
     commit = subprocess.run(git, capture_output=True, text=True, check=False, cwd=ROOT)
     return [
-        "What deploy/docker/check.sh printed last. Made by deploy/docker/check.py; not to be edited.",
+        (
+            "What deploy/docker/check.sh printed last. Made by deploy/docker/check.py; not to be"
+            " edited."
+        ),
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {commit.stdout.strip()}",
-        f"{engine.strip()}, {storage.strip()}; {platform.machine()}, {os.cpu_count()} cores, no GPU",
+        (
+            f"{engine.strip()}, {storage.strip()}; {platform.machine()}, {os.cpu_count()} cores,"
+            " no GPU"
+        ),
         note,
         f"sources {digest()}",
     ]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--note", default="The bases are the Dockerfile's.", help="what the bases were, for the report")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--note",
+        default="The bases are the Dockerfile's.",
+        help="what the bases were, for the report",
+    )
     parser.add_argument("images", nargs="+")
     arguments = parser.parse_args()
     lines: list[str] = []

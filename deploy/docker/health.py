@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The container's health check: /health of the server inside, which answers 503 while it drains.
 
-It asks where the command line of the container says that the server listens; OEA_URL where that is not enough.
-"""
+It asks where the command line of the container says that the server listens; OEA_URL where that is
+not enough."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 
 TIMEOUT = 22.0
-"""Seconds. Longer than SGLang gives itself (20), shorter than the HEALTHCHECK's, so that the reason is kept."""
+"""Seconds. Longer than SGLang gives itself (20), shorter than the HEALTHCHECK's, so that the reason
+is kept."""
 FLAGS = ("--host", "--port", "--ssl-certfile")
 ITSELF = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Where one who listens on all addresses is asked."""
@@ -40,12 +41,14 @@ def url(command: list[str]) -> str:
 
 
 def opener() -> urllib.request.OpenerDirector:
-    """Without a proxy, which variables of the container may name for downloads; and without a look at the
-    certificate, which is for the server's clients and not for 127.0.0.1."""
+    """Without a proxy, which variables of the container may name for downloads; and without a look
+    at the certificate, which is for the server's clients and not for 127.0.0.1."""
     unverified = ssl.create_default_context()
     unverified.check_hostname = False
     unverified.verify_mode = ssl.CERT_NONE
-    return urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=unverified))
+    return urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=unverified)
+    )
 
 
 def main() -> int:

@@ -2,10 +2,10 @@
 
     python3 install.py --pins constraints.txt oea_server-….whl oea_server_demo-….whl
 
-Requirements of ours that are missing are installed beside, in the versions and by the hashes of --pins, one by one and
-without what they require: that is looked for in turn. The build fails if a package that is there does not do, if one is
-missing and not pinned, or if one changed. Then SGLang is patched.
-"""
+Requirements of ours that are missing are installed beside, in the versions and by the hashes of
+--pins, one by one and without what they require: that is looked for in turn. The build fails if a
+package that is there does not do, if one is missing and not pinned, or if one changed. Then SGLang
+is patched."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ REMEDY = "take another base, or bring that package up to it in a base of your ow
 
 
 def installed() -> dict[str, str]:
-    """Every package of this environment and its version; the first found is the one that Python imports."""
+    """Every package of this environment and its version; the first found is the one that Python
+    imports."""
     invalidate_caches()
     found: dict[str, str] = {}
     for distribution in distributions():
@@ -37,9 +38,18 @@ def installed() -> dict[str, str]:
 
 
 def pip(*words: str) -> None:
-    # Debian's and Ubuntu's pythons ask for the flag; it is theirs to say, and this image is nobody else's
+    # Debian's and Ubuntu's pythons ask for the flag; it is theirs to say, and this image is nobody
+    # else's
     environment = {"PIP_BREAK_SYSTEM_PACKAGES": "1", "PIP_ROOT_USER_ACTION": "ignore"}
-    command = [sys.executable, "-m", "pip", "install", "--no-cache-dir", "--disable-pip-version-check", *words]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--no-cache-dir",
+        "--disable-pip-version-check",
+        *words,
+    ]
     subprocess.run(command, check=True, env={**os.environ, **environment})
 
 
@@ -63,7 +73,9 @@ def missing(before: dict[str, str]) -> set[str]:
                 absent.add(wanted)
                 continue
             if not requirement.specifier.contains(there[wanted], prereleases=True):
-                raise SystemExit(f"{name} wants {requirement}, this image has {there[wanted]}: {REMEDY}")
+                raise SystemExit(
+                    f"{name} wants {requirement}, this image has {there[wanted]}: {REMEDY}"
+                )
             # what was there before has its own requirements, met or not; an extra of it is ours
             extras = [*requirement.extras, *([] if wanted in before else [""])]
             open_ += [(wanted, each) for each in extras if (wanted, each) not in seen]
@@ -80,7 +92,9 @@ def pinned(names: set[str], pins: Path) -> str:
     for block in re.findall(r"^[A-Za-z0-9](?:.*\\\n)*.*\n", pins.read_text(), flags=re.MULTILINE):
         blocks.setdefault(canonicalize_name(re.split(r"[=\[ ]", block)[0]), []).append(block)
     if lacking := sorted(names - blocks.keys()):
-        raise SystemExit(f"{pins.name} has no {', '.join(lacking)}, which {OURS} needs and this image has not")
+        raise SystemExit(
+            f"{pins.name} has no {', '.join(lacking)}, which {OURS} needs and this image has not"
+        )
     return "".join(block for name in sorted(names) for block in blocks[name])
 
 
@@ -96,8 +110,12 @@ def add(names: set[str], pins: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pins", type=Path, required=True, help="versions and hashes of what may be added")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--pins", type=Path, required=True, help="versions and hashes of what may be added"
+    )
     parser.add_argument("wheel", nargs="+")
     arguments = parser.parse_args()
     before = installed()
@@ -107,7 +125,11 @@ def main() -> None:
     while absent := missing(before):
         add(absent, arguments.pins)
     after = installed()
-    if changed := [f"{name} {old} -> {after.get(name)}" for name, old in before.items() if after.get(name) != old]:
+    if changed := [
+        f"{name} {old} -> {after.get(name)}"
+        for name, old in before.items()
+        if after.get(name) != old
+    ]:
         raise SystemExit(f"packages of this image changed: {', '.join(changed)}")
     added = sorted(f"{name} {after[name]}" for name in after.keys() - before.keys())
     print(f"{len(before)} packages as they were; added: {', '.join(added)}", flush=True)
@@ -115,7 +137,8 @@ def main() -> None:
 
 
 def patch() -> None:
-    """Write our seams into SGLang, and compile it: nobody can write bytecode beside it when it serves."""
+    """Write our seams into SGLang, and compile it: nobody can write bytecode beside it when it
+    serves."""
     subprocess.run(["oea-server", "patch", "apply"], check=True)
     spec = find_spec("sglang")
     assert spec is not None

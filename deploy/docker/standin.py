@@ -1,9 +1,9 @@
-"""The packages of PyTorch's CPU index, for a machine that cannot reach it: an index of our own in a folder.
+"""The packages of PyTorch's CPU index, for a machine that cannot reach it: an index of our own in a
+folder.
 
-`check.sh` serves it during the build. torch is a CPU wheel that you have. torchvision is the one that PyPI
-offers for the same torch, without its compiled operators, which want CUDA's libraries; SGLang's imports need
-none of them, and no model without pictures calls them.
-"""
+`check.sh` serves it during the build. torch is a CPU wheel that you have. torchvision is the one
+that PyPI offers for the same torch, without its compiled operators, which want CUDA's libraries;
+SGLang's imports need none of them, and no model without pictures calls them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ for operator in ("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor
                  "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"):
     torch.library.define(f"torchvision::{operator.split('(')[0]}", operator[operator.index("("):])
 """
-"""What torchvision registers shapes for when it is imported, and its compiled part would have declared."""
+"""What torchvision registers shapes for when it is imported, and its compiled part would have
+declared."""
 
 
 def without_operators(wheel: Path, directory: Path) -> Path:
@@ -37,7 +38,9 @@ def without_operators(wheel: Path, directory: Path) -> Path:
             if entry == "torchvision/__init__.py":
                 data = DECLARE.encode() + data
             if entry.endswith(".dist-info/METADATA"):
-                data = data.replace(f"\nVersion: {version}\n".encode(), f"\nVersion: {local}\n".encode())
+                data = data.replace(
+                    f"\nVersion: {version}\n".encode(), f"\nVersion: {local}\n".encode()
+                )
             path = entry.replace(f"{name}-{version}.dist-info", info)
             new.writestr(path, data)
             digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
@@ -50,7 +53,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("torch", type=Path, help="a CPU wheel of torch")
     parser.add_argument("torchvision", type=Path, help="PyPI's wheel of torchvision for that torch")
-    parser.add_argument("index", type=Path, help="folder to make, to be served by python -m http.server")
+    parser.add_argument(
+        "index", type=Path, help="folder to make, to be served by python -m http.server"
+    )
     arguments = parser.parse_args()
     for name in ("torch", "torchvision"):
         (arguments.index / name).mkdir(parents=True, exist_ok=True)

@@ -49,10 +49,16 @@ CHANGES = f"changes({oea('oea_config_changes_total')}[1m]) > 0"
 def make() -> dashboard.Dashboard:
     """All of it."""
     made = dashboard.Dashboard("oea-server").uid("oea-server").tags(["oea", "sglang", "moe"])
-    made.description("Batch-aware expert routing in SGLang: what it saves, what it changes, and what users feel.")
-    made.time("now-1h", "now").refresh("30s").timezone("browser").tooltip(DashboardCursorSync.CROSSHAIR)
+    made.description(
+        "Batch-aware expert routing in SGLang: what it saves, what it changes, and what users feel."
+    )
+    made.time("now-1h", "now").refresh("30s").timezone("browser").tooltip(
+        DashboardCursorSync.CROSSHAIR
+    )
     # No data source is assumed: the first Prometheus there is, or whichever is picked
-    made.with_variable(dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus"))
+    made.with_variable(
+        dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus")
+    )
     for name in QUERIES:
         made.with_variable(chosen(name))
     made.with_variable(window())
@@ -72,10 +78,20 @@ def make() -> dashboard.Dashboard:
 
 
 def chosen(name: str) -> dashboard.QueryVariable:
-    """A variable with all values chosen at first. "All" stands for the values found, so that a model narrows pods."""
-    variable = dashboard.QueryVariable(name).label(name.capitalize()).datasource(DATASOURCE).query(QUERIES[name])
+    """A variable with all values chosen at first. "All" stands for the values found, so that a
+    model narrows pods."""
+    variable = (
+        dashboard.QueryVariable(name)
+        .label(name.capitalize())
+        .datasource(DATASOURCE)
+        .query(QUERIES[name])
+    )
     variable.refresh(VariableRefresh.ON_TIME_RANGE_CHANGED).sort(VariableSort.ALPHABETICAL_ASC)
-    return variable.multi(True).include_all(True).current(VariableOption(text=["All"], value=["$__all"]))
+    return (
+        variable.multi(True)
+        .include_all(True)
+        .current(VariableOption(text=["All"], value=["$__all"]))
+    )
 
 
 def window() -> dashboard.IntervalVariable:

@@ -26,8 +26,8 @@ LAYERS = (
     Panel(
         "Experts saved by layer",
         "percentunit",
-        "Share of the experts of the model's own top k that a layer need not read, over all chosen pods. A layer at 0 "
-        f"% has a schedule of its own or cannot be handled. {OPT_IN}",
+        "Share of the experts of the model's own top k that a layer need not read, over all chosen"
+        f" pods. A layer at 0 % has a schedule of its own or cannot be handled. {OPT_IN}",
         (
             Query(
                 f"1 - {by_layer('oea_layer_unique_experts_total')} "
@@ -41,8 +41,8 @@ LAYERS = (
     Panel(
         "Router mass kept by layer",
         "percentunit",
-        "As above, layer by layer, over the last second with decode steps: the lowest of the chosen pods. Layers far "
-        f"below the others deserve a higher k0 of their own. {OPT_IN}",
+        "As above, layer by layer, over the last second with decode steps: the lowest of the"
+        f" chosen pods. Layers far below the others deserve a higher k0 of their own. {OPT_IN}",
         (Query(f"min by (layer) ({oea('oea_layer_router_mass_kept')})", "layer {{layer}}"),),
         minimum=None,
     ),

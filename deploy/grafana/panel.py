@@ -6,9 +6,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from grafana_foundation_sdk.builders import bargauge, common, heatmap, prometheus, stat, statetimeline, timeseries
+from grafana_foundation_sdk.builders import (
+    bargauge,
+    common,
+    heatmap,
+    prometheus,
+    stat,
+    statetimeline,
+    timeseries,
+)
 from grafana_foundation_sdk.models.common import VisibilityMode, VizOrientation
-from grafana_foundation_sdk.models.dashboard import DataSourceRef, ValueMap, ValueMapping, ValueMappingResult
+from grafana_foundation_sdk.models.dashboard import (
+    DataSourceRef,
+    ValueMap,
+    ValueMapping,
+    ValueMappingResult,
+)
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
@@ -54,7 +67,9 @@ def build(panel: Panel, span: int) -> Builder:
     if panel.maximum is not None:
         built.max(panel.maximum)
     if panel.values:
-        words = {value: ValueMappingResult(text=text, color=color) for value, text, color in panel.values}
+        words = {
+            value: ValueMappingResult(text=text, color=color) for value, text, color in panel.values
+        }
         mappings: list[ValueMapping] = [ValueMap(options=words)]
         built.mappings(mappings)
     for i, query in enumerate(panel.queries):
@@ -78,7 +93,11 @@ def lines() -> timeseries.Panel:
 
 def heat() -> heatmap.Panel:
     # Prometheus's histograms come bucketed: Grafana must not bucket them again
-    return heatmap.Panel().calculate(False).color(heatmap.HeatmapColorOptions().mode(HeatmapColorMode.SCHEME))
+    return (
+        heatmap.Panel()
+        .calculate(False)
+        .color(heatmap.HeatmapColorOptions().mode(HeatmapColorMode.SCHEME))
+    )
 
 
 def number() -> stat.Panel:

@@ -1,4 +1,5 @@
-"""PromQL of the panels: every selector is filtered by the dashboard's variables, every counter is read as a rate."""
+"""PromQL of the panels: every selector is filtered by the dashboard's variables, every counter is
+read as a rate."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ def oea(name: str, *more: str) -> str:
 
 
 def sglang(name: str, *more: str) -> str:
-    """A selector of one of SGLang's gauges, under both names that versions of Prometheus store it by."""
+    """A selector of one of SGLang's gauges, under both names that versions of Prometheus store it
+    by."""
     labels = ", ".join((MODEL, *more))
     return f"(sglang:{name}{{{labels}}} or sglang_{name}{{{labels}}})"
 

@@ -9,15 +9,18 @@ STEPS = (
     Panel(
         "Decode step time",
         "s",
-        "Forward pass of a decode step on the device, without scheduling and sampling, over all chosen pods. This is "
-        "what OEA shortens.",
-        tuple(Query(quantile(q, rate("oea_decode_step_seconds_bucket")), f"p{q * 100:g}") for q in (0.5, 0.9, 0.99)),
+        "Forward pass of a decode step on the device, without scheduling and sampling, over all"
+        " chosen pods. This is what OEA shortens.",
+        tuple(
+            Query(quantile(q, rate("oea_decode_step_seconds_bucket")), f"p{q * 100:g}")
+            for q in (0.5, 0.9, 0.99)
+        ),
     ),
     Panel(
         "Tokens per decode step",
         "none",
-        "The batch of a decode step: its mean per pod, and the 95th percentile over all chosen pods. OEA saves most "
-        "where it is neither 1 nor so large that all experts are awake.",
+        "The batch of a decode step: its mean per pod, and the 95th percentile over all chosen"
+        " pods. OEA saves most where it is neither 1 nor so large that all experts are awake.",
         (
             Query(mean("oea_decode_batch_size"), "{{pod}} mean"),
             Query(quantile(0.95, rate("oea_decode_batch_size_bucket")), "p95"),
@@ -26,8 +29,9 @@ STEPS = (
     Panel(
         "Rows per request, and tokens kept",
         "none",
-        "With speculative decoding: how many rows a request has in a decode step, its last token and drafts, and how "
-        "many tokens a step gave it (SGLang's accept length). 1 and none without.",
+        "With speculative decoding: how many rows a request has in a decode step, its last token"
+        " and drafts, and how many tokens a step gave it (SGLang's accept length). 1 and none"
+        " without.",
         (
             Query(
                 f"sum by (namespace, pod) ({rate('oea_decode_batch_size_sum')}) "
@@ -45,8 +49,9 @@ STEPS = (
     Panel(
         "Experts read for rejected drafts",
         "percentunit",
-        "With speculative decoding: of the experts that MoE layers read, the share that only rejected drafts woke. "
-        "Where it is much, fewer drafts or a lower draft_k0 would save reads. 0 without drafts.",
+        "With speculative decoding: of the experts that MoE layers read, the share that only"
+        " rejected drafts woke. Where it is much, fewer drafts or a lower draft_k0 would save"
+        " reads. 0 without drafts.",
         (
             Query(
                 f"sum by (namespace, pod) ({rate('oea_rejected_experts_total')}) "
@@ -58,9 +63,10 @@ STEPS = (
     Panel(
         "Bypassed steps by reason",
         "ops",
-        "Forward passes per second that ran the model's own top k. prefill and mixed are by design; schedule: the "
-        "step had too few requests; rows: more rows than the launch on a GPU takes; policy: vanilla or shadow; router: "
-        "the model's routers cannot be handled (see OEARouterInactive).",
+        "Forward passes per second that ran the model's own top k. prefill and mixed are by design;"
+        " schedule: the step had too few requests; rows: more rows than the launch on a GPU takes;"
+        " policy: vanilla or shadow; router: the model's routers cannot be handled (see"
+        " OEARouterInactive).",
         (
             Query(
                 f"sum by (namespace, pod, reason) ({rate('oea_bypassed_steps_total')})",
@@ -74,8 +80,8 @@ CONFIGURATION = (
     Panel(
         "Router",
         "bool_yes_no",
-        "Whether batch-aware routing decides which experts decode steps wake. No under the policies vanilla and "
-        "shadow, and where the model's routers cannot be handled.",
+        "Whether batch-aware routing decides which experts decode steps wake. No under the policies"
+        " vanilla and shadow, and where the model's routers cannot be handled.",
         (Query(by_pod(oea("oea_router_active"), "min")),),
         kind="stat",
         values=(("1", "active", "green"), ("0", "model's own top k", "orange")),
@@ -83,19 +89,27 @@ CONFIGURATION = (
     Panel(
         "Policy in force",
         "bool",
-        "Which policy each pod runs, over time. Dashed lines across the dashboard mark changes of the configuration.",
-        (Query(f"max by (namespace, pod, policy) ({oea('oea_policy_info')}) == 1", "{{pod}} {{policy}}"),),
+        "Which policy each pod runs, over time. Dashed lines across the dashboard mark changes of"
+        " the configuration.",
+        (
+            Query(
+                f"max by (namespace, pod, policy) ({oea('oea_policy_info')}) == 1",
+                "{{pod}} {{policy}}",
+            ),
+        ),
         kind="states",
         values=(("1", "in force", "green"),),
     ),
     Panel(
         "Builds",
         "bool",
-        "Which build each pod runs: our version and git commit, SGLang's version, and whether our seams are hooks or "
-        "patched into SGLang. Two lines for long mean a roll-out that stands still.",
+        "Which build each pod runs: our version and git commit, SGLang's version, and whether our"
+        " seams are hooks or patched into SGLang. Two lines for long mean a roll-out that stands"
+        " still.",
         (
             Query(
-                f"max by (namespace, pod, version, commit, sglang, seams) ({oea('oea_build_info')})",
+                "max by (namespace, pod, version, commit, sglang, seams)"
+                f" ({oea('oea_build_info')})",
                 "{{pod}} {{version}} {{commit}} SGLang {{sglang}} {{seams}}",
             ),
         ),
@@ -105,26 +119,29 @@ CONFIGURATION = (
     Panel(
         "Ranks that share a pool",
         "none",
-        "Ranks with batches of their own (DP attention) whose tokens are routed as one step. 1 with an all-to-all "
-        "backend: there each rank routes its own tokens, which is weaker.",
+        "Ranks with batches of their own (DP attention) whose tokens are routed as one step. 1 with"
+        " an all-to-all backend: there each rank routes its own tokens, which is weaker.",
         (Query(f"max by (namespace, pod) ({oea('oea_pool_ranks')})", "{{pod}}"),),
         kind="bars",
     ),
     Panel(
         "Experts guaranteed per token (k0), by batch",
         "none",
-        "The schedule in force: how many of its own best experts a token is guaranteed in a step of that many tokens. "
-        "Smaller reads fewer experts and is further from the trained model.",
+        "The schedule in force: how many of its own best experts a token is guaranteed in a step of"
+        " that many tokens. Smaller reads fewer experts and is further from the trained model.",
         (Query(f"max by (namespace, pod, batch) ({oea('oea_k0')})", "{{pod}} {{batch}}"),),
         kind="bars",
     ),
     Panel(
         "Share and mixture in force, by batch",
         "none",
-        "What each guaranteed expert but the first exceeds, of the mass of a token's own top k (0 guarantees all "
-        "k0), and the part of the chosen experts' mass in what weights are divided by (1 is the model's own way).",
+        "What each guaranteed expert but the first exceeds, of the mass of a token's own top k (0"
+        " guarantees all k0), and the part of the chosen experts' mass in what weights are divided"
+        " by (1 is the model's own way).",
         (
-            Query(f"max by (namespace, pod, batch) ({oea('oea_share')})", "{{pod}} {{batch}} share"),
+            Query(
+                f"max by (namespace, pod, batch) ({oea('oea_share')})", "{{pod}} {{batch}} share"
+            ),
             Query(f"max by (namespace, pod, batch) ({oea('oea_mix')})", "{{pod}} {{batch}} mix"),
         ),
         kind="bars",
@@ -132,25 +149,33 @@ CONFIGURATION = (
     Panel(
         "Controller: rung, and how far from its target",
         "none",
-        "With a target for the time per token: the rung that serves (0 is the safest), and how far the last period was "
-        "above the target, as a share of it. Saturated: the target is missed and quality allows nothing faster.",
+        "With a target for the time per token: the rung that serves (0 is the safest), and how far"
+        " the last period was above the target, as a share of it. Saturated: the target is missed"
+        " and quality allows nothing faster.",
         (
             Query(f"max by (namespace, pod) ({oea('oea_controller_rung')})", "{{pod}} rung"),
-            Query(f"max by (namespace, pod) ({oea('oea_controller_error_ratio')})", "{{pod}} over the target"),
-            Query(f"max by (namespace, pod) ({oea('oea_controller_saturated')})", "{{pod}} saturated"),
+            Query(
+                f"max by (namespace, pod) ({oea('oea_controller_error_ratio')})",
+                "{{pod}} over the target",
+            ),
+            Query(
+                f"max by (namespace, pod) ({oea('oea_controller_saturated')})", "{{pod}} saturated"
+            ),
             Query(f"max by (namespace, pod) ({oea('oea_controller_on')})", "{{pod}} on"),
         ),
     ),
     Panel(
         "Target for the time per token",
         "s",
-        "What the controller is asked to hold: the mean time between two tokens of a request, or a percentile of it.",
+        "What the controller is asked to hold: the mean time between two tokens of a request, or a"
+        " percentile of it.",
         (Query(f"max by (namespace, pod) ({oea('oea_controller_target_seconds')})", "{{pod}}"),),
     ),
     Panel(
         "Configuration changes",
         "none",
-        "Changes of the knobs of the running server, within the window. A restart returns to the flags.",
+        "Changes of the knobs of the running server, within the window. A restart returns to the"
+        " flags.",
         (Query(by_pod(f"increase({oea('oea_config_changes_total')}[$window])")),),
     ),
 )

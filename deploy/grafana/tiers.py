@@ -23,19 +23,28 @@ TIERS = (
     Panel(
         "Router mass kept, by tier",
         "percentunit",
-        "Share of the router mass of the model's own top k that the chosen experts of a tier's tokens hold. An exact "
-        "tier keeps 100 %. On a GPU every eighth step is looked at. Empty without tiers.",
-        (Query(f"{by_tier('oea_tier_kept_router_mass_total')} / {by_tier('oea_tier_sampled_tokens_total')}", LEGEND),),
+        "Share of the router mass of the model's own top k that the chosen experts of a tier's"
+        " tokens hold. An exact tier keeps 100 %. On a GPU every eighth step is looked at. Empty"
+        " without tiers.",
+        (
+            Query(
+                f"{by_tier('oea_tier_kept_router_mass_total')} /"
+                f" {by_tier('oea_tier_sampled_tokens_total')}",
+                LEGEND,
+            ),
+        ),
         minimum=None,
     ),
     Panel(
         "Promises broken, by tier",
         "none",
-        "Tokens and layers within the window whose token was guaranteed fewer of its own best experts than its tier "
-        "promises, or was not exact where it should be. Anything but 0 is a fault: see OEATierPromiseBroken.",
+        "Tokens and layers within the window whose token was guaranteed fewer of its own best"
+        " experts than its tier promises, or was not exact where it should be. Anything but 0 is a"
+        " fault: see OEATierPromiseBroken.",
         (
             Query(
-                f"sum by (namespace, pod, tier) (increase({oea('oea_tier_broken_promises_total')}[$window]))",
+                "sum by (namespace, pod, tier)"
+                f" (increase({oea('oea_tier_broken_promises_total')}[$window]))",
                 LEGEND,
             ),
         ),
@@ -44,7 +53,8 @@ TIERS = (
     Panel(
         "Time between two tokens, by tier",
         "s",
-        "As clients see it, over all chosen pods, of requests that have a tier: median and 95th percentile.",
+        "As clients see it, over all chosen pods, of requests that have a tier: median and 95th"
+        " percentile.",
         (Query(slowest(0.5), "{{tier}} p50"), Query(slowest(0.95), "{{tier}} p95")),
     ),
     Panel(

@@ -1,1 +1,2 @@
-"""Kubernetes manifests, and what of them is made from other files: `python -m deploy.k8s` writes it."""
+"""Kubernetes manifests, and what of them is made from other files: `python -m deploy.k8s` writes
+it."""

@@ -1,4 +1,5 @@
-"""The rules of deploy/prometheus as a PrometheusRule: kustomize cannot put one YAML file into another."""
+"""The rules of deploy/prometheus as a PrometheusRule: kustomize cannot put one YAML file into
+another."""
 
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ GIB = 2**30
 CARDS = {"80 GB": 81559, "141 GB": 143771}
 """MiB, as NVIDIA's tools and GPU feature discovery say it: H100 and H200."""
 STATIC = 0.85
-"""Share of a card for weights and KV cache, assumed: SGLang chooses --mem-fraction-static itself, near this."""
+"""Share of a card for weights and KV cache, assumed: SGLang chooses --mem-fraction-static itself,
+near this."""
 BF16 = 2.0
 FP8 = 1 + 4 / 128**2
 """A byte, and a float32 scale for each block of 128 x 128."""
@@ -41,7 +42,8 @@ class Layout(NamedTuple):
     name: str
     shape: Shape
     linear: float
-    """Bytes of a weight of attention and experts; embeddings, router and norms are bf16 in either."""
+    """Bytes of a weight of attention and experts; embeddings, router and norms are bf16 in
+    either."""
     tp: int
     ep: int
 
@@ -90,7 +92,12 @@ def table() -> str:
     ]
     for layout in LAYOUTS:
         flags = f"`--tp-size={layout.tp}`" + (f" `--ep-size={layout.ep}`" if layout.ep > 1 else "")
-        cells = [layout.name, flags, f"{layout.weights() / GIB:.1f} GiB", f"{layout.kv_bytes() / 1024:.0f} KiB"]
+        cells = [
+            layout.name,
+            flags,
+            f"{layout.weights() / GIB:.1f} GiB",
+            f"{layout.kv_bytes() / 1024:.0f} KiB",
+        ]
         cells += [_room(layout.kv_tokens(mib)) for mib in CARDS.values()]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -98,7 +105,12 @@ def table() -> str:
 
 def readme() -> str:
     """deploy/README.md with the table in its place."""
-    return re.sub(f"(?<={re.escape(BEGIN)}).*(?={re.escape(END)})", table(), README.read_text(), flags=re.DOTALL)
+    return re.sub(
+        f"(?<={re.escape(BEGIN)}).*(?={re.escape(END)})",
+        table(),
+        README.read_text(),
+        flags=re.DOTALL,
+    )
 
 
 def _room(tokens: int) -> str:

@@ -1,4 +1,5 @@
-"""All faults: those that a server has to survive, on one server; then those it may end by, each on its own."""
+"""All faults: those that a server has to survive, on one server; then those it may end by, each on
+its own."""
 
 from __future__ import annotations
 
@@ -103,7 +104,9 @@ OWN: dict[str, Callable[[], Awaitable[Outcome]]] = {
 
 def run(names: Sequence[str], console: Console) -> list[Outcome]:
     """Let the named faults happen, all if none is named, in the order of the tables above."""
-    return asyncio.run(_run([name for name in (*SHARED, *OWN) if not names or name in names], console))
+    return asyncio.run(
+        _run([name for name in (*SHARED, *OWN) if not names or name in names], console)
+    )
 
 
 async def _run(names: list[str], console: Console) -> list[Outcome]:
@@ -112,7 +115,8 @@ async def _run(names: list[str], console: Console) -> list[Outcome]:
     def keep(outcome: Outcome) -> None:
         outcomes.append(outcome)
         console.print(
-            f"{outcome.verdict:7} {outcome.fault} ({outcome.seconds:.1f} s): {outcome.client_saw}", markup=False
+            f"{outcome.verdict:7} {outcome.fault} ({outcome.seconds:.1f} s): {outcome.client_saw}",
+            markup=False,
         )
         for line in outcome.why:
             console.print(f"        {line}", markup=False)
@@ -131,8 +135,17 @@ async def _run(names: list[str], console: Console) -> list[Outcome]:
 
 
 async def _own(name: str) -> Outcome:
-    """A fault on a server of its own; a server that does not start does not end the others' turns."""
+    """A fault on a server of its own; a server that does not start does not end the others'
+    turns."""
     try:
         return await OWN[name]()
     except RuntimeError as error:
-        return Outcome(name, "no server", "–", "did not start", "–", BROKE, (str(error).splitlines()[-1][:200],))
+        return Outcome(
+            name,
+            "no server",
+            "–",
+            "did not start",
+            "–",
+            BROKE,
+            (str(error).splitlines()[-1][:200],),
+        )

@@ -25,14 +25,27 @@ TOKENS = 48
 PROMPTS = tuple(f"{number}: what does an expert know?" for number in range(BYSTANDERS))
 TROUBLE = re.compile(r"Traceback|ERROR|Error\b|Exception\b|[Ll]eak")
 FLAGS = (
-    # float32, vanilla: a greedy answer is the same whoever else is in the batch, so that it can be compared
-    *("--dtype", "float32", "--oea-policy", "vanilla", "--max-total-tokens", "65536", "--random-seed", "1"),
+    # float32, vanilla: a greedy answer is the same whoever else is in the batch, so that it can be
+    # compared
+    *(
+        "--dtype",
+        "float32",
+        "--oea-policy",
+        "vanilla",
+        "--max-total-tokens",
+        "65536",
+        "--random-seed",
+        "1",
+    ),
     *("--served-model-name", "demo"),
 )
 
 
 def server(
-    *flags: str, environment: dict[str, str] | None = None, command: tuple[str, ...] = (), host: str = "127.0.0.1"
+    *flags: str,
+    environment: dict[str, str] | None = None,
+    command: tuple[str, ...] = (),
+    host: str = "127.0.0.1",
 ) -> Server:
     """A demo server for faults, not yet started."""
     model = ("--model-path", str(MODEL))
@@ -61,7 +74,9 @@ class Arena:
         expected: what the bystanders hear when nothing is wrong.
     """
 
-    def __init__(self, running: Server, key: str | None = KEY, admin_key: str | None = ADMIN_KEY) -> None:
+    def __init__(
+        self, running: Server, key: str | None = KEY, admin_key: str | None = ADMIN_KEY
+    ) -> None:
         assert running.process is not None
         self.running, self.key, self.admin_key = running, key, admin_key
         self.url, self.port, self.pid = running.url, running.port, running.process.pid
@@ -72,7 +87,9 @@ class Arena:
     async def learn(self) -> None:
         """What the bystanders hear when nothing is wrong."""
         async with session(self.key) as http:
-            self.expected = [(await chat(http, self.url, body(prompt, TOKENS))).text for prompt in PROMPTS]
+            self.expected = [
+                (await chat(http, self.url, body(prompt, TOKENS))).text for prompt in PROMPTS
+            ]
 
     async def bear(
         self,
@@ -93,7 +110,10 @@ class Arena:
         over = asyncio.Event()
         start = time.monotonic()
         async with session(self.key, timeout=2 * deadline) as http:
-            bystanders = [asyncio.create_task(self._bystand(http, i, over)) for i in range(0 if alone else BYSTANDERS)]
+            bystanders = [
+                asyncio.create_task(self._bystand(http, i, over))
+                for i in range(0 if alone else BYSTANDERS)
+            ]
             try:
                 async with asyncio.timeout(deadline):
                     seen = await fault(self)
@@ -108,9 +128,14 @@ class Arena:
         alive = self.running.process is not None and self.running.process.poll() is None
         leaks = ["the server ended"]
         if alive:
-            after = await asyncio.to_thread(watch.held, self.url, self.pid, self.key, self.admin_key)
+            after = await asyncio.to_thread(
+                watch.held, self.url, self.pid, self.key, self.admin_key
+            )
             leaks = watch.leaks(before, after)
-        answers, gap = sum(number for number, _, _ in heard), max((longest for _, longest, _ in heard), default=0.0)
+        answers, gap = (
+            sum(number for number, _, _ in heard),
+            max((longest for _, longest, _ in heard), default=0.0),
+        )
         return Outcome(
             name,
             seen.what + said_of(seen.known),
@@ -125,13 +150,18 @@ class Arena:
     async def _bystand(
         self, http: aiohttp.ClientSession, number: int, over: asyncio.Event
     ) -> tuple[int, float, list[str]]:
-        """Ask the same again and again, once at least: answers, the longest gap within one (s), what was wrong."""
+        """Ask the same again and again, once at least: answers, the longest gap within one (s),
+        what was wrong."""
         answers, longest, wrong = 0, 0.0, list[str]()
         while not (answers and over.is_set()):
             try:
                 stream = await chat(http, self.url, body(PROMPTS[number], TOKENS))
             except BROKEN as error:
-                return answers, longest, [f"a bystander's stream broke: {type(error).__name__}: {error}"[:200]]
+                return (
+                    answers,
+                    longest,
+                    [f"a bystander's stream broke: {type(error).__name__}: {error}"[:200]],
+                )
             answers += 1
             longest = max(longest, *stream.gaps)
             if stream.text != self.expected[number]:
@@ -144,4 +174,8 @@ class Arena:
             log.seek(mark)
             lines = log.read().decode(errors="replace").splitlines()
         trouble = [line for line in lines if TROUBLE.search(line)]
-        return f"logged {len(trouble)} lines of trouble, first: {trouble[0][:120]}" if trouble else "went on"
+        return (
+            f"logged {len(trouble)} lines of trouble, first: {trouble[0][:120]}"
+            if trouble
+            else "went on"
+        )

@@ -62,7 +62,10 @@ TEXTS: Mapping[str, str] = {
     "empty": "",
     "blanks": " \t\r\n\u2028\u00a0" * 50,
 }
-SURROGATE = b'{"model": "demo", "max_tokens": 4, "messages": [{"role": "user", "content": "\\ud800 alone"}]}'
+SURROGATE = (
+    b'{"model": "demo", "max_tokens": 4, "messages": [{"role": "user", "content": "\\ud800'
+    b' alone"}]}'
+)
 PROMPT_SIZES = (20_000, 1_000_000, 10_000_000)
 """Characters; the demo's context is 4096 tokens."""
 
@@ -74,13 +77,20 @@ async def malformed(arena: Arena) -> Seen:
 
 async def wrong_types(arena: Arena) -> Seen:
     """JSON with fields of a wrong type or out of bounds."""
-    return await _refused(arena, {name: ("json", {**ASKED, **change}) for name, change in WRONG_TYPES.items()})
+    return await _refused(
+        arena, {name: ("json", {**ASKED, **change}) for name, change in WRONG_TYPES.items()}
+    )
 
 
 async def huge_prompts(arena: Arena) -> Seen:
     """Prompts beyond the context, up to 10 MB."""
-    contents = {f"{size:,} characters": [{"role": "user", "content": "word " * (size // 5)}] for size in PROMPT_SIZES}
-    return await _refused(arena, {name: ("json", {**ASKED, "messages": each}) for name, each in contents.items()})
+    contents = {
+        f"{size:,} characters": [{"role": "user", "content": "word " * (size // 5)}]
+        for size in PROMPT_SIZES
+    }
+    return await _refused(
+        arena, {name: ("json", {**ASKED, "messages": each}) for name, each in contents.items()}
+    )
 
 
 async def unknown_fields(arena: Arena) -> Seen:
@@ -89,8 +99,12 @@ async def unknown_fields(arena: Arena) -> Seen:
 
 
 async def unicode_edges(arena: Arena) -> Seen:
-    """Prompts out of the corners of Unicode, streamed; and half a surrogate pair, which is no text."""
-    asked = {name: {**ASKED, "messages": [{"role": "user", "content": text}]} for name, text in TEXTS.items()}
+    """Prompts out of the corners of Unicode, streamed; and half a surrogate pair, which is no
+    text."""
+    asked = {
+        name: {**ASKED, "messages": [{"role": "user", "content": text}]}
+        for name, text in TEXTS.items()
+    }
     seen = await _answered(arena, asked)
     async with session(arena.key) as http:
         status, _ = await post(http, arena.url + PATH, data=SURROGATE)

@@ -27,12 +27,18 @@ RESET = struct.pack("ii", 1, 0)
 def raw_request(key: str | None, content: dict[str, object]) -> bytes:
     """A chat request as bytes, for sockets that are ill-treated."""
     data = json.dumps(content).encode()
-    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
-    return f"{head}Authorization: Bearer {key}\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data
+    head = (
+        f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection:"
+        " close\r\n"
+    )
+    return (
+        f"{head}Authorization: Bearer {key}\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data
+    )
 
 
 async def slow_readers(arena: Arena) -> Seen:
-    """Streams whose clients read nothing for seconds, with the smallest buffers there are, and then everything."""
+    """Streams whose clients read nothing for seconds, with the smallest buffers there are, and then
+    everything."""
     loop, wrong = asyncio.get_running_loop(), list[str]()
     opened = []
     for number in range(SLOW_READERS):
@@ -50,11 +56,15 @@ async def slow_readers(arena: Arena) -> Seen:
         one.close()
         if b"data: [DONE]" not in read:
             wrong.append(f"a slow reader's stream was cut after {len(read)} bytes")
-    return Seen(f"{SLOW_READERS} streams, {SLOW_READERS - len(wrong)} whole after {SLOW_SECONDS:.0f} s", tuple(wrong))
+    return Seen(
+        f"{SLOW_READERS} streams, {SLOW_READERS - len(wrong)} whole after {SLOW_SECONDS:.0f} s",
+        tuple(wrong),
+    )
 
 
 async def half_open(arena: Arena) -> Seen:
-    """Connections that say nothing, half a request, or a whole one and are reset before the answer."""
+    """Connections that say nothing, half a request, or a whole one and are reset before the
+    answer."""
     loop = asyncio.get_running_loop()
     whole = raw_request(arena.key, body("half", 100))
     opened = []
@@ -71,11 +81,15 @@ async def half_open(arena: Arena) -> Seen:
     for one in opened:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         one.close()
-    return Seen(f"{HALF_OPEN} connections held for {HALF_OPEN_SECONDS:.0f} s and reset; a chat in between was answered")
+    return Seen(
+        f"{HALF_OPEN} connections held for {HALF_OPEN_SECONDS:.0f} s and reset; a chat in between"
+        " was answered"
+    )
 
 
 async def cancel_storm(arena: Arena) -> Seen:
-    """Streams that are all abandoned, at any point from the start on; then the scheduler has to be idle."""
+    """Streams that are all abandoned, at any point from the start on; then the scheduler has to be
+    idle."""
     dice = random.Random(0)
     async with session(arena.key) as http, asyncio.TaskGroup() as storm:
 
@@ -116,5 +130,10 @@ async def hard_scrapes(arena: Arena) -> Seen:
             counts[0] += 1
 
     async with session(KEY) as http:
-        await asyncio.gather(*(scrape(http, ("/metrics", "/oea/stats")[i % 2]) for i in range(SCRAPERS)))
-    return Seen(f"{counts[0] / SCRAPE_SECONDS:.0f} scrapes a second by {SCRAPERS}", tuple(dict.fromkeys(wrong)))
+        await asyncio.gather(
+            *(scrape(http, ("/metrics", "/oea/stats")[i % 2]) for i in range(SCRAPERS))
+        )
+    return Seen(
+        f"{counts[0] / SCRAPE_SECONDS:.0f} scrapes a second by {SCRAPERS}",
+        tuple(dict.fromkeys(wrong)),
+    )

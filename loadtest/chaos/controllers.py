@@ -1,4 +1,5 @@
-"""What a controller steers by is taken from it: it holds its rung, then goes to the safe one, and comes back."""
+"""What a controller steers by is taken from it: it holds its rung, then goes to the safe one, and
+comes back."""
 
 from __future__ import annotations
 
@@ -19,14 +20,25 @@ from oea_server.controller.keeper import LAG, PERIOD
 from oea_server.controller.law import PATIENCE
 
 RUNGS = Path(__file__).parents[2] / "deploy/rungs/demo.json"
-FLAGS = ("--oea-policy", "oea", "--oea-target-tpot", "0.1ms", "--oea-rungs", str(RUNGS), "--oea-quality-floor", "0.8")
-"""A target that nothing can hold: the lowest rung that the floor allows has to serve, whenever there are numbers."""
+FLAGS = (
+    "--oea-policy",
+    "oea",
+    "--oea-target-tpot",
+    "0.1ms",
+    "--oea-rungs",
+    str(RUNGS),
+    "--oea-quality-floor",
+    "0.8",
+)
+"""A target that nothing can hold: the lowest rung that the floor allows has to serve, whenever
+there are numbers."""
 SAFE, LOWEST = "vanilla", "k0=4"
 CHATS = 8
 ROOM = 64 * 1024
 """KiB of the file system that the metrics lie on."""
 BLIND = (PATIENCE + 3) * (PERIOD + LAG)
-"""Seconds in which it has to be at the safe rung without numbers; and at its lowest again with them."""
+"""Seconds in which it has to be at the safe rung without numbers; and at its lowest again with
+them."""
 STALL = 20.0
 DEADLINE = 5 * BLIND + STALL
 
@@ -36,7 +48,10 @@ async def blinded() -> Outcome:
     name = "a controller without numbers"
     if why := mounts.missing():
         return skipped(name, why)
-    with mounts.disk(ROOM) as place, tempfile.TemporaryDirectory(prefix="loadtest-tmp-") as elsewhere:
+    with (
+        mounts.disk(ROOM) as place,
+        tempfile.TemporaryDirectory(prefix="loadtest-tmp-") as elsewhere,
+    ):
         environment = {"PROMETHEUS_MULTIPROC_DIR": str(place), "TMPDIR": elsewhere}
         with server(*FLAGS, environment=environment, command=mounts.private()) as running:
             arena = Arena(running, None, None)
@@ -70,12 +85,15 @@ async def _blind(arena: Arena, place: Path) -> Seen:
         over.set()
         await asyncio.gather(*chats)
     return Seen(
-        f"lowest rung, safe rung without numbers, lowest again; a scheduler stopped for {STALL:.0f} s", tuple(wrong)
+        "lowest rung, safe rung without numbers, lowest again; a scheduler stopped for"
+        f" {STALL:.0f} s",
+        tuple(wrong),
     )
 
 
 async def _until(arena: Arena, rung: str, when: str) -> list[str]:
-    """Wait until a rung serves: what is wrong if it does not, or if the knobs in force are not its own."""
+    """Wait until a rung serves: what is wrong if it does not, or if the knobs in force are not its
+    own."""
 
     def serves() -> tuple[dict[str, Any], dict[str, Any]]:
         state: dict[str, Any] = ask("GET", f"{arena.url}/oea/controller", timeout=60).json()
@@ -87,7 +105,9 @@ async def _until(arena: Arena, rung: str, when: str) -> list[str]:
         if state["mode"] != "on":
             return [f"{when}: it is {state['mode']}: {state['reason']}"]
         wanted = (
-            knobs["policy"] == "vanilla" if rung == SAFE else (knobs["policy"], f"k0={knobs['k0']}") == ("oea", rung)
+            knobs["policy"] == "vanilla"
+            if rung == SAFE
+            else (knobs["policy"], f"k0={knobs['k0']}") == ("oea", rung)
         )
         if state["rung"] == rung and wanted:
             return []

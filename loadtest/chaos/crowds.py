@@ -22,13 +22,16 @@ FULL = "'code': 503"
 
 
 async def saturation() -> Outcome:
-    """Ten times the streams that fit: each is answered or refused in a word, and whoever looks after it is answered."""
+    """Ten times the streams that fit: each is answered or refused in a word, and whoever looks
+    after it is answered."""
     limits = ("--max-running-requests", str(RUNNING), "--max-queued-requests", str(QUEUED))
     with server(*limits) as running:
         arena = Arena(running, None, None)
         await arena.learn()
         # alone: bystanders would be refused as well
-        return await arena.bear("ten times the streams that fit", _saturate, alone=True, deadline=3 * DEADLINE)
+        return await arena.bear(
+            "ten times the streams that fit", _saturate, alone=True, deadline=3 * DEADLINE
+        )
 
 
 async def _saturate(arena: Arena) -> Seen:
@@ -43,13 +46,21 @@ async def _hear(http: aiohttp.ClientSession, url: str, number: int) -> str:
     content = body(f"{number}: one of many", CROWD_TOKENS)
     try:
         if number % 2 == 0:
-            return WHOLE if (await chat(http, url, content)).tokens == CROWD_TOKENS else "too few tokens"
+            return (
+                WHOLE
+                if (await chat(http, url, content)).tokens == CROWD_TOKENS
+                else "too few tokens"
+            )
         del content["stream"], content["stream_options"]
         async with http.post(url + PATH, json=content) as reply:
             text = await reply.text()
             if reply.status != 200:
                 return f"{reply.status}" if text else f"{reply.status} without a word"
-            return WHOLE if json.loads(text)["usage"]["completion_tokens"] == CROWD_TOKENS else "too few tokens"
+            return (
+                WHOLE
+                if json.loads(text)["usage"]["completion_tokens"] == CROWD_TOKENS
+                else "too few tokens"
+            )
     except RefusedError as error:
         return f"{error.status}" if error.body else f"{error.status} without a word"
     except StreamError as error:
@@ -75,4 +86,6 @@ def crowd_seen(heard: Counter[str], again: bool, probes: Counter[str]) -> Seen:
     wrong += [f"probe {said}" for said in probes if not said.endswith(" ok")]
     what = ", ".join(f"{heard[said]} x {said}" for said in proper if heard[said])
     known = (f"a stream that finds the queue full: {IN_STREAM}",) if heard[IN_STREAM] else ()
-    return Seen(f"{heard.total()} requests: {what}; {probes.total()} probes answered", tuple(wrong), known)
+    return Seen(
+        f"{heard.total()} requests: {what}; {probes.total()} probes answered", tuple(wrong), known
+    )

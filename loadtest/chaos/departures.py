@@ -14,7 +14,8 @@ from loadtest.chaos.outcome import Seen
 from loadtest.client import PATH, chat, session
 
 LEAVE, PROMPT, ANSWER = 16, 1100, 1000
-"""Clients; words of a prompt (2.4 tokens each), tokens of an answer that nobody will read: 4096 tokens fit."""
+"""Clients; words of a prompt (2.4 tokens each), tokens of an answer that nobody will read: 4096
+tokens fit."""
 STAYS = 3500
 """Tokens of the answer of one who stays: more steps than any of the others could need."""
 MOMENTS = (0.05, 0.2, 0.6, 1.5)
@@ -22,15 +23,16 @@ MOMENTS = (0.05, 0.2, 0.6, 1.5)
 
 
 async def in_a_prefill(arena: Arena) -> Seen:
-    """Half of them stream, half want all in one piece. What they asked for is given up long before it is answered."""
+    """Half of them stream, half want all in one piece. What they asked for is given up long before
+    it is answered."""
     async with session(arena.key) as http:
         patient = asyncio.create_task(chat(http, arena.url, body("who stays?", STAYS)))
         heard = await asyncio.gather(*(_leave(http, arena.url, number) for number in range(LEAVE)))
         left = time.monotonic()
         kept = len(arena.expected) + 1
-        while (now := await asyncio.to_thread(watch.load, arena.url, arena.key))["num_running_reqs"] > kept or now[
-            "num_waiting_reqs"
-        ]:
+        while (now := await asyncio.to_thread(watch.load, arena.url, arena.key))[
+            "num_running_reqs"
+        ] > kept or now["num_waiting_reqs"]:
             if patient.done():
                 break
             await asyncio.sleep(0.2)
@@ -40,14 +42,19 @@ async def in_a_prefill(arena: Arena) -> Seen:
             wrong.append("they were answered to the end, though nobody listened")
         patient.cancel()
         await asyncio.gather(patient, return_exceptions=True)
-    what = f"{LEAVE} left in a prefill of {PROMPT} words, {heard.count('nothing')} of them before the first byte"
+    what = (
+        f"{LEAVE} left in a prefill of {PROMPT} words, {heard.count('nothing')} of them before the"
+        " first byte"
+    )
     return Seen(f"{what}; all out of the batch {seconds:.1f} s later", tuple(wrong))
 
 
 async def _leave(http: aiohttp.ClientSession, url: str, number: int) -> str:
     """What it had heard when it left: nothing, something, or that it was refused."""
     dice = random.Random(number)
-    words = " ".join(dice.choice(("expert", "router", "token", "batch", "layer")) for _ in range(PROMPT))
+    words = " ".join(
+        dice.choice(("expert", "router", "token", "batch", "layer")) for _ in range(PROMPT)
+    )
     content = body(f"{number}: {words}", ANSWER) | {"stream": number % 2 == 0}
     if not content["stream"]:
         del content["stream_options"]

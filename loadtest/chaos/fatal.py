@@ -1,4 +1,5 @@
-"""Faults that a server need not survive: then it has to end, within half a minute, so that somebody restarts it."""
+"""Faults that a server need not survive: then it has to end, within half a minute, so that somebody
+restarts it."""
 
 from __future__ import annotations
 
@@ -19,12 +20,15 @@ from loadtest.stream import Stream
 from oea_server.client.server import Server
 
 LINGER = 5.0
-"""Seconds that the kernel may take to be rid of a process that was killed: it has gigabytes to give back."""
+"""Seconds that the kernel may take to be rid of a process that was killed: it has gigabytes to give
+back."""
 LONG = 600
 """Tokens: the stream that a fault falls into."""
 
 
-async def ending(name: str, running: Server, kill: Callable[[Server], None], whole: bool) -> Outcome:
+async def ending(
+    name: str, running: Server, kill: Callable[[Server], None], whole: bool
+) -> Outcome:
     """Kill a part of a server amid streams.
 
     Args:
@@ -36,7 +40,9 @@ async def ending(name: str, running: Server, kill: Callable[[Server], None], who
     shared = await asyncio.to_thread(traces.shared_memory, running)
     arena = Arena(running, None, None)
     async with session(timeout=2 * DEADLINE) as http:
-        streams = [asyncio.create_task(chat(http, arena.url, body(prompt, LONG))) for prompt in PROMPTS]
+        streams = [
+            asyncio.create_task(chat(http, arena.url, body(prompt, LONG))) for prompt in PROMPTS
+        ]
         await asyncio.sleep(2.0)
         start = time.monotonic()
         kill(running)
@@ -48,7 +54,9 @@ async def ending(name: str, running: Server, kill: Callable[[Server], None], who
         results = await asyncio.gather(*streams, return_exceptions=True)
     code = await asyncio.to_thread(wait, running, DEADLINE - (time.monotonic() - start) + 5)
     ended = time.monotonic() - start
-    _, alive = await asyncio.to_thread(psutil.wait_procs, [each for each in family.values() if _runs(each)], LINGER)
+    _, alive = await asyncio.to_thread(
+        psutil.wait_procs, [each for each in family.values() if _runs(each)], LINGER
+    )
     left = [str(process.pid) for process in alive if _runs(process)]
     traces.sweep(shared)  # a process that was killed clears nothing away
     complete = sum(isinstance(result, Stream) and result.tokens == LONG for result in results)
@@ -70,7 +78,8 @@ async def ending(name: str, running: Server, kill: Callable[[Server], None], who
         name,
         f"{saw}, after {streamed:.1f} s",
         "–",
-        f"{arena.logged(mark)}; " + ("runs" if code is None else f"ended with {code} after {ended:.1f} s"),
+        f"{arena.logged(mark)}; "
+        + ("runs" if code is None else f"ended with {code} after {ended:.1f} s"),
         f"processes {', '.join(left)}" if left else "nothing",
         BROKE if wrong else HELD,
         tuple(wrong),
@@ -79,7 +88,8 @@ async def ending(name: str, running: Server, kill: Callable[[Server], None], who
 
 
 async def sigterm() -> Outcome:
-    """SIGTERM to the launcher: running streams are finished, new requests refused, and the server ends."""
+    """SIGTERM to the launcher: running streams are finished, new requests refused, and the server
+    ends."""
 
     def end(running: Server) -> None:
         assert running.process is not None
@@ -112,7 +122,11 @@ def kill(role: str) -> Callable[[Server], None]:
 
     def send(running: Server) -> None:
         assert running.process is not None
-        found = {name: each for name, each in watch.processes(running.process.pid).items() if role in name}
+        found = {
+            name: each
+            for name, each in watch.processes(running.process.pid).items()
+            if role in name
+        }
         next(iter(found.values())).kill()
 
     return send

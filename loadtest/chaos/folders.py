@@ -19,7 +19,13 @@ from oea_server.client.server import Server
 ROOM = 64 * 1024
 """KiB of the file system that a folder lies on."""
 CACHES = (
-    *("SGLANG_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR", "XDG_CACHE_HOME"),
+    *(
+        "SGLANG_CACHE_DIR",
+        "TORCHINDUCTOR_CACHE_DIR",
+        "TRITON_CACHE_DIR",
+        "TORCH_EXTENSIONS_DIR",
+        "XDG_CACHE_HOME",
+    ),
     *("NUMBA_CACHE_DIR", "MPLCONFIGDIR", "HF_HOME", "FLASHINFER_WORKSPACE_BASE"),
 )
 POLICIES = ("oea", "shadow", "pruned", "vanilla")
@@ -29,7 +35,8 @@ CATCH_UP = 6.0
 PATIENCE = 240.0
 """Seconds for all of it, on a busy machine."""
 QUIET = 2
-"""Tracebacks that one trouble may leave in the log: of what goes on every second, not one a second."""
+"""Tracebacks that one trouble may leave in the log: of what goes on every second, not one a
+second."""
 
 
 async def temporary() -> Outcome:
@@ -43,22 +50,31 @@ async def caches() -> Outcome:
 
 
 async def metrics() -> Outcome:
-    """The metrics' folder: read-only, as a file system after an error; what it is like full is a fault of its own."""
+    """The metrics' folder: read-only, as a file system after an error; what it is like full is a
+    fault of its own."""
     return await _taken("metrics' folder read-only", ("PROMETHEUS_MULTIPROC_DIR",), ("read-only",))
 
 
 async def _taken(name: str, variables: Sequence[str], ways: Sequence[str]) -> Outcome:
     if why := mounts.missing():
         return skipped(name, why)
-    with mounts.disk(ROOM) as place, tempfile.TemporaryDirectory(prefix="loadtest-metrics-") as elsewhere:
-        environment = {"PROMETHEUS_MULTIPROC_DIR": elsewhere} | {each: str(place / each.lower()) for each in variables}
+    with (
+        mounts.disk(ROOM) as place,
+        tempfile.TemporaryDirectory(prefix="loadtest-metrics-") as elsewhere,
+    ):
+        environment = {"PROMETHEUS_MULTIPROC_DIR": elsewhere} | {
+            each: str(place / each.lower()) for each in variables
+        }
         for each in variables:
             (place / each.lower()).mkdir()
         with server(environment=environment, command=mounts.private()) as running:
             arena = Arena(running, None, None)
             await arena.learn()
             return await arena.bear(
-                name, functools.partial(_serve, place=place, ways=ways), alone=True, deadline=PATIENCE
+                name,
+                functools.partial(_serve, place=place, ways=ways),
+                alone=True,
+                deadline=PATIENCE,
             )
 
 
@@ -75,11 +91,16 @@ async def _serve(arena: Arena, place: Path, ways: Sequence[str]) -> Seen:
     if tracebacks > QUIET * len(ways):
         wrong.append(f"{tracebacks} tracebacks")
     deadline = time.monotonic() + CATCH_UP
-    while (counted := await asyncio.to_thread(_counted, arena))[0] != counted[1] and time.monotonic() < deadline:
+    while (counted := await asyncio.to_thread(_counted, arena))[0] != counted[
+        1
+    ] and time.monotonic() < deadline:
         await asyncio.sleep(0.5)
     if counted[0] != counted[1]:
         wrong.append(f"of {counted[0]:.0f} steps /oea/stats shows {counted[1]:.0f} at the end")
-    return Seen(f"{len(POLICIES)} policies, chats whole: {', then '.join((*ways, 'given back'))}", tuple(wrong))
+    return Seen(
+        f"{len(POLICIES)} policies, chats whole: {', then '.join((*ways, 'given back'))}",
+        tuple(wrong),
+    )
 
 
 @contextlib.contextmanager
@@ -112,7 +133,9 @@ async def _each_policy(arena: Arena) -> list[str]:
             async with http.put(f"{arena.url}/oea/config", json={"policy": policy}) as reply:
                 if reply.status != 200:
                     wrong.append(f"policy={policy}: {reply.status}: {(await reply.text())[:80]}")
-            streams = await asyncio.gather(*(chat(http, arena.url, body(each, TOKENS)) for each in PROMPTS))
+            streams = await asyncio.gather(
+                *(chat(http, arena.url, body(each, TOKENS)) for each in PROMPTS)
+            )
             texts = [each.text for each in streams]
         if texts != arena.expected:
             wrong.append("answers changed")

@@ -19,7 +19,8 @@ IDLE, SPARE = 4000, 200
 
 
 async def idle_connections(arena: Arena) -> Seen:
-    """Thousands of connections on which nothing is said, or half a line; chats and probes are answered meanwhile."""
+    """Thousands of connections on which nothing is said, or half a line; chats and probes are
+    answered meanwhile."""
     loop, opened = asyncio.get_running_loop(), list[socket.socket]()
     holds = watch.processes(arena.pid)["http"].num_fds
     with handles(IDLE + SPARE) as allowed:
@@ -29,10 +30,15 @@ async def idle_connections(arena: Arena) -> Seen:
                 one = socket.socket()
                 opened.append(one)
                 one.setblocking(False)
-                await asyncio.wait_for(loop.sock_connect(one, ("127.0.0.1", arena.port)), PROBE_TIMEOUT)
+                await asyncio.wait_for(
+                    loop.sock_connect(one, ("127.0.0.1", arena.port)), PROBE_TIMEOUT
+                )
                 if number % 2:
                     await loop.sock_sendall(one, b"GET /hea")
-            async with session(arena.key, timeout=DEADLINE) as http, probing(arena.url, arena.key) as probes:
+            async with (
+                session(arena.key, timeout=DEADLINE) as http,
+                probing(arena.url, arena.key) as probes,
+            ):
                 for _ in range(3):
                     await chat(http, arena.url, body("and beside them?", 16))
                     await asyncio.sleep(1.0)
@@ -43,7 +49,10 @@ async def idle_connections(arena: Arena) -> Seen:
     wrong = [f"probe {said}" for said in probes if not said.endswith(" ok")]
     if held < idle:
         wrong.append(f"only {held} handles of the server's for {idle} connections")
-    return Seen(f"{idle} connections held; 3 chats and {probes.total()} probes answered beside them", tuple(wrong))
+    return Seen(
+        f"{idle} connections held; 3 chats and {probes.total()} probes answered beside them",
+        tuple(wrong),
+    )
 
 
 @contextlib.contextmanager

@@ -30,7 +30,8 @@ READS_ALL = ("--inh-caps=+dac_override", "--ambient-caps=+dac_override")
 
 
 async def few_files() -> Outcome:
-    """The server starts with few file handles; idle connections use them up; when they are gone, all is as before."""
+    """The server starts with few file handles; idle connections use them up; when they are gone,
+    all is as before."""
     if shutil.which("prlimit") is None:
         return skipped(f"{FILES} open files", "needs prlimit")
     running = server(command=("prlimit", f"--nofile={FILES}:{FILES}", *SERVE))
@@ -46,7 +47,8 @@ async def few_files() -> Outcome:
 
 
 async def _crowd(arena: Arena) -> Seen:
-    """More connections than there are handles, all idle. Afterwards new ones have to be answered."""
+    """More connections than there are handles, all idle. Afterwards new ones have to be
+    answered."""
     assert arena.running.process is not None
     loop = asyncio.get_running_loop()
     opened = [socket.socket() for _ in range(CROWD)]
@@ -63,7 +65,9 @@ async def _crowd(arena: Arena) -> Seen:
             one.close()
     began = time.monotonic()
     async with session(timeout=DEADLINE) as http:
-        streams = await asyncio.gather(*(chat(http, arena.url, body(each, TOKENS)) for each in PROMPTS))
+        streams = await asyncio.gather(
+            *(chat(http, arena.url, body(each, TOKENS)) for each in PROMPTS)
+        )
     recovered = time.monotonic() - began
     wrong = [] if used >= FILES - 2 else [f"only {used} of {FILES} handles were used up"]
     if [each.text for each in streams] != arena.expected:
@@ -71,21 +75,33 @@ async def _crowd(arena: Arena) -> Seen:
     lines = arena.running.log.read_bytes()[mark:].count(b"\n")
     if lines > 20 * CROWD:
         wrong.append(f"{lines} lines logged")
-    return Seen(f"all {used} handles used up; new chats whole {recovered:.1f} s after they were free", tuple(wrong))
+    return Seen(
+        f"all {used} handles used up; new chats whole {recovered:.1f} s after they were free",
+        tuple(wrong),
+    )
 
 
 async def few_processes() -> Outcome:
-    """An unprivileged user may have few processes and threads: the server starts and serves, or says that it cannot."""
+    """An unprivileged user may have few processes and threads: the server starts and serves, or
+    says that it cannot."""
     name = f"{' and '.join(map(str, PROCESSES))} processes"
     try:
         nobody = pwd.getpwnam(NOBODY)
     except KeyError:
         return skipped(name, f"no user {NOBODY}")
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
-        return skipped(name, "needs root, to start a server as another user: the limit does not hold for root")
+        return skipped(
+            name, "needs root, to start a server as another user: the limit does not hold for root"
+        )
     with tempfile.TemporaryDirectory(prefix="loadtest-home-") as home:
         os.chown(home, nobody.pw_uid, nobody.pw_gid)
-        user = ("setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups", *READS_ALL)
+        user = (
+            "setpriv",
+            f"--reuid={nobody.pw_uid}",
+            f"--regid={nobody.pw_gid}",
+            "--clear-groups",
+            *READS_ALL,
+        )
         found = [await _with_processes(name, number, user, home) for number in PROCESSES]
     return Outcome(
         name,
@@ -101,18 +117,25 @@ async def few_processes() -> Outcome:
 
 async def _with_processes(name: str, number: int, user: tuple[str, ...], home: str) -> Outcome:
     environment = {"HOME": home, "TMPDIR": home}
-    running = server(environment=environment, command=(*user, "prlimit", f"--nproc={number}:{number}", *SERVE))
+    running = server(
+        environment=environment, command=(*user, "prlimit", f"--nproc={number}:{number}", *SERVE)
+    )
     began = time.monotonic()
     try:
         if (ended := await start(running)) is not None:
             return not_started(f"{number} processes", ended)
         async with session(timeout=DEADLINE) as http:
             results = await asyncio.gather(
-                *(chat(http, running.url, body(each, TOKENS)) for each in PROMPTS), return_exceptions=True
+                *(chat(http, running.url, body(each, TOKENS)) for each in PROMPTS),
+                return_exceptions=True,
             )
     finally:
         running.stop()
-    broken = [f"{number} processes: {type(each).__name__}" for each in results if isinstance(each, BROKEN)]
+    broken = [
+        f"{number} processes: {type(each).__name__}" for each in results if isinstance(each, BROKEN)
+    ]
     saw = f"{number}: {len(results) - len(broken)} of {len(results)} chats whole"
     verdict = BROKE if broken else HELD
-    return Outcome(name, saw, "–", "served", "nothing", verdict, tuple(broken), time.monotonic() - began)
+    return Outcome(
+        name, saw, "–", "served", "nothing", verdict, tuple(broken), time.monotonic() - began
+    )

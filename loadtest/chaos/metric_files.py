@@ -29,8 +29,12 @@ NOBODY = 999_999_999
 
 
 def _of_another_process(place: Path) -> None:
-    """A file that prometheus_client itself wrote, of a metric of ours, in a process that is none of the server's."""
-    program = f"from prometheus_client import Histogram; Histogram({COUNTED.removesuffix('_sum')!r}, 'x').observe(1e9)"
+    """A file that prometheus_client itself wrote, of a metric of ours, in a process that is none of
+    the server's."""
+    program = (
+        f"from prometheus_client import Histogram; Histogram({COUNTED.removesuffix('_sum')!r},"
+        " 'x').observe(1e9)"
+    )
     environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(place)}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)
 
@@ -39,7 +43,9 @@ def _copied(place: Path) -> None:
     """The server's own files, as a backup leaves them under other names."""
     for file in [*place.glob("*.db"), *place.glob("*.oea")]:
         kind, _, _ = file.stem.rpartition("_")
-        (place / f"{kind}_{NOBODY}.db" if kind else place / f"{NOBODY}.oea").write_bytes(file.read_bytes())
+        (place / f"{kind}_{NOBODY}.db" if kind else place / f"{NOBODY}.oea").write_bytes(
+            file.read_bytes()
+        )
 
 
 FOREIGN: dict[str, Callable[[Path], object]] = {
@@ -52,7 +58,9 @@ FOREIGN: dict[str, Callable[[Path], object]] = {
     "a folder with a right name": lambda place: (place / "counter_5.db").mkdir(),
     "a link to nothing": lambda place: (place / "counter_6.db").symlink_to(place / "nothing"),
     "a pipe": lambda place: os.mkfifo(place / "counter_7.db"),
-    "unreadable": lambda place: os.close(os.open(place / "counter_8.db", os.O_CREAT | os.O_WRONLY, 0)),
+    "unreadable": lambda place: os.close(
+        os.open(place / "counter_8.db", os.O_CREAT | os.O_WRONLY, 0)
+    ),
     "an empty snapshot": lambda place: (place / "9.oea").touch(),
     "another process's": _of_another_process,
 }
@@ -68,7 +76,9 @@ async def foreign_files() -> Outcome:
         await arena.learn()
         # alone: the tokens that are counted have to be those that were asked for
         fault = functools.partial(_put, folder=Path(folder))
-        return await arena.bear("foreign files among the metrics", fault, alone=True, deadline=PATIENCE)
+        return await arena.bear(
+            "foreign files among the metrics", fault, alone=True, deadline=PATIENCE
+        )
 
 
 async def _put(arena: Arena, folder: Path) -> Seen:
@@ -85,7 +95,9 @@ async def _put(arena: Arena, folder: Path) -> Seen:
                 await asyncio.to_thread(put, place)
         first, second = ([b - a for a, b in zip(*pair, strict=True)] for pair in pairwise(counted))
         if first != second or min(first) == 0:
-            wrong.append(f"tokens by /metrics and /oea/stats: {first} before, {second} with them there")
+            wrong.append(
+                f"tokens by /metrics and /oea/stats: {first} before, {second} with them there"
+            )
     await asyncio.sleep(LOOK)
     with arena.running.log.open("rb") as log:
         log.seek(mark)
@@ -93,17 +105,28 @@ async def _put(arena: Arena, folder: Path) -> Seen:
     complaints = [re.split(" passed over ", line)[-1] for line in said if " passed over " in line]
     if len(complaints) != len(set(complaints)):
         wrong.append("a file is complained of more than once")
-    if unnamed := [name for name in _foreign(place) if not any(each.startswith(f"{name}: ") for each in complaints)]:
+    if unnamed := [
+        name
+        for name in _foreign(place)
+        if not any(each.startswith(f"{name}: ") for each in complaints)
+    ]:
         wrong.append(f"not named in the log: {', '.join(unnamed)}")
     if tracebacks := sum("Traceback" in line for line in said):
         wrong.append(f"{tracebacks} tracebacks")
-    what = f"{len(FOREIGN)} kinds of files; all counts right; {len(complaints)} files named in the log, once each"
+    what = (
+        f"{len(FOREIGN)} kinds of files; all counts right; {len(complaints)} files named in the"
+        " log, once each"
+    )
     return Seen(what, tuple(wrong))
 
 
 def _foreign(place: Path) -> list[str]:
     """Files that no process of the server made."""
-    return [str(each) for each in place.iterdir() if re.fullmatch(rf"(.*_)?([0-9x]|{NOBODY})\.(db|oea)", each.name)]
+    return [
+        str(each)
+        for each in place.iterdir()
+        if re.fullmatch(rf"(.*_)?([0-9x]|{NOBODY})\.(db|oea)", each.name)
+    ]
 
 
 async def _settled(arena: Arena) -> tuple[float, float]:

@@ -1,4 +1,5 @@
-"""What is between a server and who asks it: proxies that nobody may go by, and addresses of IPv6."""
+"""What is between a server and who asks it: proxies that nobody may go by, and addresses of
+IPv6."""
 
 from __future__ import annotations
 
@@ -24,17 +25,25 @@ PATIENCE = 90.0
 
 
 async def proxies() -> Outcome:
-    """Proxies are set, in small and in capital letters, none exempt: whoever asks this machine must not go by them."""
+    """Proxies are set, in small and in capital letters, none exempt: whoever asks this machine must
+    not go by them."""
     name = "proxies set, none exempt"
     async with _proxy() as (url, asked):
-        variables = {each: url for scheme in ("http", "https", "all") for each in _cases(f"{scheme}_proxy")}
+        variables = {
+            each: url for scheme in ("http", "https", "all") for each in _cases(f"{scheme}_proxy")
+        }
         variables |= dict.fromkeys(_cases("no_proxy"), "")
         with server(environment=variables) as running:
             arena = Arena(running, None, None)
             await arena.learn()
-            outcome = await arena.bear(name, functools.partial(_ask_all, environment=variables), deadline=PATIENCE)
+            outcome = await arena.bear(
+                name, functools.partial(_ask_all, environment=variables), deadline=PATIENCE
+            )
     if here := [line for line in asked if is_here(asked_for(line))]:
-        why = (*outcome.why, f"the proxy was asked for this machine: {', '.join(dict.fromkeys(here))[:200]}")
+        why = (
+            *outcome.why,
+            f"the proxy was asked for this machine: {', '.join(dict.fromkeys(here))[:200]}",
+        )
         return outcome._replace(verdict=BROKE, why=why)
     return outcome
 
@@ -82,11 +91,14 @@ async def _listening(name: str, host: str) -> Outcome:
     with server(host=host) as running:
         arena = Arena(running, None, None)
         await arena.learn()
-        return await arena.bear(name, functools.partial(_ask_all, environment={}), deadline=PATIENCE)
+        return await arena.bear(
+            name, functools.partial(_ask_all, environment={}), deadline=PATIENCE
+        )
 
 
 async def _ask_all(arena: Arena, environment: Mapping[str, str]) -> Seen:
-    """Every page, our client and the image's health check, which reads the command line to know where."""
+    """Every page, our client and the image's health check, which reads the command line to know
+    where."""
     wrong = list[str]()
     async with session(timeout=DEADLINE) as http:
         for page in PAGES:
@@ -94,12 +106,18 @@ async def _ask_all(arena: Arena, environment: Mapping[str, str]) -> Seen:
                 if reply.status != 200:
                     wrong.append(f"{page}: {reply.status}")
     command = Path(f"/proc/{arena.pid}/cmdline").read_text().split("\0")
-    wrong += await _run(("-m", "oea_server", "config", "get", "--url", arena.url), environment, '"policy"')
+    wrong += await _run(
+        ("-m", "oea_server", "config", "get", "--url", arena.url), environment, '"policy"'
+    )
     wrong += await _run((health.__file__,), {**environment, "OEA_URL": health.url(command)}, "200")
-    return Seen(f"{len(PAGES)} pages, the client and the health check answered at {arena.url}", tuple(wrong))
+    return Seen(
+        f"{len(PAGES)} pages, the client and the health check answered at {arena.url}", tuple(wrong)
+    )
 
 
-async def _run(arguments: tuple[str, ...], environment: Mapping[str, str], expected: str) -> list[str]:
+async def _run(
+    arguments: tuple[str, ...], environment: Mapping[str, str], expected: str
+) -> list[str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *arguments,

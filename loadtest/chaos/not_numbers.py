@@ -24,7 +24,11 @@ from oea_server.client.server import Server
 
 ROUTER, HEAD = "model.layers.1.mlp.gate.weight", "lm_head.weight"
 POLICIES = ("vanilla", "oea", "shadow", "pruned")
-ASKED: tuple[dict[str, Any], ...] = ({}, {"temperature": 1.0}, {"logprobs": True, "top_logprobs": 3})
+ASKED: tuple[dict[str, Any], ...] = (
+    {},
+    {"temperature": 1.0},
+    {"logprobs": True, "top_logprobs": 3},
+)
 TOKENS = 24
 
 
@@ -36,7 +40,8 @@ def spoil(model: Path, tensor: str) -> None:
 
 
 async def router() -> Outcome:
-    """A router's weights are NaN, so that its scores are: how many experts these choose is anybody's guess."""
+    """A router's weights are NaN, so that its scores are: how many experts these choose is
+    anybody's guess."""
     return await _spoilt("a router that yields NaN", ROUTER)
 
 
@@ -57,7 +62,8 @@ async def _spoilt(name: str, tensor: str) -> Outcome:
 
 
 async def _ask(name: str, running: Server) -> Outcome:
-    """Chats of every kind under every policy: an answer or an error. What is shown of them has to stay numbers."""
+    """Chats of every kind under every policy: an answer or an error. What is shown of them has to
+    stay numbers."""
     assert running.process is not None
     began, mark = time.monotonic(), running.log.stat().st_size
     arena = Arena(running, None, None)
@@ -67,7 +73,9 @@ async def _ask(name: str, running: Server) -> Outcome:
             for policy in POLICIES:
                 async with http.put(f"{arena.url}/oea/config", json={"policy": policy}) as reply:
                     if reply.status != 200:
-                        wrong.append(f"policy={policy}: {reply.status}: {(await reply.text())[:80]}")
+                        wrong.append(
+                            f"policy={policy}: {reply.status}: {(await reply.text())[:80]}"
+                        )
                 for kind in ASKED:
                     saw.append(await _answer(http, arena, kind))
                 await asyncio.sleep(1.5)
@@ -76,7 +84,11 @@ async def _ask(name: str, running: Server) -> Outcome:
             if await asyncio.to_thread(wait, running, DEADLINE) is None:
                 wrong.append(f"{type(error).__name__}: {error}"[:200])
     code = running.process.poll()
-    wrong += [f"a chat: {each}" for each in dict.fromkeys(saw) if not (each == "whole" or each.isdecimal() or code)]
+    wrong += [
+        f"a chat: {each}"
+        for each in dict.fromkeys(saw)
+        if not (each == "whole" or each.isdecimal() or code)
+    ]
     running.stop()
     group = await asyncio.to_thread(left, running.process.pid)
     if group:
@@ -84,7 +96,16 @@ async def _ask(name: str, running: Server) -> Outcome:
     did = arena.logged(mark) + (", runs" if code is None else f"; ended with {code}")
     what = ", ".join(f"{saw.count(each)} {each}" for each in dict.fromkeys(saw))
     leaked = ", ".join(group) or "nothing"
-    return Outcome(name, what, "–", did, leaked, BROKE if wrong else HELD, tuple(wrong), time.monotonic() - began)
+    return Outcome(
+        name,
+        what,
+        "–",
+        did,
+        leaked,
+        BROKE if wrong else HELD,
+        tuple(wrong),
+        time.monotonic() - began,
+    )
 
 
 async def _answer(http: aiohttp.ClientSession, arena: Arena, kind: Mapping[str, Any]) -> str:
@@ -116,7 +137,11 @@ async def shown(http: aiohttp.ClientSession, arena: Arena, policy: str) -> list[
             wrong.append(f"policy={policy}: {path}: {error}"[:200])
     async with http.get(arena.url + "/metrics") as reply:
         lines = (await reply.text()).splitlines()
-    bare = [line for line in lines if line.startswith("oea_") and not math.isfinite(float(line.rsplit(" ", 1)[1]))]
+    bare = [
+        line
+        for line in lines
+        if line.startswith("oea_") and not math.isfinite(float(line.rsplit(" ", 1)[1]))
+    ]
     return wrong + ([f"policy={policy}: /metrics: {bare[0]}"] if bare else [])
 
 

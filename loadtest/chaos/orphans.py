@@ -1,4 +1,5 @@
-"""The process that serves HTTP is killed, as the kernel does when memory runs out: what becomes of the others."""
+"""The process that serves HTTP is killed, as the kernel does when memory runs out: what becomes of
+the others."""
 
 from __future__ import annotations
 
@@ -18,23 +19,28 @@ from oea_server.client.server import Server
 
 WORKERS = 2
 MEETINGS = 4
-"""Times that two operators meet: each has a connection, so that it is chance whether they meet on one worker."""
+"""Times that two operators meet: each has a connection, so that it is chance whether they meet on
+one worker."""
 WORKER_PATIENCE = 90.0
 """Seconds for a new worker to come up: it imports SGLang anew."""
 
 
 async def killed_launcher() -> Outcome:
-    """SIGKILL to the launcher amid streams: all others end, and the same can be started again at once."""
+    """SIGKILL to the launcher amid streams: all others end, and the same can be started again at
+    once."""
     with TemporaryDirectory(prefix="chaos-") as folder:
         running = server(environment={"TMPDIR": folder})
         return await _kill_and_start("kill -9 of the HTTP process", running, folder)
 
 
 async def killed_worker() -> Outcome:
-    """SIGKILL to each of two HTTP workers: the other goes on, and it is replaced. Then to the launcher."""
+    """SIGKILL to each of two HTTP workers: the other goes on, and it is replaced. Then to the
+    launcher."""
     with TemporaryDirectory(prefix="chaos-") as folder:
         running = server("--tokenizer-worker-num", str(WORKERS), environment={"TMPDIR": folder})
-        return await _kill_and_start("kill -9 of each HTTP worker, then of their parent", running, folder, True)
+        return await _kill_and_start(
+            "kill -9 of each HTTP worker, then of their parent", running, folder, True
+        )
 
 
 async def _kill_and_start(name: str, running: Server, folder: str, worker: bool = False) -> Outcome:
@@ -77,7 +83,9 @@ async def _orphaned(running: Server) -> Seen:
     assert running.process is not None
     shared = await asyncio.to_thread(traces.shared_memory, running)
     async with session(timeout=2 * DEADLINE) as http:
-        streams = [asyncio.create_task(chat(http, running.url, body(prompt, LONG))) for prompt in PROMPTS]
+        streams = [
+            asyncio.create_task(chat(http, running.url, body(prompt, LONG))) for prompt in PROMPTS
+        ]
         await asyncio.sleep(2.0)
         start = time.monotonic()
         running.process.kill()
@@ -96,16 +104,25 @@ async def _orphaned(running: Server) -> Seen:
 
 
 async def _replaced(running: Server) -> Seen:
-    """Kill the workers amid streams, one after the other: the last chats can only be of those that came for them."""
+    """Kill the workers amid streams, one after the other: the last chats can only be of those that
+    came for them."""
     arena = Arena(running, None, None)
     await arena.learn()
     raced = [await operators.two_operators(arena) for _ in range(MEETINGS)]
-    wrong, cut, answered, first = [line for each in raced for line in each.wrong], 0, 0, workers(running)
+    wrong, cut, answered, first = (
+        [line for each in raced for line in each.wrong],
+        0,
+        0,
+        workers(running),
+    )
     if len(first) != WORKERS:
         return Seen("", (*wrong, f"{len(first)} workers at the start"))
     for worker in first:
         async with session(timeout=2 * DEADLINE) as http:
-            streams = [asyncio.create_task(chat(http, running.url, body(prompt, TOKENS))) for prompt in PROMPTS * 2]
+            streams = [
+                asyncio.create_task(chat(http, running.url, body(prompt, TOKENS)))
+                for prompt in PROMPTS * 2
+            ]
             await asyncio.sleep(0.5)
             worker.kill()
             results = await asyncio.gather(*streams, return_exceptions=True)
@@ -118,8 +135,13 @@ async def _replaced(running: Server) -> Seen:
         if len(set(workers(running)) - {worker}) < WORKERS:
             wrong.append(f"no new worker after {WORKER_PATIENCE:.0f} s")
     again = await operators.two_operators(arena)
-    what = f"{raced[-1].what}, {MEETINGS} times; {WORKERS} workers killed: of {2 * len(results)} streams {cut} cut"
-    return Seen(f"{what}, then {answered} chats whole; ", tuple(dict.fromkeys([*wrong, *again.wrong])))
+    what = (
+        f"{raced[-1].what}, {MEETINGS} times; {WORKERS} workers killed: of {2 * len(results)}"
+        f" streams {cut} cut"
+    )
+    return Seen(
+        f"{what}, then {answered} chats whole; ", tuple(dict.fromkeys([*wrong, *again.wrong]))
+    )
 
 
 async def _all_answered(arena: Arena, deadline: float) -> tuple[int, list[str]]:
@@ -131,7 +153,9 @@ async def _all_answered(arena: Arena, deadline: float) -> tuple[int, list[str]]:
                 stream = await chat(http, arena.url, body(PROMPTS[answered % BYSTANDERS], TOKENS))
         except BROKEN as error:
             if time.monotonic() > deadline:
-                return answered, [f"a chat after the worker's end: {type(error).__name__}: {error}"[:150]]
+                return answered, [
+                    f"a chat after the worker's end: {type(error).__name__}: {error}"[:150]
+                ]
             answered = 0
             await asyncio.sleep(1.0)
             continue
@@ -144,12 +168,17 @@ async def _all_answered(arena: Arena, deadline: float) -> tuple[int, list[str]]:
 def workers(running: Server) -> list[psutil.Process]:
     """Processes that listen at the server's port, the launcher's children."""
     assert running.process is not None
-    return [each for each in psutil.Process(running.process.pid).children() if _listens(each, running.port)]
+    return [
+        each
+        for each in psutil.Process(running.process.pid).children()
+        if _listens(each, running.port)
+    ]
 
 
 def _listens(process: psutil.Process, port: int) -> bool:
     with contextlib.suppress(psutil.Error):
         return any(
-            each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in process.net_connections("tcp")
+            each.status == psutil.CONN_LISTEN and each.laddr.port == port
+            for each in process.net_connections("tcp")
         )
     return False

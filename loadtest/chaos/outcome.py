@@ -56,7 +56,8 @@ class Outcome(NamedTuple):
 
 
 def renewed(before: Sequence[Outcome], now: Sequence[Outcome]) -> list[Outcome]:
-    """The outcomes of a record, each fault that happened again with its new one; faults that are new to it behind."""
+    """The outcomes of a record, each fault that happened again with its new one; faults that are
+    new to it behind."""
     again = {outcome.fault: outcome for outcome in now}
     return [again.pop(outcome.fault, outcome) for outcome in before] + list(again.values())
 
@@ -94,10 +95,19 @@ def markdown(record: dict[str, Any]) -> str:
         [
             f"# Faults: {record['machine']['name']}",
             "",
-            "Each on a running CPU demo server, with greedy streams of other clients meanwhile where the fault is one "
-            f"client's ({tally(outcomes)}).",
+            (
+                "Each on a running CPU demo server, with greedy streams of other clients meanwhile"
+                f" where the fault is one client's ({tally(outcomes)})."
+            ),
             "",
-            *table(HEADER, ([each.replace("|", "\\|").replace("\n", " ") for each in cells(o)] for o in outcomes), 6),
+            *table(
+                HEADER,
+                (
+                    [each.replace("|", "\\|").replace("\n", " ") for each in cells(o)]
+                    for o in outcomes
+                ),
+                6,
+            ),
             "",
             *made_by(record),
             "",
@@ -108,4 +118,6 @@ def markdown(record: dict[str, Any]) -> str:
 def tally(outcomes: Sequence[Outcome]) -> str:
     """``17 held, 1 skipped``."""
     verdicts = [outcome.verdict for outcome in outcomes]
-    return ", ".join(f"{verdicts.count(each)} {each}" for each in (HELD, BROKE, SKIPPED) if each in verdicts)
+    return ", ".join(
+        f"{verdicts.count(each)} {each}" for each in (HELD, BROKE, SKIPPED) if each in verdicts
+    )

@@ -22,7 +22,8 @@ HEALTH = Path(__file__).parents[2] / "deploy/docker/health.py"
 
 @contextlib.asynccontextmanager
 async def probing(url: str, key: str | None) -> AsyncIterator[Counter[str]]:
-    """Ask what looks after a server asks, again and again: /health, /metrics, the knobs, the image's health check."""
+    """Ask what looks after a server asks, again and again: /health, /metrics, the knobs, the
+    image's health check."""
     seen, over = Counter[str](), asyncio.Event()
 
     async def ask(http: aiohttp.ClientSession, path: str) -> None:
@@ -30,7 +31,11 @@ async def probing(url: str, key: str | None) -> AsyncIterator[Counter[str]]:
             try:
                 async with http.get(url + path) as reply:
                     text = await reply.text()
-                    said = "ok" if reply.status == 200 and (text or path == "/health") else str(reply.status)
+                    said = (
+                        "ok"
+                        if reply.status == 200 and (text or path == "/health")
+                        else str(reply.status)
+                    )
             except BROKEN as error:
                 said = type(error).__name__
             seen[f"{path} {said}"] += 1

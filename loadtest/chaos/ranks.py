@@ -1,9 +1,8 @@
-"""Two ranks that verify drafts together, or that have batches of their own: a rank is killed, clients leave in the
-middle of a step, knobs change under streams.
+"""Two ranks that verify drafts together, or that have batches of their own: a rank is killed,
+clients leave in the middle of a step, knobs change under streams.
 
-Each rank writes its steps down, by the plug-in of the tests (`RECORDER_FOLDER`). When all is over, the ranks have to
-have written the same, each step by one policy.
-"""
+Each rank writes its steps down, by the plug-in of the tests (`RECORDER_FOLDER`). When all is over,
+the ranks have to have written the same, each step by one policy."""
 
 from __future__ import annotations
 
@@ -27,10 +26,13 @@ PLUGIN = Path(__file__).parents[2] / "tests/plugin"
 PATIENCE = 180.0
 """Seconds: two ranks share a busy machine's cores."""
 STREAMS, TOKENS, CHANGES = 8, 100, 70
-KNOBS = tuple({"policy": policy, "k0": str(k0)} for k0, policy in enumerate(("oea", "vanilla", "oea", "pruned"), 2))
+KNOBS = tuple(
+    {"policy": policy, "k0": str(k0)}
+    for k0, policy in enumerate(("oea", "vanilla", "oea", "pruned"), 2)
+)
 ALL_OWN: dict[str, Any] = {"k0": "8", "share": "0.000001", "min_batch": 1}
-"""Routed by us, even alone, and yet each token takes its own top k: so other clients' answers change nobody's. Without
-the share SGLang's own top k would run."""
+"""Routed by us, even alone, and yet each token takes its own top k: so other clients' answers
+change nobody's. Without the share SGLang's own top k would run."""
 
 
 class Mode(NamedTuple):
@@ -56,24 +58,36 @@ DP = Mode("DP attention, TP2", ("--tp", "2", "--dp", "2", "--enable-dp-attention
 async def killed(mode: Mode) -> Outcome:
     """SIGKILL to the second rank, amid steps."""
     with server("--oea-policy", "oea", *mode.flags) as running:
-        return await fatal.ending(f"kill -9 of a rank ({mode.name})", running, fatal.kill("TP1"), whole=False)
+        return await fatal.ending(
+            f"kill -9 of a rank ({mode.name})", running, fatal.kill("TP1"), whole=False
+        )
 
 
 async def cancels(mode: Mode) -> Outcome:
-    """A storm of clients who leave while steps run; those who stay hear what they hear without it."""
-    return await _recorded(f"a storm of cancels ({mode.name})", mode, connections.cancel_storm, alone=False)
+    """A storm of clients who leave while steps run; those who stay hear what they hear without
+    it."""
+    return await _recorded(
+        f"a storm of cancels ({mode.name})", mode, connections.cancel_storm, alone=False
+    )
 
 
 async def changes(mode: Mode) -> Outcome:
-    """Knobs change all the time under streams of which some are given up; some changes have to be refused."""
-    return await _recorded(f"knobs change under streams ({mode.name})", mode, partial(_flap, mode), alone=True)
+    """Knobs change all the time under streams of which some are given up; some changes have to be
+    refused."""
+    return await _recorded(
+        f"knobs change under streams ({mode.name})", mode, partial(_flap, mode), alone=True
+    )
 
 
-async def _recorded(name: str, mode: Mode, fault: Callable[[Arena], Awaitable[Seen]], alone: bool) -> Outcome:
+async def _recorded(
+    name: str, mode: Mode, fault: Callable[[Arena], Awaitable[Seen]], alone: bool
+) -> Outcome:
     """A fault on a server whose ranks write their steps down; judged by these as well."""
     with TemporaryDirectory(prefix="chaos-") as folder:
         paths = os.pathsep.join([str(PLUGIN), os.environ.get("PYTHONPATH", "")])
-        with server(*mode.flags, environment={"PYTHONPATH": paths, "RECORDER_FOLDER": folder}) as running:
+        with server(
+            *mode.flags, environment={"PYTHONPATH": paths, "RECORDER_FOLDER": folder}
+        ) as running:
             shared = await asyncio.to_thread(traces.shared_memory, running)
             arena = Arena(running, None, None)
             arena.admin.steer(policy="oea", **ALL_OWN)
@@ -100,7 +114,10 @@ def agreement(written: list[str]) -> tuple[str, list[str]]:
     one, other = ranks
     wrong = []
     if one != other:
-        at = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+        at = next(
+            (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
+            min(len(one), len(other)),
+        )
         wrong.append(f"the ranks' steps differ from number {at} of {len(one)} and {len(other)} on")
     mixed = sum(len({layer[1] for layer in step["layers"]}) > 1 for step in one)
     if mixed:
@@ -111,7 +128,14 @@ def agreement(written: list[str]) -> tuple[str, list[str]]:
     if not any(layer[2] is not None for step in one for layer in step["layers"]):
         wrong.append("no step was routed")
     policies = len({step["layers"][0][1] for step in one if step["layers"]})
-    return f"both ranks wrote the same {len(one)} steps, by {policies} policies" if not wrong else "records", wrong
+    return (
+        (
+            f"both ranks wrote the same {len(one)} steps, by {policies} policies"
+            if not wrong
+            else "records"
+        ),
+        wrong,
+    )
 
 
 async def _flap(mode: Mode, arena: Arena) -> Seen:
@@ -147,9 +171,15 @@ async def _ask(arena: Arena, number: int, over: asyncio.Event) -> list[str]:
         while not over.is_set():
             content = body(f"{number}: what changes?", TOKENS)
             try:
-                stream = await chat(http, arena.url, content, cancel_after=20 if number % 2 else None)
+                stream = await chat(
+                    http, arena.url, content, cancel_after=20 if number % 2 else None
+                )
             except BROKEN as error:
                 return [*heard, f"a stream broke: {type(error).__name__}: {error}"[:150]]
-            whole = "whole" if stream.tokens == TOKENS else f"a stream of {TOKENS} tokens has {stream.tokens}"
+            whole = (
+                "whole"
+                if stream.tokens == TOKENS
+                else f"a stream of {TOKENS} tokens has {stream.tokens}"
+            )
             heard.append(whole if stream.done else "left")
     return heard

@@ -24,11 +24,13 @@ QUIET = 3.0
 PATIENCE = 120.0
 """Seconds that a client tries again for."""
 NOT_BEGUN = (aiohttp.ClientConnectionError, TimeoutError)
-"""What says that no answer was begun; a stream that breaks is a ClientPayloadError or StreamError."""
+"""What says that no answer was begun; a stream that breaks is a ClientPayloadError or
+StreamError."""
 
 
 class Balancer:
-    """A list of addresses, those that are ready first: /health is asked each second, as a load balancer does."""
+    """A list of addresses, those that are ready first: /health is asked each second, as a load
+    balancer does."""
 
     def __init__(self, urls: list[str]) -> None:
         self.urls, self.ready = urls, list(urls)
@@ -67,16 +69,22 @@ class Tally(NamedTuple):
 
 
 async def rolling() -> Outcome:
-    """Both servers are restarted under load by SIGTERM, one after the other; each request ends in a whole answer."""
+    """Both servers are restarted under load by SIGTERM, one after the other; each request ends in a
+    whole answer."""
     one, two = server(), server()
     tally, wrong, over = Tally(Counter(), Counter(), []), list[str](), asyncio.Event()
     began = time.monotonic()
     with one, two:
         balancer = Balancer([one.url, two.url])
         async with session() as http:
-            expected = [(await chat(http, one.url, body(prompt, TOKENS))).text for prompt in PROMPTS]
+            expected = [
+                (await chat(http, one.url, body(prompt, TOKENS))).text for prompt in PROMPTS
+            ]
             watching = asyncio.create_task(balancer.watch())
-            clients = [asyncio.create_task(_client(http, balancer, i, expected, tally, over)) for i in range(CLIENTS)]
+            clients = [
+                asyncio.create_task(_client(http, balancer, i, expected, tally, over))
+                for i in range(CLIENTS)
+            ]
             ends = []
             for running in (one, two):
                 await asyncio.sleep(QUIET)
@@ -89,7 +97,9 @@ async def rolling() -> Outcome:
                         while tally.answers[running.url] == before:
                             await asyncio.sleep(0.2)
                 if tally.answers[running.url] == before:
-                    wrong.append(f"no answer of the server that was started again on port {running.port}")
+                    wrong.append(
+                        f"no answer of the server that was started again on port {running.port}"
+                    )
             over.set()
             await asyncio.gather(*clients)
             watching.cancel()
@@ -116,7 +126,11 @@ async def _restart(running: Server) -> tuple[float, list[str]]:
     running.process.send_signal(signal.SIGTERM)
     code = await asyncio.to_thread(wait, running, DEADLINE)
     ended = time.monotonic() - start
-    wrong = [] if code == 0 else [f"a server ended with {code}" if code is not None else f"runs after {ended:.0f} s"]
+    wrong = (
+        []
+        if code == 0
+        else [f"a server ended with {code}" if code is not None else f"runs after {ended:.0f} s"]
+    )
     left, _ = traces.apart(await asyncio.to_thread(traces.left, running, shared))
     wrong += left
     await asyncio.to_thread(running.stop)
@@ -125,7 +139,12 @@ async def _restart(running: Server) -> tuple[float, list[str]]:
 
 
 async def _client(
-    http: aiohttp.ClientSession, balancer: Balancer, number: int, expected: list[str], tally: Tally, over: asyncio.Event
+    http: aiohttp.ClientSession,
+    balancer: Balancer,
+    number: int,
+    expected: list[str],
+    tally: Tally,
+    over: asyncio.Event,
 ) -> None:
     """Ask again and again."""
     asked = number
@@ -133,7 +152,9 @@ async def _client(
         asked += 1
         prompt = asked % len(PROMPTS)
         try:
-            url, text = await _insist(http, balancer, asked, body(PROMPTS[prompt], TOKENS), tally.retries)
+            url, text = await _insist(
+                http, balancer, asked, body(PROMPTS[prompt], TOKENS), tally.retries
+            )
         except BROKEN as error:
             tally.lost.append(f"lost: {type(error).__name__}: {error}"[:150])
             continue
@@ -143,12 +164,17 @@ async def _client(
 
 
 async def _insist(
-    http: aiohttp.ClientSession, balancer: Balancer, number: int, content: dict[str, object], retries: Counter[str]
+    http: aiohttp.ClientSession,
+    balancer: Balancer,
+    number: int,
+    content: dict[str, object],
+    retries: Counter[str],
 ) -> tuple[str, str]:
     """Ask until somebody answers: where, and what.
 
     Raises:
-        BROKEN: an answer was begun and broke, or was a refusal other than 503, or nobody answered in time.
+        BROKEN: an answer was begun and broke, or was a refusal other than 503, or nobody answered
+        in time.
     """
     deadline = time.monotonic() + PATIENCE
     while True:

@@ -1,4 +1,5 @@
-"""Faults of /dev/shm, in which SGLang's ranks meet: no byte of it at the start, or none any more."""
+"""Faults of /dev/shm, in which SGLang's ranks meet: no byte of it at the start, or none any
+more."""
 
 from __future__ import annotations
 
@@ -57,10 +58,15 @@ async def full_after() -> Outcome:
 async def _judge(name: str, running: Server, place: Path, saw: list[str], began: float) -> Outcome:
     assert running.process is not None
     # what cut the streams may need a while to end the rest
-    code = running.process.poll() if set(saw) == {"whole"} else await asyncio.to_thread(wait, running, DEADLINE)
+    code = (
+        running.process.poll()
+        if set(saw) == {"whole"}
+        else await asyncio.to_thread(wait, running, DEADLINE)
+    )
     log = running.log.read_text(errors="replace")
     said = next((line for line in log.splitlines() if any(each in line for each in REASONS)), "")
-    if code is None:  # to the first alone, which ends the others: at once killed, nobody clears away what they share
+    # to the first alone, which ends the others: at once killed, nobody clears away what they share
+    if code is None:
         running.process.send_signal(signal.SIGTERM)
         await asyncio.to_thread(wait, running, DEADLINE)
     running.stop()

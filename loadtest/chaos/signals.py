@@ -1,4 +1,5 @@
-"""Signals in every phase of a server's life: it ends, with all that belongs to it, and without a traceback of ours."""
+"""Signals in every phase of a server's life: it ends, with all that belongs to it, and without a
+traceback of ours."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ WARMING = re.compile(rb"Uvicorn running|Application startup complete")
 READY = re.compile(rb"The server is fired up")
 BLOCK = re.compile(r"Traceback \(most recent call last\):\n(?:(?!Traceback).*\n)*?(?:\S.*)")
 SPAWNED = 4
-"""Processes when all are there: the first, its resource tracker, a scheduler, a detokenizer; these import for long."""
+"""Processes when all are there: the first, its resource tracker, a scheduler, a detokenizer; these
+import for long."""
 LONG = 400
 """Tokens of the streams that a signal falls into."""
 
@@ -37,16 +39,11 @@ class Case(NamedTuple):
     """A signal at a moment.
 
     Args:
-        line: of the log, after which it comes.
-        then: seconds later.
-        family: processes that there have to be.
-        streams: that are being read then.
-        whole: whether they have to come to their end.
-        again: the same signal once more, a second later.
-        patience: seconds in which it has to end, DEADLINE if not given.
-        flags: of the server.
-        tokens: of each stream.
-        outlasts: seconds after the signal that its streams have to go on for, or the case asks nothing.
+        line: of the log, after which it comes. then: seconds later. family: processes that there
+        have to be. streams: that are being read then. whole: whether they have to come to their
+        end. again: the same signal once more, a second later. patience: seconds in which it has to
+        end, DEADLINE if not given. flags: of the server. tokens: of each stream. outlasts: seconds
+        after the signal that its streams have to go on for, or the case asks nothing.
     """
 
     phase: str
@@ -66,7 +63,8 @@ class Case(NamedTuple):
 IMPORTS = 180.0
 """Seconds: a child that still imports SGLang finds only afterwards that its parent is dead."""
 WARM_UP = 240.0
-"""Seconds: SGLang's warm-up asks a port that is closed 120 times, and the end waits for it (docs/load-testing.md)."""
+"""Seconds: SGLang's warm-up asks a port that is closed 120 times, and the end waits for it
+(docs/load-testing.md)."""
 CASES = (
     Case("importing", SIGINT, IMPORTING, 2.0),
     Case("starting processes", SIGKILL, STARTING, 1.0, family=SPAWNED, patience=IMPORTS),
@@ -98,12 +96,14 @@ FROM_A_TERMINAL = (SIGINT, SIGHUP, SIGQUIT)
 
 
 async def every_phase() -> Outcome:
-    """Each case on a server of its own, which is let come no further than it has to; told as it ends."""
+    """Each case on a server of its own, which is let come no further than it has to; told as it
+    ends."""
     return await _each("signals in every phase", CASES)
 
 
 async def among_workers() -> Outcome:
-    """The worker that has nothing to answer ends early; the other's stream has to come to its end all the same."""
+    """The worker that has nothing to answer ends early; the other's stream has to come to its end
+    all the same."""
     return await _each("signals to several HTTP workers", AMONG_WORKERS)
 
 
@@ -112,7 +112,10 @@ async def _each(name: str, cases: tuple[Case, ...]) -> Outcome:
     began, wrong, ends = time.monotonic(), list[str](), list[str]()
     for case in cases:
         said, problems = await _one(case)
-        print(f"        {case.number.name} while {case.phase}: {'; '.join((said, *problems))}", flush=True)
+        print(
+            f"        {case.number.name} while {case.phase}: {'; '.join((said, *problems))}",
+            flush=True,
+        )
         ends.append(said)
         wrong += [f"{case.number.name} while {case.phase}: {each}" for each in problems]
     return Outcome(
@@ -128,8 +131,8 @@ async def _each(name: str, cases: tuple[Case, ...]) -> Outcome:
 
 
 def heed() -> None:
-    """Have servers heed what this process was told to ignore, below nohup or in a shell's background: they inherit
-    that."""
+    """Have servers heed what this process was told to ignore, below nohup or in a shell's
+    background: they inherit that."""
     for number in FROM_A_TERMINAL:
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
@@ -150,28 +153,45 @@ async def _one(case: Case) -> tuple[str, list[str]]:
             code = await asyncio.to_thread(wait, running, patience)
             seconds = time.monotonic() - start
             proper = Path(folder) if code == 0 else None
-            wrong, _ = traces.apart(await asyncio.to_thread(traces.left, running, shared, proper, case.patience))
+            wrong, _ = traces.apart(
+                await asyncio.to_thread(traces.left, running, shared, proper, case.patience)
+            )
             if code is None:
                 wrong.append(f"runs after {patience:.0f} s")
             if cut and case.whole:
                 wrong.append(f"{cut} streams were cut")
             if not cut and lasted < case.outlasts:
-                wrong.append(f"the streams were over {lasted:.0f} s after the signal, before anything could cut them")
-            wrong += [f"a traceback of ours: {each}" for each in ours(running.log.read_text(errors="replace"))]
-            own = "; SGLang's own: waits for its warm-up" if code is not None and seconds > DEADLINE else ""
+                wrong.append(
+                    f"the streams were over {lasted:.0f} s after the signal, before anything could"
+                    " cut them"
+                )
+            wrong += [
+                f"a traceback of ours: {each}"
+                for each in ours(running.log.read_text(errors="replace"))
+            ]
+            own = (
+                "; SGLang's own: waits for its warm-up"
+                if code is not None and seconds > DEADLINE
+                else ""
+            )
             return f"{code} after {seconds:.0f} s{own}", wrong
         finally:
             await asyncio.to_thread(running.stop)
             traces.clear(running)
 
 
-async def _strike(case: Case, running: Server, process: subprocess.Popen[bytes]) -> tuple[int, float]:
+async def _strike(
+    case: Case, running: Server, process: subprocess.Popen[bytes]
+) -> tuple[int, float]:
     """Send it amid as many streams: how many were cut, and seconds until all were over."""
     send: Callable[[int], None] = process.send_signal
     if case.number in FROM_A_TERMINAL:
         send = lambda number: os.killpg(process.pid, number)  # noqa: E731
     async with session(timeout=2 * DEADLINE) as http:
-        streams = [asyncio.create_task(chat(http, running.url, body(p, case.tokens))) for p in PROMPTS[: case.streams]]
+        streams = [
+            asyncio.create_task(chat(http, running.url, body(p, case.tokens)))
+            for p in PROMPTS[: case.streams]
+        ]
         if streams:
             await asyncio.sleep(1.5)
         start = time.monotonic()
@@ -188,7 +208,10 @@ def _said(running: Server, case: Case) -> bool:
     assert running.process is not None
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
-        if case.line.search(running.log.read_bytes()) and len(traces.family(running)) >= case.family:
+        if (
+            case.line.search(running.log.read_bytes())
+            and len(traces.family(running)) >= case.family
+        ):
             return True
         if running.process.poll() is not None:
             return False
@@ -197,10 +220,15 @@ def _said(running: Server, case: Case) -> bool:
 
 
 def ours(log: str) -> list[str]:
-    """Tracebacks that end in our code, the last line of each; a KeyboardInterrupt ends wherever it comes."""
+    """Tracebacks that end in our code, the last line of each; a KeyboardInterrupt ends wherever it
+    comes."""
     found = []
     for block in BLOCK.findall(log):
         places, last = re.findall(r'File "([^"]+)"', block), block.splitlines()[-1]
-        if places and f"{os.sep}oea_server{os.sep}" in places[-1] and not last.startswith("KeyboardInterrupt"):
+        if (
+            places
+            and f"{os.sep}oea_server{os.sep}" in places[-1]
+            and not last.startswith("KeyboardInterrupt")
+        ):
             found.append(last[:120])
     return found

@@ -23,7 +23,8 @@ GIVES_UP = 3.0
 LATE = 15.0
 """Seconds from the stop on when changes come that are answered in time."""
 START, FIRST, GONE, NEXT, CAUTIOUS, LAST = 2, 3, 4, 5, 6, 7
-"""Values of min_batch: under vanilla it changes no answer. Each change has its own, so that it can be told apart."""
+"""Values of min_batch: under vanilla it changes no answer. Each change has its own, so that it can
+be told apart."""
 
 
 async def stalled_scheduler() -> Outcome:
@@ -31,7 +32,9 @@ async def stalled_scheduler() -> Outcome:
     with server() as running:
         arena = Arena(running, None, None)
         await arena.learn()
-        return await arena.bear("a scheduler stands still", _changes_meanwhile, deadline=STALL + 2 * DEADLINE)
+        return await arena.bear(
+            "a scheduler stands still", _changes_meanwhile, deadline=STALL + 2 * DEADLINE
+        )
 
 
 async def _changes_meanwhile(arena: Arena) -> Seen:
@@ -57,7 +60,9 @@ async def _changes_meanwhile(arena: Arena) -> Seen:
     if health != "200":
         wrong.append(f"/metrics meanwhile: {health}")
     if (stale.status, fresh.status) != (412, 200):
-        wrong.append(f"afterwards the old version's tag: {stale.status}, the new one's: {fresh.status}")
+        wrong.append(
+            f"afterwards the old version's tag: {stale.status}, the new one's: {fresh.status}"
+        )
     if alive != "200":
         wrong.append(f"/health afterwards: {alive}")
     answers = ", ".join(str(reply.status) for reply in replies)
@@ -68,14 +73,21 @@ def stall_wrong(before: Reply, replies: Sequence[Reply], after: Reply) -> list[s
     """What is wrong with the changes that waited for a scheduler.
 
     Args:
-        replies: of the one that waited longer than it may, of one that did not, of one that asked for `before`.
+        replies: of the one that waited longer than it may, of one that did not, of one that asked
+        for `before`.
     """
     first, following, cautious = replies
     wrong = []
     if first.status != 504 or "nothing changed" not in first.body.get("error", ""):
-        wrong.append(f"a change that waited {PATIENCE:.0f} s: {first.status} {first.body.get('error', '')}"[:150])
+        wrong.append(
+            f"a change that waited {PATIENCE:.0f} s: {first.status} {first.body.get('error', '')}"[
+                :150
+            ]
+        )
     if following.status != 200:
-        wrong.append(f"a change that waited less: {following.status} {following.body.get('error', '')}"[:150])
+        wrong.append(
+            f"a change that waited less: {following.status} {following.body.get('error', '')}"[:150]
+        )
     if cautious.status != 412:
         wrong.append(f"a change of the version before: {cautious.status}")
     asked = int(before.body["settings"]["min_batch"])
@@ -88,17 +100,23 @@ def stall_wrong(before: Reply, replies: Sequence[Reply], after: Reply) -> list[s
 
 
 async def stopped_rank() -> Outcome:
-    """The second of two ranks stands still amid steps, and goes on: so do the streams, and the ranks still agree."""
+    """The second of two ranks stands still amid steps, and goes on: so do the streams, and the
+    ranks still agree."""
     with server("--tp", "2", "--ep-size", "2") as running:
         arena = Arena(running, None, None)
         await arena.learn()
-        return await arena.bear("a rank stands still (TP2, EP2)", _change_meanwhile, deadline=RANK_STALL + 2 * DEADLINE)
+        return await arena.bear(
+            "a rank stands still (TP2, EP2)", _change_meanwhile, deadline=RANK_STALL + 2 * DEADLINE
+        )
 
 
 async def _change_meanwhile(arena: Arena) -> Seen:
     async with session(timeout=RANK_STALL + DEADLINE) as http:
         before = await get(http, arena.url)
-        streams = [asyncio.create_task(chat(http, arena.url, body(f"{i}: who waits?", 300))) for i in range(2)]
+        streams = [
+            asyncio.create_task(chat(http, arena.url, body(f"{i}: who waits?", 300)))
+            for i in range(2)
+        ]
         await asyncio.sleep(1.0)
         async with stopped(arena, "TP1"):
             change = asyncio.create_task(put(http, arena.url, before.tag, min_batch=NEXT))
@@ -112,13 +130,18 @@ async def _change_meanwhile(arena: Arena) -> Seen:
     if early:
         wrong.append("a change was taken without the rank that stood still")
     if changed.status != 200 or after.body["settings"]["min_batch"] != NEXT:
-        wrong.append(f"a change: {changed.status}, min_batch is then {after.body['settings']['min_batch']}")
+        wrong.append(
+            f"a change: {changed.status}, min_batch is then {after.body['settings']['min_batch']}"
+        )
     if not after.body["ranks_agree"]:
         wrong.append("the ranks no longer agree")
     if stats != "200":
         wrong.append(f"/oea/stats meanwhile: {stats}")
     broken = sum(isinstance(each, BaseException) for each in results)
-    return Seen(f"{RANK_STALL:.0f} s; of {len(results)} streams {broken} cut; a change: {changed.status}", tuple(wrong))
+    return Seen(
+        f"{RANK_STALL:.0f} s; of {len(results)} streams {broken} cut; a change: {changed.status}",
+        tuple(wrong),
+    )
 
 
 @contextlib.asynccontextmanager

@@ -1,4 +1,5 @@
-"""A server that may not come up: whether it did, or in which words it ended, and what it left behind."""
+"""A server that may not come up: whether it did, or in which words it ended, and what it left
+behind."""
 
 from __future__ import annotations
 
@@ -78,7 +79,8 @@ def _members(group: int) -> list[str]:
 
 
 def refused(name: str, ended: Ended | None, names: str) -> Outcome:
-    """Judge a start that has to be refused: in one line of ours that says `names`, and with nothing left behind."""
+    """Judge a start that has to be refused: in one line of ours that says `names`, and with nothing
+    left behind."""
     if ended is None:
         return Outcome(name, "a server", "–", "started", "–", BROKE, ("it started",))
     wrong = []
@@ -104,5 +106,6 @@ def refused(name: str, ended: Ended | None, names: str) -> Outcome:
 
 
 def not_started(name: str, ended: Ended) -> Outcome:
-    """Judge a start that may be refused: in one line of ours, with no traceback and nothing left behind."""
+    """Judge a start that may be refused: in one line of ours, with no traceback and nothing left
+    behind."""
     return refused(name, ended, "")

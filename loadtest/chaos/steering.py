@@ -17,7 +17,12 @@ FLAPPED = (
     {"k0": "auto", "share": "auto", "mix": "auto", "max_rank": None},
     {"min_batch": 4},
 )
-REFUSED = ({"k0": "99", "min_batch": 7}, {"policy": "none such"}, {"k0": "3", "nonsense": 1}, {"k_max": -1})
+REFUSED = (
+    {"k0": "99", "min_batch": 7},
+    {"policy": "none such"},
+    {"k0": "3", "nonsense": 1},
+    {"k_max": -1},
+)
 """Each has a part that is wrong; so that nothing of it may be applied."""
 NOT_ASCII = "kéy"
 WRONG_KEYS = (None, "", "wrong", "x" * 8000, NOT_ASCII)
@@ -25,8 +30,9 @@ POLICIES = ("vanilla", "oea", "shadow")
 
 
 async def flapping(arena: Arena) -> Seen:
-    """Changes one after the other, every third refused, while other chats are streamed. What is in force at the end
-    has to be what was last accepted. The policy stays vanilla, under which no other knob may change an answer."""
+    """Changes one after the other, every third refused, while other chats are streamed. What is in
+    force at the end has to be what was last accepted. The policy stays vanilla, under which no
+    other knob may change an answer."""
     start = arena.reader.config()["settings"]
     wrong = list[str]()
     began = time.monotonic()
@@ -48,14 +54,20 @@ async def flapping(arena: Arena) -> Seen:
                 wrong.append(f"back to the start: {reply.status}")
     if (now := await asyncio.to_thread(_settings, arena)) != start:
         wrong.append(f"at the end: {now}, not {start}")
-    return Seen(f"{CHANGES} changes in {seconds:.1f} s, a third of them refused, none half applied", tuple(wrong))
+    return Seen(
+        f"{CHANGES} changes in {seconds:.1f} s, a third of them refused, none half applied",
+        tuple(wrong),
+    )
 
 
 async def policy_flapping(arena: Arena) -> Seen:
-    """The policy changes all the time under streams that go on. Not with bystanders: their answers depend on it."""
+    """The policy changes all the time under streams that go on. Not with bystanders: their answers
+    depend on it."""
     wrong, changes = list[str](), 0
     async with session(KEY) as reading, session(ADMIN_KEY) as http:
-        streams = [asyncio.create_task(chat(reading, arena.url, body(f"{i}: flap", 200))) for i in range(8)]
+        streams = [
+            asyncio.create_task(chat(reading, arena.url, body(f"{i}: flap", 200))) for i in range(8)
+        ]
         while not all(stream.done() for stream in streams):
             policy = POLICIES[changes % len(POLICIES)]
             async with http.put(f"{arena.url}/oea/config", json={"policy": policy}) as reply:
@@ -87,7 +99,9 @@ async def wrong_keys(arena: Arena) -> Seen:
                 ("/oea/config", "PUT", {"k0": "3"}),
                 ("/oea/config", "GET", None),
             ):
-                async with http.request(method, arena.url + path, json=content, headers=headers) as reply:
+                async with http.request(
+                    method, arena.url + path, json=content, headers=headers
+                ) as reply:
                     refused += 1
                     if reply.status == 500 and key == NOT_ASCII:
                         known.append("a key that is not ASCII: 500")
@@ -99,7 +113,9 @@ async def wrong_keys(arena: Arena) -> Seen:
             if reply.status != 401:
                 wrong.append(f"a change with the key that only reads: {reply.status}")
     async with session(KEY) as http:
-        status, text = await post(http, arena.url + PATH, json={**body("hello", 4), "stream": False})
+        status, text = await post(
+            http, arena.url + PATH, json={**body("hello", 4), "stream": False}
+        )
         if status != 200:
             wrong.append(f"the right key: {status}: {text[:80]}")
     if arena.reader.config()["settings"] != start:

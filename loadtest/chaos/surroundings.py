@@ -25,13 +25,15 @@ SHIFTS = Path(__file__).parent / "clock.c"
 JUMPS = (3600, -7200, 0)
 """Seconds by which the clock is ahead, one after the other."""
 PATIENCE = 8.0
-"""Seconds for numbers that are made once a second, with a look that finds nothing new in between."""
+"""Seconds for numbers that are made once a second, with a look that finds nothing new in
+between."""
 DISK = 16 * 1024
 """KiB: room to start in, which is then filled."""
 
 
 async def full_disk() -> Outcome:
-    """The metrics' directory on a file system that is full: the server starts and serves, or says why not and ends."""
+    """The metrics' directory on a file system that is full: the server starts and serves, or says
+    why not and ends."""
     name = "full disk for the metrics"
     if why := mounts.missing():
         return skipped(name, why)
@@ -45,12 +47,26 @@ async def _on_disk(name: str, place: Path) -> Outcome:
     try:
         await asyncio.to_thread(running.start)
     except RuntimeError:
-        said = next((line for line in running.tail(60).splitlines() if "space left" in line or "Bus error" in line), "")
+        said = next(
+            (
+                line
+                for line in running.tail(60).splitlines()
+                if "space left" in line or "Bus error" in line
+            ),
+            "",
+        )
         seconds = time.monotonic() - start
         running.stop()
         why = () if said else ("it does not say why",)
         return Outcome(
-            name, "no server", "–", f"did not start: {said[:120]}", "nothing", BROKE if why else HELD, why, seconds
+            name,
+            "no server",
+            "–",
+            f"did not start: {said[:120]}",
+            "nothing",
+            BROKE if why else HELD,
+            why,
+            seconds,
         )
     try:
         return await _bear_and_fill(name, place, running)
@@ -67,7 +83,9 @@ async def _bear_and_fill(name: str, place: Path, running: Server) -> Outcome:
         async with session(timeout=DEADLINE) as http:
             for prompt in (*PROMPTS, *PROMPTS):
                 try:
-                    statuses.append("whole" if (await chat(http, arena.url, body(prompt, 32))).done else "cut")
+                    statuses.append(
+                        "whole" if (await chat(http, arena.url, body(prompt, 32))).done else "cut"
+                    )
                 except BROKEN as error:
                     statuses.append(type(error).__name__)
             try:
@@ -78,7 +96,11 @@ async def _bear_and_fill(name: str, place: Path, running: Server) -> Outcome:
         assert running.process is not None
         code = await asyncio.to_thread(wait, running, 5.0)
     whole = statuses.count("whole")
-    wrong = [] if whole == len(statuses) or code is not None else ["it runs, and not every chat is answered"]
+    wrong = (
+        []
+        if whole == len(statuses) or code is not None
+        else ["it runs, and not every chat is answered"]
+    )
     return Outcome(
         name,
         f"{whole} of {len(statuses)} chats whole, /metrics {metrics}",
@@ -92,16 +114,22 @@ async def _bear_and_fill(name: str, place: Path, running: Server) -> Outcome:
 
 
 async def clock_jumps() -> Outcome:
-    """The system's clock goes forward and back by hours under streams, for the server's processes alone."""
+    """The system's clock goes forward and back by hours under streams, for the server's processes
+    alone."""
     name = "the clock jumps by hours"
     compiler = shutil.which("cc")
     if compiler is None:
         return skipped(name, "no C compiler, to make what moves the clock of a single process")
     with tempfile.TemporaryDirectory(prefix="loadtest-clock-") as folder:
         library, clock = Path(folder) / "clock.so", Path(folder) / "offset"
-        subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(SHIFTS), "-ldl"], check=True)
+        subprocess.run(
+            [compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(SHIFTS), "-ldl"],
+            check=True,
+        )
         set_clock(clock, 0)
-        with server(environment={"LD_PRELOAD": str(library), "CLOCK_OFFSET": str(clock)}) as running:
+        with server(
+            environment={"LD_PRELOAD": str(library), "CLOCK_OFFSET": str(clock)}
+        ) as running:
             arena = Arena(running, None, None)
             await arena.learn()
             return await arena.bear(name, lambda arena: _jump(arena, clock))
@@ -120,12 +148,16 @@ async def _jump(arena: Arena, clock: Path) -> Seen:
         for count, jump in enumerate(JUMPS):
             set_clock(clock, jump)
             # under vanilla it changes no answer
-            async with http.put(arena.url + "/oea/config", json={"min_batch": 3 + count % 2}) as reply:
+            async with http.put(
+                arena.url + "/oea/config", json={"min_batch": 3 + count % 2}
+            ) as reply:
                 version = (await reply.json())["version"]
             await chat(http, arena.url, body(f"what time is it, {jump:+}?", 32))
             before = seen
             deadline = time.monotonic() + PATIENCE
-            while (stands := still(before, seen, version, time.time() + jump)) and time.monotonic() < deadline:
+            while (
+                stands := still(before, seen, version, time.time() + jump)
+            ) and time.monotonic() < deadline:
                 await asyncio.sleep(0.5)
                 seen = await _numbers(http, arena.url, before.last)
             wrong += [f"at {jump:+} s: {each}" for each in stands]
@@ -133,7 +165,10 @@ async def _jump(arena: Arena, clock: Path) -> Seen:
                 if reply.status != 200:
                     wrong.append(f"/health at {jump:+} s: {reply.status}")
     ahead = ", ".join(f"{jump:+}" for jump in JUMPS)
-    return Seen(f"all chats answered, the clock at {ahead} s" + ("" if wrong else "; all numbers moved"), tuple(wrong))
+    return Seen(
+        f"all chats answered, the clock at {ahead} s" + ("" if wrong else "; all numbers moved"),
+        tuple(wrong),
+    )
 
 
 class Numbers(NamedTuple):
@@ -154,7 +189,9 @@ async def _numbers(http: aiohttp.ClientSession, url: str, since: float) -> Numbe
     async with http.get(f"{url}/oea/stats", params={"since": str(since)}) as reply:
         stats = await reply.json()
     async with http.get(f"{url}/metrics") as reply:
-        counted = re.search(r"^oea_decode_batch_size_count(?:{.*})? (.+)$", await reply.text(), re.M)
+        counted = re.search(
+            r"^oea_decode_batch_size_count(?:{.*})? (.+)$", await reply.text(), re.M
+        )
     points = stats["points"]
     return Numbers(
         stats["t"],
@@ -167,8 +204,8 @@ async def _numbers(http: aiohttp.ClientSession, url: str, since: float) -> Numbe
 
 
 def still(before: Numbers, now: Numbers, version: int, wall: float) -> list[str]:
-    """What has not moved on since `before`, by a server whose wall clock says `wall` and whose configuration is that
-    of `version`."""
+    """What has not moved on since `before`, by a server whose wall clock says `wall` and whose
+    configuration is that of `version`."""
     moved = {
         "no point is new": now.last != before.last,
         "no new point has steps": now.steps > 0,

@@ -1,8 +1,7 @@
 """What a server leaves where it ran: processes, its port, shared memory, temporary files.
 
-All processes of a server are of the session that it was started in, so that they are found when whoever started
-them is dead and they belong to nobody.
-"""
+All processes of a server are of the session that it was started in, so that they are found when
+whoever started them is dead and they belong to nobody."""
 
 from __future__ import annotations
 
@@ -54,12 +53,18 @@ def shared_memory(running: Server) -> set[str]:
     found = set[str]()
     for process in family(running):
         with contextlib.suppress(OSError, psutil.Error):
-            found |= {each.path for each in process.memory_maps() if each.path.startswith(SHARED_MEMORY)}
-            found |= {each.path for each in process.open_files() if each.path.startswith(SHARED_MEMORY)}
+            found |= {
+                each.path for each in process.memory_maps() if each.path.startswith(SHARED_MEMORY)
+            }
+            found |= {
+                each.path for each in process.open_files() if each.path.startswith(SHARED_MEMORY)
+            }
     return {path for path in found if os.path.exists(path)}
 
 
-def left(running: Server, shared: set[str], temporary: Path | None = None, patience: float | None = None) -> list[str]:
+def left(
+    running: Server, shared: set[str], temporary: Path | None = None, patience: float | None = None
+) -> list[str]:
     """What is still there when the server should be gone, a line each; waits for it to go.
 
     Args:
@@ -80,7 +85,9 @@ def left(running: Server, shared: set[str], temporary: Path | None = None, patie
 def apart(found: list[str]) -> tuple[list[str], list[str]]:
     """What is wrong with what was left, and what is SGLang's own, by its kind."""
     known = [each for each in KNOWN if any(line.startswith(each) for line in found)]
-    return [f"left: {line}" for line in found if not line.startswith(KNOWN)], [f"leaves {each}*" for each in known]
+    return [f"left: {line}" for line in found if not line.startswith(KNOWN)], [
+        f"leaves {each}*" for each in known
+    ]
 
 
 def free(port: int) -> bool:
@@ -102,7 +109,8 @@ def clear(running: Server) -> None:
 
 
 def sweep(shared: set[str]) -> None:
-    """Remove what a server left of its shared memory: each start that is killed would keep up to 24 MiB of it.
+    """Remove what a server left of its shared memory: each start that is killed would keep up to 24
+    MiB of it.
 
     Args:
         shared: what `shared_memory` found.

@@ -25,7 +25,8 @@ def copied() -> Iterator[Path]:
 
 
 async def truncated() -> Outcome:
-    """The weight file is cut in the middle, as by a copy that broke off: the server must not start, and say why."""
+    """The weight file is cut in the middle, as by a copy that broke off: the server must not start,
+    and say why."""
     with copied() as model:
         weights = model / WEIGHTS
         with weights.open("r+b") as file:

@@ -1,8 +1,8 @@
-"""A model as a scheduler would build it on the card, without its weights: what its routers are decides.
+"""A model as a scheduler would build it on the card, without its weights: what its routers are
+decides.
 
-Seam: `sglang.srt.layers.moe.fused_moe_triton.layer.create_moe_dispatcher`, whose all-to-all backends want a library of
-their own, which is not here.
-"""
+Seam: `sglang.srt.layers.moe.fused_moe_triton.layer.create_moe_dispatcher`, whose all-to-all
+backends want a library of their own, which is not here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from oea_server.absent.device import OnMeta
 
 
 def build(server_args: Any) -> torch.nn.Module:
-    """The model of SGLang's resolved arguments, its parameters shapes alone. Inside `ranks.alone`."""
+    """The model of SGLang's resolved arguments, its parameters shapes alone. Inside
+    `ranks.alone`."""
     from sglang.srt.arg_groups.model_override_base import model_config_of
     from sglang.srt.configs.load_config import LoadConfig
     from sglang.srt.layers.moe.fused_moe_triton import layer

@@ -1,4 +1,5 @@
-"""GPUs as SGLang sees them. A fact that is not here is not known, and said so (`judgement.ONLY_THERE`)."""
+"""GPUs as SGLang sees them. A fact that is not here is not known, and said so
+(`judgement.ONLY_THERE`)."""
 
 from __future__ import annotations
 
@@ -26,15 +27,43 @@ class Card(NamedTuple):
 
 CARDS = {
     "h100": Card(
-        "NVIDIA H100 80GB HBM3", (9, 0), 81559, 132, 8, "nvidia-smi of an HGX H100; NVIDIA's H100 architecture paper"
+        "NVIDIA H100 80GB HBM3",
+        (9, 0),
+        81559,
+        132,
+        8,
+        "nvidia-smi of an HGX H100; NVIDIA's H100 architecture paper",
     ),
-    "h200": Card("NVIDIA H200", (9, 0), 143771, 132, 8, "nvidia-smi of an HGX H200; the die is the H100's"),
-    "b200": Card("NVIDIA B200", (10, 0), 183359, 148, 8, "nvidia-smi and deviceQuery of a DGX B200"),
-    "b300": Card("NVIDIA B300 SXM6 AC", (10, 3), 275040, 148, 8, "nvidia-smi of an HGX B300; SMs as the B200's"),
+    "h200": Card(
+        "NVIDIA H200", (9, 0), 143771, 132, 8, "nvidia-smi of an HGX H200; the die is the H100's"
+    ),
+    "b200": Card(
+        "NVIDIA B200", (10, 0), 183359, 148, 8, "nvidia-smi and deviceQuery of a DGX B200"
+    ),
+    "b300": Card(
+        "NVIDIA B300 SXM6 AC",
+        (10, 3),
+        275040,
+        148,
+        8,
+        "nvidia-smi of an HGX B300; SMs as the B200's",
+    ),
     "gb200": Card(
-        "NVIDIA GB200", (10, 0), 189471, 152, 4, "nvidia-smi of a GB200 NVL72 tray; SMs: SGLang's cutedsl_common.py"
+        "NVIDIA GB200",
+        (10, 0),
+        189471,
+        152,
+        4,
+        "nvidia-smi of a GB200 NVL72 tray; SMs: SGLang's cutedsl_common.py",
     ),
-    "gb300": Card("NVIDIA GB300", (10, 3), 284208, 152, 4, "nvidia-smi of a GB300 NVL72 tray; SMs as the GB200's"),
+    "gb300": Card(
+        "NVIDIA GB300",
+        (10, 3),
+        284208,
+        152,
+        4,
+        "nvidia-smi of a GB300 NVL72 tray; SMs as the GB200's",
+    ),
     "rtx6000": Card(
         "NVIDIA RTX PRO 6000 Blackwell Server Edition",
         (12, 0),

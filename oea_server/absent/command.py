@@ -1,4 +1,5 @@
-"""`oea-server doctor --on CARD`: would these flags be routed on that card? Answered on any machine."""
+"""`oea-server doctor --on CARD`: would these flags be routed on that card? Answered on any
+machine."""
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ def examine(argv: Sequence[str]) -> bool:
 
         found = answer(asked)
     card = asked.card
-    console.print(f"[bold]card[/]      {card.name} (sm{card.sm}, {card.memory} MiB), which need not be here")
+    console.print(
+        f"[bold]card[/]      {card.name} (sm{card.sm}, {card.memory} MiB), which need not be here"
+    )
     console.print(f"[bold]model[/]     {escape(asked.model)}")
     if found.resolved:
         shown = ", ".join(f"{name} {value}" for name, value in found.resolved.items())
@@ -41,5 +44,9 @@ def examine(argv: Sequence[str]) -> bool:
     if found.problems:
         console.print("[red]refused there[/]")
     else:
-        console.print(f"[green]✓[/] {escape(found.said)}" if found.works else f"[yellow]{escape(found.said)}[/]")
+        console.print(
+            f"[green]✓[/] {escape(found.said)}"
+            if found.works
+            else f"[yellow]{escape(found.said)}[/]"
+        )
     return found.works

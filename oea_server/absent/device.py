@@ -1,9 +1,8 @@
 """torch answers as if a card were here: only to questions, and never to work.
 
-SGLang reads what machine it is on through `torch.cuda`, and its modules keep the answer when they are imported: so
-the whole process pretends, from before SGLang is imported until it ends. Anything that would run on the card still
-ends in torch's own error that there is no driver.
-"""
+SGLang reads what machine it is on through `torch.cuda`, and its modules keep the answer when they
+are imported: so the whole process pretends, from before SGLang is imported until it ends. Anything
+that would run on the card still ends in torch's own error that there is no driver."""
 
 from __future__ import annotations
 
@@ -38,7 +37,8 @@ class Work:
 
 
 def pretend(card: Card) -> None:
-    """Make this process believe in a machine full of these cards, for good. Before SGLang is imported."""
+    """Make this process believe in a machine full of these cards, for good. Before SGLang is
+    imported."""
     assert "sglang" not in sys.modules, "SGLang's modules have already asked for the device"
     question.go_offline()
     for name in OWN_CPU:
@@ -74,7 +74,8 @@ def pretend(card: Card) -> None:
 
 
 def without_driver() -> None:
-    """Let `sgl_kernel` be imported: its Python names the kernels, its libraries want libcuda.so.1, of the driver.
+    """Let `sgl_kernel` be imported: its Python names the kernels, its libraries want libcuda.so.1,
+    of the driver.
 
     Only what loads those libraries is left out. A kernel that is called is still missing.
     """
@@ -109,8 +110,13 @@ class OnMeta(TorchFunctionMode):
             return args[0].to("meta")
         if func is torch.device:  # a name, which may be asked for; no tensor yet
             return func(*args, **(kwargs or {}))
-        args = tuple(_off_gpu(each) if isinstance(each, str | torch.device) else each for each in args)
-        kwargs = {name: _off_gpu(each) if name == "device" else each for name, each in (kwargs or {}).items()}
+        args = tuple(
+            _off_gpu(each) if isinstance(each, str | torch.device) else each for each in args
+        )
+        kwargs = {
+            name: _off_gpu(each) if name == "device" else each
+            for name, each in (kwargs or {}).items()
+        }
         if kwargs.get("pin_memory"):
             kwargs["pin_memory"] = False  # which asks for the driver
         return func(*args, **kwargs)

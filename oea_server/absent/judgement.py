@@ -1,4 +1,5 @@
-"""The judgement of `serve`, on a card that is not here: SGLang's own resolution, and the routers it would build.
+"""The judgement of `serve`, on a card that is not here: SGLang's own resolution, and the routers it
+would build.
 
 Only after `device.pretend`.
 """
@@ -23,12 +24,18 @@ from oea_server.settings import Settings, SettingsError
 
 ONLY_THERE = (
     "whether the weights are whole and fit beside the KV cache",
-    "whether the kernels load and run: sgl_kernel, FlashInfer, DeepGEMM and Triton are not called here",
+    (
+        "whether the kernels load and run: sgl_kernel, FlashInfer, DeepGEMM and Triton are not"
+        " called here"
+    ),
     "whether an all-to-all backend's own library is installed (DeepEP, Mooncake)",
     "the driver's version, how the GPUs are connected, other machines, free ports",
     "how much faster a decode step gets",
 )
-PREFILL = "a prefill worker has no decode steps: nothing is routed there, and the decode worker is what to ask about"
+PREFILL = (
+    "a prefill worker has no decode steps: nothing is routed there, and the decode worker is what"
+    " to ask about"
+)
 
 
 class Answer(NamedTuple):
@@ -67,13 +74,24 @@ class Answer(NamedTuple):
         return f"routed in all {self.layers} layers"
 
 
-SHOWN = ("tp_size", "ep_size", "attn_dp_size", "moe_runner_backend", "moe_a2a_backend", "quantization")
+SHOWN = (
+    "tp_size",
+    "ep_size",
+    "attn_dp_size",
+    "moe_runner_backend",
+    "moe_a2a_backend",
+    "quantization",
+)
 """Of SGLang's arguments, what matters to routing."""
 
 
 def answer(asked: Question) -> Answer:
     """Judge a question. Leaves the process as it was, but for what SGLang keeps."""
-    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ), doctor.silenced(logging.ERROR):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.dict(os.environ),
+        doctor.silenced(logging.ERROR),
+    ):
         argv, notes = question.laid_out(asked, Path(folder))
         try:
             notes += own_code.read(f"{folder}/model", asked.config, asked.argv)
@@ -91,7 +109,10 @@ def of_weights(server_args: Any) -> list[str]:
 
     if not is_deepseek_v4(model_config_of(server_args).hf_config):
         return []
-    return ["whether DeepSeek-V4's experts are FP4 is in the weights: taken as SGLANG_DSV4_FP4_EXPERTS says, true"]
+    return [
+        "whether DeepSeek-V4's experts are FP4 is in the weights: taken as SGLANG_DSV4_FP4_EXPERTS"
+        " says, true"
+    ]
 
 
 def refused(*problems: str, resolved: dict[str, Any] | None = None) -> Answer:
@@ -115,7 +136,9 @@ def _answer(argv: list[str]) -> Answer:
     view = conflicts.resolved(server_args)
     shown = {name: getattr(view, name, None) for name in SHOWN}
     if view.device != "cuda":
-        return refused(f"--device {view.device}: it would not be served on this card", resolved=shown)
+        return refused(
+            f"--device {view.device}: it would not be served on this card", resolved=shown
+        )
     verdict = judge(launch.settings, server_args, elsewhere=True)
     if verdict.problems:
         return refused(*verdict.problems, resolved=shown)
@@ -134,7 +157,8 @@ def _answer(argv: list[str]) -> Answer:
 
 
 def built(settings: Settings, server_args: Any) -> Answer:
-    """What a scheduler makes of the routers that SGLang builds: `engine.model_init`, without any weights."""
+    """What a scheduler makes of the routers that SGLang builds: `engine.model_init`, without any
+    weights."""
     from sglang.srt.runtime_context import get_parallel
 
     from oea_server.engine import model_init, routers
@@ -145,7 +169,11 @@ def built(settings: Settings, server_args: Any) -> Answer:
         now = Runtime(settings)
         with OnMeta():
             found = model_init.taken_over(now, model, get_parallel().moe_ep_size)
-            experts = routers.num_experts(model) - model_init.redundant_experts() + routers.zero_experts(found)
+            experts = (
+                routers.num_experts(model)
+                - model_init.redundant_experts()
+                + routers.zero_experts(found)
+            )
             problems = now.adopt(found, experts, torch.device("cuda"))
     if problems:
         return refused(*problems)

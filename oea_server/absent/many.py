@@ -1,8 +1,7 @@
 """Many questions about one card, answered in one process: SGLang is imported once.
 
-Run: python -m oea_server.absent.many CARD, with a JSON list of command lines as its input. Prints a JSON object a
-line: the fields of `judgement.Answer`, and the seconds that it took.
-"""
+Run: python -m oea_server.absent.many CARD, with a JSON list of command lines as its input. Prints a
+JSON object a line: the fields of `judgement.Answer`, and the seconds that it took."""
 
 from __future__ import annotations
 
@@ -27,7 +26,10 @@ def main() -> None:
         except SettingsError as error:
             found = judgement.refused(str(error))
         took = round(time.monotonic() - start, 2)
-        print(json.dumps({**found._asdict(), "works": found.works, "said": found.said, "took": took}), flush=True)
+        print(
+            json.dumps({**found._asdict(), "works": found.works, "said": found.said, "took": took}),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Configs of a `model_type` that neither transformers nor SGLang knows (Ling): a checkpoint's own code reads them.
+"""Configs of a `model_type` that neither transformers nor SGLang knows (Ling): a checkpoint's own
+code reads them.
 
-That code is not run here, and is not in the file. Its class holds what the file says; what it would default is missing.
-"""
+That code is not run here, and is not in the file. Its class holds what the file says; what it would
+default is missing."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ class NotTrustedError(Exception):
 
 
 def read(folder: str, config: Mapping[str, Any], argv: Sequence[str]) -> list[str]:
-    """Have transformers read a config as its own code would. What was taken for something else, in words.
+    """Have transformers read a config as its own code would. What was taken for something else, in
+    words.
 
     Args:
         folder: where the config lies as config.json.
@@ -36,7 +38,10 @@ def read(folder: str, config: Mapping[str, Any], argv: Sequence[str]) -> list[st
 
     plain = type("PlainConfig", (PretrainedConfig,), {"model_type": kind, "oea_plain": True})
     AutoConfig.register(kind, plain, exist_ok=True)
-    return [f"{kind} is read as its file says: the model's own code, which would do so there, is not here"]
+    return [
+        f"{kind} is read as its file says: the model's own code, which would do so there, is not"
+        " here"
+    ]
 
 
 def is_unknown(folder: str, kind: str) -> bool:

@@ -1,4 +1,5 @@
-"""What `doctor --on CARD` is asked: the card, the model's config, and SGLang's flags as they will be typed there."""
+"""What `doctor --on CARD` is asked: the card, the model's config, and SGLang's flags as they will
+be typed there."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ DRAFT_CONFIG = {
     "max_position_embeddings": 131072,
     "torch_dtype": "bfloat16",
 }
-"""Stands in for a draft model that is not here: it has a router of its own or none, and no policy reaches it."""
+"""Stands in for a draft model that is not here: it has a router of its own or none, and no policy
+reaches it."""
 
 
 class Question(NamedTuple):
@@ -54,7 +56,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def go_offline() -> None:
-    """Nothing is downloaded from here on. Before huggingface_hub is imported, which keeps what it reads."""
+    """Nothing is downloaded from here on. Before huggingface_hub is imported, which keeps what it
+    reads."""
     os.environ.update(dict.fromkeys(OFFLINE, "1"))
 
 
@@ -76,7 +79,9 @@ def read(argv: Sequence[str]) -> Question:
     ours, rest = parser.parse_known_args(list(argv))
     card = CARDS.get(ours.on.lower())
     if card is None:
-        raise SettingsError(f"{ON} {oneline(ours.on, 40)}: not a card that is known; known are {', '.join(CARDS)}")
+        raise SettingsError(
+            f"{ON} {oneline(ours.on, 40)}: not a card that is known; known are {', '.join(CARDS)}"
+        )
     named = model_of(rest)
     notes: list[str] = []
     if ours.model_config is not None:
@@ -89,7 +94,10 @@ def read(argv: Sequence[str]) -> Question:
         config = read_config(path, "--model-path")
     if "auto_map" in config:
         config = {name: each for name, each in config.items() if name != "auto_map"}
-        notes.append("the model's own Python code is not read: its config is SGLang's class for its model_type")
+        notes.append(
+            "the model's own Python code is not read: its config is SGLang's class for its"
+            " model_type"
+        )
     return Question(card, without(rest, MODEL), config, str(path), notes)
 
 
@@ -105,7 +113,9 @@ def config_of(model: str) -> Path:
         found = None
     if isinstance(found, str):
         return Path(found)
-    raise SettingsError(f"{oneline(model, 100)} is not on this machine, and nothing is downloaded: {CONFIG} FILE")
+    raise SettingsError(
+        f"{oneline(model, 100)} is not on this machine, and nothing is downloaded: {CONFIG} FILE"
+    )
 
 
 def read_config(path: Path, flag: str) -> dict[str, Any]:
@@ -127,7 +137,8 @@ def read_config(path: Path, flag: str) -> dict[str, Any]:
 
 
 def laid_out(question: Question, folder: Path) -> tuple[list[str], list[str]]:
-    """Put the configs where SGLang looks for them. The flags that name them, and what was taken for another."""
+    """Put the configs where SGLang looks for them. The flags that name them, and what was taken for
+    another."""
     target, draft = folder / "model", folder / "draft"
     argv, notes = [*question.argv, "--model-path", str(target)], list(question.notes)
     written = [(target, question.config)]
@@ -135,7 +146,9 @@ def laid_out(question: Question, folder: Path) -> tuple[list[str], list[str]]:
     if named is not None and not Path(named).exists():
         argv = [*without(argv, DRAFTS), DRAFT, str(draft)]
         written.append((draft, DRAFT_CONFIG))
-        notes.append(f"the draft model {oneline(named, 100)} is not here: taken for a Llama of one layer")
+        notes.append(
+            f"the draft model {oneline(named, 100)} is not here: taken for a Llama of one layer"
+        )
     for place, config in written:
         place.mkdir(parents=True, exist_ok=True)
         (place / "config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -143,7 +156,8 @@ def laid_out(question: Question, folder: Path) -> tuple[list[str], list[str]]:
 
 
 def without(argv: Sequence[str], flags: Sequence[str]) -> list[str]:
-    """A command line without some flags and their values; its first word, where that is the model, is one of them."""
+    """A command line without some flags and their values; its first word, where that is the model,
+    is one of them."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prefix_chars="-")
     parser.add_argument(*flags, nargs="?")
     words = list(argv)

@@ -1,4 +1,5 @@
-"""The first of many ranks, without the others: SGLang's own widths and groups, and nobody to talk to.
+"""The first of many ranks, without the others: SGLang's own widths and groups, and nobody to talk
+to.
 
 Seam: `sglang.srt.distributed.parallel_state.GroupCoordinator`, whose communicators want a GPU each.
 """
@@ -15,8 +16,8 @@ import torch
 
 @contextmanager
 def alone(server_args: Any) -> Iterator[None]:
-    """This process as rank 0 of what the arguments, resolved, ask for, all pipeline stages in one: a
-    router does not depend on the stage that holds it."""
+    """This process as rank 0 of what the arguments, resolved, ask for, all pipeline stages in one:
+    a router does not depend on the stage that holds it."""
     from sglang.srt.distributed import bootstrap, parallel_state
     from sglang.srt.layers.moe.utils import initialize_moe_config
     from sglang.srt.runtime_context import SpawnRanks, get_parallel, publish, reset_context
@@ -25,11 +26,16 @@ def alone(server_args: Any) -> Iterator[None]:
     publish(server_args, role="scheduler", ranks=SpawnRanks(world_rank=0, dp_rank=None, gpu_id=0))
     parallel = get_parallel()
     try:
-        with parallel.override(pp_size=1), mock.patch.object(parallel_state, "GroupCoordinator", Group):
+        with (
+            parallel.override(pp_size=1),
+            mock.patch.object(parallel_state, "GroupCoordinator", Group),
+        ):
             torch.distributed.init_process_group(
                 "fake", store=FakeStore(), rank=0, world_size=parallel.tp_size * parallel.pp_size
             )
-            bootstrap._init_parallel_groups(backend="fake", dist_init_method="", server_args=server_args, gpu_id=0)
+            bootstrap._init_parallel_groups(
+                backend="fake", dist_init_method="", server_args=server_args, gpu_id=0
+            )
             initialize_moe_config()
             initialize_gemms()
             yield
@@ -61,7 +67,9 @@ def forget(parallel_state: Any) -> None:
 class Group:
     """A group of ranks that knows who is in it. Whoever would communicate finds no such method."""
 
-    def __init__(self, group_ranks: list[list[int]], local_rank: int, *_: Any, **named: Any) -> None:
+    def __init__(
+        self, group_ranks: list[list[int]], local_rank: int, *_: Any, **named: Any
+    ) -> None:
         self.ranks = next(ranks for ranks in group_ranks if 0 in ranks)
         self.rank = self.rank_in_group = 0
         self.local_rank = local_rank
@@ -71,5 +79,7 @@ class Group:
         self.is_first_rank, self.is_last_rank = True, self.world_size == 1
         self.device = torch.device("meta")
         self.device_group = self.cpu_group = torch.distributed.group.WORLD
-        self.pynccl_comm = self.ca_comm = self.pymscclpp_comm = self.torch_symm_mem_comm = self.mq_broadcaster = None
+        self.pynccl_comm = self.ca_comm = self.pymscclpp_comm = self.torch_symm_mem_comm = (
+            self.mq_broadcaster
+        ) = None
         self._fi_workspace_hint: str | None = None

@@ -32,7 +32,8 @@ async def refuse(scope: Scope, send: Send, status: int, problem: str) -> None:
 
 
 def masking(send: Send, keys: Sequence[str]) -> Send:
-    """A `send` that masks the keys in an answer of JSON before it goes out; any other goes through."""
+    """A `send` that masks the keys in an answer of JSON before it goes out; any other goes
+    through."""
     start: Message | None = None
     body = b""
 

@@ -1,4 +1,5 @@
-"""The ASGI app in front of SGLang's: what reaches SGLang has an ordinary host, and changes nothing unasked.
+"""The ASGI app in front of SGLang's: what reaches SGLang has an ordinary host, and changes nothing
+unasked.
 
 It stands before every middleware, in every HTTP worker, whether or not SGLang asks for keys there.
 """
@@ -23,11 +24,16 @@ class Door:
 
     Args:
         control: the routes that change what serves, or tell what is nobody else's business.
-        on_startup: called once the app has started, before it serves; ends the process if it must not.
+        on_startup: called once the app has started, before it serves; ends the process if it must
+        not.
     """
 
     def __init__(
-        self, app: App, keys: Keys, control: Sequence[Any], on_startup: Callable[[Door], Awaitable[None]]
+        self,
+        app: App,
+        keys: Keys,
+        control: Sequence[Any],
+        on_startup: Callable[[Door], Awaitable[None]],
     ) -> None:
         self.app = app
         self.keys = keys
@@ -42,7 +48,8 @@ class Door:
             await answers.refuse(scope, send, 400, "Host: not a name or an address with a port")
             return
         if scope["type"] == "websocket" and self.keys.api and not bears(scope, self.keys.api):
-            await answers.refuse(scope, send, 401, "Unauthorized")  # SGLang asks for keys in HTTP alone
+            # SGLang asks for keys in HTTP alone
+            await answers.refuse(scope, send, 401, "Unauthorized")
             return
         route = self.route(scope)
         if route is not None and (refusal := self.refusal(scope, writes(route))):
@@ -56,10 +63,13 @@ class Door:
         """The route of control that a request would reach."""
         if scope["type"] != "http":
             return None
-        return next((route for route in self.control if route.matches(scope)[0] is Match.FULL), None)
+        return next(
+            (route for route in self.control if route.matches(scope)[0] is Match.FULL), None
+        )
 
     def refusal(self, scope: Scope, write: bool) -> tuple[int, str] | None:
-        """The status and the line that refuse a request to a route of control, None if it may pass."""
+        """The status and the line that refuse a request to a route of control, None if it may
+        pass."""
         if write and (site := origin.foreign(scope)) is not None:
             return 403, f"a page of another origin asked ({site[:100]!a}): nothing changed"
         if self.keys.control is not None:
@@ -78,13 +88,15 @@ class Door:
 
 
 OPEN = (
-    "this server has no key, so only its own machine may change it, by an address or localhost: start it with "
-    "OEA_ADMIN_KEY_FILE or OEA_ADMIN_KEY, or ask there (in a container: docker exec NAME oea-server config set ...)"
+    "this server has no key, so only its own machine may change it, by an address or localhost:"
+    " start it with OEA_ADMIN_KEY_FILE or OEA_ADMIN_KEY, or ask there (in a container: docker exec"
+    " NAME oea-server config set ...)"
 )
 
 
 def writes(route: Any) -> bool:
-    """Whether requests to a route of control change anything: SGLang's also do by GET where POST is taken too."""
+    """Whether requests to a route of control change anything: SGLang's also do by GET where POST is
+    taken too."""
     return not set(route.methods) <= READS
 
 
@@ -94,4 +106,6 @@ def bears(scope: Scope, key: str) -> bool:
     if len(given) != 1:
         return False
     scheme, _, token = given[0].partition(" ")
-    return scheme.lower() == "bearer" and secrets.compare_digest(token.encode("latin-1"), key.encode())
+    return scheme.lower() == "bearer" and secrets.compare_digest(
+        token.encode("latin-1"), key.encode()
+    )

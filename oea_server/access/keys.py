@@ -1,4 +1,5 @@
-"""The server's keys where they are not on its command line, which the process list shows: a variable, or a file.
+"""The server's keys where they are not on its command line, which the process list shows: a
+variable, or a file.
 
 `oea-server config` finds the key of the server beside it in the same places.
 """
@@ -14,7 +15,8 @@ ADMIN = "OEA_ADMIN_KEY"
 API = "OEA_API_KEY"
 """To be served (SGLang's `--api-key`); without an admin key, to change what serves too."""
 CLIENT = "OEA_KEY"
-"""What `oea-server config` sends; a server beside it that is told no admin key asks for this one."""
+"""What `oea-server config` sends; a server beside it that is told no admin key asks for this
+one."""
 FILE = "_FILE"
 """After one of the first two names: the variable that names a file with the key in it."""
 VARIABLES = (ADMIN, ADMIN + FILE, API, API + FILE, CLIENT)
@@ -67,11 +69,15 @@ def usable(source: str, key: str) -> str:
 
 
 def problem(key: str) -> str | None:
-    """What is wrong with a key, None if nothing is: clients send it in a header, and must be able to."""
+    """What is wrong with a key, None if nothing is: clients send it in a header, and must be able
+    to."""
     if not key:
         return "an empty key locks nothing"
     if not key.isascii() or not key.isprintable() or key != key.strip():
-        return "a key is printable ASCII without blanks around it: no client could send this one in a header"
+        return (
+            "a key is printable ASCII without blanks around it: no client could send this one in a"
+            " header"
+        )
     return None
 
 

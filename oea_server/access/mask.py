@@ -10,7 +10,8 @@ from typing import Any
 
 MASK = "***"
 LEAST = 6
-"""Characters from which on a key is masked inside other text too: shorter ones are parts of words."""
+"""Characters from which on a key is masked inside other text too: shorter ones are parts of
+words."""
 
 FIELDS = ("api_key", "admin_api_key", "ssl_keyfile_password")
 """What SGLang's `ServerArgs` calls its secrets."""
@@ -19,7 +20,10 @@ FIELDS = ("api_key", "admin_api_key", "ssl_keyfile_password")
 def masked(value: Any, keys: Sequence[str]) -> Any:
     """A JSON value without any of the keys, wherever in it they are."""
     if isinstance(value, dict):
-        return {name: MASK if name in FIELDS and each else masked(each, keys) for name, each in value.items()}
+        return {
+            name: MASK if name in FIELDS and each else masked(each, keys)
+            for name, each in value.items()
+        }
     if isinstance(value, list):
         return [masked(each, keys) for each in value]
     if isinstance(value, str):
@@ -59,7 +63,9 @@ def mask_log(keys: Sequence[str]) -> None:
             return record
         if isinstance(record.args, tuple) and any(isinstance(each, str) for each in record.args):
             # uvicorn's formatter wants its arguments one by one
-            record.args = tuple(log_line(each, keys) if isinstance(each, str) else each for each in record.args)
+            record.args = tuple(
+                log_line(each, keys) if isinstance(each, str) else each for each in record.args
+            )
         if (text := log_line(record.getMessage(), keys)) != record.getMessage():
             record.msg, record.args = text, ()
         return record

@@ -1,4 +1,5 @@
-"""Where a request comes from: the name it was sent to, the page that sent it, the machine that it left."""
+"""Where a request comes from: the name it was sent to, the page that sent it, the machine that it
+left."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ PEER = "oea.peer"
 """In a scope: (address, port) of the other end of the socket, whatever its headers claim."""
 
 HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
-"""A name or an address, and a port. Old starlettes build the path that is judged out of anything else."""
+"""A name or an address, and a port. Old starlettes build the path that is judged out of anything
+else."""
 
 
 def values(scope: Scope, name: bytes) -> list[str]:
@@ -30,8 +32,8 @@ def odd_host(scope: Scope) -> bool:
 def foreign(scope: Scope) -> str | None:
     """The other origin that a browser says a request comes from, None if from ours or from no page.
 
-    A page cannot write Sec-Fetch-Site, and behind a proxy that renames the host it is what still holds.
-    """
+    A page cannot write Sec-Fetch-Site, and behind a proxy that renames the host it is what still
+    holds."""
     sites = values(scope, b"sec-fetch-site")
     if sites == ["same-origin"]:
         return None
@@ -48,7 +50,9 @@ def _same(origin: str, hosts: Sequence[str]) -> bool:
         there = urlsplit(origin)
         default = {"http": 80, "https": 443}[there.scheme]
         ours = [urlsplit(f"//{host}") for host in hosts]
-        return [(each.hostname, each.port or default) for each in ours] == [(there.hostname, there.port or default)]
+        return [(each.hostname, each.port or default) for each in ours] == [
+            (there.hostname, there.port or default)
+        ]
     except (KeyError, ValueError):
         return False
 
@@ -56,11 +60,14 @@ def _same(origin: str, hosts: Sequence[str]) -> bool:
 def from_this_machine(scope: Scope) -> bool:
     """Whether nobody but this machine itself can have sent a request.
 
-    The other end, and whoever a proxy says it speaks for, is loopback or our own address; the host is no
-    name that others can point here (DNS rebinding).
-    """
-    ends = [end[0] if end else "" for end in (scope.get(PEER, scope.get("client")), scope.get("client"))]
-    claims = [claim for name in FORWARDED for value in values(scope, name) for claim in value.split(",")]
+    The other end, and whoever a proxy says it speaks for, is loopback or our own address; the host
+    is no name that others can point here (DNS rebinding)."""
+    ends = [
+        end[0] if end else "" for end in (scope.get(PEER, scope.get("client")), scope.get("client"))
+    ]
+    claims = [
+        claim for name in FORWARDED for value in values(scope, name) for claim in value.split(",")
+    ]
     own = (scope.get("server") or ("",))[0]
     return all(_local(each.strip(), own) for each in ends + claims) and all(
         _no_foreign_name(host) for host in values(scope, b"host")
@@ -68,11 +75,13 @@ def from_this_machine(scope: Scope) -> bool:
 
 
 FORWARDED = (b"x-forwarded-for", b"x-real-ip", b"forwarded")
-"""Headers in which proxies say for whom they speak. The last one's grammar is its own: it passes for nobody."""
+"""Headers in which proxies say for whom they speak. The last one's grammar is its own: it passes
+for nobody."""
 
 
 def printable(name: bytes, value: bytes) -> bytes:
-    """A header's value, with what no address has in it taken out of a claim: it goes into logs as it is."""
+    """A header's value, with what no address has in it taken out of a claim: it goes into logs as
+    it is."""
     return NO_ADDRESS.sub(b"?", value) if name.lower() in FORWARDED else value
 
 

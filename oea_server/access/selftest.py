@@ -1,4 +1,5 @@
-"""What a server with a key asks itself before it serves: would somebody without the key be let through?
+"""What a server with a key asks itself before it serves: would somebody without the key be let
+through?
 
 Every request here changes nothing where it is let through: its body is no change.
 """
@@ -12,13 +13,15 @@ from oea_server.access.door import Door
 LOCKED = (("PUT", "/oea/config"), ("POST", "/set_internal_state"), ("GET", "/server_info"))
 """Routes that need the key, one of each kind: ours, SGLang's, and what was open in SGLang."""
 HOSTS = ("127.0.0.1:30000", "x/health?", "x/oea?")
-"""An ordinary host, and two by which a starlette before 1.0.1 takes any path for one that is free."""
+"""An ordinary host, and two by which a starlette before 1.0.1 takes any path for one that is
+free."""
 SERVED = ("GET", "/v1/models")
 """What an API key locks besides."""
 
 
 async def problem(door: Door, root_path: str) -> str | None:
-    """Why a server with a key must not serve, None if it may: each route through the door, and past it."""
+    """Why a server with a key must not serve, None if it may: each route through the door, and past
+    it."""
     if door.keys.control is None:
         return None
     app = door.app
@@ -32,8 +35,8 @@ async def problem(door: Door, root_path: str) -> str | None:
         status = await answers.status(way, request(method, path, host, root_path), b"{}")
         if status != 401:
             return (
-                f"{method} {path} without a key and with Host {host} is answered {status}, not 401: the key would lock "
-                "nothing (starlette must be 1.0.1 or newer)"
+                f"{method} {path} without a key and with Host {host} is answered {status}, not 401:"
+                " the key would lock nothing (starlette must be 1.0.1 or newer)"
             )
     return None
 

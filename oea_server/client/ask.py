@@ -26,8 +26,8 @@ def ask(
     """The server's answer, which may be a refusal.
 
     Raises:
-        ValueError: the URL is none, a proxy could read the key, or another server is named as the one to ask.
-        requests.RequestException: no answer.
+        ValueError: the URL is none, a proxy could read the key, or another server is named as the
+        one to ask. requests.RequestException: no answer.
     """
     proxy = way.proxy(url, key)
     with requests.Session() as session:
@@ -35,15 +35,26 @@ def ask(
         session.proxies = {"http": proxy, "https": proxy} if proxy else {}
         session.verify = way.authorities() or True
         reply = session.request(
-            method, url, json=json, params=params, auth=_bearer(key), timeout=timeout, allow_redirects=False
+            method,
+            url,
+            json=json,
+            params=params,
+            auth=_bearer(key),
+            timeout=timeout,
+            allow_redirects=False,
         )
     if reply.is_redirect:
         where = oneline(reply.headers["location"])
-        raise ValueError(f"{url}: is elsewhere, at {where}, says the server; no key is sent there unless you name it")
+        raise ValueError(
+            f"{url}: is elsewhere, at {where}, says the server; no key is sent there unless you"
+            " name it"
+        )
     return reply
 
 
-def _bearer(key: str | None) -> Callable[[requests.PreparedRequest], requests.PreparedRequest] | None:
+def _bearer(
+    key: str | None,
+) -> Callable[[requests.PreparedRequest], requests.PreparedRequest] | None:
     if not key:
         return None
 

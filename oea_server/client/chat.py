@@ -11,7 +11,8 @@ from openai import AsyncOpenAI, DefaultAsyncHttpxClient, DefaultHttpxClient, Ope
 from oea_server.client import way
 
 NO_KEY = "none"
-"""The client wants one; without it, it would take OPENAI_API_KEY, which is nobody's business here."""
+"""The client wants one; without it, it would take OPENAI_API_KEY, which is nobody's business
+here."""
 
 
 def client(url: str, key: str | None, timeout: float) -> OpenAI:
@@ -39,8 +40,15 @@ def _way(url: str, key: str | None) -> dict[str, Any]:
     verify: ssl.SSLContext | bool = True
     if path is not None:
         folder = os.path.isdir(path)
-        verify = ssl.create_default_context(cafile=None if folder else path, capath=path if folder else None)
-    return {"proxy": way.proxy(url, key), "trust_env": False, "verify": verify, "follow_redirects": False}
+        verify = ssl.create_default_context(
+            cafile=None if folder else path, capath=path if folder else None
+        )
+    return {
+        "proxy": way.proxy(url, key),
+        "trust_env": False,
+        "verify": verify,
+        "follow_redirects": False,
+    }
 
 
 def _options(url: str, key: str | None, timeout: float) -> dict[str, Any]:

@@ -18,19 +18,25 @@ Url = Annotated[str, typer.Option(envvar="OEA_URL", help="the server")]
 Key = Annotated[
     str | None,
     typer.Option(
-        help="its admin key (or API key), if it has one; the process list shows it, so rather --key-file, or OEA_KEY, "
-        "or what the server itself reads: OEA_ADMIN_KEY, OEA_ADMIN_KEY_FILE, OEA_API_KEY, OEA_API_KEY_FILE"
+        help=(
+            "its admin key (or API key), if it has one; the process list shows it, so rather"
+            " --key-file, or OEA_KEY, or what the server itself reads: OEA_ADMIN_KEY,"
+            " OEA_ADMIN_KEY_FILE, OEA_API_KEY, OEA_API_KEY_FILE"
+        )
     ),
 ]
 KeyFile = Annotated[Path | None, typer.Option(metavar="FILE", help="a file with that key")]
 LOCAL = "http://127.0.0.1:30000"
 LONGEST = 1000
-"""Characters of a line that says what is wrong: some of them are the server's, whichever that is."""
+"""Characters of a line that says what is wrong: some of them are the server's, whichever that
+is."""
 
 
 @app.command("get")
 def get_(
-    knob: Annotated[str | None, typer.Argument(help="one knob; all of them, and what runs, if left out")] = None,
+    knob: Annotated[
+        str | None, typer.Argument(help="one knob; all of them, and what runs, if left out")
+    ] = None,
     url: Url = LOCAL,
     key: Key = None,
     key_file: KeyFile = None,
@@ -47,7 +53,9 @@ def get_(
 
 @app.command("set")
 def set_(
-    changes: Annotated[list[str], typer.Argument(metavar="KNOB=VALUE...", help="policy=vanilla, k0=1:8,16:3, ...")],
+    changes: Annotated[
+        list[str], typer.Argument(metavar="KNOB=VALUE...", help="policy=vanilla, k0=1:8,16:3, ...")
+    ],
     url: Url = LOCAL,
     key: Key = None,
     key_file: KeyFile = None,
@@ -62,12 +70,18 @@ def set_(
     after = _ask("PUT", url, key, key_file, asked)
     for name, (old, new) in after["changes"].items():
         print(oneline(f"{name}: {_text(old)} -> {_text(new)}", LONGEST))
-    state = "routing is OEA's" if after["active"] else f"routing is the model's own: {after['reason']}"
+    state = (
+        "routing is OEA's" if after["active"] else f"routing is the model's own: {after['reason']}"
+    )
     print(f"version {after['version']}; {state}")
 
 
 def _ask(
-    method: str, url: str, key: str | None, key_file: Path | None, body: dict[str, Any] | None = None
+    method: str,
+    url: str,
+    key: str | None,
+    key_file: Path | None,
+    body: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     import requests
 
@@ -85,7 +99,10 @@ def _ask(
     except ValueError:
         answer = {"error": reply.text[:200]}
     if reply.status_code == requests.codes.unauthorized:
-        _end(f"{url}: the server wants a key (its admin key to change knobs): --key-file, --key, or OEA_KEY")
+        _end(
+            f"{url}: the server wants a key (its admin key to change knobs): --key-file, --key, or"
+            " OEA_KEY"
+        )
     if reply.status_code == requests.codes.not_found:
         _end(f"{url}: no oea-server answers there")
     if not reply.ok:

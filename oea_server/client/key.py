@@ -9,7 +9,8 @@ from oea_server.access import keys
 
 
 def find(given: str | None, file: Path | None, environ: Mapping[str, str]) -> str | None:
-    """`--key` or `--key-file`, else OEA_KEY, else the server's own variables: its admin key, then its API key.
+    """`--key` or `--key-file`, else OEA_KEY, else the server's own variables: its admin key, then
+    its API key.
 
     Raises:
         ValueError: one line: where it looked, and what is wrong there.

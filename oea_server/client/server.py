@@ -70,7 +70,9 @@ class Server(Remote):
             while not self.is_up():
                 if self.process.poll() is not None or time.monotonic() > deadline:
                     command = " ".join(self._command)
-                    raise RuntimeError(f"{command} did not start; the end of {self.log}:\n{self.tail()}")
+                    raise RuntimeError(
+                        f"{command} did not start; the end of {self.log}:\n{self.tail()}"
+                    )
                 time.sleep(0.5)
         except BaseException:  # Ctrl-C too: its own session would outlive us
             self.stop()
@@ -80,12 +82,19 @@ class Server(Remote):
         """Start, and do not wait; in a session of its own, which all its processes are of."""
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                self._command, stdout=log, stderr=subprocess.STDOUT, env=self._environment, start_new_session=True
+                self._command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._environment,
+                start_new_session=True,
             )
         return self.process
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.stop()
 
@@ -117,6 +126,14 @@ class Server(Remote):
 
 
 def without_us(*flags: str) -> Server:
-    """SGLang without our router, on our CPU platform where there is no accelerator; not yet started."""
+    """SGLang without our router, on our CPU platform where there is no accelerator; not yet
+    started."""
     allowed = {"SGLANG_PLUGINS": "oea_cpu"}
-    return Server("--served-model-name", "demo", "--enable-metrics", *flags, environment=allowed, command=SGLANG)
+    return Server(
+        "--served-model-name",
+        "demo",
+        "--enable-metrics",
+        *flags,
+        environment=allowed,
+        command=SGLANG,
+    )

@@ -1,8 +1,8 @@
-"""The way to a server: straight to one on this machine, else as the proxy variables say, if the key stays ours.
+"""The way to a server: straight to one on this machine, else as the proxy variables say, if the key
+stays ours.
 
-No HTTP library here may look into the environment by itself: that would also mean .netrc, whose password
-would take the key's place, and a proxy for 127.0.0.1.
-"""
+No HTTP library here may look into the environment by itself: that would also mean .netrc, whose
+password would take the key's place, and a proxy for 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -36,12 +36,16 @@ def proxy(url: str, key: str | None = None) -> str | None:
     named: str = prepend_scheme_if_needed(found, "http")
     if key and parts.scheme == "http":
         by = urlsplit(named).hostname
-        raise ValueError(f"{url}: the proxy {by} could read the key; use https, or name {parts.hostname} in no_proxy")
+        raise ValueError(
+            f"{url}: the proxy {by} could read the key; use https, or name {parts.hostname} in"
+            " no_proxy"
+        )
     return named
 
 
 def is_here(host: str) -> bool:
-    """Whether a host can only be this machine: an address of loopback, however it is written, or localhost."""
+    """Whether a host can only be this machine: an address of loopback, however it is written, or
+    localhost."""
     name = host.lower().removesuffix(".")
     found = address(name) or _spelled(name)
     # 0.0.0.0 is where servers listen, and reaches this machine, too

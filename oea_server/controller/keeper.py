@@ -1,4 +1,5 @@
-"""The controller beside a running server: looks once a period, decides by the law, and has all ranks change at once.
+"""The controller beside a running server: looks once a period, decides by the law, and has all
+ranks change at once.
 
 Whoever changes knobs by hand is right: it stands back then, until it is switched on again.
 """
@@ -24,7 +25,8 @@ logger = logging.getLogger(__name__)
 PERIOD = 5.0
 """Seconds of serving that a decision is made of."""
 LAG = 2.0
-"""Seconds after a change in which counters still tell of what was before it: they are written once a second."""
+"""Seconds after a change in which counters still tell of what was before it: they are written once
+a second."""
 
 TYPICAL = 16.0
 """Requests in a step at which a measured line is read: it only starts what is learned later."""
@@ -53,8 +55,8 @@ class Server(NamedTuple):
         RefusedError
     """
     slope: Callable[[Mapping[str, Any], float], float]
-    """Seconds of a token's time for an expert more in every layer, of a model (`state()["model"]`) and a batch size;
-    0 if nobody has measured it."""
+    """Seconds of a token's time for an expert more in every layer, of a model (`state()["model"]`)
+    and a batch size; 0 if nobody has measured it."""
 
 
 class Keeper:
@@ -108,7 +110,8 @@ class Keeper:
     def _take_over(self) -> None:
         state = self.server.state()
         self.law.slope = self.server.slope(state["model"], TYPICAL)
-        flags = {name: knob for name, knob in state["started_with"].items() if name in ROUTES}  # no rung has tiers
+        # no rung has tiers
+        flags = {name: knob for name, knob in state["started_with"].items() if name in ROUTES}
         self._set(self.law.rung, flags)
         self.flags = flags  # not before: a refused safe rung is asked for again
         logger.info("OEA: the controller is on, at rung %s", self.law.rungs[self.law.rung].name)
@@ -146,10 +149,13 @@ class Keeper:
     def _stand_back(self, changed: list[str]) -> None:
         self.mode = "by hand"
         self.last = Decision(self.law.rung, f"changed by hand: {oneline(', '.join(changed), LINE)}")
-        logger.warning("OEA: the controller stands back until it is switched on again: %s", self.last.reason)
+        logger.warning(
+            "OEA: the controller stands back until it is switched on again: %s", self.last.reason
+        )
 
     def switch(self, on: bool) -> None:
-        """On, from the safe rung, whoever changed what before; or off, with the knobs that the server started with.
+        """On, from the safe rung, whoever changed what before; or off, with the knobs that the
+        server started with.
 
         Raises:
             RefusedError: nothing changed.

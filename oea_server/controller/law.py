@@ -1,8 +1,10 @@
-"""Which rung serves next: a target for the time per token, and a floor under quality that no target moves.
+"""Which rung serves next: a target for the time per token, and a floor under quality that no target
+moves.
 
-Down at once, as far as the measured line ``time = a + b T`` says is needed; up one rung after a dwell, and only where
-the line says that the target will hold there. Quality is no term in a sum: no rung is chosen whose known mass is below
-the floor, and a rung whose measured mass is below it is left at once, whatever the time, and barred for a while.
+Down at once, as far as the measured line ``time = a + b T`` says is needed; up one rung after a
+dwell, and only where the line says that the target will hold there. Quality is no term in a sum: no
+rung is chosen whose known mass is below the floor, and a rung whose measured mass is below it is
+left at once, whatever the time, and barred for a while.
 
 No clock, no server, no randomness: the object that steers a server is the one that is simulated.
 """
@@ -19,7 +21,8 @@ class Seen(NamedTuple):
     """One period, as measured after the last change had taken hold."""
 
     tpot: float
-    """Seconds between two tokens of a request: the mean, or the percentile that the target is for."""
+    """Seconds between two tokens of a request: the mean, or the percentile that the target is
+    for."""
     batch: float
     """Requests in a decode step."""
     vanilla: float
@@ -27,7 +30,8 @@ class Seen(NamedTuple):
     unique: float
     """Experts of a layer that were read (T)."""
     mass_kept: float | None
-    """Share of the router's own top-k mass that the chosen experts held; None if nothing was counted."""
+    """Share of the router's own top-k mass that the chosen experts held; None if nothing was
+    counted."""
 
 
 class Goal(NamedTuple):
@@ -46,7 +50,8 @@ class Decision(NamedTuple):
     rung: int
     reason: str
     error: float | None = None
-    """How far the time per token is from the target, as a share of it; None if nothing was measured."""
+    """How far the time per token is from the target, as a share of it; None if nothing was
+    measured."""
     saturated: bool = False
     """Whether the target is missed and quality allows nothing faster."""
 
@@ -56,8 +61,8 @@ MARGIN = 0.1
 DWELL = 3
 """Periods in which that must have held; and after which a climb has proved right."""
 PROBE = 20
-"""Periods as far below the target after which the rung above is tried, whatever is expected of it: the line may be
-wrong."""
+"""Periods as far below the target after which the rung above is tried, whatever is expected of it:
+the line may be wrong."""
 PATIENCE = 3
 """Periods without data in which a rung is held; then the safe one serves."""
 BARRED = 16
@@ -66,7 +71,8 @@ LONGEST = 512
 SMOOTHING = 0.5
 """Weight of the newest period in what the line leaves over."""
 OTHER_LOAD = 1.25
-"""Factor by which vanilla's T must have changed for what was learned of the load to be forgotten."""
+"""Factor by which vanilla's T must have changed for what was learned of the load to be
+forgotten."""
 LEARNED = 0.02
 """Share of vanilla's T by which T must have changed for a slope to be read off it."""
 
@@ -86,7 +92,8 @@ class Law:
     """Chooses among rungs, one period after the other.
 
     Args:
-        slope: seconds that an expert more in every layer adds to a token's time, if measured; learned else.
+        slope: seconds that an expert more in every layer adds to a token's time, if measured;
+        learned else.
 
     Raises:
         ValueError: one line: no rung is within the floor.
@@ -94,14 +101,19 @@ class Law:
 
     def __init__(self, rungs: Rungs, goal: Goal, slope: float = 0.0) -> None:
         self.rungs, self.goal, self.slope = rungs.rungs, goal, slope
-        allowed = [i for i, rung in enumerate(self.rungs) if self._promises(rung.mass_kept, rung.nats)]
+        allowed = [
+            i for i, rung in enumerate(self.rungs) if self._promises(rung.mass_kept, rung.nats)
+        ]
         if not allowed or allowed[0] != 0:
-            raise ValueError(f"no rung is within the quality floor: the safest, {self.rungs[0].name}, is not")
+            raise ValueError(
+                f"no rung is within the quality floor: the safest, {self.rungs[0].name}, is not"
+            )
         self.lowest = allowed[-1]
         """The fastest rung that quality allows, by what was known beforehand."""
         self.rung = 0
         self.silent = self.good = self.below = 0
-        """Periods in a row without data; in which the rung above would have done; as far below the target."""
+        """Periods in a row without data; in which the rung above would have done; as far below the
+        target."""
         self.rest: float | None = None
         """Seconds of a token's time that the line leaves over: a, followed as the load changes."""
         self.before: Seen | None = None
@@ -118,7 +130,9 @@ class Law:
 
     def _promises(self, mass: float, nats: float | None) -> bool:
         bound = self.goal.nats_floor
-        return mass >= self.goal.mass_floor and (bound is None or (nats is not None and nats <= bound))
+        return mass >= self.goal.mass_floor and (
+            bound is None or (nats is not None and nats <= bound)
+        )
 
     def decide(self, seen: Seen | None) -> Decision:
         """What serves next.
@@ -135,7 +149,10 @@ class Law:
         error = seen.tpot / self.goal.tpot - 1
         if seen.mass_kept is not None and seen.mass_kept < self.goal.mass_floor and self.rung > 0:
             self.poor[self.rung].set()
-            kept = f"keeps {seen.mass_kept:.3f} of the router mass, the floor is {self.goal.mass_floor:.3f}"
+            kept = (
+                f"keeps {seen.mass_kept:.3f} of the router mass, the floor is"
+                f" {self.goal.mass_floor:.3f}"
+            )
             return self._move(self.rung - 1, seen, f"{self.rungs[self.rung].name} {kept}", error)
         if error > 0:
             return self._faster(seen, error)
@@ -159,7 +176,10 @@ class Law:
         if not self.load / OTHER_LOAD <= seen.vanilla <= self.load * OTHER_LOAD:
             self.load, self.before, self.rest, self.good = seen.vanilla, None, None, 0
             self.slow = [Barrier() for _ in self.rungs]
-        if self.before is not None and abs(seen.unique - self.before.unique) > LEARNED * seen.vanilla:
+        if (
+            self.before is not None
+            and abs(seen.unique - self.before.unique) > LEARNED * seen.vanilla
+        ):
             found = (seen.tpot - self.before.tpot) / (seen.unique - self.before.unique)
             self.slope = max(0.0, found if not self.slope else (self.slope + found) / 2)
             self.before, self.rest = None, None
@@ -179,18 +199,30 @@ class Law:
     def _faster(self, seen: Seen, error: float) -> Decision:
         self.good = self.below = 0
         if self.proved:
-            self.proved = False  # it was within the target here before the climb: late data may still tell of that
-            return Decision(self.rung, f"{_percent(error)} over the target, just back on a rung that held it", error)
+            # it was within the target here before the climb: late data may still tell of that
+            self.proved = False
+            return Decision(
+                self.rung,
+                f"{_percent(error)} over the target, just back on a rung that held it",
+                error,
+            )
         if failed := bool(self.proving):
             self.slow[self.rung].set()
         bottom = self._bottom()
         if self.rung >= bottom:
-            why = "quality allows nothing faster" if bottom < len(self.rungs) - 1 else "there is nothing faster"
+            why = (
+                "quality allows nothing faster"
+                if bottom < len(self.rungs) - 1
+                else "there is nothing faster"
+            )
             return Decision(self.rung, f"{_percent(error)} over the target, and {why}", error, True)
         wanted = self.rung + 1
         if self.slope and error > MARGIN:  # less may be noise
             lower = range(wanted, bottom + 1)
-            wanted = next((i for i in lower if self.expected(i, seen) <= self.goal.tpot * (1 - MARGIN / 2)), bottom)
+            wanted = next(
+                (i for i in lower if self.expected(i, seen) <= self.goal.tpot * (1 - MARGIN / 2)),
+                bottom,
+            )
         decision = self._move(wanted, seen, f"{_percent(error)} over the target", error)
         self.proved = failed
         return decision
@@ -204,7 +236,9 @@ class Law:
         if self.good < DWELL and self.below < PROBE:
             return Decision(self.rung, "within the target", error)
         periods = self.below if self.below >= PROBE else self.good
-        decision = self._move(above, seen, f"{_percent(-error)} below the target for {periods} periods", error)
+        decision = self._move(
+            above, seen, f"{_percent(-error)} below the target for {periods} periods", error
+        )
         self.proving = DWELL
         return decision
 

@@ -12,7 +12,11 @@ class Metrics:
     """What it is asked, what it does, and how far it is off."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        self.on = Latest("oea_controller_on", "1 while the controller steers, 0 while it does not", registry=registry)
+        self.on = Latest(
+            "oea_controller_on",
+            "1 while the controller steers, 0 while it does not",
+            registry=registry,
+        )
         self.rung = Latest(
             "oea_controller_rung",
             "The place of the rung that the controller has chosen; 0 is the safest",
@@ -25,7 +29,8 @@ class Metrics:
         )
         self.error = Latest(
             "oea_controller_error_ratio",
-            "Time between two tokens in the controller's last measured period over its target, less 1",
+            "Time between two tokens in the controller's last measured period over its target,"
+            " less 1",
             registry=registry,
         )
         self.saturated = Latest(

@@ -27,7 +27,10 @@ class Switch(BaseModel):
 
 
 DOCUMENTED = {
-    "requestBody": {"required": True, "content": {"application/json": {"schema": Switch.model_json_schema()}}}
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": Switch.model_json_schema()}},
+    }
 }
 
 
@@ -46,14 +49,17 @@ def add(app: FastAPI, keeper: Keeper, admin: Callable[[Any], Any]) -> None:
     @app.put(PATH, tags=TAGS, responses=REFUSALS, openapi_extra=DOCUMENTED)
     @admin
     async def switch_controller(request: Request) -> JSONResponse:
-        """`{"on": false}` gives back the knobs of the start; `{"on": true}` steers from the safe rung."""
+        """`{"on": false}` gives back the knobs of the start; `{"on": true}` steers from the safe
+        rung."""
         client = peer.name(request.scope)
         try:
             asked = Switch.model_validate_json(await body.read(request))
         except body.TooLargeError as error:
             return refuse(client, 413, str(error))
         except (ValidationError, ClientDisconnect):
-            return refuse(client, 422, 'not a switch of the controller: {"on": true} or {"on": false}')
+            return refuse(
+                client, 422, 'not a switch of the controller: {"on": true} or {"on": false}'
+            )
         try:
             await asyncio.to_thread(keeper.switch, asked.on)
         except RefusedError as why:

@@ -1,12 +1,14 @@
-"""A file of rungs: the settings among which the controller may choose, safest first, each judged beforehand.
+"""A file of rungs: the settings among which the controller may choose, safest first, each judged
+beforehand.
 
     {"form": 1, "model": "Qwen3-30B-A3B", "source": "oea-server calibrate …", "rungs": [
-      {"name": "vanilla", "knobs": {"policy": "vanilla"}, "mass_kept": 1.0, "nats": 0.0, "experts": 1.0},
-      {"name": "k0=5",    "knobs": {"k0": "5"}, "mass_kept": 0.97, "nats": 0.004, "experts": {"2": 0.95, "16": 0.63}}]}
+      {"name": "vanilla", "knobs": {"policy": "vanilla"}, "mass_kept": 1.0, "nats": 0.0, "experts":
+      1.0}, {"name": "k0=5",    "knobs": {"k0": "5"}, "mass_kept": 0.97, "nats": 0.004, "experts":
+      {"2": 0.95, "16": 0.63}}]}
 
-`experts` is T as a share of vanilla's, one number or by batch size; `mass_kept` the share of the router's own top-k
-mass; `nats` what the model loses per token. Further down all three only get worse, or stay.
-"""
+`experts` is T as a share of vanilla's, one number or by batch size; `mass_kept` the share of the
+router's own top-k mass; `nats` what the model loses per token. Further down all three only get
+worse, or stay."""
 
 from __future__ import annotations
 
@@ -38,20 +40,24 @@ class Rung(BaseModel):
     knobs: dict[str, str | int | float | None] = Field(min_length=1)
     mass_kept: Share = Field(strict=True)
     nats: float | None = Field(None, strict=True)
-    experts: Annotated[dict[Annotated[int, Field(ge=1)], Share], BeforeValidator(_by_batch)] = Field(min_length=1)
+    experts: Annotated[dict[Annotated[int, Field(ge=1)], Share], BeforeValidator(_by_batch)] = (
+        Field(min_length=1)
+    )
 
     @model_validator(mode="after")
     def _live(self) -> Rung:
         if strange := [name for name in self.knobs if name not in ROUTES]:
             raise ValueError(
-                f"{oneline(strange[0], 40)}: no knob that can change while serving; {', '.join(ROUTES)} can"
+                f"{oneline(strange[0], 40)}: no knob that can change while serving;"
+                f" {', '.join(ROUTES)} can"
             )
         if self.knobs.get("policy", "oea") not in ("oea", "vanilla"):
             raise ValueError(f"policy={self.knobs['policy']}: a rung serves oea or vanilla")
         return self
 
     def share_at(self, batch: float) -> float:
-        """T as a share of vanilla's at a batch size; between those that are given by the logarithm of the size."""
+        """T as a share of vanilla's at a batch size; between those that are given by the logarithm
+        of the size."""
         sizes = sorted(self.experts)
         if batch <= sizes[0]:
             return self.experts[sizes[0]]
@@ -77,12 +83,20 @@ class Rungs(BaseModel):
         for upper, lower in pairwise(self.rungs):
             if lower.mass_kept > upper.mass_kept:
                 raise ValueError(
-                    f"rung {lower.name} keeps more mass than {upper.name} before it: the safest comes first"
+                    f"rung {lower.name} keeps more mass than {upper.name} before it: the safest"
+                    " comes first"
                 )
             if lower.nats is not None and upper.nats is not None and lower.nats < upper.nats:
-                raise ValueError(f"rung {lower.name} loses less than {upper.name} before it: safest first")
-            if any(lower.share_at(size) > upper.share_at(size) for size in {*lower.experts, *upper.experts}):
-                raise ValueError(f"rung {lower.name} reads more experts than {upper.name} before it")
+                raise ValueError(
+                    f"rung {lower.name} loses less than {upper.name} before it: safest first"
+                )
+            if any(
+                lower.share_at(size) > upper.share_at(size)
+                for size in {*lower.experts, *upper.experts}
+            ):
+                raise ValueError(
+                    f"rung {lower.name} reads more experts than {upper.name} before it"
+                )
         names = [rung.name for rung in self.rungs]
         if len(set(names)) < len(names):
             raise ValueError("two rungs have the same name")

@@ -1,7 +1,8 @@
-"""The time between two tokens of a request as its client sees it: SGLang's own histogram, between two looks.
+"""The time between two tokens of a request as its client sees it: SGLang's own histogram, between
+two looks.
 
-Source: `sglang:inter_token_latency_seconds` (`TokenizerMetricsCollector.observe_inter_token_latency`), of this process.
-"""
+Source: `sglang:inter_token_latency_seconds`
+(`TokenizerMetricsCollector.observe_inter_token_latency`), of this process."""
 
 from __future__ import annotations
 

@@ -29,6 +29,11 @@ def seen(before: Look, after: Look, percentile: float | None) -> Seen | None:
     tpot = token_times.between(before.times, after.times, percentile)
     what = counts.summary(fresh)
     unique, vanilla = what["unique_experts"], what["vanilla_unique_experts"]
-    if tpot is None or fresh.steps < LEAST or after.times.number - before.times.number < LEAST or not vanilla:
+    if (
+        tpot is None
+        or fresh.steps < LEAST
+        or after.times.number - before.times.number < LEAST
+        or not vanilla
+    ):
         return None
     return Seen(tpot, fresh.step_requests / fresh.steps, vanilla, unique, what["mass_kept"])

@@ -1,8 +1,8 @@
 """What lies between an expert's two matrices, where that is no plain SwiGLU.
 
-As `fused_experts_impl` in sglang/srt/layers/moe/moe_runner/triton_utils/fused_moe.py has it, by the fields of a layer's
-`MoeRunnerConfig`. SGLang's own plain torch (`moe_forward_native`) knows gpt-oss' and GELU, and would leave limits out.
-"""
+As `fused_experts_impl` in sglang/srt/layers/moe/moe_runner/triton_utils/fused_moe.py has it, by the
+fields of a layer's `MoeRunnerConfig`. SGLang's own plain torch (`moe_forward_native`) knows
+gpt-oss' and GELU, and would leave limits out."""
 
 from __future__ import annotations
 
@@ -60,7 +60,11 @@ def of(config: Any) -> Activation | None:
     if config.activation != "silu":
         return None
     if alpha is not None:
-        return None if getattr(config, "gate_up_interleaved", True) else partial(in_halves, alpha=alpha, limit=limit)
+        return (
+            None
+            if getattr(config, "gate_up_interleaved", True)
+            else partial(in_halves, alpha=alpha, limit=limit)
+        )
     if limit is not None:
         return partial(limited, limit=limit)
     return swiglu if before is None else partial(limited_before, limit=before)

@@ -1,8 +1,8 @@
 """LoRA adapters without a GPU: SGLang's own products in torch, of memory that nothing pins.
 
-Seams: the name `torch` in `sglang.srt.lora.layers` and `sglang.srt.lora.backend.torch_backend`, by which they ask for
-pinned memory whatever the device, and `torch.Tensor.pin_memory`. Both ask for a CUDA driver.
-"""
+Seams: the name `torch` in `sglang.srt.lora.layers` and `sglang.srt.lora.backend.torch_backend`, by
+which they ask for pinned memory whatever the device, and `torch.Tensor.pin_memory`. Both ask for a
+CUDA driver."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Decode attention on the CPU for all sequences of a step at once.
 
-Seam: `TorchNativeAttnBackend._run_sdpa_forward_decode`, SGLang's plain torch attention. It loops over the
-sequences, a dozen small operators for each: at 16 of them more time than the experts of a layer take.
-"""
+Seam: `TorchNativeAttnBackend._run_sdpa_forward_decode`, SGLang's plain torch attention. It loops
+over the sequences, a dozen small operators for each: at 16 of them more time than the experts of a
+layer take."""
 
 from __future__ import annotations
 
@@ -23,11 +23,14 @@ def install() -> None:
     """Take over the steps that `decode` can do; leave SGLang the others."""
     from sglang.srt.layers.attention.torch_native_backend import TorchNativeAttnBackend
 
-    TorchNativeAttnBackend._run_sdpa_forward_decode = around(TorchNativeAttnBackend._run_sdpa_forward_decode)
+    TorchNativeAttnBackend._run_sdpa_forward_decode = around(
+        TorchNativeAttnBackend._run_sdpa_forward_decode
+    )
 
 
 def around(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """SGLang's loop where sequences differ much in length, attend to an encoder, through a window or to a sink."""
+    """SGLang's loop where sequences differ much in length, attend to an encoder, through a window
+    or to a sink."""
 
     @wraps(original)
     def run(
@@ -87,5 +90,7 @@ def decode(
     mask = torch.zeros(real.shape, dtype=query.dtype).masked_fill_(~real, -torch.inf)
     # heads that share keys go as so many queries: enable_gqa would copy the keys for each
     shared = query.unflatten(1, (k_cache.shape[1], -1))
-    out = scaled_dot_product_attention(shared, keys, values, attn_mask=mask[:, None, None], scale=scaling)
+    out = scaled_dot_product_attention(
+        shared, keys, values, attn_mask=mask[:, None, None], scale=scaling
+    )
     return out.flatten(1, 2)

@@ -1,8 +1,8 @@
 """A bias of one row, as ERNIE's, where SGLang chooses experts in plain torch.
 
-Seam: `sglang.srt.layers.moe.topk.fused_topk_torch_native`, which takes the scores' shape for the bias's. For its own
-CPU engine SGLang takes the row out in `models/ernie4.py`, where it does not know our platform.
-"""
+Seam: `sglang.srt.layers.moe.topk.fused_topk_torch_native`, which takes the scores' shape for the
+bias's. For its own CPU engine SGLang takes the row out in `models/ernie4.py`, where it does not
+know our platform."""
 
 from __future__ import annotations
 

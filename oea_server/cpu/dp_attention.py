@@ -1,13 +1,16 @@
 """What SGLang's DP attention does with GPUs' own memory and collectives, by torch and gloo.
 
-Seams, each a stand-in for one kernel, one kind of memory or one collective; who pads, gathers and scatters rows is
-SGLang's:
+Seams, each a stand-in for one kernel, one kind of memory or one collective; who pads, gathers and
+scatters rows is SGLang's:
 
-- `sglang.srt.layers.dp_attention.memcpy_func`, a Triton kernel that copies rows: SGLang's own copy for CPUs;
-- `_is_cpu` of that module and of `sglang.srt.model_executor.forward_batch_info`, which says there whether to
-  pin host memory, and which fill value to ask for;
-- `TorchNativeAttnBackend.get_cpu_graph_seq_len_fill_value`: the length of a request that pads a batch;
-- `GroupCoordinator.all_gather_into_tensor`, `reduce_scatter_tensor` and `reduce_scatterv`, whose operators are NCCL's.
+- `sglang.srt.layers.dp_attention.memcpy_func`, a Triton kernel that copies rows: SGLang's own copy
+  for CPUs;
+- `_is_cpu` of that module and of `sglang.srt.model_executor.forward_batch_info`, which says there
+  whether to pin host memory, and which fill value to ask for;
+- `TorchNativeAttnBackend.get_cpu_graph_seq_len_fill_value`: the length of a request that pads a
+  batch;
+- `GroupCoordinator.all_gather_into_tensor`, `reduce_scatter_tensor` and `reduce_scatterv`, whose
+  operators are NCCL's.
 """
 
 from __future__ import annotations
@@ -36,8 +39,8 @@ def install() -> None:
 
 
 def padded_length(backend: Any) -> int:
-    """A request that pads a batch is as long as it has rows: one, or those of a verify pass, which a layer that drafts
-    takes for a prefill."""
+    """A request that pads a batch is as long as it has rows: one, or those of a verify pass, which
+    a layer that drafts takes for a prefill."""
     from sglang.srt.runtime_context import get_server_args
 
     return get_server_args().speculative_num_draft_tokens or 1
@@ -54,7 +57,10 @@ def reduce_scatter_tensor(self: Any, output: torch.Tensor, input: torch.Tensor) 
 
 
 def reduce_scatterv(
-    self: Any, input_: torch.Tensor, output: torch.Tensor | None = None, sizes: list[int] | None = None
+    self: Any,
+    input_: torch.Tensor,
+    output: torch.Tensor | None = None,
+    sizes: list[int] | None = None,
 ) -> torch.Tensor:
     """The same where ranks have `sizes` rows, equal shares if not given."""
     sizes = sizes or [len(input_) // self.world_size] * self.world_size

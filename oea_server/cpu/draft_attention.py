@@ -1,4 +1,5 @@
-"""Attention of a layer that drafts, on the CPU: SGLang's plain torch attention, which its drafting has no entry for.
+"""Attention of a layer that drafts, on the CPU: SGLang's plain torch attention, which its drafting
+has no entry for.
 
 Seam: AROUND `DraftBackendFactory._create_backend`, whose map of backends gets one more.
 """
@@ -17,13 +18,16 @@ NAME = "torch_native"
 
 def around(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
-    def create(self: Any, name: str, known: dict[str, Any], error: str, stamps_children: bool = False) -> Any:
+    def create(
+        self: Any, name: str, known: dict[str, Any], error: str, stamps_children: bool = False
+    ) -> Any:
         runner = self.draft_model_runner
 
         def ours() -> tuple[str, Any]:
             if stamps_children:  # SGLang's sign for the one of several steps
                 return NAME, DraftSteps(runner, self.topk, self.speculative_num_steps)
-            return NAME, TorchNativeAttnBackend(runner)  # to what was accepted, a prefill behind a past
+            # to what was accepted, a prefill behind a past
+            return NAME, TorchNativeAttnBackend(runner)
 
         return original(self, name, {**known, NAME: ours}, error, stamps_children)
 
@@ -31,7 +35,8 @@ def around(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class DraftStep(TorchNativeAttnBackend):  # type: ignore[misc]
-    """One step of drafting: each branch attends to its request's past and to its own drafts so far."""
+    """One step of drafting: each branch attends to its request's past and to its own drafts so
+    far."""
 
     branches: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     """Slots [branches, longest], their numbers [branches], how many of them count [branches]."""
@@ -56,7 +61,8 @@ class DraftStep(TorchNativeAttnBackend):  # type: ignore[misc]
 
 
 class DraftSteps:
-    """As `IntelAMXMultiStepDraftBackend`: a backend for each step but the last, which only samples."""
+    """As `IntelAMXMultiStepDraftBackend`: a backend for each step but the last, which only
+    samples."""
 
     def __init__(self, runner: Any, topk: int, steps: int) -> None:
         self.topk, self.steps = topk, steps
@@ -65,7 +71,11 @@ class DraftSteps:
 
     def init_forward_metadata(self, forward_batch: Any) -> None:
         slots = slots_of_branches(
-            self.table, forward_batch.req_pool_indices, forward_batch.seq_lens, self.topk, self.steps
+            self.table,
+            forward_batch.req_pool_indices,
+            forward_batch.seq_lens,
+            self.topk,
+            self.steps,
         )
         past = forward_batch.seq_lens.repeat_interleave(self.topk)
         for step, backend in enumerate(self.attn_backends):
@@ -76,17 +86,21 @@ class DraftSteps:
 def slots_of_branches(
     table: torch.Tensor, requests: torch.Tensor, seq_lens: torch.Tensor, topk: int, steps: int
 ) -> torch.Tensor:
-    """The cache slots of each branch: its request's past, and behind it those of its own `steps` drafts.
+    """The cache slots of each branch: its request's past, and behind it those of its own `steps`
+    drafts.
 
     Args:
-        table: [requests, tokens] slots; behind a request's past lie `steps` for each of `topk` branches.
-        requests, seq_lens: [B].
+        table: [requests, tokens] slots; behind a request's past lie `steps` for each of `topk`
+        branches. requests, seq_lens: [B].
 
     Returns:
-        [B * topk, longest past + steps]; what lies beyond a branch's drafts is not meant to be read.
+        [B * topk, longest past + steps]; what lies beyond a branch's drafts is not meant to be
+        read.
     """
     past = seq_lens.long().repeat_interleave(topk)[:, None]
     branch = torch.arange(topk).repeat(len(seq_lens))[:, None]
     place = torch.arange(int(seq_lens.max()) + steps)
     place = place + torch.where(place >= past, branch * steps, 0)
-    return table[requests.long().repeat_interleave(topk)[:, None], place.clamp(max=table.shape[1] - 1)]
+    return table[
+        requests.long().repeat_interleave(topk)[:, None], place.clamp(max=table.shape[1] - 1)
+    ]

@@ -1,4 +1,5 @@
-"""The small kernels around a layer that drafts (EAGLE, NEXTN) in plain torch; `speculation` puts them in place."""
+"""The small kernels around a layer that drafts (EAGLE, NEXTN) in plain torch; `speculation` puts
+them in place."""
 
 from __future__ import annotations
 
@@ -17,19 +18,24 @@ def slots_to_draft(
     columns: int,
     **_: Any,
 ) -> None:
-    """`cache_locs.assign_draft_cache_locs_contiguous`: the cache slots behind each request's past, `topk * columns` of
-    them. SGLang asks for positions with them on GPUs only."""
+    """`cache_locs.assign_draft_cache_locs_contiguous`: the cache slots behind each request's past,
+    `topk * columns` of them. SGLang asks for positions with them on GPUs only."""
     behind = seq_lens.long()[:, None] + torch.arange(topk * columns)
     out_cache_loc.copy_(req_to_token[req_pool_indices.long()[:, None], behind].flatten())
 
 
 def last_accepted(
-    accept_tokens: torch.Tensor, accept_lens: torch.Tensor, bonus_tokens: torch.Tensor, accept_stride: int
+    accept_tokens: torch.Tensor,
+    accept_lens: torch.Tensor,
+    bonus_tokens: torch.Tensor,
+    accept_stride: int,
 ) -> None:
-    """`eagle.fill_bonus_tokens`: of each request's accepted tokens the last, which the target has added.
+    """`eagle.fill_bonus_tokens`: of each request's accepted tokens the last, which the target has
+    added.
 
     Args:
-        accept_tokens: [B, stride], or flat; accept_lens: [B], at least 1; bonus_tokens: [B], written.
+        accept_tokens: [B, stride], or flat; accept_lens: [B], at least 1; bonus_tokens: [B],
+        written.
     """
     of_request = accept_tokens.reshape(-1, accept_stride)
     bonus_tokens.copy_(of_request.gather(1, accept_lens.long()[:, None] - 1)[:, 0])
@@ -49,14 +55,16 @@ def tree_of_drafts(
     num_verify_tokens: int,
     tree_mask_mode: int,
 ) -> None:
-    """`spec_tree.build_tree_kernel_efficient_func`: where each chosen draft is, what it attends to, its first child and
-    its next sibling (-1 where there is none). A draft whose parent was not chosen is nobody's child.
+    """`spec_tree.build_tree_kernel_efficient_func`: where each chosen draft is, what it attends to,
+    its first child and its next sibling (-1 where there is none). A draft whose parent was not
+    chosen is nobody's child.
 
     Args:
-        parent_list: [B, *]; of each group of `topk` candidates the one that they follow (the first group follows the
+        parent_list: [B, *]; of each group of `topk` candidates the one that they follow (the first
+        group follows the
             root).
-        top_scores_index: [B, n - 1] the candidates that were chosen, ascending.
-        tree_mask: written beside the past, [sum of n * (length + n)] or [B * n * n] bool (SGLang's `TreeMaskMode`).
+        top_scores_index: [B, n - 1] the candidates that were chosen, ascending. tree_mask: written
+        beside the past, [sum of n * (length + n)] or [B * n * n] bool (SGLang's `TreeMaskMode`).
         positions: [B * n]; the rest [B, n], the last two -1 before. All written.
     """
     requests, n = len(seq_lens), num_verify_tokens
@@ -74,7 +82,8 @@ def tree_of_drafts(
 
 
 def parents(parent_list: torch.Tensor, chosen: torch.Tensor, topk: int) -> torch.Tensor:
-    """The node that each node of a tree follows; -1 for the root, and for one whose parent was not chosen. [B, n]"""
+    """The node that each node of a tree follows; -1 for the root, and for one whose parent was not
+    chosen. [B, n]"""
     group = chosen // topk
     if not (group > 0).any():
         found = torch.zeros_like(chosen)
@@ -85,8 +94,11 @@ def parents(parent_list: torch.Tensor, chosen: torch.Tensor, topk: int) -> torch
     return torch.cat([found.new_full((len(chosen), 1), -1), found], dim=1)
 
 
-def write_mask(tree_mask: torch.Tensor, sees: torch.Tensor, lengths: list[int], *, full: bool) -> None:
-    """What each node sees of its tree into SGLang's flat mask, whose past it has filled itself. sees: [B, n, n]"""
+def write_mask(
+    tree_mask: torch.Tensor, sees: torch.Tensor, lengths: list[int], *, full: bool
+) -> None:
+    """What each node sees of its tree into SGLang's flat mask, whose past it has filled itself.
+    sees: [B, n, n]"""
     n, start = sees.shape[-1], 0
     if not full:
         tree_mask[: sees.numel()] = sees.flatten()

@@ -13,5 +13,9 @@ def activate() -> str | None:
 
     if os.environ.get("SGLANG_USE_CPU_ENGINE", "0") == "1":
         return None
-    accelerators = (torch.cuda.is_available(), torch.xpu.is_available(), torch.backends.mps.is_available())
+    accelerators = (
+        torch.cuda.is_available(),
+        torch.xpu.is_available(),
+        torch.backends.mps.is_available(),
+    )
     return None if any(accelerators) else PLATFORM

@@ -65,7 +65,8 @@ def by_loop(w13: torch.Tensor, w2: torch.Tensor, why: str) -> Experts:
 
 
 def after_loading(layer: Any, experts_move: bool = False) -> None:
-    """End of `UnquantizedFusedMoEMethod.process_weights_after_loading`: open a layer whose weights are complete."""
+    """End of `UnquantizedFusedMoEMethod.process_weights_after_loading`: open a layer whose weights
+    are complete."""
     if not is_plain(layer):
         return
     before: Experts | None = getattr(layer, "oea_experts", None)
@@ -73,7 +74,9 @@ def after_loading(layer: Any, experts_move: bool = False) -> None:
         layer.oea_experts = open_layer(layer, experts_move)
     elif isinstance(before.run, zentorch.ZentorchExperts) and before.run.rewritten():
         # in their own order again, which zentorch's table cannot be told layer by layer
-        layer.oea_experts = by_loop(layer.w13_weight.data, layer.w2_weight.data, "its weights were updated")
+        layer.oea_experts = by_loop(
+            layer.w13_weight.data, layer.w2_weight.data, "its weights were updated"
+        )
     now: Experts = layer.oea_experts
     if before is None and getattr(layer, "layer_id", 0) == 0:
         logger.info("OEA: CPU experts by %s: %s", now.kind, now.why)
@@ -82,7 +85,8 @@ def after_loading(layer: Any, experts_move: bool = False) -> None:
 
 
 def open_layer(layer: Any, experts_move: bool) -> Experts:
-    """`open_experts` of an SGLang layer, by the loop where its weights will be written into while it serves."""
+    """`open_experts` of an SGLang layer, by the loop where its weights will be written into while
+    it serves."""
     w13, w2 = layer.w13_weight.data, layer.w2_weight.data
     if experts_move:
         return by_loop(w13, w2, "--enable-eplb moves experts, which zentorch re-orders")
@@ -113,7 +117,8 @@ def between(layer: Any) -> Activation | None:
 
 
 def is_plain(layer: Any) -> bool:
-    """Whether a layer is SwiGLU without biases, weighted at its end: what is opened once, for the fastest code."""
+    """Whether a layer is SwiGLU without biases, weighted at its end: what is opened once, for the
+    fastest code."""
     return between(layer) is activations.swiglu
 
 
@@ -127,10 +132,14 @@ def forward(self: Any, layer: Any, dispatch_output: Any) -> Any:
     x, topk = dispatch_output.hidden_states, dispatch_output.topk_output
     if act is not activations.swiglu:
         weights = layer.w13_weight, layer.w2_weight
-        return StandardCombineInput(hidden_states=run_experts(x, *weights, topk.topk_weights, topk.topk_ids, act))
+        return StandardCombineInput(
+            hidden_states=run_experts(x, *weights, topk.topk_weights, topk.topk_ids, act)
+        )
     if not hasattr(layer, "oea_experts"):
         layer.oea_experts = open_layer(layer, moves_experts())
-    return StandardCombineInput(hidden_states=layer.oea_experts.run(x, topk.topk_weights, topk.topk_ids))
+    return StandardCombineInput(
+        hidden_states=layer.oea_experts.run(x, topk.topk_weights, topk.topk_ids)
+    )
 
 
 def install(dispatch_key: str) -> None:

@@ -1,9 +1,8 @@
 """HiCache without a GPU: KV caches go to memory of the host, which is the device, and come back.
 
-Seam: `transfer_kv_direct`, a compiled kernel that `sglang.srt.mem_cache.pool_host.mha` imports where there is a GPU,
-and calls with `--hicache-io-backend direct --hicache-mem-layout layer_first`. What is kept, evicted and loaded again
-is SGLang's to say.
-"""
+Seam: `transfer_kv_direct`, a compiled kernel that `sglang.srt.mem_cache.pool_host.mha` imports
+where there is a GPU, and calls with `--hicache-io-backend direct --hicache-mem-layout layer_first`.
+What is kept, evicted and loaded again is SGLang's to say."""
 
 from __future__ import annotations
 

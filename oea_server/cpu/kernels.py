@@ -1,10 +1,12 @@
-"""Triton kernels that SGLang launches whatever the device: two in plain torch, all others refused by name.
+"""Triton kernels that SGLang launches whatever the device: two in plain torch, all others refused
+by name.
 
-Seams: `fused_gate_sigmoid_mul` and `fused_gate_sigmoid_mul_add` of `sglang.kernels.ops.elementwise.elementwise`,
-the gate of Qwen's shared expert (Qwen2-MoE, Qwen3-Next and what is built of their blocks), and
-`zero_experts_compute_triton` of `sglang.kernels.ops.moe.ep_moe_kernels`, LongCat's experts that compute nothing, before
-models import them; and Triton's own launch, where a kernel would otherwise end in a traceback about drivers.
-"""
+Seams: `fused_gate_sigmoid_mul` and `fused_gate_sigmoid_mul_add` of
+`sglang.kernels.ops.elementwise.elementwise`, the gate of Qwen's shared expert (Qwen2-MoE,
+Qwen3-Next and what is built of their blocks), and `zero_experts_compute_triton` of
+`sglang.kernels.ops.moe.ep_moe_kernels`, LongCat's experts that compute nothing, before models
+import them; and Triton's own launch, where a kernel would otherwise end in a traceback about
+drivers."""
 
 from __future__ import annotations
 
@@ -18,8 +20,11 @@ MODULE = "sglang.kernels.ops.elementwise.elementwise"
 IMPORTED_BY = "sglang.srt.models.qwen2_moe"
 
 
-def gate_sigmoid_mul(hidden: torch.Tensor, gate: torch.Tensor, shared: torch.Tensor) -> torch.Tensor:
-    """The shared expert's output, times the sigmoid of its gate; in float32 until the end, as in the kernel.
+def gate_sigmoid_mul(
+    hidden: torch.Tensor, gate: torch.Tensor, shared: torch.Tensor
+) -> torch.Tensor:
+    """The shared expert's output, times the sigmoid of its gate; in float32 until the end, as in
+    the kernel.
 
     Args:
         hidden: [B, H].
@@ -29,7 +34,9 @@ def gate_sigmoid_mul(hidden: torch.Tensor, gate: torch.Tensor, shared: torch.Ten
     return gated(hidden, gate, shared).to(shared.dtype)
 
 
-def gate_sigmoid_mul_add(hidden: torch.Tensor, gate: torch.Tensor, shared: torch.Tensor, final: torch.Tensor) -> None:
+def gate_sigmoid_mul_add(
+    hidden: torch.Tensor, gate: torch.Tensor, shared: torch.Tensor, final: torch.Tensor
+) -> None:
     """The same, added to `final` in place."""
     final.copy_(gated(hidden, gate, shared) + final)
 
@@ -48,7 +55,8 @@ def zero_experts(
 ) -> torch.Tensor:
     """What experts that compute nothing add: the token itself, as often as the router weighs them.
 
-    Their ids and weights become 0 in place, as in SGLang: the first expert, weighed by nothing, stands for them.
+    Their ids and weights become 0 in place, as in SGLang: the first expert, weighed by nothing,
+    stands for them.
 
     Args:
         expert_indices, expert_scales: [B, k].
@@ -57,7 +65,10 @@ def zero_experts(
         hidden_states: [B, H].
     """
     if zero_expert_type != "identity":
-        raise ValueError(f"zero_expert_type={zero_expert_type} is not identity, which is all that SGLang computes")
+        raise ValueError(
+            f"zero_expert_type={zero_expert_type} is not identity, which is all that SGLang"
+            " computes"
+        )
     zero = expert_indices >= num_experts
     added = (expert_scales * zero).sum(-1, keepdim=True) * hidden_states.float()
     expert_indices.masked_fill_(zero, 0)
@@ -66,11 +77,15 @@ def zero_experts(
 
 
 ZERO_EXPERTS = "sglang.kernels.ops.moe.ep_moe_kernels", "zero_experts_compute_triton"
-STANDINS = {"fused_gate_sigmoid_mul": gate_sigmoid_mul, "fused_gate_sigmoid_mul_add": gate_sigmoid_mul_add}
+STANDINS = {
+    "fused_gate_sigmoid_mul": gate_sigmoid_mul,
+    "fused_gate_sigmoid_mul_add": gate_sigmoid_mul_add,
+}
 
 
 def install() -> None:
-    """Put the stand-ins where SGLang's models will import them, and a refusal where Triton launches."""
+    """Put the stand-ins where SGLang's models will import them, and a refusal where Triton
+    launches."""
     import importlib
 
     source = importlib.import_module(MODULE)
@@ -84,7 +99,8 @@ def install() -> None:
 
 
 def refuse_others() -> None:
-    """Say which kernel a model needs, in one line. Under TRITON_INTERPRET kernels run anywhere, by another way."""
+    """Say which kernel a model needs, in one line. Under TRITON_INTERPRET kernels run anywhere, by
+    another way."""
     from triton.runtime.autotuner import Autotuner
     from triton.runtime.jit import JITFunction
 

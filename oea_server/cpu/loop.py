@@ -44,7 +44,9 @@ def run_experts(
     if not experts:
         return out.to(x.dtype)
     each = x[tokens].split(rows)
-    each = between(torch.cat([F.linear(h, w13[e]) for e, h in zip(experts, each, strict=True)])).split(rows)
+    each = between(
+        torch.cat([F.linear(h, w13[e]) for e, h in zip(experts, each, strict=True)])
+    ).split(rows)
     y = torch.cat([F.linear(h, w2[e]) for e, h in zip(experts, each, strict=True)])
     out.index_add_(0, tokens, y.float() * weights.flatten()[order][:, None])
     return out.to(x.dtype)

@@ -20,18 +20,19 @@ from oea_server.cpu.pools_0517 import Base
 from oea_server.engine.ranks import schedulers_here
 
 ENVIRONMENT = {
-    # Threads that wait by spinning hold the core that another process, or their own team, needs: on two
-    # cores a layer then took a scheduler's time slice for every barrier, four times as long.
+    # Threads that wait by spinning hold the core that another process, or their own team, needs: on
+    # two cores a layer then took a scheduler's time slice for every barrier, four times as long.
     "OMP_WAIT_POLICY": "passive",
-    # oneDNN and torch keep a kernel per shape, 1024 of them, and each prefill has another shape: hundreds of MiB
-    # over thousands of requests. A decode step needs a few dozen.
+    # oneDNN and torch keep a kernel per shape, 1024 of them, and each prefill has another shape:
+    # hundreds of MiB over thousands of requests. A decode step needs a few dozen.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
     "LRU_CACHE_CAPACITY": "128",
     # Before it ends over a dead detokenizer, SGLang waits a minute for core dumps of GPUs.
     "SGLANG_CUDA_COREDUMP_BEFORE_CRASH": "0",
     # Accepted drafts move in the KV cache: by torch, not by a Triton kernel.
     "SGLANG_NATIVE_MOVE_KV_CACHE": "1",
-    # A prefill worker that sends what is cached before it computes the rest waits for an event of CUDA's.
+    # A prefill worker that sends what is cached before it computes the rest waits for an event of
+    # CUDA's.
     "SGLANG_DISAGG_PREFILL_EARLY_SEND_CACHED_PREFIX": "0",
 }
 """What a server's processes get where the user has not set it."""
@@ -47,10 +48,18 @@ class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
         for name in ("cuda_graph_backend_decode", "cuda_graph_backend_prefill"):
             if getattr(server_args, name, "absent") is None:
                 setattr(server_args, name, "disabled")
-        if getattr(server_args, "enable_eplb", False) and server_args.eplb_rebalance_layers_per_chunk is None:
-            server_args.eplb_rebalance_layers_per_chunk = 1024  # else it times the move by CUDA's clock
-        if getattr(server_args, "enable_hierarchical_cache", False):  # the defaults are kernels for GPUs
-            server_args.hicache_io_backend, server_args.hicache_mem_layout = host_cache.BACKEND, host_cache.LAYOUT
+        if (
+            getattr(server_args, "enable_eplb", False)
+            and server_args.eplb_rebalance_layers_per_chunk is None
+        ):
+            # else it times the move by CUDA's clock
+            server_args.eplb_rebalance_layers_per_chunk = 1024
+        # the defaults are kernels for GPUs
+        if getattr(server_args, "enable_hierarchical_cache", False):
+            server_args.hicache_io_backend, server_args.hicache_mem_layout = (
+                host_cache.BACKEND,
+                host_cache.LAYOUT,
+            )
         if getattr(server_args, "enable_lora", None) or getattr(server_args, "lora_paths", None):
             server_args.lora_backend = adapters.BACKEND
         server_args.sleep_on_idle = True  # else an idle server keeps a core busy
@@ -62,7 +71,8 @@ class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
         return "torch_native"
 
     def get_device(self, device_id: int = 0) -> str:  # type: ignore[override]
-        return "cpu"  # SGLang's argument handling splits the name at ":"; its mixin returns an object
+        # SGLang's argument handling splits the name at ":"; its mixin returns an object
+        return "cpu"
 
     def is_pin_memory_available(self, device: Any = None) -> bool:
         return False
@@ -76,7 +86,8 @@ class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
         return algorithm in ALGORITHMS and complete()
 
     def get_speculative_worker_cls(self, algorithm: str) -> None:
-        """SGLang's own workers, over our stand-ins: it asks before it imports one, and only where speculation is on."""
+        """SGLang's own workers, over our stand-ins: it asks before it imports one, and only where
+        speculation is on."""
         from oea_server.cpu import speculation
 
         speculation.install()
@@ -87,7 +98,15 @@ class OeaCpuPlatform(CpuDeviceMixin, Base):  # type: ignore[misc, valid-type]
         return slots_of_drafts
 
     def init_backend(self) -> None:
-        from oea_server.cpu import attention, biases, dp_attention, experts, kernels, sinks, transfer
+        from oea_server.cpu import (
+            attention,
+            biases,
+            dp_attention,
+            experts,
+            kernels,
+            sinks,
+            transfer,
+        )
 
         # SGLang asks for memory and adapters after this
         host_cache.install()
@@ -114,11 +133,11 @@ def ranks_here(server_args: Any) -> int:
 
 
 def bind_cores(ranks: int, nodes: int = 1) -> None:
-    """Give each rank of this machine its own share of the cores, as SGLang asks for more ranks than NUMA nodes.
+    """Give each rank of this machine its own share of the cores, as SGLang asks for more ranks than
+    NUMA nodes.
 
-    It asks for those of all nodes, and 0.5.17 counts through them. Where there are fewer cores than ranks,
-    some share one.
-    """
+    It asks for those of all nodes, and 0.5.17 counts through them. Where there are fewer cores than
+    ranks, some share one."""
     cores = sorted(os.sched_getaffinity(0))
     if ranks * nodes < 2 or "SGLANG_CPU_OMP_THREADS_BIND" in os.environ:
         return
@@ -133,7 +152,8 @@ def allocate_unpinned() -> None:
     """Host buffers (routing replay's, for one) without pinning, which asks for a CUDA driver."""
     try:
         from sglang.srt.mem_cache.pool_host.common import ALLOC_MEMORY_FUNCS
-    except ImportError:  # 0.5.17 pins unconditionally: --enable-return-routed-experts needs a GPU there
+    except ImportError:
+        # 0.5.17 pins unconditionally: --enable-return-routed-experts needs a GPU there
         return
 
     def allocate(dims: tuple[int, ...], dtype: torch.dtype, device: str, **_: Any) -> torch.Tensor:

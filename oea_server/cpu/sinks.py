@@ -1,4 +1,5 @@
-"""Attention sinks on the CPU, of gpt-oss and MiMo-V2: a number for each head, in the softmax, that adds nothing.
+"""Attention sinks on the CPU, of gpt-oss and MiMo-V2: a number for each head, in the softmax, that
+adds nothing.
 
 Seams: `TorchNativeAttnBackend.forward_extend` and `.forward_decode`, which know no `sinks`, and the
 `scaled_dot_product_attention` that their loops call, to which a sink is one more key.
@@ -56,7 +57,8 @@ def attention(
     is_causal: bool = False,
     **kwargs: Any,
 ) -> torch.Tensor:
-    """torch's, where a layer has sinks with one key more: its score is the head's sink, its value nothing.
+    """torch's, where a layer has sinks with one key more: its score is the head's sink, its value
+    nothing.
 
     Args:
         query: [1, heads, Q, D].

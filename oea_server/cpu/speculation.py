@@ -1,9 +1,9 @@
-"""The small kernels of speculative decoding in plain torch, so that it serves where no GPU is (with SGLang 0.5.23).
+"""The small kernels of speculative decoding in plain torch, so that it serves where no GPU is (with
+SGLang 0.5.23).
 
-SGLang's own workers, batching, trees and acceptance run; each function here stands in for the arithmetic of the one
-kernel that its docstring names, and is put in its place before SGLang's workers import it.
-tests/unit/test_cpu_speculation.py fails where SGLang renames one.
-"""
+SGLang's own workers, batching, trees and acceptance run; each function here stands in for the
+arithmetic of the one kernel that its docstring names, and is put in its place before SGLang's
+workers import it. tests/unit/test_cpu_speculation.py fails where SGLang renames one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from typing import Any
 
 import torch
 
-from oea_server.cpu.drafting import first_child, last_accepted, next_sibling, slots_to_draft, tree_of_drafts
+from oea_server.cpu.drafting import (
+    first_child,
+    last_accepted,
+    next_sibling,
+    slots_to_draft,
+    tree_of_drafts,
+)
 
 KERNELS = "sglang.kernels.ops.speculative"
 FACTORY = "sglang.srt.speculative.draft_utils.DraftBackendFactory"
@@ -55,7 +61,8 @@ def complete() -> bool:
 
 
 def compiled_kernels() -> ModuleType:
-    """In place of a part of SGLang's package of compiled kernels, which asks for a CUDA driver when it is imported."""
+    """In place of a part of SGLang's package of compiled kernels, which asks for a CUDA driver when
+    it is imported."""
     compiled = ModuleType("sgl_kernel.speculative")
     compiled.reconstruct_indices_from_tree_mask = tree_of_mask  # type: ignore[attr-defined]
     return compiled
@@ -90,8 +97,8 @@ def tree_of_mask(
     batch_size: int,
     draft_token_num: int,
 ) -> None:
-    """`sgl_kernel.speculative.reconstruct_indices_from_tree_mask`: where each node of a tree is, its first child and
-    its next sibling (-1 where there is none), from its ancestors.
+    """`sgl_kernel.speculative.reconstruct_indices_from_tree_mask`: where each node of a tree is,
+    its first child and its next sibling (-1 where there is none), from its ancestors.
 
     Args:
         tree_mask: [B * n * n], whether node j is an ancestor of node i, or i itself.
@@ -111,7 +118,8 @@ def tree_of_mask(
 def windows(
     requests: torch.Tensor, starts: torch.Tensor, ends: torch.Tensor
 ) -> Iterator[tuple[slice, tuple[int, slice]]]:
-    """Of each request in turn: its places in a list of all requests' slots, and in the table of requests."""
+    """Of each request in turn: its places in a list of all requests' slots, and in the table of
+    requests."""
     place = 0
     for request, start, end in zip(requests.tolist(), starts.tolist(), ends.tolist(), strict=True):
         yield slice(place, place + end - start), (request, slice(start, end))
@@ -126,8 +134,8 @@ def slots_of_windows(
     out_cache_loc: torch.Tensor,
     *_: int,
 ) -> None:
-    """`cache_locs.assign_extend_cache_locs`: the cache slots of each request's tokens from start to end, one request
-    after the other."""
+    """`cache_locs.assign_extend_cache_locs`: the cache slots of each request's tokens from start to
+    end, one request after the other."""
     for places, window in windows(req_pool_indices, start_offset, end_offset):
         out_cache_loc[places] = req_to_token[window]
 
@@ -140,8 +148,8 @@ def note_slots(
     out_cache_loc: torch.Tensor,
     *_: int,
 ) -> None:
-    """`allocation.assign_req_to_token_pool`: the way back, new slots as those of each request's tokens from start to
-    end."""
+    """`allocation.assign_req_to_token_pool`: the way back, new slots as those of each request's
+    tokens from start to end."""
     for places, window in windows(req_pool_indices, start_offset, end_offset):
         req_to_token[window] = out_cache_loc[places]
 
@@ -163,9 +171,13 @@ def slots_of_drafts(
 
 
 def slots_of_accepted(
-    accept_index: torch.Tensor, out_cache_loc: torch.Tensor, accept_out_cache_loc: torch.Tensor, *_: int
+    accept_index: torch.Tensor,
+    out_cache_loc: torch.Tensor,
+    accept_out_cache_loc: torch.Tensor,
+    *_: int,
 ) -> None:
-    """`eagle.fill_accept_out_cache_loc`: the cache slots of the accepted nodes, side by side; -1 accepts nothing."""
+    """`eagle.fill_accept_out_cache_loc`: the cache slots of the accepted nodes, side by side; -1
+    accepts nothing."""
     accepted = accept_index.flatten()
     accepted = accepted[accepted >= 0].long()
     accept_out_cache_loc[: len(accepted)] = out_cache_loc[accepted]
@@ -182,9 +194,13 @@ def verify_greedily(
     target_predict: torch.Tensor,
     topk: int = -1,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """`spec_tree.verify_tree_greedy_func`: down each tree, as long as a child is what the target predicts."""
+    """`spec_tree.verify_tree_greedy_func`: down each tree, as long as a child is what the target
+    predicts."""
     for request, drafts in enumerate(candidates.tolist()):
-        children, siblings = retrieve_next_token[request].tolist(), retrieve_next_sibling[request].tolist()
+        children, siblings = (
+            retrieve_next_token[request].tolist(),
+            retrieve_next_sibling[request].tolist(),
+        )
         wanted, node, taken = target_predict[request].tolist(), 0, [0]
         while len(taken) < accept_index.shape[1]:
             child = children[node]
@@ -217,15 +233,19 @@ def verify_by_sampling(
     threshold_acc: float = 1.0,
     deterministic: bool = True,
 ) -> None:
-    """`sampling.tree_speculative_sampling_target_only`: a coin goes over the children in turn, each as wide as the
-    target finds it likely; where it meets none, the next token is drawn from what is left.
+    """`sampling.tree_speculative_sampling_target_only`: a coin goes over the children in turn, each
+    as wide as the target finds it likely; where it meets none, the next token is drawn from what is
+    left.
 
     Args:
         target_probs: [B, n, V]; draft_probs the same, zeros, in which rejected children are marked.
         uniform_samples: [B, n] coins; uniform_samples_for_final_sampling: [B].
     """
     for request, drafts in enumerate(candidates.tolist()):
-        children, siblings = retrive_next_token[request].tolist(), retrive_next_sibling[request].tolist()
+        children, siblings = (
+            retrive_next_token[request].tolist(),
+            retrive_next_sibling[request].tolist(),
+        )
         node, taken = 0, [0]
         while len(taken) < accept_index.shape[1]:
             coin, passed, child = float(uniform_samples[request, node]), 0.0, children[node]
@@ -253,15 +273,16 @@ def verify_by_sampling(
 
 
 def keep_top_k(probs: torch.Tensor, top_ks: torch.Tensor) -> torch.Tensor:
-    """`renorm.top_k_renorm_prob` of FlashInfer: each row's k most likely tokens, and those as likely as the last."""
+    """`renorm.top_k_renorm_prob` of FlashInfer: each row's k most likely tokens, and those as
+    likely as the last."""
     ranked = probs.sort(-1, descending=True).values
     last = ranked.gather(-1, (top_ks.long().clamp(1, probs.shape[-1]) - 1)[:, None])
     return _divided(probs.where(probs >= last, 0.0))
 
 
 def keep_top_p(probs: torch.Tensor, top_ps: torch.Tensor) -> torch.Tensor:
-    """`renorm.top_p_renorm_prob` of FlashInfer: each row's most likely tokens up to this mass, and those as likely as
-    the last."""
+    """`renorm.top_p_renorm_prob` of FlashInfer: each row's most likely tokens up to this mass, and
+    those as likely as the last."""
     ranked = probs.sort(-1, descending=True).values
     before = ranked.cumsum(-1) - ranked
     last = ranked.where(before < top_ps[:, None], torch.inf).amin(-1, keepdim=True)
@@ -273,13 +294,14 @@ def _divided(probs: torch.Tensor) -> torch.Tensor:
 
 
 def no_copy_kernel(pool: Any) -> None:
-    """`MHATokenToKVPool._init_kv_copy_and_warmup`, which launches `copy_all_layer_kv_cache_tiled`: with
-    SGLANG_NATIVE_MOVE_KV_CACHE accepted drafts move by torch."""
+    """`MHATokenToKVPool._init_kv_copy_and_warmup`, which launches `copy_all_layer_kv_cache_tiled`:
+    with SGLANG_NATIVE_MOVE_KV_CACHE accepted drafts move by torch."""
     pool._kv_copy_config = None
 
 
 def nothing_to_wait_for(device: Any = None) -> None:
-    """`torch.cuda.synchronize`, which models call once they share their embedding and head with a layer that drafts."""
+    """`torch.cuda.synchronize`, which models call once they share their embedding and head with a
+    layer that drafts."""
 
 
 STANDINS: dict[str, Any] = {

@@ -1,10 +1,11 @@
 """The transfer of KV caches between the servers of a disaggregated pair, on one machine.
 
-Seam: `mooncake.engine.TransferEngine`, which SGLang's `mooncake` backend writes bytes with into another process's
-memory, over RDMA or TCP. Here that process writes them itself, as a Unix socket tells it. Who is paired with whom,
-which pages go where, and when a request is ready stays SGLang's. A package `mooncake` that is installed is left alone.
-And `MooncakeKVSender.supports_host_tensor_indices`: without it SGLang hands on page numbers as they are, not by way of
-pinned memory and an event of CUDA's.
+Seam: `mooncake.engine.TransferEngine`, which SGLang's `mooncake` backend writes bytes with into
+another process's memory, over RDMA or TCP. Here that process writes them itself, as a Unix socket
+tells it. Who is paired with whom, which pages go where, and when a request is ready stays SGLang's.
+A package `mooncake` that is installed is left alone. And
+`MooncakeKVSender.supports_host_tensor_indices`: without it SGLang hands on page numbers as they
+are, not by way of pinned memory and an event of CUDA's.
 
 A process writes only for the user that it belongs to, and only where SGLang has registered memory.
 """
@@ -51,16 +52,22 @@ class TransferEngine:
         self._number = secrets.randbits(62)
         self._inbox = socket.socket(socket.AF_UNIX)
 
-    def initialize(self, hostname: str, metadata_server: str, protocol: str, device_name: str) -> int:
+    def initialize(
+        self, hostname: str, metadata_server: str, protocol: str, device_name: str
+    ) -> int:
         """Be there for others."""
         self._inbox.bind(address_of(self._number))
         self._inbox.listen()
         threading.Thread(target=self._serve, name="oea-transfer", daemon=True).start()
-        logger.warning("OEA: no mooncake here: KV caches are transferred between processes of this machine alone")
+        logger.warning(
+            "OEA: no mooncake here: KV caches are transferred between processes of this machine"
+            " alone"
+        )
         return 0
 
     def get_rpc_port(self) -> int:
-        """What tells this process from others behind its host's name: SGLang's session is HOST:PORT."""
+        """What tells this process from others behind its host's name: SGLang's session is
+        HOST:PORT."""
         return self._number
 
     def batch_register_memory(self, addresses: list[int], lengths: list[int]) -> int:
@@ -77,7 +84,8 @@ class TransferEngine:
     def batch_transfer_sync_write(
         self, session: str, sources: list[int], targets: list[int], lengths: list[int]
     ) -> int:
-        """Have the process of a session write bytes of this one into its memory, and wait until it has."""
+        """Have the process of a session write bytes of this one into its memory, and wait until it
+        has."""
         with socket.socket(socket.AF_UNIX) as peer:
             peer.settimeout(PATIENCE)
             try:
@@ -111,12 +119,17 @@ class TransferEngine:
             if not length:
                 return True
             if not self._holds(target, length):
-                logger.warning("OEA: refused to write %d bytes where no memory is registered", length)
+                logger.warning(
+                    "OEA: refused to write %d bytes where no memory is registered", length
+                )
                 return False
             exactly(peer, memory(target, length))
 
     def _holds(self, target: int, length: int) -> bool:
-        return any(start <= target and target + length <= start + size for start, size in self._registered.items())
+        return any(
+            start <= target and target + length <= start + size
+            for start, size in self._registered.items()
+        )
 
 
 def address_of(number: int) -> str:

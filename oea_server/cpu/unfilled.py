@@ -1,8 +1,8 @@
-"""Experts that loading left as they were allocated: told by a mark that a checkpoint's weights overwrite.
+"""Experts that loading left as they were allocated: told by a mark that a checkpoint's weights
+overwrite.
 
-SGLang builds experts where some configs have dense layers (`mlp_only_layers`, `decoder_sparse_step` of Qwen3-MoE), and
-serves whatever lies in that memory.
-"""
+SGLang builds experts where some configs have dense layers (`mlp_only_layers`, `decoder_sparse_step`
+of Qwen3-MoE), and serves whatever lies in that memory."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from typing import Any
 import torch
 
 FILLS_FIRST = ("auto", "safetensors", "pt", "npcache")
-"""Values of `--load-format` under which weights are there before `process_weights_after_loading`."""
+"""Values of `--load-format` under which weights are there before
+`process_weights_after_loading`."""
 
 
 def mark(layer: Any) -> None:
-    """End of `create_weights`: one number of each of an expert's matrices is none until it is loaded."""
+    """End of `create_weights`: one number of each of an expert's matrices is none until it is
+    loaded."""
     for first in _firsts(layer):
         first.fill_(math.nan)
 
@@ -27,14 +29,19 @@ def problem(layer: Any) -> str | None:
     if not any(unfilled):
         return None
     return (
-        f"layer {layer.layer_id}: the checkpoint has no weights for {sum(unfilled)} of its {len(unfilled)} experts; "
-        "if the layer is dense there (mlp_only_layers, decoder_sparse_step), SGLang does not build it so"
+        f"layer {layer.layer_id}: the checkpoint has no weights for {sum(unfilled)} of its"
+        f" {len(unfilled)} experts; if the layer is dense there (mlp_only_layers,"
+        " decoder_sparse_step), SGLang does not build it so"
     )
 
 
 def not_finite(w13: torch.Tensor, w2: torch.Tensor) -> list[int]:
     """The experts that hold NaN or infinity, in whatever order their weights are."""
-    return [expert for expert in range(len(w13)) if not (w13[expert].isfinite().all() and w2[expert].isfinite().all())]
+    return [
+        expert
+        for expert in range(len(w13))
+        if not (w13[expert].isfinite().all() and w2[expert].isfinite().all())
+    ]
 
 
 def fills_first() -> bool:

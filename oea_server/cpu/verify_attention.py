@@ -1,7 +1,8 @@
-"""Attention of a verify pass on the CPU: each request's drafts against its past, and against their ancestors.
+"""Attention of a verify pass on the CPU: each request's drafts against its past, and against their
+ancestors.
 
-Seam: AROUND `TorchNativeAttnBackend.forward_extend`, SGLang's plain torch attention, which knows no verify pass.
-"""
+Seam: AROUND `TorchNativeAttnBackend.forward_extend`, SGLang's plain torch attention, which knows no
+verify pass."""
 
 from __future__ import annotations
 
@@ -23,7 +24,14 @@ def install() -> None:
 def around(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     @wraps(original)
     def forward_extend(
-        self: Any, q: Any, k: Any, v: Any, layer: Any, forward_batch: Any, save_kv_cache: bool = True, **kwargs: Any
+        self: Any,
+        q: Any,
+        k: Any,
+        v: Any,
+        layer: Any,
+        forward_batch: Any,
+        save_kv_cache: bool = True,
+        **kwargs: Any,
     ) -> torch.Tensor:
         if not forward_batch.forward_mode.is_target_verify():
             return original(self, q, k, v, layer, forward_batch, save_kv_cache, **kwargs)
@@ -38,7 +46,9 @@ def around(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]
         masks = masks_of(forward_batch.spec_info.custom_mask, lengths, width)
         found = []
         for request, (length, mask) in enumerate(zip(lengths, masks, strict=True)):
-            slots = self.req_to_token_pool.req_to_token[forward_batch.req_pool_indices[request], : length + width]
+            slots = self.req_to_token_pool.req_to_token[
+                forward_batch.req_pool_indices[request], : length + width
+            ]
             mine = query[request * width : (request + 1) * width]
             keys, values = (cache[slots].to(q.dtype) for cache in caches)
             near = windowed(mask, layer.sliding_window_size)
@@ -49,11 +59,15 @@ def around(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]
     return forward_extend
 
 
-def masks_of(custom_mask: torch.Tensor | None, lengths: list[int], width: int) -> list[torch.Tensor]:
-    """For each request which of its past and its drafts each draft attends to, [width, length + width] bool.
+def masks_of(
+    custom_mask: torch.Tensor | None, lengths: list[int], width: int
+) -> list[torch.Tensor]:
+    """For each request which of its past and its drafts each draft attends to, [width, length +
+    width] bool.
 
     Args:
-        custom_mask: so many bools after one another, those of the drafts alone, or None for chains (SGLang's
+        custom_mask: so many bools after one another, those of the drafts alone, or None for chains
+        (SGLang's
             `TreeMaskMode`).
     """
     chain = torch.ones(width, width, dtype=torch.bool).tril()
@@ -68,7 +82,8 @@ def masks_of(custom_mask: torch.Tensor | None, lengths: list[int], width: int) -
 
 
 def windowed(mask: torch.Tensor, window: int | None) -> torch.Tensor:
-    """The same, no further back than `window` keys before its own, which is the last that a draft attends to."""
+    """The same, no further back than `window` keys before its own, which is the last that a draft
+    attends to."""
     if window is None or window < 0:
         return mask
     back = mask.sum(-1, keepdim=True) - mask.cumsum(-1)
@@ -80,9 +95,16 @@ def past_and(drafts: torch.Tensor, length: int) -> torch.Tensor:
 
 
 def attend(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, scaling: float
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: torch.Tensor,
+    scaling: float,
 ) -> torch.Tensor:
-    """One request's drafts. query [n, heads, D], keys and values [L, kv heads, D], mask [n, L] -> [n, heads, D]."""
+    """One request's drafts. query [n, heads, D], keys and values [L, kv heads, D], mask [n, L] ->
+    [n, heads, D]."""
     q, k, v = (each.transpose(0, 1)[None] for each in (query, keys, values))
-    found = sinks.attention(q, k, v, attn_mask=mask, scale=scaling, enable_gqa=q.shape[1] != k.shape[1])
+    found = sinks.attention(
+        q, k, v, attn_mask=mask, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
+    )
     return found[0].transpose(0, 1)

@@ -1,4 +1,5 @@
-"""Mixture-of-experts layers at the speed of memory: zentorch's fused kernel for x86-64 with AVX-512.
+"""Mixture-of-experts layers at the speed of memory: zentorch's fused kernel for x86-64 with
+AVX-512.
 
 Operator: `zentorch::zentorch_fused_moe`. It keeps a table, by address, of the weights that it has
 re-ordered in place. Whoever else reads such weights, or writes into them, gets or makes nonsense;
@@ -26,15 +27,16 @@ from oea_server.routing.compiled import compiled
 INSTRUCTIONS = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16")
 DTYPES = (torch.bfloat16, torch.float32)
 IN_PLACE = "5"
-"""zentorch's own choice keeps a second copy of the weights, takes seconds for prefill, and refuses a
-changed number of threads; this variant of its grouped matmul does none of that."""
+"""zentorch's own choice keeps a second copy of the weights, takes seconds for prefill, and refuses
+a changed number of threads; this variant of its grouped matmul does none of that."""
 ONE_COPY = "2"
-"""Re-order in place: the default of zentorch 2.14, not of 2.11, which keeps a second copy otherwise."""
+"""Re-order in place: the default of zentorch 2.14, not of 2.11, which keeps a second copy
+otherwise."""
 CHECKED_EXPERTS, CHECKED_TOKENS = 8, 4
 TOLERANCE = 0.02
 WRITTEN = (
-    "the weights of a layer changed after zentorch re-ordered them: restart the server to update weights, "
-    "or uninstall zentorch"
+    "the weights of a layer changed after zentorch re-ordered them: restart the server to update"
+    " weights, or uninstall zentorch"
 )
 SAMPLES = 8
 
@@ -53,8 +55,14 @@ def _unsuited() -> str | None:
     flags = Path("/proc/cpuinfo").read_text().split()
     if missing := [name for name in INSTRUCTIONS if name not in flags]:
         return f"zentorch needs a CPU with {', '.join(missing)}"
-    ours, theirs = (".".join(metadata.version(name).split(".")[:2]) for name in ("torch", "zentorch"))
-    return None if ours == theirs else f"this zentorch is made for torch {theirs}, this is torch {ours}"
+    ours, theirs = (
+        ".".join(metadata.version(name).split(".")[:2]) for name in ("torch", "zentorch")
+    )
+    return (
+        None
+        if ours == theirs
+        else f"this zentorch is made for torch {theirs}, this is torch {ours}"
+    )
 
 
 def _broken() -> str | None:
@@ -67,7 +75,10 @@ def _broken() -> str | None:
         # the library alone: the package also changes torch.compile and the root logger
         torch.ops.load_library(str(Path(spec.origin).with_name("libzentorch.so")))
         generator = torch.Generator().manual_seed(0)
-        w13, w2 = (torch.randn(4, *shape, generator=generator).bfloat16() / 16 for shape in ((256, 256), (256, 128)))
+        w13, w2 = (
+            torch.randn(4, *shape, generator=generator).bfloat16() / 16
+            for shape in ((256, 256), (256, 128))
+        )
         ZentorchExperts(w13, w2)
     except (OSError, RuntimeError) as error:
         return f"zentorch does not work here: {str(error).splitlines()[0]}"
@@ -90,7 +101,8 @@ class ZentorchExperts:
     """
 
     def __init__(self, w13: torch.Tensor, w2: torch.Tensor) -> None:
-        if not _alive and hasattr(torch.ops.zentorch, "zentorch_clear_weight_cache"):  # 2.11 has no such operator
+        # 2.11 has no such operator
+        if not _alive and hasattr(torch.ops.zentorch, "zentorch_clear_weight_cache"):
             torch.ops.zentorch.zentorch_clear_weight_cache()
             _outlived.clear()
         _alive.add(self)
@@ -99,8 +111,11 @@ class ZentorchExperts:
         count, hidden = w13.shape[0], w13.shape[2]
         generator = torch.Generator().manual_seed(0)
         x = torch.randn(CHECKED_TOKENS, hidden, generator=generator).to(w13.dtype)
-        ids = torch.randint(0, count, (CHECKED_TOKENS, CHECKED_EXPERTS), generator=generator, dtype=torch.int32)
-        weights = torch.full(ids.shape, 1 / CHECKED_EXPERTS, dtype=torch.float32)  # the default is the model's here
+        ids = torch.randint(
+            0, count, (CHECKED_TOKENS, CHECKED_EXPERTS), generator=generator, dtype=torch.int32
+        )
+        # the default is the model's here
+        weights = torch.full(ids.shape, 1 / CHECKED_EXPERTS, dtype=torch.float32)
         expected = run_experts(x, w13, w2, weights, ids).float()
         everyone = torch.arange(count, dtype=torch.int32).view(1, -1)
         # re-orders all of them now, rather than each when it is first awake
@@ -128,11 +143,14 @@ class ZentorchExperts:
         pairs = used_pairs(weights, ids, len(self._w13))
         out = torch.zeros(x.shape, dtype=torch.float32)
         if len(pairs.tokens):
-            out.index_add_(0, pairs.tokens, self._run(x[pairs.tokens], pairs.weights, pairs.ids).float())
+            out.index_add_(
+                0, pairs.tokens, self._run(x[pairs.tokens], pairs.weights, pairs.ids).float()
+            )
         return out.to(x.dtype)
 
     def rewritten(self) -> bool:
-        """Whether all weights were written anew since, in their own order: True, or none of them: False.
+        """Whether all weights were written anew since, in their own order: True, or none of them:
+        False.
 
         Raises:
             RuntimeError: some were and some were not, so they are in two orders.
@@ -196,7 +214,8 @@ def _fits(given: Any, chosen: Any) -> bool:
 
 
 class Samples:
-    """A few numbers of each expert as zentorch left them, to notice that somebody wrote into the weights.
+    """A few numbers of each expert as zentorch left them, to notice that somebody wrote into the
+    weights.
 
     Args:
         weights: [N, rows, columns], contiguous.

@@ -1,4 +1,5 @@
-"""Whether all ranks route by the same settings: each says what it goes by, and each compares all answers."""
+"""Whether all ranks route by the same settings: each says what it goes by, and each compares all
+answers."""
 
 from __future__ import annotations
 
@@ -19,11 +20,12 @@ APART = (
     *("allow_inactive", "per_layer_metrics", "latency_line", "admin_key_file", "api_key_file"),
     *("target_tpot", "rungs", "quality_floor", "tier_header", "tier_keys"),
 )
-"""Settings that change no rank's choice of experts, and so may differ: what is reported, refused, who may ask, and who
-asks for changes, which all ranks take together."""
+"""Settings that change no rank's choice of experts, and so may differ: what is reported, refused,
+who may ask, and who asks for changes, which all ranks take together."""
 
 KEPT = 16
-"""Changes that stay in the store: later pipeline stages read what earlier ones said a few steps ago."""
+"""Changes that stay in the store: later pipeline stages read what earlier ones said a few steps
+ago."""
 
 NAMED = 4
 """Differences that one line names."""
@@ -46,8 +48,9 @@ def at_load(here: World, answer: Answer) -> list[Answer]:
 def at_change(here: World, turn: int, settings: Settings, outcome: Mapping[str, str]) -> str | None:
     """Why a change must not be taken, None if it comes to the same on all ranks.
 
-    The ranks of a pipeline stage get a request at the same place between two steps. SGLang hands it to the
-    next stage when this one is done with it: so earlier stages are looked at, and later ones not waited for.
+    The ranks of a pipeline stage get a request at the same place between two steps. SGLang hands it
+    to the next stage when this one is done with it: so earlier stages are looked at, and later ones
+    not waited for.
 
     Args:
         turn: which request for a change this is, counted alike on all ranks.
@@ -55,7 +58,8 @@ def at_change(here: World, turn: int, settings: Settings, outcome: Mapping[str, 
         outcome: what the change comes to on this rank.
 
     Raises:
-        DisagreementError: the server must end: ranks go by different knobs, or one of them did not answer.
+        DisagreementError: the server must end: ranks go by different knobs, or one of them did not
+        answer.
     """
     topic = f"change {turn}"
     first = here.first_of_stage(here.rank)
@@ -64,7 +68,11 @@ def at_change(here: World, turn: int, settings: Settings, outcome: Mapping[str, 
     answers = meeting.exchange(here, topic, said, ranks)
     before, after = (difference(here, answers, part) for part in ("everywhere", "outcome"))
     earlier = {rank: answers[rank] for rank in range(first)}
-    taken = bool(earlier) and answers[0]["outcome"]["refusal"] == "none" and not difference(here, earlier, "outcome")
+    taken = (
+        bool(earlier)
+        and answers[0]["outcome"]["refusal"] == "none"
+        and not difference(here, earlier, "outcome")
+    )
     if why := before or (after if taken else None):
         meeting.take_leave(here, topic, ranks)
         raise DisagreementError(why)
@@ -78,7 +86,9 @@ def introduction() -> dict[str, str]:
     return {"version": provenance.version("oea-server"), "host": socket.gethostname()}
 
 
-def about(settings: Settings, found: Sequence[Router], num_experts: int, clash: str) -> dict[str, Any]:
+def about(
+    settings: Settings, found: Sequence[Router], num_experts: int, clash: str
+) -> dict[str, Any]:
     """What this rank goes by: what must be the same everywhere, and what in its pipeline stage.
 
     Args:
@@ -113,13 +123,18 @@ def schedule_of(settings: Settings) -> dict[str, str]:
     held = calibrated(settings.schedule, None)
     default, *layers = str(held.k0).split("; ")
     parts = (part.partition("=") for part in layers)
-    found = {"schedule": default, **{f"schedule of layer {layer}": steps for layer, _, steps in parts}}
+    found = {
+        "schedule": default,
+        **{f"schedule of layer {layer}": steps for layer, _, steps in parts},
+    }
     return found | {"schedule's share": str(held.share), "schedule's mix": str(held.mix)}
 
 
 def layers_of(found: Sequence[Router]) -> dict[str, str]:
     """The routers in words, by layer."""
-    counted = Counter((f"layer {each.layer}" if each.layer >= 0 else "layers", str(each)) for each in found)
+    counted = Counter(
+        (f"layer {each.layer}" if each.layer >= 0 else "layers", str(each)) for each in found
+    )
     texts: dict[str, list[str]] = {}
     for (layer, kind), n in counted.items():
         texts.setdefault(layer, []).append(kind if n == 1 else f"{n} x {kind}")
@@ -140,7 +155,9 @@ def difference(here: World, answers: Mapping[int, Answer], *parts: str) -> str |
             for name in {**one, **other}:
                 pair = {like: one.get(name, "none"), rank: other.get(name, "none")}
                 if pair[like] != pair[rank]:
-                    whose = ", ".join(f"{value} on {here.named(each, answers)}" for each, value in pair.items())
+                    whose = ", ".join(
+                        f"{value} on {here.named(each, answers)}" for each, value in pair.items()
+                    )
                     found.setdefault(name, f"{name} {whose}")
             if part in found:
                 break  # what another version says may mean something else

@@ -20,7 +20,8 @@ def watch(graph: type) -> None:
     """Have each capture of a graph hold `ongoing`, from `capture_begin` to `capture_end`.
 
     Args:
-        graph: `torch.cuda.CUDAGraph`, through whose methods all of torch's and SGLang's captures go.
+        graph: `torch.cuda.CUDAGraph`, through whose methods all of torch's and SGLang's captures
+        go.
     """
     if hasattr(graph.capture_begin, "__wrapped__"):  # type: ignore[attr-defined]
         return

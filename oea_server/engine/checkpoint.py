@@ -1,7 +1,8 @@
-"""A checkpoint's weight files, looked at before any weights load: one that is cut would end every rank in a traceback.
+"""A checkpoint's weight files, looked at before any weights load: one that is cut would end every
+rank in a traceback.
 
-Only the files that SGLang's default loader opens are looked at, by the library that it opens them with: so nothing is
-refused that it would load, and of each file no more is read than its header.
+Only the files that SGLang's default loader opens are looked at, by the library that it opens them
+with: so nothing is refused that it would load, and of each file no more is read than its header.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ PARTLY = "was it copied or downloaded in part?"
 
 
 def problems(model_path: str, load_format: str) -> list[str]:
-    """What is wrong with the weight files in a folder; [] where there are none that SGLang would open so."""
+    """What is wrong with the weight files in a folder; [] where there are none that SGLang would
+    open so."""
     if load_format not in LOOKED_AT or not os.path.isdir(model_path):
         return []
     files = sorted(glob.glob(os.path.join(model_path, "*.safetensors")))
@@ -32,11 +34,16 @@ def problems(model_path: str, load_format: str) -> list[str]:
             named = in_index(index)
         except (OSError, ValueError) as error:
             return [f"{index}: {error}"]
-        if missing := sorted(name for name in named if not os.path.isfile(os.path.join(model_path, name))):
+        if missing := sorted(
+            name for name in named if not os.path.isfile(os.path.join(model_path, name))
+        ):
             are = "is" if len(missing) == 1 else "are"
             return [f"{index}: names {missing[0]}{_more(missing)}, which {are} not there; {PARTLY}"]
         files = [file for file in files if os.path.basename(file) in named]
-    elif [os.path.basename(file) for file in files] == ["consolidated.safetensors", "model.safetensors"]:
+    elif [os.path.basename(file) for file in files] == [
+        "consolidated.safetensors",
+        "model.safetensors",
+    ]:
         files = files[1:]  # as SGLang does with Mistral's
     broken = {file: why for file in files if (why := unread(file))}
     if not broken:

@@ -1,4 +1,5 @@
-"""Which SGLang options clash with batch-aware routing, asked of a command line or of resolved arguments."""
+"""Which SGLang options clash with batch-aware routing, asked of a command line or of resolved
+arguments."""
 
 from __future__ import annotations
 
@@ -18,7 +19,9 @@ SIMULATED = ("SGLANG_SIMULATE_UNIFORM_EXPERTS", "SGLANG_SIMULATE_ROUND_ROBIN_EXP
 def find(option: Callable[[str], Any]) -> list[str]:
     """One line per conflict, given a way to look up SGLang's options (None where there is none)."""
     found = [said(conflict, option(conflict.option)) for conflict in clashing(option)]
-    simulated = [name for name in SIMULATED if os.environ.get(name, "").lower() in ("1", "true", "yes", "on")]
+    simulated = [
+        name for name in SIMULATED if os.environ.get(name, "").lower() in ("1", "true", "yes", "on")
+    ]
     return found + [f"{name}: overrides every routing decision" for name in simulated]
 
 
@@ -69,15 +72,20 @@ def find_in_server_args(server_args: Any) -> list[str]:
 
 
 def about_rows(server_args: Any) -> list[str]:
-    """Those of them under which nobody knows which rows are tokens, so that nothing can be counted."""
+    """Those of them under which nobody knows which rows are tokens, so that nothing can be
+    counted."""
     view = resolved(server_args)
     found = clashing(lambda name: getattr(view, name, None))
-    return [*(said(each, getattr(view, each.option)) for each in found if each.rows), *_together(view)]
+    return [
+        *(said(each, getattr(view, each.option)) for each in found if each.rows),
+        *_together(view),
+    ]
 
 
 def _together(view: Any) -> list[str]:
     """The clashes of several options at once."""
-    from oea_server.engine import halves  # imports torch, which a refused command line need not wait for
+    # imports torch, which a refused command line need not wait for
+    from oea_server.engine import halves
 
     def option(name: str) -> Any:
         return getattr(view, name, None)
@@ -87,12 +95,14 @@ def _together(view: Any) -> list[str]:
 
 
 def unknown(server_args: Any) -> list[str]:
-    """Options that this SGLang has, that are set, and that no table of ours names: nobody has looked
-    at them, so the guard alone stands between them and wrong answers."""
+    """Options that this SGLang has, that are set, and that no table of ours names: nobody has
+    looked at them, so the guard alone stands between them and wrong answers."""
     view = resolved(server_args)
     known = names()
     return sorted(
-        name for name, default in fields(type(server_args)).items() if name not in known and _set(view, name, default)
+        name
+        for name, default in fields(type(server_args)).items()
+        if name not in known and _set(view, name, default)
     )
 
 
@@ -103,7 +113,8 @@ def names() -> set[str]:
 
 
 def fields(server_args: type) -> dict[str, Any]:
-    """The fields of `ServerArgs` with their defaults: a dataclass up to 0.5.21, then a msgspec.Struct.
+    """The fields of `ServerArgs` with their defaults: a dataclass up to 0.5.21, then a
+    msgspec.Struct.
 
     A field without a plain default has `dataclasses.MISSING`.
     """

@@ -1,10 +1,10 @@
 """Change the knobs of a running server, on all ranks, between two steps.
 
 Seams: AROUND `Scheduler.set_internal_state` and AFTER `Scheduler.get_internal_state`, SGLang's own
-way to all ranks: every rank of a group gets a request at the same place between two steps, checks it,
-and hears what the others would make of it, so that all take it or none. It carries names with numbers, so a text
-goes into the name: ``{"oea_k0": 3}``, ``{"oea_k0=1:8,16:3": 1}``, ``{"oea_policy=vanilla": 1}``.
-"""
+way to all ranks: every rank of a group gets a request at the same place between two steps, checks
+it, and hears what the others would make of it, so that all take it or none. It carries names with
+numbers, so a text goes into the name: ``{"oea_k0": 3}``, ``{"oea_k0=1:8,16:3": 1}``,
+``{"oea_policy=vanilla": 1}``."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 def state_of(now: runtime.Runtime) -> dict[str, Any]:
     """What is asked and what runs, in plain types: the body of `GET /oea/config`."""
     steering = now.steering
-    version, settings = steering.version, steering.settings  # a change may come in between: no version may be ahead
+    # a change may come in between: no version may be ahead
+    version, settings = steering.version, steering.settings
     policy = settings.shadow_for(now.k) or settings.policy_for(now.k)
 
     numbers = {
@@ -78,7 +79,11 @@ def state_of(now: runtime.Runtime) -> dict[str, Any]:
             "routers": now.kinds,
             "ranks": now.tally.ranks if now.tally is not None else 1,
             "expert_bytes": max(now.expert_bytes.values(), default=0),
-            "pool_ranks": now.rows.ranks.ranks if now.rows.ranks is not None and now.rows.ranks.together else 1,
+            "pool_ranks": (
+                now.rows.ranks.ranks
+                if now.rows.ranks is not None and now.rows.ranks.together
+                else 1
+            ),
         },
     }
 
@@ -90,7 +95,9 @@ def change(now: runtime.Runtime, requested: Mapping[str, float]) -> str | None:
         return f"{', '.join(theirs)}: SGLang's own; ask for it by itself"
     before, after = now.steering.settings, None
     try:
-        after = settings.changed(before, dict(knob(name, value) for name, value in requested.items()))
+        after = settings.changed(
+            before, dict(knob(name, value) for name, value in requested.items())
+        )
         problem = now.steering.problem_of(after)
     except SettingsError as error:
         problem = str(error)
@@ -105,9 +112,11 @@ def change(now: runtime.Runtime, requested: Mapping[str, float]) -> str | None:
 
 
 def clash_of_ranks(now: runtime.Runtime, after: Settings | None, problem: str | None) -> str | None:
-    """Why the ranks do not take a change alike, None if they do. Ends the server if they were not alike before."""
+    """Why the ranks do not take a change alike, None if they do. Ends the server if they were not
+    alike before."""
     if now.steering.clash or now.steering.frozen:
-        # nothing will be taken on any rank, and DP attention may bring a request to each in its own time
+        # nothing will be taken on any rank, and DP attention may bring a request to each in its own
+        # time
         return None
     here = meeting.world()
     if here is None:
@@ -121,7 +130,8 @@ def clash_of_ranks(now: runtime.Runtime, after: Settings | None, problem: str | 
 
 
 def knob(name: str, value: float) -> tuple[str, Any]:
-    """One entry of the request as (field, value): ``oea_k0=1:8,16:3`` carries a text, ``=none`` unsets."""
+    """One entry of the request as (field, value): ``oea_k0=1:8,16:3`` carries a text, ``=none``
+    unsets."""
     field, is_text, text = name.removeprefix(LIVE_PREFIX).partition("=")
     if is_text:
         return field, None if text == "none" else text

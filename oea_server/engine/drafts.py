@@ -1,8 +1,8 @@
-"""Drafts of speculative decoding, whose rows a verify pass has: how many each request has, and what each may see.
+"""Drafts of speculative decoding, whose rows a verify pass has: how many each request has, and what
+each may see.
 
-Read from `sglang.srt.speculative.spec_info.SpecInput`: SGLang lays the rows of a request side by side, its last token
-first, then as many drafts for each (`num_tokens_per_req`).
-"""
+Read from `sglang.srt.speculative.spec_info.SpecInput`: SGLang lays the rows of a request side by
+side, its last token first, then as many drafts for each (`num_tokens_per_req`)."""
 
 from __future__ import annotations
 
@@ -27,12 +27,14 @@ NONE = Drafts()
 
 
 def is_step(mode: Any) -> bool:
-    """Whether a pass is a decode step: of one row per request, or of a row and the drafts after it."""
+    """Whether a pass is a decode step: of one row per request, or of a row and the drafts after
+    it."""
     return bool(mode.is_decode() or mode.is_target_verify())
 
 
 def of(forward_batch: Any) -> Drafts:
-    """Those of a `ForwardBatch`; of a verify pass that does not say, none: the guard then ends it for its rows."""
+    """Those of a `ForwardBatch`; of a verify pass that does not say, none: the guard then ends it
+    for its rows."""
     spec_info = getattr(forward_batch, "spec_info", None)
     if spec_info is None or not forward_batch.forward_mode.is_target_verify():
         return NONE
@@ -42,22 +44,31 @@ def of(forward_batch: Any) -> Drafts:
 
 
 def of_graph(runner: Any) -> Drafts:
-    """Those that a `DecodeCudaGraphRunner` captures for. Whether they are a tree, a graph reads at each replay."""
-    return Drafts(int(runner.captured_req_width)) if runner.capture_forward_mode.is_target_verify() else NONE
+    """Those that a `DecodeCudaGraphRunner` captures for. Whether they are a tree, a graph reads at
+    each replay."""
+    return (
+        Drafts(int(runner.captured_req_width))
+        if runner.capture_forward_mode.is_target_verify()
+        else NONE
+    )
 
 
 def write_trees(forward_batch: Any, rows: int, into: torch.Tensor) -> bool:
-    """Write what `oea_server.routing.route` asks of each row of a batch whose drafts are trees, its ancestors among it.
+    """Write what `oea_server.routing.route` asks of each row of a batch whose drafts are trees, its
+    ancestors among it.
 
     Args:
         rows: of all its requests.
         into: [at least rows] int64.
 
     Returns:
-        Whether SGLang says what follows what (`EagleVerifyInput`, `NgramVerifyInput`); it does in no capture.
+        Whether SGLang says what follows what (`EagleVerifyInput`, `NgramVerifyInput`); it does in
+        no capture.
     """
     spec_info = getattr(forward_batch, "spec_info", None)
-    child, sibling = (getattr(spec_info, f"retrieve_next_{kind}", None) for kind in ("token", "sibling"))
+    child, sibling = (
+        getattr(spec_info, f"retrieve_next_{kind}", None) for kind in ("token", "sibling")
+    )
     if child is None or sibling is None or child.numel() != rows or rows > len(into):
         return False
     trees.write(child, sibling, into)
@@ -66,7 +77,8 @@ def write_trees(forward_batch: Any, rows: int, into: torch.Tensor) -> bool:
 
 @lru_cache(maxsize=256)
 def depths(rows: int, drafts: Drafts, device: torch.device) -> torch.Tensor:
-    """The same from the kind of drafts alone: 0 for a token, how deep a guess is in a chain, -1 in a tree of which no
-    more is known. [rows] int64. What has a graph's address is written there, not here."""
+    """The same from the kind of drafts alone: 0 for a token, how deep a guess is in a chain, -1 in
+    a tree of which no more is known. [rows] int64. What has a graph's address is written there, not
+    here."""
     place = torch.arange(rows, device=device) % drafts.per_request
     return -(place > 0).long() if drafts.tree else place

@@ -48,7 +48,11 @@ def groups(key: str = "n_group") -> Number:
 
 def groups_if(*keys: str, above: int = 0) -> Number:
     """Grouped only if one of the numbers is above `above`; the first is the number of groups."""
-    return lambda config: max(_int(config.get(keys[0])), 1) if any(_int(config.get(key)) > above for key in keys) else 0
+    return lambda config: (
+        max(_int(config.get(keys[0])), 1)
+        if any(_int(config.get(key)) > above for key in keys)
+        else 0
+    )
 
 
 def scores(key: str, default: str) -> Name:
@@ -116,7 +120,9 @@ def gates(config: Config) -> str:
 
 PLAIN = Block()
 BIASED_GROUPS = Block(groups(), always, sigmoid)
-BAILING = Block(groups_if("n_group", "topk_group"), flag("moe_router_enable_expert_bias"), bailing, apart=gates)
+BAILING = Block(
+    groups_if("n_group", "topk_group"), flag("moe_router_enable_expert_bias"), bailing, apart=gates
+)
 ELSEWHERE = Block(elsewhere=always)
 
 BLOCKS = {
@@ -131,9 +137,12 @@ BLOCKS = {
     "bailing_moe_v3.BailingMoE": BAILING,
     "beam.BeamMoE": BIASED_GROUPS,
     "cohere2_moe.Cohere2MoeSparseMoeBlock": Block(
-        scoring=lambda config: "sigmoid" if config.get("expert_selection_fn") == "sigmoid" else "softmax",
+        scoring=lambda config: (
+            "sigmoid" if config.get("expert_selection_fn") == "sigmoid" else "softmax"
+        ),
         own_function=lambda config: (
-            config.get("expert_selection_fn") == "sigmoid" and not config.get("norm_topk_prob", True)
+            config.get("expert_selection_fn") == "sigmoid"
+            and not config.get("norm_topk_prob", True)
         ),
         said=True,
     ),
@@ -163,7 +172,9 @@ BLOCKS = {
     ),
     "interns2_mobius.InternS2MobiusRoutedExpertBank": PLAIN,
     "iquest_q1.IQuestQ1MoEBlock": PLAIN,
-    "kimi_k3.KimiK3MoE": Block(groups("num_expert_group"), always, scores("moe_router_activation_func", "sigmoid")),
+    "kimi_k3.KimiK3MoE": Block(
+        groups("num_expert_group"), always, scores("moe_router_activation_func", "sigmoid")
+    ),
     "kimi_linear.KimiMoE": Block(groups("num_expert_group"), always),
     "laguna.LagunaMoE": Block(biased=always, scoring=scores("moe_router_score_func", "sigmoid")),
     "lfm2_moe.Lfm2MoeSparseMoeBlock": Block(biased=flag("use_expert_bias", True), scoring=sigmoid),
@@ -171,8 +182,12 @@ BLOCKS = {
     "llama4.Llama4MoE": Block(own_function=always),
     "longcat_flash.LongcatFlashMoE": Block(biased=always),
     "mimo_v2.MiMoV2MoE": Block(groups(), noaux, scores("scoring_func", "sigmoid")),
-    "minimax_m2.MiniMaxM2MoE": Block(biased=flag("use_routing_bias"), scoring=scores("scoring_func", "sigmoid")),
-    "minimax_m3.MiniMaxM3MoE": Block(biased=flag("use_routing_bias"), scoring=scores("scoring_func", "sigmoid")),
+    "minimax_m2.MiniMaxM2MoE": Block(
+        biased=flag("use_routing_bias"), scoring=scores("scoring_func", "sigmoid")
+    ),
+    "minimax_m3.MiniMaxM3MoE": Block(
+        biased=flag("use_routing_bias"), scoring=scores("scoring_func", "sigmoid")
+    ),
     "mixtral.MixtralMoE": PLAIN,
     "muse_spark.MuseSpark1xMoE": ELSEWHERE,
     "nemotron_h.NemotronHMoE": BIASED_GROUPS,
@@ -181,7 +196,9 @@ BLOCKS = {
     "qwen2_moe.Qwen2MoeSparseMoeBlock": PLAIN,
     "qwen3_moe.Qwen3MoeSparseMoeBlock": PLAIN,
     "sarvam_moe.SarvamMoESparseMoeBlock": Block(
-        lambda config: 0 if None in (config.get("n_group"), config.get("topk_group")) else groups()(config),
+        lambda config: (
+            0 if None in (config.get("n_group"), config.get("topk_group")) else groups()(config)
+        ),
         always,
         scores("score_function", "sigmoid"),
     ),
@@ -189,7 +206,9 @@ BLOCKS = {
     "step3_vl.Step3TextMoEMLP": PLAIN,
     "step3p5.Step3p5MoEMLP": Block(biased=always, scoring=sigmoid),
     "transformers.TransformersFusedMoE": ELSEWHERE,
-    "xllm.XllmSparseMoeBlock": Block(biased=flag("moe_gate_bias"), scoring=scores("router_score_func", "sigmoid")),
+    "xllm.XllmSparseMoeBlock": Block(
+        biased=flag("moe_gate_bias"), scoring=scores("router_score_func", "sigmoid")
+    ),
     "xverse_moe.XverseMoE": PLAIN,
     "zaya.ZayaBlock": ELSEWHERE,
 }

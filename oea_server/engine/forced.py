@@ -1,8 +1,8 @@
-"""Decode that says given tokens and keeps what the model thought of them: how quality is measured on a live server.
+"""Decode that says given tokens and keeps what the model thought of them: how quality is measured
+on a live server.
 
-Seam: SGLang's custom logit processors (`--enable-custom-logit-processor`), which see the logits of each decode step
-before sampling. Only a server that was started for it takes them.
-"""
+Seam: SGLang's custom logit processors (`--enable-custom-logit-processor`), which see the logits of
+each decode step before sampling. Only a server that was started for it takes them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from sglang.srt.sampling.custom_logit_processor import CustomLogitProcessor
 
 
 class Forced(CustomLogitProcessor):  # type: ignore[misc]
-    """Each request brings custom_params: `tokens`, the ids that it has to say, and `file`, where the losses go, in
-    nats, once it has said them all."""
+    """Each request brings custom_params: `tokens`, the ids that it has to say, and `file`, where
+    the losses go, in nats, once it has said them all."""
 
-    def __call__(self, logits: torch.Tensor, custom_param_list: list[dict[str, Any]] | None = None) -> torch.Tensor:
+    def __call__(
+        self, logits: torch.Tensor, custom_param_list: list[dict[str, Any]] | None = None
+    ) -> torch.Tensor:
         for row, params in zip(logits, custom_param_list or (), strict=True):
             # not the request's own output: with overlapped scheduling that is a step behind
             losses: list[float] = params.setdefault("losses", [])

@@ -1,8 +1,8 @@
 """In which form a router hands its choice to its layer's experts.
 
-Seam: `sglang.srt.layers.moe.topk.TopK`. Only a STANDARD choice is made where a policy can make it, by `select_experts`;
-a BYPASSED one is made inside the experts' kernel, and `engine.triton_experts` makes that of TRITON_KERNEL.
-"""
+Seam: `sglang.srt.layers.moe.topk.TopK`. Only a STANDARD choice is made where a policy can make it,
+by `select_experts`; a BYPASSED one is made inside the experts' kernel, and `engine.triton_experts`
+makes that of TRITON_KERNEL."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ STANDARD, BYPASSED, TRITON_KERNEL = "STANDARD", "BYPASSED", "TRITON_KERNEL"
 def of(topk: Any) -> str:
     """Name of the `TopKOutputFormat` of a built `TopK`.
 
-    0.5.23 binds it when the model is built. Before, `TopK.forward_cuda` asks in each step for the runner of the whole
-    server, and whether the checkpoint's experts are FP4 (DeepSeek-V4), which flashinfer_mxfp4 runs by ids and weights.
-    """
+    0.5.23 binds it when the model is built. Before, `TopK.forward_cuda` asks in each step for the
+    runner of the whole server, and whether the checkpoint's experts are FP4 (DeepSeek-V4), which
+    flashinfer_mxfp4 runs by ids and weights."""
     bound = topk.topk_config.output_format
     if bound is not None:
         return str(bound.name)
@@ -27,7 +27,9 @@ def of(topk: Any) -> str:
         return TRITON_KERNEL
     if runner.is_experimental_sgl_trtllm():
         return STANDARD if with_lora() else BYPASSED
-    by_logits = runner.is_flashinfer_trtllm() or (runner.is_flashinfer_mxfp4() and not topk.is_fp4_experts)
+    by_logits = runner.is_flashinfer_trtllm() or (
+        runner.is_flashinfer_mxfp4() and not topk.is_fp4_experts
+    )
     return BYPASSED if by_logits else STANDARD
 
 

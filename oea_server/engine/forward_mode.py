@@ -1,10 +1,9 @@
 """Which forward passes are decode steps, and how many of their rows are tokens.
 
 Seams: AROUND `ModelRunner.forward` (every pass, before a graph is replayed or padded) and AROUND
-`DecodeCudaGraphRunner.capture_one_shape` (graph capture calls the model without `ModelRunner.forward`).
-In a patched SGLang both call `engine.patched`; the hooks stay, the first for the guard, the second for the rows of each
-request in a graph.
-"""
+`DecodeCudaGraphRunner.capture_one_shape` (graph capture calls the model without
+`ModelRunner.forward`). In a patched SGLang both call `engine.patched`; the hooks stay, the first
+for the guard, the second for the rows of each request in a graph."""
 
 from __future__ import annotations
 
@@ -30,8 +29,11 @@ from oea_server.engine.runtime import Runtime
 from oea_server.engine.step import Step
 
 
-def around_forward(original: Callable[..., Any], self: Any, forward_batch: Any, *args: Any, **kwargs: Any) -> Any:
-    """Mark pure decode batches and those that verify drafts; prefill, mixed and idle take SGLang's own path."""
+def around_forward(
+    original: Callable[..., Any], self: Any, forward_batch: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """Mark pure decode batches and those that verify drafts; prefill, mixed and idle take SGLang's
+    own path."""
     now = runtime.current
     if now is None or self.is_draft_worker:
         return original(self, forward_batch, *args, **kwargs)
@@ -43,7 +45,9 @@ def around_forward(original: Callable[..., Any], self: Any, forward_batch: Any, 
             return original(self, forward_batch, *args, **kwargs)
 
 
-def around_capture(original: Callable[..., Any], self: Any, size: int, *args: Any, **kwargs: Any) -> Any:
+def around_capture(
+    original: Callable[..., Any], self: Any, size: int, *args: Any, **kwargs: Any
+) -> Any:
     """Capture decode graphs with the policy inside; the real rows stay a number on the device."""
     now = runtime.current
     if now is None or self.model_runner.is_draft_worker:
@@ -58,7 +62,8 @@ def around_capture(original: Callable[..., Any], self: Any, size: int, *args: An
 def running(
     now: Runtime, mode: Any, batch: int, request_ids: Sequence[str], of: Drafts = NONE
 ) -> AbstractContextManager[None]:
-    """Entered around a forward pass of `batch` requests: its layers belong to a step of ours if it is a decode step."""
+    """Entered around a forward pass of `batch` requests: its layers belong to a step of ours if it
+    is a decode step."""
     counted = is_traffic(request_ids)
     if now.rows.ranks is not None and now.rows.forward_batch is not None:
         counted = counted and gathered.speaks(now.rows.ranks, now.rows.forward_batch)
@@ -87,19 +92,27 @@ def wishing(now: Runtime, step: Step, request_ids: Sequence[str]) -> Step:
             asked = wish_gather.of_step(step, asked, now.rows.ranks.own)
         elif asked and len(asked) != step.requests:
             raise ValueError(
-                f"a decode step of {step.requests} requests has {len(asked)} ids: whose wishes it is to keep"
+                f"a decode step of {step.requests} requests has {len(asked)} ids: whose wishes it"
+                " is to keep"
             )
     except ValueError as error:
         guard.end(str(error))
     return replace(step, asked=asked) if asked else step
 
 
-def capturing(now: Runtime, mode: Any, size: int, of: Drafts = NONE) -> AbstractContextManager[None]:
-    """Entered around the capture of a graph for `size` requests, of each rank where those of several come together."""
+def capturing(
+    now: Runtime, mode: Any, size: int, of: Drafts = NONE
+) -> AbstractContextManager[None]:
+    """Entered around the capture of a graph for `size` requests, of each rank where those of
+    several come together."""
     if not drafts.is_step(mode):
         return nullcontext()
     rows = size * of.per_request
-    of_ranks = (rows,) * now.rows.ranks.ranks if now.rows.ranks is not None and now.rows.ranks.together else ()
+    of_ranks = (
+        (rows,) * now.rows.ranks.ranks
+        if now.rows.ranks is not None and now.rows.ranks.together
+        else ()
+    )
     both = halves.of_step(halves.cut(rows, of.per_request), rows) if now.rows.halved else ()
     return now.decoding(Step(sum(of_ranks) or rows, False, True, *of, of_ranks, halves=both))
 
@@ -110,5 +123,6 @@ def kind_of(mode: Any) -> str:
 
 
 def is_traffic(request_ids: Iterable[str]) -> bool:
-    """Whether any request of the batch is a user's: not a health check, not the server's warm-up."""
+    """Whether any request of the batch is a user's: not a health check, not the server's
+    warm-up."""
     return any(not rid.startswith(warmup.OWN) for rid in request_ids)

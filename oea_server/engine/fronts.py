@@ -1,9 +1,10 @@
-"""Turns off what routes past `select_experts`, where no routing of ours would be asked and nothing counted.
+"""Turns off what routes past `select_experts`, where no routing of ours would be asked and nothing
+counted.
 
-Seam: `sglang.srt.models.kimi_k3.KimiK3MoE._routing_contract_ok`, by which one kernel projects, routes and chooses at
-once. The other known is DeepSeek-V4.1's mega gate (`sglang.srt.layers.moe.mega_gate`), which runs with the backend
-megamoe alone: there such layers are refused.
-"""
+Seam: `sglang.srt.models.kimi_k3.KimiK3MoE._routing_contract_ok`, by which one kernel projects,
+routes and chooses at once. The other known is DeepSeek-V4.1's mega gate
+(`sglang.srt.layers.moe.mega_gate`), which runs with the backend megamoe alone: there such layers
+are refused."""
 
 from __future__ import annotations
 
@@ -24,7 +25,11 @@ MEGA, OF_MEGA = "mega_gate_supported", "deepseek_v41"
 def problem_of(block: torch.nn.Module | None) -> str:
     """What a block does that was not kept from it; empty if it was, or has no such front."""
     kind = type(block)
-    if hasattr(kind, MEGA) and getattr(getattr(block, "config", None), "model_type", "") == OF_MEGA and by_megamoe():
+    if (
+        hasattr(kind, MEGA)
+        and getattr(getattr(block, "config", None), "model_type", "") == OF_MEGA
+        and by_megamoe()
+    ):
         return "chooses its experts in megamoe's own gate"
     merged = hasattr(kind, MERGED) and getattr(kind, ASKED, True) is not False
     return "chooses its experts in a merged front" if merged else ""
@@ -38,7 +43,8 @@ def by_megamoe() -> bool:
 
 
 def turn_off(model: torch.nn.Module) -> None:
-    """Let every block of a model ask `select_experts`: SGLang drops what a block itself holds once weights load."""
+    """Let every block of a model ask `select_experts`: SGLang drops what a block itself holds once
+    weights load."""
     kinds = {type(module) for module in model.modules() if hasattr(type(module), ASKED)}
     for kind in kinds:
         setattr(kind, ASKED, False)

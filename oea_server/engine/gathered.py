@@ -1,12 +1,14 @@
-"""Ranks with batches of their own (DP attention): whose rows a layer's router gets, and which of them are tokens.
+"""Ranks with batches of their own (DP attention): whose rows a layer's router gets, and which of
+them are tokens.
 
-Without an all-to-all backend SGLang gathers all ranks' rows before the router. Every rank then sees every row, and so
-chooses the same experts from one pool over all of them, without asking anybody. What must be the same on all ranks
-comes from what SGLang has told all of them alike. With such a backend a router gets its own rank's rows, and routes
-them by themselves; the backend then takes each to where its experts are.
+Without an all-to-all backend SGLang gathers all ranks' rows before the router. Every rank then sees
+every row, and so chooses the same experts from one pool over all of them, without asking anybody.
+What must be the same on all ranks comes from what SGLang has told all of them alike. With such a
+backend a router gets its own rank's rows, and routes them by themselves; the backend then takes
+each to where its experts are.
 
-Read of SGLang: `ForwardBatch.global_num_tokens_cpu`, `is_extend_in_batch` and `global_dp_buffer_len`, and
-`sglang.srt.layers.moe.utils.is_moe_input_scattered_across_dp_ranks`.
+Read of SGLang: `ForwardBatch.global_num_tokens_cpu`, `is_extend_in_batch` and
+`global_dp_buffer_len`, and `sglang.srt.layers.moe.utils.is_moe_input_scattered_across_dp_ranks`.
 """
 
 from __future__ import annotations
@@ -48,15 +50,19 @@ def ranks() -> Ranks | None:
     if alone and parallel.attn_tp_size > 1:
         backend = get_moe_a2a_backend()
         raise ValueError(
-            f"{'FP4 all-gather' if backend.is_none() else f'--moe-a2a-backend {backend.value}'}: {options.DEALT_OUT}"
+            f"{'FP4 all-gather' if backend.is_none() else f'--moe-a2a-backend {backend.value}'}:"
+            f" {options.DEALT_OUT}"
         )
     if parallel.attn_dp_size == 1:
         return None
-    return Ranks(parallel.attn_dp_size, parallel.attn_dp_rank, together=not alone, tree=grows_trees())
+    return Ranks(
+        parallel.attn_dp_size, parallel.attn_dp_rank, together=not alone, tree=grows_trees()
+    )
 
 
 def grows_trees() -> bool:
-    """Whether drafts are trees, as all ranks know it: `drafts.of` reads it off a batch, which an idle rank lacks."""
+    """Whether drafts are trees, as all ranks know it: `drafts.of` reads it off a batch, which an
+    idle rank lacks."""
     from sglang.srt.runtime_context import get_spec
 
     spec = get_spec()
@@ -64,13 +70,17 @@ def grows_trees() -> bool:
 
 
 def routed_alone() -> bool:
-    """Whether a router gets its own rank's rows alone: `is_moe_input_scattered_across_dp_ranks`, not in 0.5.17."""
+    """Whether a router gets its own rank's rows alone: `is_moe_input_scattered_across_dp_ranks`,
+    not in 0.5.17."""
     from sglang.srt.layers.moe import utils
 
     theirs = getattr(utils, "is_moe_input_scattered_across_dp_ranks", None)
     if theirs is not None:
         return bool(theirs())
-    return not utils.get_moe_a2a_backend().is_none() or utils.should_use_flashinfer_cutlass_moe_fp4_allgather()
+    return (
+        not utils.get_moe_a2a_backend().is_none()
+        or utils.should_use_flashinfer_cutlass_moe_fp4_allgather()
+    )
 
 
 def frozen() -> str | None:
@@ -83,14 +93,18 @@ def frozen() -> str | None:
     if parallel.attn_dp_size == 1 or not parallel.enable_dp_attention_local_control_broadcast:
         return None
     return (
-        "--enable-dp-attention-local-control-broadcast: a request for a change reaches each rank between other steps, "
-        "so that for some steps ranks would route differently; start anew with other knobs"
+        "--enable-dp-attention-local-control-broadcast: a request for a change reaches each rank"
+        " between other steps, so that for some steps ranks would route differently; start anew"
+        " with other knobs"
     )
 
 
 def counts_of(forward_batch: Any) -> tuple[int, ...]:
-    """The tokens of each rank, in order of ranks, as long as the batch is not padded; empty if nobody has said."""
-    return tuple(int(count) for count in getattr(forward_batch, "global_num_tokens_cpu", None) or ())
+    """The tokens of each rank, in order of ranks, as long as the batch is not padded; empty if
+    nobody has said."""
+    return tuple(
+        int(count) for count in getattr(forward_batch, "global_num_tokens_cpu", None) or ()
+    )
 
 
 def extends(forward_batch: Any) -> bool:
@@ -99,10 +113,11 @@ def extends(forward_batch: Any) -> bool:
 
 
 def step_of(here: Ranks, forward_batch: Any, of: Drafts, *, counted: bool) -> Step | None:
-    """The decode step that a batch of this rank is a part of, an idle rank's too; None if it is part of none.
+    """The decode step that a batch of this rank is a part of, an idle rank's too; None if it is
+    part of none.
 
-    Where rows come together the same on all ranks, but for `counted`. Else an idle rank's has no tokens: it may
-    replay a graph, which must not take padding for tokens.
+    Where rows come together the same on all ranks, but for `counted`. Else an idle rank's has no
+    tokens: it may replay a graph, which must not take padding for tokens.
 
     Args:
         of: the drafts of this rank's own batch.
@@ -118,9 +133,11 @@ def step_of(here: Ranks, forward_batch: Any, of: Drafts, *, counted: bool) -> St
 
 
 def drafts_of(here: Ranks, forward_batch: Any) -> Drafts:
-    """Those of all ranks, which an idle rank's own batch does not tell: SGLang says every rank's requests, and their
-    rows."""
-    requests = getattr(forward_batch, "original_global_num_tokens_cpu", None) or counts_of(forward_batch)
+    """Those of all ranks, which an idle rank's own batch does not tell: SGLang says every rank's
+    requests, and their rows."""
+    requests = getattr(forward_batch, "original_global_num_tokens_cpu", None) or counts_of(
+        forward_batch
+    )
     per_request = sum(counts_of(forward_batch)) // max(1, sum(int(each) for each in requests))
     return Drafts(per_request, here.tree) if per_request > 1 else drafts.NONE
 
@@ -131,13 +148,18 @@ def depths(slots: tuple[int, ...], of: Drafts, device: torch.device) -> torch.Te
 
 
 def speaks(here: Ranks, forward_batch: Any) -> bool:
-    """Whether this rank counts a step: its own; or all ranks', if it is the first with tokens, which knows whose."""
+    """Whether this rank counts a step: its own; or all ranks', if it is the first with tokens,
+    which knows whose."""
     counts = counts_of(forward_batch)
-    return not here.together or next((rank for rank, count in enumerate(counts) if count), None) == here.own
+    return (
+        not here.together
+        or next((rank for rank, count in enumerate(counts) if count), None) == here.own
+    )
 
 
 def problem_of(here: Ranks, forward_batch: Any, rows: int) -> str | None:
-    """Why nobody knows which rows of a step are tokens; None if it is known, or the step is not routed.
+    """Why nobody knows which rows of a step are tokens; None if it is known, or the step is not
+    routed.
 
     Args:
         rows: those of this rank, without padding.
@@ -147,33 +169,42 @@ def problem_of(here: Ranks, forward_batch: Any, rows: int) -> str | None:
         return None
     if mode.is_idle() and (len(counts) == here.ranks or not here.together):
         return None
-    # of a rank that routes alone SGLang may say its own tokens only, where no other rank needs to know
+    # of a rank that routes alone SGLang may say its own tokens only, where no other rank needs to
+    # know
     mine = counts[0] if len(counts) == 1 and not here.together else None
     if rows == (counts[here.own] if len(counts) == here.ranks else mine):
         return None
     said = ", ".join(map(str, counts)) or "none"
-    return f"a decode step of {rows} rows on rank {here.own} of {here.ranks} is declared to have these tokens: {said}"
+    return (
+        f"a decode step of {rows} rows on rank {here.own} of {here.ranks} is declared to have these"
+        f" tokens: {said}"
+    )
 
 
 def slots_of(step: Step, forward_batch: Any, captured: int) -> tuple[int, ...]:
     """How many rows each rank has in what a router gets, its tokens first, then its padding.
 
     Args:
-        captured: rows of one rank in the graph that the step replays; those of its longest rank where there is none.
+        captured: rows of one rank in the graph that the step replays; those of its longest rank
+        where there is none.
     """
     if step.capturing:
         return step.of_ranks
-    return counts_of(forward_batch) if is_padded(forward_batch) else (captured,) * len(step.of_ranks)
+    return (
+        counts_of(forward_batch) if is_padded(forward_batch) else (captured,) * len(step.of_ranks)
+    )
 
 
 def is_padded(forward_batch: Any) -> bool:
-    """Whether SGLang has padded a batch by now, in place, to run it without a graph; then its counts are the slots'."""
+    """Whether SGLang has padded a batch by now, in place, to run it without a graph; then its
+    counts are the slots'."""
     return getattr(forward_batch, "global_dp_buffer_len", None) is not None
 
 
 @lru_cache(maxsize=64)
 def marked(counts: tuple[int, ...], slots: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    """Which rows are tokens, [sum of slots] bool: of each rank's slot the first `count`. Not to be written to."""
+    """Which rows are tokens, [sum of slots] bool: of each rank's slot the first `count`. Not to be
+    written to."""
     pinned = device.type == "cuda"
     real = torch.zeros(sum(slots), dtype=torch.bool, pin_memory=pinned)
     start = 0

@@ -35,13 +35,14 @@ def watching(now: Runtime, forward_batch: Any) -> Iterator[None]:
 
 
 def problem_of(forward_batch: Any, here: Ranks | None = None) -> str | None:
-    """Why a decode step is not one row per request of this rank, or one and its drafts, in order; None if it is.
+    """Why a decode step is not one row per request of this rank, or one and its drafts, in order;
+    None if it is.
 
     Where ranks have batches of their own (`here`), also why nobody knows what the others have.
 
-    Reads `batch_size`, `input_ids` or `input_embeds`, and `global_num_tokens_cpu`: the tokens of each
-    rank whose rows SGLang gathers into one batch for the experts, None where it does not. One entry
-    means that this rank's rows alone are padded (`--moe-dense-tp-size`), behind its tokens.
+    Reads `batch_size`, `input_ids` or `input_embeds`, and `global_num_tokens_cpu`: the tokens of
+    each rank whose rows SGLang gathers into one batch for the experts, None where it does not. One
+    entry means that this rank's rows alone are padded (`--moe-dense-tp-size`), behind its tokens.
     """
     requests, each = int(forward_batch.batch_size), drafts.of(forward_batch).per_request
     rows = rows_of(forward_batch)
@@ -53,8 +54,9 @@ def problem_of(forward_batch: Any, here: Ranks | None = None) -> str | None:
     counts = getattr(forward_batch, "global_num_tokens_cpu", None)
     if counts is not None and [int(count) for count in counts] != [requests * each]:
         return (
-            f"a decode step of {requests} requests is part of a batch of {sum(counts)} rows, those of other ranks "
-            f"({', '.join(str(int(count)) for count in counts)}), where a router must see its own step's"
+            f"a decode step of {requests} requests is part of a batch of {sum(counts)} rows, those"
+            f" of other ranks ({', '.join(str(int(count)) for count in counts)}), where a router"
+            " must see its own step's"
         )
     return None
 
@@ -71,9 +73,8 @@ def check(now: Runtime, rows: int) -> None:
     """End the process if a layer of the step that runs now got another number of rows than it may.
 
     While a graph is captured these are the graph's. Otherwise the step's own; or what SGLang itself
-    has padded its batch to by now, behind them; or the size of the graph that it replays (only under
-    `--debug-cuda-graph` do layers run Python then).
-    """
+    has padded its batch to by now, behind them; or the size of the graph that it replays (only
+    under `--debug-cuda-graph` do layers run Python then)."""
     step = now.step
     if step is None or now.rows.half is not None:  # which is known to have so many
         return
@@ -94,7 +95,11 @@ def known(now: Runtime, step: Step) -> set[int]:
     graphs = (
         {now.graphs.rows_of(step.batch, step.per_request)}
         if now.rows.ranks is None
-        else {size for size, each in now.graphs.sizes if each == step.per_request and size >= step.batch}
+        else {
+            size
+            for size, each in now.graphs.sizes
+            if each == step.per_request and size >= step.batch
+        }
     )
     return {step.batch, *graphs, *([] if padded is None else [padded])}
 

@@ -1,13 +1,14 @@
-"""Two-batch overlap: SGLang runs a decode step as two, one between the kernels of the other; each half is a pool.
+"""Two-batch overlap: SGLang runs a decode step as two, one between the kernels of the other; each
+half is a pool.
 
-A half is a batch of its own to the routers: requests side by side, tokens first, then padding. How many of its rows are
-tokens SGLang keeps on the device, for graphs too, and tells each router; what the host must know of it is read off the
-halves' batches, or while a graph is captured off how it will be split.
+A half is a batch of its own to the routers: requests side by side, tokens first, then padding. How
+many of its rows are tokens SGLang keeps on the device, for graphs too, and tells each router; what
+the host must know of it is read off the halves' batches, or while a graph is captured off how it
+will be split.
 
-Read of SGLang: `ForwardBatch.tbo_split_seq_index`, `tbo_children` and of each `tbo_parent_token_range` and
-`num_token_non_padded`, which is the `num_token_non_padded` of `select_experts` by way of
-`sglang.srt.model_executor.forward_context.ForwardContext`.
-"""
+Read of SGLang: `ForwardBatch.tbo_split_seq_index`, `tbo_children` and of each
+`tbo_parent_token_range` and `num_token_non_padded`, which is the `num_token_non_padded` of
+`select_experts` by way of `sglang.srt.model_executor.forward_context.ForwardContext`."""
 
 from __future__ import annotations
 
@@ -35,7 +36,10 @@ class Half(NamedTuple):
 def untold() -> str:
     """Why nobody would know which half a router gets, in this SGLang; empty if it is known."""
     if plugin.patched:
-        return "a patched SGLang does not tell our router which half it gets; oea-server patch revert, and hooks do"
+        return (
+            "a patched SGLang does not tell our router which half it gets; oea-server patch revert,"
+            " and hooks do"
+        )
     context = plugin.resolve("sglang.srt.model_executor.forward_context.ForwardContext")
     if not hasattr(context, "moe_num_token_non_padded"):
         return "what this SGLang tells the routers of a half was never checked; 0.5.23 was"
@@ -56,7 +60,8 @@ def of_batch(forward_batch: Any, step: Step, graph: int | None) -> tuple[int, ..
     """The tokens of each half of a step; empty if it runs as one.
 
     Args:
-        graph: the rows of the graph that the step replays, which is cut in the middle; None if it replays none.
+        graph: the rows of the graph that the step replays, which is cut in the middle; None if it
+        replays none.
     """
     split = getattr(forward_batch, "tbo_split_seq_index", None)
     if split is None:
@@ -66,7 +71,8 @@ def of_batch(forward_batch: Any, step: Step, graph: int | None) -> tuple[int, ..
 
 
 def half_of(forward_batch: Any, step: Step, rows: int, real: torch.Tensor | None) -> Half | None:
-    """The half of a step that a router gets now; None if it gets neither: then the step's own rows, if the guard may.
+    """The half of a step that a router gets now; None if it gets neither: then the step's own rows,
+    if the guard may.
 
     Args:
         forward_batch: SGLang's, of the whole step; None while a graph is captured.
@@ -75,7 +81,8 @@ def half_of(forward_batch: Any, step: Step, rows: int, real: torch.Tensor | None
     """
     if real is None:
         return None
-    if step.capturing:  # SGLang keeps both numbers side by side, and nothing else tells equal halves apart
+    # SGLang keeps both numbers side by side, and nothing else tells equal halves apart
+    if step.capturing:
         which = real.storage_offset()
         if which > 1 or rows != step.halves[which]:
             return None
@@ -84,6 +91,8 @@ def half_of(forward_batch: Any, step: Step, rows: int, real: torch.Tensor | None
         if child.num_token_non_padded is real:
             start, end = (int(each) for each in child.tbo_parent_token_range)
             mine = min(max(0, step.batch - start), end - start)
-            fits = rows == int(child.tbo_padded_len) and (real.device.type != "cpu" or int(real) == mine)
+            fits = rows == int(child.tbo_padded_len) and (
+                real.device.type != "cpu" or int(real) == mine
+            )
             return Half(start, rows, mine, real) if fits else None
     return None

@@ -1,8 +1,7 @@
 """Our routes on SGLang's HTTP server.
 
-Seam: BEFORE `sglang.srt.entrypoints.http_server._setup_and_run_http_server`, when the app exists and
-does not serve yet.
-"""
+Seam: BEFORE `sglang.srt.entrypoints.http_server._setup_and_run_http_server`, when the app exists
+and does not serve yet."""
 
 from __future__ import annotations
 
@@ -23,12 +22,18 @@ from oea_server.tiers import table
 from oea_server.tiers.binding import Binding
 
 APP_PATH = "SGLANG_HTTP_SERVER_APP_PATH"
-"""SGLang's variable for the app that several HTTP workers import, each in a process of its own; not in 0.5.17."""
+"""SGLang's variable for the app that several HTTP workers import, each in a process of its own; not
+in 0.5.17."""
 APP = "oea_server.engine.http_app:app"
 
 
 def before_setup_and_run_http_server(
-    server_args: Any, tokenizer_manager: Any, template_manager: Any, port_args: Any, *args: Any, **kwargs: Any
+    server_args: Any,
+    tokenizer_manager: Any,
+    template_manager: Any,
+    port_args: Any,
+    *args: Any,
+    **kwargs: Any,
 ) -> None:
     """Add the routes and the door, here or, where workers import the app, to what they import."""
     from sglang.srt.entrypoints import http_server
@@ -44,7 +49,8 @@ def before_setup_and_run_http_server(
 
 
 def hand_to_workers(http_server: Any, server_args: Any, has: Keys) -> None:
-    """Have workers import our app, and find the keys, which SGLang does not take with several workers."""
+    """Have workers import our app, and find the keys, which SGLang does not take with several
+    workers."""
     named = os.environ.setdefault(APP_PATH, APP)
     if named != APP:
         refuse(f"{APP_PATH}={named}: an app without oea-server's routes and locks; unset it")
@@ -68,7 +74,8 @@ def add_routes_and_locks(http_server: Any, has: Keys) -> None:
 
 
 def add_routes(http_server: Any, has: Keys, shared: str | None = None) -> None:
-    """Add the routes to `sglang.srt.entrypoints.http_server`'s app, and put the door before all of it."""
+    """Add the routes to `sglang.srt.entrypoints.http_server`'s app, and put the door before all of
+    it."""
     from sglang.srt.utils import auth
 
     from oea_server.engine import wish_door
@@ -80,14 +87,20 @@ def add_routes(http_server: Any, has: Keys, shared: str | None = None) -> None:
     place = folder.current()
     lines = latency.read(settings.latency_line) if settings.latency_line else []
     wish_door.bound = binding = bound(settings)
-    stats = Stats(place, lines, lambda: {} if tier_times.metrics is None else tier_times.metrics.served)
+    stats = Stats(
+        place, lines, lambda: {} if tier_times.metrics is None else tier_times.metrics.served
+    )
     stats.start()
     wish_door.known = lambda: stats.state
     if place is not None:
         tier_times.make = tier_metrics.Times
         mergeable.skip_the_rest(place)
     admin = auth.AuthLevel.ADMIN_OPTIONAL
-    schedulers, turn, level = Schedulers(http_server, binding), turns.turns(shared), auth.auth_level(admin)
+    schedulers, turn, level = (
+        Schedulers(http_server, binding),
+        turns.turns(shared),
+        auth.auth_level(admin),
+    )
     routes.add(http_server.app, schedulers, stats, level, turn)
     if place is not None and (asked := goal.asked(settings)):
         from oea_server.engine import steered
@@ -122,10 +135,17 @@ class Schedulers:
         if knobs.get("tiers") is not None and tier_times.make is None:
             raise RefusalError(409, f"tiers: {tier_start.METRICS}")
         if "tiers" in knobs and (gone := self._binding.tiers - set(table.parse(knobs["tiers"]))):
-            raise RefusalError(409, f"tiers: keys are bound to {sorted(gone)[0]} (tier_keys), which would be gone")
+            raise RefusalError(
+                409, f"tiers: keys are bound to {sorted(gone)[0]} (tier_keys), which would be gone"
+            )
         # it carries numbers: a text goes into the name (oea_server.engine.control)
-        named = {f"{LIVE_PREFIX}{name}={'none' if value is None else value}": 1 for name, value in knobs.items()}
-        taken: list[bool] = await self._manager.set_internal_state(SetInternalStateReq(server_args=named))
+        named = {
+            f"{LIVE_PREFIX}{name}={'none' if value is None else value}": 1
+            for name, value in knobs.items()
+        }
+        taken: list[bool] = await self._manager.set_internal_state(
+            SetInternalStateReq(server_args=named)
+        )
         return taken
 
     @property

@@ -1,8 +1,7 @@
 """SGLang's app with our routes and its keys, for HTTP workers (`--tokenizer-worker-num`).
 
-SGLang loads no plug-ins in them, and does without keys there: it asserts that there is no API key, and
-ignores an admin key.
-"""
+SGLang loads no plug-ins in them, and does without keys there: it asserts that there is no API key,
+and ignores an admin key."""
 
 from __future__ import annotations
 
@@ -27,7 +26,8 @@ async def init_multi_tokenizer() -> Any:
     server_args = await init()
     if has.api:
         locks.write(server_args, {"api_key": has.api})
-        if publish := getattr(http_server, "publish", None):  # not in 0.5.17, which reads the arguments
+        # not in 0.5.17, which reads the arguments
+        if publish := getattr(http_server, "publish", None):
             publish(server_args, role="tokenizer")
     return server_args
 

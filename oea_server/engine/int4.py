@@ -1,10 +1,10 @@
-"""INT4 experts in groups of 32 (Kimi-K2.6) on Blackwell's sm100, where SGLang takes a kernel that routes by itself.
+"""INT4 experts in groups of 32 (Kimi-K2.6) on Blackwell's sm100, where SGLang takes a kernel that
+routes by itself.
 
-Seam: BEFORE `ServerArgs.check_server_args`, with `launch`. For these experts `_deepseek_moe_quant_resolution` takes
-`flashinfer_trtllm`, whose kernel for INT4 gets logits alone (`trtllm_mxint4_block_scale_moe`). Where nobody has asked
-for it, they run by `triton`: SGLang's own choice on sm100 for the INT4 experts of other models
-(`CompressedTensorsWNA16TritonMoE`).
-"""
+Seam: BEFORE `ServerArgs.check_server_args`, with `launch`. For these experts
+`_deepseek_moe_quant_resolution` takes `flashinfer_trtllm`, whose kernel for INT4 gets logits alone
+(`trtllm_mxint4_block_scale_moe`). Where nobody has asked for it, they run by `triton`: SGLang's own
+choice on sm100 for the INT4 experts of other models (`CompressedTensorsWNA16TritonMoE`)."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ logger = logging.getLogger(__name__)
 
 SOURCE = "oea_server.engine.int4"
 STEERED = (
-    f"INT4 experts run by triton, not by {materialise.RUNNER}, SGLang's choice on this GPU, which routes inside its "
-    "own kernel; which of them is faster was not measured; --oea-policy vanilla leaves SGLang its choice"
+    f"INT4 experts run by triton, not by {materialise.RUNNER}, SGLang's choice on this GPU, which"
+    " routes inside its own kernel; which of them is faster was not measured; --oea-policy vanilla"
+    " leaves SGLang its choice"
 )
 
 
@@ -30,7 +31,11 @@ def steer(settings: Settings, server_args: Any) -> None:
     Args:
         server_args: SGLang's `ServerArgs`, resolved and not yet published.
     """
-    if settings.policy == "vanilla" or server_args.moe_runner_backend != "auto" or not materialise.can():
+    if (
+        settings.policy == "vanilla"
+        or server_args.moe_runner_backend != "auto"
+        or not materialise.can()
+    ):
         return
     if conflicts.resolved(server_args).moe_runner_backend != materialise.RUNNER:
         return
@@ -50,7 +55,13 @@ def note(server_args: Any) -> list[str]:
 
 def _in_groups_of_32(config: Mapping[str, Any]) -> bool:
     """Whether the experts are those that `CompressedTensorsMxInt4MoE` runs."""
-    quantised = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config") or {}
+    quantised = (
+        config.get("quantization_config")
+        or (config.get("text_config") or {}).get("quantization_config")
+        or {}
+    )
     weights = ((quantised.get("config_groups") or {}).get("group_0") or {}).get("weights") or {}
     asked = {"num_bits": 4, "group_size": 32, "strategy": "group", "type": "int"}
-    return quantised.get("quant_method") == "compressed-tensors" and asked.items() <= weights.items()
+    return (
+        quantised.get("quant_method") == "compressed-tensors" and asked.items() <= weights.items()
+    )

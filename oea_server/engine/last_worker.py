@@ -1,7 +1,9 @@
-"""The schedulers outlive all HTTP workers: a worker that has nothing left to answer does not end them for the others.
+"""The schedulers outlive all HTTP workers: a worker that has nothing left to answer does not end
+them for the others.
 
-In SGLang each of several workers (`--tokenizer-worker-num`) that was asked to end sends the schedulers `ShutdownReq`
-once its own requests are answered; from then on another worker's stream stands still.
+In SGLang each of several workers (`--tokenizer-worker-num`) that was asked to end sends the
+schedulers `ShutdownReq` once its own requests are answered; from then on another worker's stream
+stands still.
 
 Seams: AROUND `TokenizerManager._dispatch_to_scheduler`, in HTTP workers; AFTER
 `sglang.srt.entrypoints.http_server._setup_and_run_http_server`, in the process that started them.
@@ -17,10 +19,13 @@ from typing import Any
 from oea_server.engine import leftovers, plugin
 
 PATIENCE = 15.0
-"""Seconds for schedulers to let go of their memory, as `TokenizerManager.sigterm_watchdog` gives them."""
+"""Seconds for schedulers to let go of their memory, as `TokenizerManager.sigterm_watchdog` gives
+them."""
 
 
-def around_dispatch_to_scheduler(original: Callable[[Any, Any], None], manager: Any, request: Any) -> None:
+def around_dispatch_to_scheduler(
+    original: Callable[[Any, Any], None], manager: Any, request: Any
+) -> None:
     """Every request of a worker, but for its wish that schedulers end."""
     if plugin.in_http_worker:
         from sglang.srt.managers.io_struct import ShutdownReq
@@ -33,7 +38,8 @@ def around_dispatch_to_scheduler(original: Callable[[Any, Any], None], manager: 
 def after_setup_and_run_http_server(
     result: None, server_args: Any, tokenizer_manager: Any, *args: Any, **kwargs: Any
 ) -> None:
-    """Ask the schedulers to end, now that every worker has, and wait for them; remove the workers' sockets."""
+    """Ask the schedulers to end, now that every worker has, and wait for them; remove the workers'
+    sockets."""
     if server_args.tokenizer_worker_num > 1:
         shut_down(tokenizer_manager)
         leftovers.remove(leftovers.files(tokenizer_manager.all_worker_ipcs), ())

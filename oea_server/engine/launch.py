@@ -53,7 +53,8 @@ class Verdict(NamedTuple):
 
 
 def before_check_server_args(self: Any, *args: Any, **kwargs: Any) -> None:
-    """Take the keys that are not on the command line; refuse a launch that would be inert or break a promise."""
+    """Take the keys that are not on the command line; refuse a launch that would be inert or break
+    a promise."""
     assert runtime.current is not None
     try:
         locks.take(self)
@@ -69,8 +70,9 @@ def before_check_server_args(self: Any, *args: Any, **kwargs: Any) -> None:
 
 
 UNASKED = (
-    "OEA: oea-server is installed in this environment, so this SGLang server routes by policy %s, though nobody asked. "
-    "To leave SGLang as it is: OEA_POLICY=vanilla, or pip uninstall oea-server. To ask for it: OEA_POLICY=oea"
+    "OEA: oea-server is installed in this environment, so this SGLang server routes by policy %s,"
+    " though nobody asked. To leave SGLang as it is: OEA_POLICY=vanilla, or pip uninstall"
+    " oea-server. To ask for it: OEA_POLICY=oea"
 )
 """Said to who starts SGLang by itself, without any knob of ours."""
 
@@ -103,12 +105,19 @@ def judge(settings: Settings, server_args: Any, elsewhere: bool = False) -> Verd
 
 
 def runner_problems(settings: Settings, server_args: Any) -> list[str]:
-    """Whether the model's experts would choose by themselves, where that is known before they are built."""
+    """Whether the model's experts would choose by themselves, where that is known before they are
+    built."""
     if settings.allow_inactive or settings.policy == "vanilla":
         return []
     view = conflicts.resolved(server_args)
-    config = model_card.in_sglang(server_args) or {} if view.moe_runner_backend == materialise.MXFP4 else {}
-    problem = materialise.problem_of(view.moe_runner_backend, view.device, config.get("architectures") or ())
+    config = (
+        model_card.in_sglang(server_args) or {}
+        if view.moe_runner_backend == materialise.MXFP4
+        else {}
+    )
+    problem = materialise.problem_of(
+        view.moe_runner_backend, view.device, config.get("architectures") or ()
+    )
     return [] if problem is None else [problem]
 
 

@@ -1,7 +1,8 @@
-"""The files that SGLang makes for a start and leaves: those of its sockets, and the memory that its processes share.
+"""The files that SGLang makes for a start and leaves: those of its sockets, and the memory that its
+processes share.
 
-It ends its processes by SIGKILL, the one that would clear away among them, and sweeps only in its own CI.
-"""
+It ends its processes by SIGKILL, the one that would clear away among them, and sweeps only in its
+own CI."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ SHARED = Path("/dev/shm")
 
 
 def remove_at_end(port_args: Any) -> None:
-    """Remove those of a start when this process, its first, has ended properly. Called once all others run.
+    """Remove those of a start when this process, its first, has ended properly. Called once all
+    others run.
 
     Args:
         port_args: the start's `sglang.srt.server_args.PortArgs`.
@@ -24,7 +26,9 @@ def remove_at_end(port_args: Any) -> None:
     import psutil  # type: ignore[import-untyped]
 
     own = psutil.Process()
-    atexit.register(remove, sockets(port_args), patterns(port_args, [own, *own.children(recursive=True)]))
+    atexit.register(
+        remove, sockets(port_args), patterns(port_args, [own, *own.children(recursive=True)])
+    )
 
 
 def sockets(port_args: Any) -> list[Path]:
@@ -34,13 +38,20 @@ def sockets(port_args: Any) -> list[Path]:
 
 def files(addresses: Iterable[Any]) -> list[Path]:
     """Those of the sockets that are files."""
-    return [Path(each.removeprefix(SCHEME)) for each in addresses if isinstance(each, str) and each.startswith(SCHEME)]
+    return [
+        Path(each.removeprefix(SCHEME))
+        for each in addresses
+        if isinstance(each, str) and each.startswith(SCHEME)
+    ]
 
 
 def patterns(port_args: Any, processes: Iterable[Any]) -> list[str]:
-    """What the names in /dev/shm of a start's files look like: they hold who made them, or which start it was."""
+    """What the names in /dev/shm of a start's files look like: they hold who made them, or which
+    start it was."""
     starts = [getattr(port_args, "instance_id", None), *(each.name for each in sockets(port_args))]
-    return [f"sgl_shm_*_{each.pid}_*" for each in processes] + [f"sglang_loads_{each}_*" for each in starts if each]
+    return [f"sgl_shm_*_{each.pid}_*" for each in processes] + [
+        f"sglang_loads_{each}_*" for each in starts if each
+    ]
 
 
 def remove(paths: Iterable[Path], shared: Iterable[str], place: Path = SHARED) -> None:

@@ -1,4 +1,5 @@
-"""What the fused launch takes on a GPU, and what happens beyond it: SGLang's own top k, never many launches."""
+"""What the fused launch takes on a GPU, and what happens beyond it: SGLang's own top k, never many
+launches."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ from oea_server.routing.fastest import way
 
 
 def problem_of(device: torch.device, num_experts: int, k: int) -> str | None:
-    """Why a router of `num_experts` experts, `k` per token, cannot be routed in one launch on a GPU."""
+    """Why a router of `num_experts` experts, `k` per token, cannot be routed in one launch on a
+    GPU."""
     return beyond(device, 1, num_experts, k) or None
 
 
@@ -34,6 +36,6 @@ def fact(device_type: str) -> str | None:
     from oea_server.routing import fused
 
     return (
-        f"steps of more than {fused.MAX_BATCH} rows, a CUDA graph's padding included, run SGLang's own top k and are "
-        "counted as bypassed (reason rows)"
+        f"steps of more than {fused.MAX_BATCH} rows, a CUDA graph's padding included, run SGLang's"
+        " own top k and are counted as bypassed (reason rows)"
     )

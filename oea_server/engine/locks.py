@@ -1,9 +1,8 @@
 """SGLang's keys, and the door before its HTTP app.
 
-Seams: AROUND `sglang.srt.utils.auth.decide_request_auth`, for the page, which a browser must be able to
-load before anybody can type a key into it, and for probes under a root path; BEFORE
-`uvicorn.middleware.proxy_headers.ProxyHeadersMiddleware.__call__`, which overwrites the peer.
-"""
+Seams: AROUND `sglang.srt.utils.auth.decide_request_auth`, for the page, which a browser must be
+able to load before anybody can type a key into it, and for probes under a root path; BEFORE
+`uvicorn.middleware.proxy_headers.ProxyHeadersMiddleware.__call__`, which overwrites the peer."""
 
 from __future__ import annotations
 
@@ -25,7 +24,12 @@ from oea_server.tiers import binding
 
 logger = logging.getLogger(__name__)
 
-UNMARKED = ("/server_info", "/get_server_info", "/set_trace_level", "/load_lora_adapter_from_tensors")
+UNMARKED = (
+    "/server_info",
+    "/get_server_info",
+    "/set_trace_level",
+    "/load_lora_adapter_from_tensors",
+)
 """Routes that SGLang forgot to mark as an admin's, some of them up to a release."""
 
 NO_DOOR = ("smg_grpc_mode", "grpc_mode", "grpc_port", "encoder_only")
@@ -46,14 +50,18 @@ def take(server_args: Any) -> None:
         ValueError: one line: the variable, and what is wrong with what it names.
     """
     named = {"admin_api_key": keys.admin(os.environ), "api_key": keys.api(os.environ)}
-    write(server_args, {name: key for name, key in named.items() if key and getattr(server_args, name) is None})
+    write(
+        server_args,
+        {name: key for name, key in named.items() if key and getattr(server_args, name) is None},
+    )
 
 
 def write(server_args: Any, fields: dict[str, str | None]) -> None:
     """Set fields of arguments that SGLang has sealed, and in what it is to publish of them."""
     import msgspec
 
-    record = msgspec.Struct if isinstance(server_args, msgspec.Struct) else object  # a dataclass up to 0.5.21
+    # a dataclass up to 0.5.21
+    record = msgspec.Struct if isinstance(server_args, msgspec.Struct) else object
     for name, value in fields.items():
         record.__setattr__(server_args, name, value)
     decided = getattr(server_args, "_resolved_overrides", None)  # the last one counts
@@ -64,11 +72,17 @@ def write(server_args: Any, fields: dict[str, str | None]) -> None:
 def problems(view: Any) -> list[str]:
     """Why a launch with these (resolved) arguments could not keep its keys."""
     flags = {"--api-key": view.api_key, "--admin-api-key": view.admin_api_key}
-    found = [f"{flag}: {wrong}" for flag, key in flags.items() if key is not None and (wrong := keys.problem(key))]
+    found = [
+        f"{flag}: {wrong}"
+        for flag, key in flags.items()
+        if key is not None and (wrong := keys.problem(key))
+    ]
     if view.api_key or view.admin_api_key:
         others = [f"--{name.replace('_', '-')}" for name in NO_DOOR if getattr(view, name, False)]
         others += [RUST] if os.environ.get(RUST, "").lower() in ("1", "true", "yes", "on") else []
-        found += [f"{other}: SGLang asks for no key there; unset the key, or this" for other in others]
+        found += [
+            f"{other}: SGLang asks for no key there; unset the key, or this" for other in others
+        ]
         if old := old_starlette():
             found.append(old)
     return found
@@ -87,7 +101,10 @@ def learn(view: Any) -> None:
     has = Keys(view.api_key, view.admin_api_key)
     mask.mask_log(has.given)
     if any(key in word for key in has.given for word in sys.argv):
-        logger.warning("OEA: the process list shows a key of the command line; %s and %s do not", *keys.VARIABLES[:2])
+        logger.warning(
+            "OEA: the process list shows a key of the command line; %s and %s do not",
+            *keys.VARIABLES[:2],
+        )
 
 
 def mark(app: Any) -> None:
@@ -100,7 +117,8 @@ def mark(app: Any) -> None:
 
 
 def leaves(parent: Any) -> Iterator[Any]:
-    """The routes of an app, those of routers that it includes as well: there SGLang finds no marks."""
+    """The routes of an app, those of routers that it includes as well: there SGLang finds no
+    marks."""
     for route in parent.routes:
         inner = getattr(route, "original_router", None)
         yield from [route] if inner is None else leaves(inner)
@@ -115,7 +133,9 @@ def put_door(http_server: Any, has: Keys) -> None:
     app = http_server.app
     mark(app)
     marks = (AuthLevel.ADMIN_OPTIONAL, AuthLevel.ADMIN_FORCE)
-    control = [route for route in leaves(app) if getattr(route.endpoint, "_auth_level", None) in marks]
+    control = [
+        route for route in leaves(app) if getattr(route.endpoint, "_auth_level", None) in marks
+    ]
     if not any(route.path == CONFIG for route in control):
         refuse(f"PUT {CONFIG} is not marked as an admin's: anybody could change the knobs")
     build = app.build_middleware_stack
@@ -133,8 +153,11 @@ async def ask(http_server: Any, door: Door) -> None:
     refuse(problem)
 
 
-def around_decide_request_auth(original: Any, *, path: str, authorization_header: str | None, **kwargs: Any) -> Any:
-    """Let anybody load the page; what it shows then needs the key. Judge paths below the root path."""
+def around_decide_request_auth(
+    original: Any, *, path: str, authorization_header: str | None, **kwargs: Any
+) -> Any:
+    """Let anybody load the page; what it shows then needs the key. Judge paths below the root
+    path."""
     from sglang.srt.utils.auth import AuthDecision, AuthLevel
 
     from oea_server.observe.routes import PAGE
@@ -155,4 +178,6 @@ def before_proxy_headers(self: Any, scope: Any, *args: Any, **kwargs: Any) -> No
     """Keep the peer, before what a header claims takes its place, in uvicorn's log as well."""
     if "client" in scope:
         scope[origin.PEER] = scope["client"]
-        scope["headers"] = [(name, origin.printable(name, value)) for name, value in scope["headers"]]
+        scope["headers"] = [
+            (name, origin.printable(name, value)) for name, value in scope["headers"]
+        ]

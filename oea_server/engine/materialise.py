@@ -1,14 +1,16 @@
-"""Runners that choose experts inside their own kernel, and take experts that were chosen for them as well.
+"""Runners that choose experts inside their own kernel, and take experts that were chosen for them
+as well.
 
-Seam: `TopKConfig.output_format` after the model is built. From SGLang 0.5.23 on `flashinfer_trtllm` (its choice on
-Blackwell for Qwen3, DeepSeek, Kimi, GLM) has a kernel for each: routed by logits (BYPASSED), or by ids and weights
-(STANDARD; `materialized_topk` in moe_runner/flashinfer_trtllm.py, for BF16, FP8 and FP4). Before that BF16 and FP8
-have the second by the name of `flashinfer_trtllm_routed` alone.
+Seam: `TopKConfig.output_format` after the model is built. From SGLang 0.5.23 on `flashinfer_trtllm`
+(its choice on Blackwell for Qwen3, DeepSeek, Kimi, GLM) has a kernel for each: routed by logits
+(BYPASSED), or by ids and weights (STANDARD; `materialized_topk` in moe_runner/flashinfer_trtllm.py,
+for BF16, FP8 and FP4). Before that BF16 and FP8 have the second by the name of
+`flashinfer_trtllm_routed` alone.
 
-`flashinfer_mxfp4` is three kernels. CUTLASS' on Hopper and on sm120 take ids and weights alone: left to itself SGLang
-hands them logits, and chooses behind them, where before 0.5.23 no layer's number is known. That of Blackwell's sm100
-routes gpt-oss by logits alone (FP4 experts of DeepSeek-V4 and Kimi-K3 by ids, which are STANDARD from the start).
-"""
+`flashinfer_mxfp4` is three kernels. CUTLASS' on Hopper and on sm120 take ids and weights alone:
+left to itself SGLang hands them logits, and chooses behind them, where before 0.5.23 no layer's
+number is known. That of Blackwell's sm100 routes gpt-oss by logits alone (FP4 experts of
+DeepSeek-V4 and Kimi-K3 by ids, which are STANDARD from the start)."""
 
 from __future__ import annotations
 
@@ -26,12 +28,13 @@ CUTLASS = ("cutlass_sm90", "cutlass_sm120")
 """What `Mxfp4MoEMethod._fi_kernel` is where `flashinfer_mxfp4` takes ids and weights."""
 ROUTED = "flashinfer_trtllm_routed"
 WITHIN = ("CompressedTensorsMxInt4MoE", "ModelOptFp8MoEMethod")
-"""Kinds of quantised experts whose kernel of this runner routes by logits alone: INT4 in groups of 32 (Kimi-K2.6), and
-ModelOpt's FP8 by tensor."""
+"""Kinds of quantised experts whose kernel of this runner routes by logits alone: INT4 in groups of
+32 (Kimi-K2.6), and ModelOpt's FP8 by tensor."""
 
 
 def problem_of(runner: str | None, device: str, architectures: Sequence[str]) -> str | None:
-    """What SGLang's resolved arguments tell before a model is built: why its experts would take no choice of ours."""
+    """What SGLang's resolved arguments tell before a model is built: why its experts would take no
+    choice of ours."""
     import torch
 
     if runner == TRITON_KERNEL and device == "cpu":
@@ -41,8 +44,9 @@ def problem_of(runner: str | None, device: str, architectures: Sequence[str]) ->
     if torch.cuda.get_device_capability()[0] != 10:
         return None
     return (
-        f"--moe-runner-backend {MXFP4}: on this GPU it routes gpt-oss inside its own kernel, where a policy would be "
-        "silently inert; use marlin, which keeps the experts' 4 bits as well, or triton, which unpacks them"
+        f"--moe-runner-backend {MXFP4}: on this GPU it routes gpt-oss inside its own kernel, where"
+        " a policy would be silently inert; use marlin, which keeps the experts' 4 bits as well,"
+        " or triton, which unpacks them"
     )
 
 
@@ -61,7 +65,9 @@ def materialise(model: torch.nn.Module) -> int:
     for module in model.modules():
         if not isinstance(module, TopK) or formats.of(module) != formats.BYPASSED:
             continue
-        if takes_chosen(getattr(formats.runner_of(module), "value", None), experts.get(module.layer_id)):
+        if takes_chosen(
+            getattr(formats.runner_of(module), "value", None), experts.get(module.layer_id)
+        ):
             module.topk_config.output_format = TopKOutputFormat.STANDARD
             changed += 1
     return changed
@@ -75,11 +81,15 @@ def takes_chosen(runner: str | None, experts: Any) -> bool:
     """
     if runner == RUNNER:
         return can() and (experts is None or kind_of(experts) not in WITHIN)
-    return runner == MXFP4 and getattr(getattr(experts, "quant_method", None), "_fi_kernel", None) in CUTLASS
+    return (
+        runner == MXFP4
+        and getattr(getattr(experts, "quant_method", None), "_fi_kernel", None) in CUTLASS
+    )
 
 
 def kind_of(experts: Any) -> str:
-    """The class by which a layer's quantised experts run; that of compressed tensors is its scheme."""
+    """The class by which a layer's quantised experts run; that of compressed tensors is its
+    scheme."""
     return type(getattr(experts, "scheme", None) or experts.quant_method).__name__
 
 

@@ -1,8 +1,7 @@
 """Where ranks tell each other what they go by: the store of torch's default process group.
 
-Not a collective: a rank without our plug-in enters none of ours, and the others would wait for it as
-long as SGLang waits for a dead one. In the store it is missed after WAIT.
-"""
+Not a collective: a rank without our plug-in enters none of ours, and the others would wait for it
+as long as SGLang waits for a dead one. In the store it is missed after WAIT."""
 
 from __future__ import annotations
 
@@ -15,8 +14,9 @@ import torch
 from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 
 WAIT = 40.0
-"""Seconds that a rank waits for the others, from its own arrival. All have met when the process group was
-made, which leaves building the model's modules: seconds. With those, a launch is refused within a minute."""
+"""Seconds that a rank waits for the others, from its own arrival. All have met when the process
+group was made, which leaves building the model's modules: seconds. With those, a launch is refused
+within a minute."""
 
 FAREWELL = 5.0
 """Seconds that a rank stays for the others to read why it ends: with rank 0 goes the store."""
@@ -32,7 +32,8 @@ class DisagreementError(Exception):
 
 
 class World(NamedTuple):
-    """The ranks of torch's default process group, as SGLang lays them out: stage by stage, node by node."""
+    """The ranks of torch's default process group, as SGLang lays them out: stage by stage, node by
+    node."""
 
     store: Any
     rank: int
@@ -59,7 +60,9 @@ def world() -> World | None:
 
     size = torch.distributed.get_world_size()
     nodes = get_server_args().nnodes
-    return World(_get_default_store(), torch.distributed.get_rank(), size, get_parallel().tp_size, nodes)
+    return World(
+        _get_default_store(), torch.distributed.get_rank(), size, get_parallel().tp_size, nodes
+    )
 
 
 def exchange(here: World, topic: str, answer: Answer, ranks: Sequence[int]) -> dict[int, Answer]:
@@ -73,7 +76,8 @@ def exchange(here: World, topic: str, answer: Answer, ranks: Sequence[int]) -> d
     deadline, pause = time.monotonic() + WAIT, 0.0005
     try:
         store.set(str(here.rank), json.dumps(answer))
-        # asked again and again, not waited for in the store: torch's watchdog uses the same connection
+        # asked again and again, not waited for in the store: torch's watchdog uses the same
+        # connection
         while not store.check([GAVE_UP]):
             for rank in ranks:
                 if rank not in answers and store.check([str(rank)]):
@@ -114,6 +118,6 @@ def silence(here: World, ranks: Iterable[int]) -> str:
     """Which ranks did not answer, and what may be wrong with them."""
     who = ", ".join(here.named(rank, {}) for rank in ranks)
     return (
-        f"{who} did not answer in {WAIT:.0f} s: is oea-server installed and allowed there (SGLANG_PLUGINS), "
-        "and is it this version?"
+        f"{who} did not answer in {WAIT:.0f} s: is oea-server installed and allowed there"
+        " (SGLANG_PLUGINS), and is it this version?"
     )

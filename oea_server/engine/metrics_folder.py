@@ -1,8 +1,8 @@
 """A folder of this start's own for prometheus_client's files and for ours.
 
-Seam: BEFORE `sglang.srt.utils.common.set_prometheus_multiproc_dir`, which SGLang calls before it spawns anything, if
-the server has metrics. Where a folder is named SGLang uses it as it is, with all that earlier starts left in it.
-"""
+Seam: BEFORE `sglang.srt.utils.common.set_prometheus_multiproc_dir`, which SGLang calls before it
+spawns anything, if the server has metrics. Where a folder is named SGLang uses it as it is, with
+all that earlier starts left in it."""
 
 from __future__ import annotations
 

@@ -71,7 +71,8 @@ def of(config: Config) -> ModelCard:
     traits = architectures.traits_of(architecture, part)
     if traits is None:
         return ModelCard(num_experts, k, doubt=f"{architecture} builds one of several routers")
-    if not config.get("architectures"):  # nothing that SGLang serves: judged as any version builds it
+    # nothing that SGLang serves: judged as any version builds it
+    if not config.get("architectures"):
         traits = traits._replace(knows_layer=True)
     why = unsupported(traits)
     if why is not None:

@@ -45,7 +45,8 @@ class Stage(NamedTuple):
 
 
 def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) -> None:
-    """Adopt the routers, or end the launch. Of the model itself changes only what would choose experts past us."""
+    """Adopt the routers, or end the launch. Of the model itself changes only what would choose
+    experts past us."""
     now = runtime.current
     device = next(model.parameters()).device
     if now is None or now.adopted or device.type == "meta":  # some loaders build a model twice
@@ -65,7 +66,10 @@ def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) ->
         now.steering.frozen = gathered.frozen()
     if alone:
         # what its own tokens take is known, not what all ranks' tokens read together
-        logger.info("OEA: each rank routes its own tokens, from a pool of its own: an all-to-all backend sends them on")
+        logger.info(
+            "OEA: each rank routes its own tokens, from a pool of its own: an all-to-all backend"
+            " sends them on"
+        )
         ranks = 1
     if now.rows.halved:
         logger.info("OEA: two-batch overlap: each half of a step from a pool of its own")
@@ -82,13 +86,16 @@ def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) ->
 
 
 def after_load_model(result: Any, runner: Any, *args: Any, **kwargs: Any) -> None:
-    """Bytes of an expert as its kernel reads it: some weights are of another format once they are loaded.
+    """Bytes of an expert as its kernel reads it: some weights are of another format once they are
+    loaded.
 
     Seam: AFTER `sglang.srt.model_executor.model_runner.ModelRunner.load_model`.
     """
     now = runtime.current
     if now is not None and now.expert_bytes and not runner.is_draft_worker:
-        now.expert_bytes.update(routers.loaded(now.expert_bytes, routers.expert_bytes(runner.model)))
+        now.expert_bytes.update(
+            routers.loaded(now.expert_bytes, routers.expert_bytes(runner.model))
+        )
 
 
 def taken_over(now: Runtime, model: torch.nn.Module, ranks: int) -> list[Router]:
@@ -96,7 +103,10 @@ def taken_over(now: Runtime, model: torch.nn.Module, ranks: int) -> list[Router]
     if now.steering.settings.policy != "vanilla":  # which is SGLang's to the bit
         fronts.turn_off(model)
         if count := materialise(model):
-            logger.info("OEA: %d routers choose experts ahead of their runner, else they would inside it", count)
+            logger.info(
+                "OEA: %d routers choose experts ahead of their runner, else they would inside it",
+                count,
+            )
     return routers.on_one_rank(allowed(now, routers.inspect(model)), ranks)
 
 
@@ -107,7 +117,8 @@ def least_k(found: Sequence[Router], num_experts: int, device: torch.device) -> 
 
 
 def agreed(now: Runtime, found: list[Router], stage: Stage) -> list[Stage]:
-    """What every pipeline stage holds, in their order, if all ranks go by the same. Otherwise the launch ends.
+    """What every pipeline stage holds, in their order, if all ranks go by the same. Otherwise the
+    launch ends.
 
     Before anything else that ranks do together: one without our plug-in would not come.
     """
@@ -125,21 +136,28 @@ def agreed(now: Runtime, found: list[Router], stage: Stage) -> list[Stage]:
 
 
 def allowed(now: Runtime, found: list[Router]) -> list[Router]:
-    """The routers as SGLang's options leave them to us: the launcher's own check once more, in each scheduler.
+    """The routers as SGLang's options leave them to us: the launcher's own check once more, in each
+    scheduler.
 
     A server that is started vanilla may have options that allow nothing else: it serves, and can be
-    switched to nothing else. Where they hide which rows are tokens, its steps are not counted either.
-    """
+    switched to nothing else. Where they hide which rows are tokens, its steps are not counted
+    either."""
     if not found and not torch.distributed.is_initialized():
         return found  # nothing to route, and no other stage that has
     from sglang.srt.runtime_context import get_server_args
 
     server_args = get_server_args()
     now.steering.idle = workers.idle(conflicts.resolved(server_args))
-    now.rows.halved = bool(getattr(conflicts.resolved(server_args), "enable_two_batch_overlap", False))
-    now.graphs.pads = not getattr(conflicts.resolved(server_args), "disable_cuda_graph_padding", False)
+    now.rows.halved = bool(
+        getattr(conflicts.resolved(server_args), "enable_two_batch_overlap", False)
+    )
+    now.graphs.pads = not getattr(
+        conflicts.resolved(server_args), "disable_cuda_graph_padding", False
+    )
     if names := conflicts.unknown(server_args):
-        logger.warning("OEA: nobody has looked yet at what %s means for the rows of a step", ", ".join(names))
+        logger.warning(
+            "OEA: nobody has looked yet at what %s means for the rows of a step", ", ".join(names)
+        )
     clashes, rows = conflicts.find_in_server_args(server_args), conflicts.about_rows(server_args)
     try:
         now.rows.ranks = gathered.ranks()
@@ -148,15 +166,22 @@ def allowed(now: Runtime, found: list[Router]) -> list[Router]:
     if clashes and now.steering.settings.policy != "vanilla":
         refuse_from_scheduler(*clashes)
     now.steering.clash = "; ".join(clashes)
-    now.steering.verifies = options.given(getattr(conflicts.resolved(server_args), "speculative_algorithm", None))
+    now.steering.verifies = options.given(
+        getattr(conflicts.resolved(server_args), "speculative_algorithm", None)
+    )
     return [each._replace(problem="; ".join(rows)) if rows else each for each in found]
 
 
 def where(num_experts: int, ranks: int, device: torch.device) -> placed.Where:
-    """Where experts lie, if pools may know: only hooks can tell SGLang which of several copies to read."""
+    """Where experts lie, if pools may know: only hooks can tell SGLang which of several copies to
+    read."""
     if not is_placed():
         return placed.in_order(num_experts, ranks, device)
-    return placed.nowhere if plugin.patched and redundant_experts() else placed.by_map(num_experts, ranks, device)
+    return (
+        placed.nowhere
+        if plugin.patched and redundant_experts()
+        else placed.by_map(num_experts, ranks, device)
+    )
 
 
 def redundant_experts() -> int:

@@ -9,7 +9,8 @@ from __future__ import annotations
 APART: dict[str, tuple[str, ...]] = {
     why: tuple(names.split())
     for why, names in {
-        "Addresses, processes, devices, start and end: no forward pass is touched.": """
+        "Addresses, processes, devices, start and end: no forward pass is touched.": (
+            """
             admin_api_key api_key base_gpu_id custom_sigquit_handler detokenizer_worker_num
             device dist_init_addr dist_timeout enable_http2 enable_http_worker_reuseport
             enable_memory_saver enable_p2p_check enable_response_store enable_ssl_refresh
@@ -21,8 +22,10 @@ APART: dict[str, tuple[str, ...]] = {
             smg_grpc_mode smg_http_sidecar_port soft_watchdog_timeout ssl_ca_certs ssl_certfile
             ssl_keyfile ssl_keyfile_password tokenizer_worker_num use_ray warmups
             watchdog_timeout
-        """,
-        "What is logged, counted, traced or returned beside a pass.": """
+        """
+        ),
+        "What is logged, counted, traced or returned beside a pass.": (
+            """
             aux_hidden_state_capture bucket_e2e_request_latency bucket_inter_token_latency
             bucket_time_to_first_token crash_dump_folder debug_tensor_dump_input_file
             debug_tensor_dump_layers debug_tensor_dump_output_folder decode_log_interval
@@ -42,8 +45,10 @@ APART: dict[str, tuple[str, ...]] = {
             show_time_cost stat_loggers tokenizer_metrics_allowed_custom_labels
             tokenizer_metrics_custom_labels_header trace_modules
             uvicorn_access_log_exclude_prefixes
-        """,
-        "How requests and answers are written, and how a token is picked from a row's own logits.": """
+        """
+        ),
+        "How requests and answers are written, and how a token is picked from its row's logits.": (
+            """
             allow_auto_truncate asr_max_buffer_seconds asr_max_concurrent_sessions
             batch_notify_size chat_template completion_template
             constrained_json_disable_any_whitespace constrained_json_max_whitespace_cnt
@@ -61,8 +66,10 @@ APART: dict[str, tuple[str, ...]] = {
             trust_request_chat_template watermark_config watermark_context_window
             watermark_default_enabled watermark_enforce_all watermark_key watermark_key_b
             watermark_max_probability watermark_mixing_probability weight_version
-        """,
-        "Where weights come from, in what precision and on which memory they are kept: a row is the same row.": """
+        """
+        ),
+        "Where weights come from, their precision and their memory: a row is the same row.": (
+            """
             checkpoint_engine_wait_weights_before_ready cpu_offload_gb custom_weight_loader
             decrypted_config_file delete_ckpt_after_loading download_dir dtype
             enable_fp32_lm_head enable_fused_moe_sum_all_reduce enable_shared_experts_attn_tp
@@ -82,8 +89,10 @@ APART: dict[str, tuple[str, ...]] = {
             trust_remote_code weight_cache_mode weight_cache_socket weight_cache_timeout
             weight_loader_disable_mmap weight_loader_drop_cache_after_load
             weight_loader_prefetch_checkpoints weight_loader_prefetch_num_threads
-        """,
-        "What is kept of earlier tokens, and where: a row reads it, and stays where it is.": """
+        """
+        ),
+        "What is kept of earlier tokens, and where: a row reads it, and stays where it is.": (
+            """
             c128_page_size disable_chunked_prefix_cache disable_hybrid_swa_memory
             disable_radix_cache enable_decoder_swa_bounded_replay enable_dsa_cache_layer_split
             enable_encoder_swa_bounded_replay enable_flexkv enable_hierarchical_cache
@@ -104,8 +113,10 @@ APART: dict[str, tuple[str, ...]] = {
             radix_eviction_policy radix_eviction_policy_config swa_full_tokens_ratio
             swa_prefix_tails unified_cache_external_linker_backend
             unified_cache_external_linker_config uses_mamba_radix_cache
-        """,
-        "Which requests run when: whatever batch results is one forward pass of one row per request.": """
+        """
+        ),
+        "Which requests run when: any batch is one forward pass of one row per request.": (
+            """
             abort_on_priority_when_disabled chunked_prefill_size default_priority_value
             disable_overlap_schedule disable_priority_preemption enable_dynamic_chunking
             enable_priority_scheduling load_balance_method max_prefill_tokens
@@ -113,8 +124,10 @@ APART: dict[str, tuple[str, ...]] = {
             prefill_decode_interval prefill_decode_interval_min_bs prefill_max_requests
             priority_scheduling_preemption_threshold retraction_policy schedule_conservativeness
             schedule_low_priority_values_first schedule_policy scheduler_recv_interval
-        """,
-        "Which kernel computes a row, or sums it over ranks, in place.": """
+        """
+        ),
+        "Which kernel computes a row, or sums it over ranks, in place.": (
+            """
             attention_backend bf16_gemm_backend dcp_comm_backend dcp_replicate_q_proj
             decode_attention_backend disable_aiter_allreduce_fusion_in_decode
             disable_aiter_allreduce_fusion_in_prefill disable_custom_all_reduce
@@ -131,13 +144,17 @@ APART: dict[str, tuple[str, ...]] = {
             linear_attn_verify_backend mamba_backend mlx_enable_sampling mm_attention_backend
             pre_warm_nccl prefill_attention_backend triton_attention_num_kv_splits
             triton_attention_reduce_in_fp32 triton_attention_split_tile_size
-        """,
-        "Graphs of prefills, which are no decode steps.": """
+        """
+        ),
+        "Graphs of prefills, which are no decode steps.": (
+            """
             cuda_graph_backend_prefill cuda_graph_bs_prefill cuda_graph_max_bs_prefill
             cuda_graph_max_seq_len_prefill cuda_graph_prefill_max_context cuda_graph_tc_compiler
             disable_prefill_cuda_graph enable_cudagraph_gc
-        """,
-        "What becomes of pictures and sounds before they are tokens of a prefill.": """
+        """
+        ),
+        "What becomes of pictures and sounds before they are tokens of a prefill.": (
+            """
             allowed_media_domains disable_fast_image_processor
             enable_adaptive_dispatch_to_encoder enable_broadcast_mm_inputs_process
             enable_mm_global_cache enable_multimodal enable_prefix_mm_cache
@@ -147,14 +164,18 @@ APART: dict[str, tuple[str, ...]] = {
             mm_feature_transport mm_global_cache_backend mm_io_worker_num
             mm_preprocess_cache_size_mb mm_process_config mm_processor_worker_num
             trust_mm_content_hashes
-        """,
-        "Weights added to a row's own; the rows keep their order.": """
+        """
+        ),
+        "Weights added to a row's own; the rows keep their order.": (
+            """
             enable_lora enable_lora_overlap_loading experts_shared_outer_loras lora_backend
             lora_drain_wait_threshold lora_eviction_policy lora_paths lora_strict_loading
             lora_target_modules max_loaded_loras max_lora_chunk_size max_lora_rank
             max_loras_per_batch
-        """,
-        "How a prefill server hands over to a decode server, whose steps are decode steps like any others.": """
+        """
+        ),
+        "How a prefill server hands over to a decode server, whose steps are decode steps.": (
+            """
             disaggregation_bootstrap_port disaggregation_decode_allocation_policy
             disaggregation_decode_enable_offload_kvcache
             disaggregation_decode_enable_radix_cache disaggregation_decode_extra_slots
@@ -162,12 +183,16 @@ APART: dict[str, tuple[str, ...]] = {
             disaggregation_decode_retraction_backup disaggregation_enable_kv_checksum
             disaggregation_ib_device disaggregation_transfer_backend num_reserved_decode_tokens
             optimistic_prefill_attempts
-        """,
-        "Where copies of an expert lie (EPLB), which is asked after the router has chosen.": """
+        """
+        ),
+        "Where copies of an expert lie (EPLB), which is asked after the router has chosen.": (
+            """
             ep_dispatch_algorithm eplb_algorithm eplb_min_rebalancing_utilization_threshold
             eplb_rebalance_layers_per_chunk eplb_rebalance_num_iterations
-        """,
-        "How drafts are made and accepted; what rows a verify pass has, each pass itself says (`engine.drafts`).": """
+        """
+        ),
+        "How drafts are made and accepted; a verify pass tells its rows (`engine.drafts`).": (
+            """
             _speculative_draft_quantization_explicitly_set decoupled_spec_bind_endpoint
             decoupled_spec_connect_endpoints decoupled_spec_rank decrypted_draft_config_file
             enable_draft_weights_cpu_backup enable_linear_replayssm_spec
@@ -190,30 +215,39 @@ APART: dict[str, tuple[str, ...]] = {
             speculative_ngram_min_bfs_breadth speculative_num_draft_tokens speculative_num_steps
             speculative_skip_dp_mlp_sync speculative_token_map
             speculative_use_block_verification speculative_use_rejection_sampling uno_lora_path
-        """,
-        "Of attention data parallelism: which requests run when, who computes dense layers and the LM head.": """
+        """
+        ),
+        "Of DP attention: which requests run when, who computes dense layers and the LM head.": (
+            """
             disable_flashinfer_cutlass_moe_fp4_allgather enable_dense_mlp_attn_tp
             enable_dp_attention_local_control_broadcast enable_dp_lm_head enable_prefill_delayer
             enable_tp_lm_head_all_to_all prefill_delayer_forward_passes_buckets
             prefill_delayer_max_delay_ms prefill_delayer_max_delay_passes
             prefill_delayer_queue_min_ratio prefill_delayer_token_usage_low_watermark
             prefill_delayer_wait_seconds_buckets
-        """,
-        "Of all-to-all backends, elastic EP and LayerNorm SP, which are refused.": """
+        """
+        ),
+        "Of all-to-all backends, elastic EP and LayerNorm SP, which are refused.": (
+            """
             deepep_config deepep_dispatcher_output_dtype deepep_mode deepep_v2_mode
             elastic_ep_initial_size elastic_ep_rejoin elastic_ep_scale_timeout
             enable_elastic_expert_backup enable_megamoe_for_layernorm_sp
             enable_w4a4_mxfp4_megamoe ep_join_rank_offset flashinfer_a2a_dispatch_type
             fuseep_mode max_ep_size mooncake_ib_device
-        """,
-        "Of other options that are refused, or that turn one on: the resolved value of that one is read.": """
+        """
+        ),
+        "Of options that are refused, or that turn one on: that one's resolved value is read.": (
+            """
             dllm_algorithm_config dllm_fdfo enable_torch_compile_debug_mode pdmux_config_path
             rl_on_policy_target sm_group_num tbo_token_distribution_threshold
             torch_compile_max_bs
-        """,
-        "SGLang's own notes of what was typed.": """
+        """
+        ),
+        "SGLang's own notes of what was typed.": (
+            """
             _radix_eviction_policy_explicitly_set _swa_full_tokens_ratio_explicitly_set
-        """,
+        """
+        ),
     }.items()
 }
 """Why -> the options, as fields of `ServerArgs`."""

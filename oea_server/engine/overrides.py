@@ -1,4 +1,5 @@
-"""`--json-model-override-args` as SGLang reads it, and what of it SGLang would end on with a traceback."""
+"""`--json-model-override-args` as SGLang reads it, and what of it SGLang would end on with a
+traceback."""
 
 from __future__ import annotations
 
@@ -76,7 +77,11 @@ def overridden(config: Config, changes: Config) -> Config:
     """A config with changes in it: the fields of a nested config are changed one by one."""
     both = {name: (config.get(name), value) for name, value in changes.items()}
     return {**config} | {
-        name: {**before, **after} if isinstance(before, Mapping) and isinstance(after, Mapping) else after
+        name: (
+            {**before, **after}
+            if isinstance(before, Mapping) and isinstance(after, Mapping)
+            else after
+        )
         for name, (before, after) in both.items()
     }
 

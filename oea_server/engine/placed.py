@@ -1,8 +1,8 @@
 """Where SGLang's ranks keep a layer's experts, and which copy of an expert a step reads.
 
-Seams: `ExpertLocationMetadata.logical_to_all_physical_map`, which EPLB changes in place when it rebalances, and the
-argument `expert_location_dispatch_info` of `select_experts`, by which SGLang maps what a router chose.
-"""
+Seams: `ExpertLocationMetadata.logical_to_all_physical_map`, which EPLB changes in place when it
+rebalances, and the argument `expert_location_dispatch_info` of `select_experts`, by which SGLang
+maps what a router chose."""
 
 from __future__ import annotations
 
@@ -46,10 +46,12 @@ def by_map(num_experts: int, ranks: int, device: torch.device) -> Where:
 
 
 def dispatched(info: Any, place: Placement | None) -> Any:
-    """SGLang's dispatch info, to take the copies that the routing chose instead of spreading tokens over all of them:
-    each copy that a step reads is one more expert to read."""
+    """SGLang's dispatch info, to take the copies that the routing chose instead of spreading tokens
+    over all of them: each copy that a step reads is one more expert to read."""
     if info is None or place is None or not place.spare:
         return info
     return dataclasses.replace(
-        info, ep_dispatch_algorithm="static", partial_logical_to_rank_dispatch_physical_map=place.home
+        info,
+        ep_dispatch_algorithm="static",
+        partial_logical_to_rank_dispatch_physical_map=place.home,
     )

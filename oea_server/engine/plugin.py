@@ -1,8 +1,8 @@
 """The entry point `sglang.srt.plugins`: which seams, and the check that each took hold.
 
 SGLang's loader logs whatever goes wrong here and serves on without us. So nothing may go wrong
-quietly: this module imports nothing that can fail (`seams` is a table), and every failure ends the process.
-"""
+quietly: this module imports nothing that can fail (`seams` is a table), and every failure ends the
+process."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ in_http_worker = False
 """Whether this process is one of several that serve HTTP (`oea_server.engine.http_app`)."""
 
 CHILDREN = "sglang.srt.managers."
-"""Where the functions are that SGLang spawns: schedulers, detokenizers, the controller of replicas."""
+"""Where the functions are that SGLang spawns: schedulers, detokenizers, the controller of
+replicas."""
 
 active = False
 """Whether the seams hold in this process."""
@@ -44,7 +45,8 @@ def activate() -> None:
     """Called by SGLang in each of its processes, before it applies hooks."""
     from oea_server.engine import hangup, orphans
 
-    # the interpreter's last collections would look through the million objects that SGLang imports, for seconds
+    # the interpreter's last collections would look through the million objects that SGLang imports,
+    # for seconds
     atexit.register(gc.freeze)
     try:
         if is_launcher() and not in_http_worker:
@@ -107,7 +109,11 @@ def install() -> None:
 def hooks() -> list[Seam]:
     """The seams that are hooks in this process."""
     launcher = is_launcher()
-    return [each for each in SEAMS if (launcher or not each.in_launcher) and not (patched and each.in_patch)]
+    return [
+        each
+        for each in SEAMS
+        if (launcher or not each.in_launcher) and not (patched and each.in_patch)
+    ]
 
 
 def patched_seam() -> Any:
@@ -122,27 +128,35 @@ def patched_seam() -> Any:
     if not any(calls.values()):
         return None  # where the module is there, another installation left it: nothing imports it
     seam = resolve(PATCHED)
-    loose = [caller for caller, call in calls.items() if not call or call is not getattr(seam, CALLERS[caller], None)]
+    loose = [
+        caller
+        for caller, call in calls.items()
+        if not call or call is not getattr(seam, CALLERS[caller], None)
+    ]
     if loose or not hasattr(seam, "real_rows"):
         end(f"SGLang is half patched ({', '.join(loose) or PATCHED}); run: oea-server patch apply")
     return seam
 
 
 def leftover() -> str | None:
-    """The file of a patched SGLang that lies beside this one, which is as released; None if there is none."""
+    """The file of a patched SGLang that lies beside this one, which is as released; None if there
+    is none."""
     spec = None if patched else importlib.util.find_spec(PATCHED)
     return spec.origin if spec else None
 
 
 def check_after(registry: Any, originals: dict[Seam, Any]) -> None:
-    """Have the next `HookRegistry.apply_hooks` followed by the check (SGLang only logs failures)."""
+    """Have the next `HookRegistry.apply_hooks` followed by the check (SGLang only logs
+    failures)."""
     apply = registry.apply_hooks
 
     def apply_and_check() -> None:
         global active
         registry.apply_hooks = apply
         apply()
-        loose = [seam.target for seam, original in originals.items() if not took_hold(seam, original)]
+        loose = [
+            seam.target for seam, original in originals.items() if not took_hold(seam, original)
+        ]
         if loose:
             end(f"the seam did not take hold: {', '.join(loose)}")
         active = True
@@ -151,7 +165,8 @@ def check_after(registry: Any, originals: dict[Seam, Any]) -> None:
 
 
 def took_hold(seam: Seam, original: Any) -> bool:
-    """Whether calls to the target reach our hook, under whatever other plug-ins wrapped around it."""
+    """Whether calls to the target reach our hook, under whatever other plug-ins wrapped around
+    it."""
     function = resolve(seam.target)
     ours = load(seam.hook)
     while function is not None and function is not original:

@@ -16,7 +16,8 @@ VARIABLES = ("no_proxy", "NO_PROXY")
 
 
 def spare(server_args: Any, environ: MutableMapping[str, str] = os.environ) -> None:
-    """Exempt this machine, and the address that the server listens on, from the proxies that are set."""
+    """Exempt this machine, and the address that the server listens on, from the proxies that are
+    set."""
     hosts = (*HERE, urlsplit(server_args.url()).hostname)
     known = [each.strip() for name in VARIABLES for each in environ.get(name, "").split(",")]
     exempt = ",".join(dict.fromkeys(each for each in (*known, *hosts) if each))

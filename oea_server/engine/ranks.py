@@ -6,7 +6,8 @@ from typing import Any
 
 
 def schedulers_here(server_args: Any) -> int:
-    """Schedulers of this machine: its share of stages, replicas and tensor-parallel ranks, one at least.
+    """Schedulers of this machine: its share of stages, replicas and tensor-parallel ranks, one at
+    least.
 
     Args:
         server_args: `sglang.srt.server_args.ServerArgs`, or a view of it.

@@ -14,21 +14,27 @@ SCORINGS = ("softmax", "sigmoid", "sqrtsoftplus")
 SEVERAL = "has several routers in one layer"
 SEVERAL_GATES = "adds biases of several gates, token by token"
 IMAGE_BIAS = "chooses image tokens' experts by a bias of their own, outside SGLang's TopK"
-ZERO_EXPERTS = "routes to experts that compute nothing, on several ranks, each of which adds what these give to the sum"
+ZERO_EXPERTS = (
+    "routes to experts that compute nothing, on several ranks, each of which adds what these give"
+    " to the sum"
+)
 """What some blocks do beside their `TopK`."""
 
 
 class Traits(NamedTuple):
-    """One router, in the terms of SGLang's `TopKConfig`. The defaults are softmax and nothing else."""
+    """One router, in the terms of SGLang's `TopKConfig`. The defaults are softmax and nothing
+    else."""
 
     groups: int = 0
-    """Groups that the experts are chosen by: 0 without `use_grouped_topk`, else `num_expert_group`."""
+    """Groups that the experts are chosen by: 0 without `use_grouped_topk`, else
+    `num_expert_group`."""
     biased: bool = False
     """Whether experts are chosen by score plus `correction_bias`."""
     scoring: str = "softmax"
     """As SGLang computes it: a biased choice by groups scores by sigmoid, whatever it is told."""
     own_function: bool = False
-    """Whether the model gives a `custom_routing_function` that no rule can say (`rules.OWN_FUNCTIONS`)."""
+    """Whether the model gives a `custom_routing_function` that no rule can say
+    (`rules.OWN_FUNCTIONS`)."""
     elsewhere: bool = False
     """Whether the model chooses experts without SGLang's `TopK`."""
     apart: str = ""
@@ -51,8 +57,8 @@ def unsupported(traits: Traits) -> str | None:
         f"brings its own routing function, {not_yet}": traits.own_function,
         f"chooses its experts outside SGLang's TopK, {not_yet}": traits.elsewhere,
         f"{traits.apart}, {not_yet}": traits.apart,
-        f"runs experts whose {traits.output} format never materialises the selection; "
-        "use --moe-runner-backend triton": traits.output != "STANDARD",
+        f"runs experts whose {traits.output} format never materialises the selection;"
+        " use --moe-runner-backend triton": traits.output != "STANDARD",
         "builds a router that does not know its layer": not traits.knows_layer,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)

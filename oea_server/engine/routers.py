@@ -14,7 +14,14 @@ import torch
 
 from oea_server import routing
 from oea_server.engine import formats, fronts, model_card, rules
-from oea_server.engine.router_traits import IMAGE_BIAS, SEVERAL, SEVERAL_GATES, ZERO_EXPERTS, Traits, unsupported
+from oea_server.engine.router_traits import (
+    IMAGE_BIAS,
+    SEVERAL,
+    SEVERAL_GATES,
+    ZERO_EXPERTS,
+    Traits,
+    unsupported,
+)
 from oea_server.engine.rules import Source
 
 OTHER_KINDS = {"HashTopK": "experts follow the token's id, whatever the batch is"}
@@ -40,7 +47,9 @@ class Router(NamedTuple):
         if self.problem is not None:
             kind = f"top-{self.k}{' renormalized' if self.renormalize else ''}"
             return f"{kind} left alone ({self.problem})"
-        return rules.said(self.rule, 0 if self.source is None else rules.columns(self.source.config)[1])
+        return rules.said(
+            self.rule, 0 if self.source is None else rules.columns(self.source.config)[1]
+        )
 
 
 def inspect(model: torch.nn.Module) -> list[Router]:
@@ -57,9 +66,18 @@ def inspect(model: torch.nn.Module) -> list[Router]:
             why = problem_of(config, layer, blocks.get(module), formats.of(module))
             zeros = int(getattr(blocks.get(module), "zero_expert_num", 0) or 0)
             source = Source(config, is_native(module, model), config.custom_routing_function, zeros)
-            found.append(Router(layer, rules.columns(config)[0], bool(config.renormalize), why, source))
+            found.append(
+                Router(layer, rules.columns(config)[0], bool(config.renormalize), why, source)
+            )
         elif (kind := type(module).__name__).endswith("TopK"):
-            found.append(Router(-1, 0, False, OTHER_KINDS.get(kind, f"{name} is a {kind}, which is not supported yet")))
+            found.append(
+                Router(
+                    -1,
+                    0,
+                    False,
+                    OTHER_KINDS.get(kind, f"{name} is a {kind}, which is not supported yet"),
+                )
+            )
     found = _one_each(found)
     widths = {
         int(module.layer_id): int(module.num_global_routed_experts)
@@ -72,23 +90,31 @@ def inspect(model: torch.nn.Module) -> list[Router]:
 
 
 def _as_wide_as_others(router: Router, widths: Mapping[int, int]) -> Router:
-    """The router, refused if its layer has fewer experts than others: all share one tally and one policy."""
+    """The router, refused if its layer has fewer experts than others: all share one tally and one
+    policy."""
     widest = max(widths.values(), default=0)
     here = widths.get(router.layer, widest)
     if router.problem is not None or here == widest:
         return router
-    return router._replace(problem=f"the model's layers differ: {here} experts here, {widest} elsewhere")
+    return router._replace(
+        problem=f"the model's layers differ: {here} experts here, {widest} elsewhere"
+    )
 
 
 def _one_each(found: list[Router]) -> list[Router]:
-    """The routers, refused where a layer has several: which of them a step asks is not known here."""
+    """The routers, refused where a layer has several: which of them a step asks is not known
+    here."""
     layers = Counter(router.layer for router in found if router.layer >= 0)
     why = f"the model {unsupported(Traits(apart=SEVERAL))}"
-    return [each._replace(problem=each.problem or why) if layers[each.layer] > 1 else each for each in found]
+    return [
+        each._replace(problem=each.problem or why) if layers[each.layer] > 1 else each
+        for each in found
+    ]
 
 
 def is_native(module: Any, model: torch.nn.Module) -> bool:
-    """Whether SGLang runs a `TopK` in plain torch: without a GPU, and where a model asks for it (LongCat)."""
+    """Whether SGLang runs a `TopK` in plain torch: without a GPU, and where a model asks for it
+    (LongCat)."""
     asked = getattr(vars(module).get("forward"), "__func__", None)
     return next(model.parameters()).device.type == "cpu" or asked is type(module).forward_native
 
@@ -118,10 +144,18 @@ def problem_of(
 
 
 def _bare(output: str, config: Any) -> bool:
-    """Whether experts are sorted by `engine.triton_experts`: SGLang's kernel takes the top k, and softmax, of bare
-    logits, whatever else a `TopKConfig` says."""
-    apart = config.use_grouped_topk or config.correction_bias is not None or config.custom_routing_function is not None
-    plain = config.scoring_func == "softmax" and rules.columns(config)[1] == 0 and rules.scale_on_output(config) == 1.0
+    """Whether experts are sorted by `engine.triton_experts`: SGLang's kernel takes the top k, and
+    softmax, of bare logits, whatever else a `TopKConfig` says."""
+    apart = (
+        config.use_grouped_topk
+        or config.correction_bias is not None
+        or config.custom_routing_function is not None
+    )
+    plain = (
+        config.scoring_func == "softmax"
+        and rules.columns(config)[1] == 0
+        and rules.scale_on_output(config) == 1.0
+    )
     return output == formats.TRITON_KERNEL and plain and not apart
 
 
@@ -135,16 +169,17 @@ def apart(block: torch.nn.Module | None) -> str:
 
 
 def zero_experts(found: Sequence[Router]) -> int:
-    """Experts that routers choose from beside those that have weights; they compute nothing (LongCat-Flash)."""
+    """Experts that routers choose from beside those that have weights; they compute nothing
+    (LongCat-Flash)."""
     return max((each.source.zero_experts for each in found if each.source is not None), default=0)
 
 
 def on_one_rank(found: Sequence[Router], ranks: int) -> list[Router]:
     """The routers, refused on several ranks where experts compute nothing: such lie on none.
 
-    Nor has SGLang 0.5.23 an answer there that ours could equal: each rank adds what these experts give, then the ranks'
-    outputs are summed (`LongcatFlashMoE.forward`, `branch_output`), so that two ranks give it twice.
-    """
+    Nor has SGLang 0.5.23 an answer there that ours could equal: each rank adds what these experts
+    give, then the ranks' outputs are summed (`LongcatFlashMoE.forward`, `branch_output`), so that
+    two ranks give it twice."""
     if ranks == 1 or not zero_experts(found):
         return list(found)
     why = f"the model {unsupported(Traits(apart=ZERO_EXPERTS))}"
@@ -169,12 +204,13 @@ def num_experts(model: torch.nn.Module) -> int:
 
 
 NO_WEIGHTS = re.compile("weight_shape|g_idx|input_|act_scale|swizzled|_mma")
-"""Of tensors that a layer keeps by expert: a checkpoint's own bookkeeping, scales of activations, scales once more in
-the order that a kernel wants (ModelOpt's NVFP4 keeps both)."""
+"""Of tensors that a layer keeps by expert: a checkpoint's own bookkeeping, scales of activations,
+scales once more in the order that a kernel wants (ModelOpt's NVFP4 keeps both)."""
 
 
 def expert_bytes(model: torch.nn.Module) -> dict[int, int]:
-    """Bytes of one expert's weights, with their scales, zeros and biases, over all ranks that share it, by layer.
+    """Bytes of one expert's weights, with their scales, zeros and biases, over all ranks that share
+    it, by layer.
 
     Of experts in modules of their own (DeepSeek-MoE, XVERSE, Trinity) every rank has a slice.
     """
@@ -185,13 +221,21 @@ def expert_bytes(model: torch.nn.Module) -> dict[int, int]:
     for module in model.modules():
         if isinstance(module, FusedMoE):
             local = module.num_local_experts  # a fused shared expert has the shape of the others
-            held = [each for name, each in module.named_parameters() if _is_read(name, each) and len(each) == local]
+            held = [
+                each
+                for name, each in module.named_parameters()
+                if _is_read(name, each) and len(each) == local
+            ]
             here = sum(each.numel() * each.element_size() for each in held) // local
             sizes[int(module.layer_id)] = here * module.moe_tp_size
             continue
         router: Any = getattr(module, "topk", None)
         slices = getattr(module, "experts", None)
-        if isinstance(router, TopK) and router.layer_id is not None and isinstance(slices, torch.nn.ModuleList):
+        if (
+            isinstance(router, TopK)
+            and router.layer_id is not None
+            and isinstance(slices, torch.nn.ModuleList)
+        ):
             here = sum(each.numel() * each.element_size() for each in slices[0].parameters())
             sizes[int(router.layer_id)] = here * int(getattr(module, "tp_size", 1))
     return sizes
@@ -210,11 +254,15 @@ def _is_read(name: str, tensor: torch.Tensor) -> bool:
 def loaded(created: Mapping[int, int], now: Mapping[int, int]) -> dict[int, int]:
     """Bytes of one expert as its kernel reads it, by layer.
 
-    Some kernels read another format than the checkpoint's (`process_weights_after_loading`), and some keep it where it
-    is not a layer's any more (`triton_kernel`, in the checkpoint's four bits): then what was created counts.
+    Some kernels read another format than the checkpoint's (`process_weights_after_loading`), and
+    some keep it where it is not a layer's any more (`triton_kernel`, in the checkpoint's four
+    bits): then what was created counts.
 
     Args:
         created: `expert_bytes` before weights load.
         now: the same behind it.
     """
-    return {layer: size if 2 * now.get(layer, 0) < size else now[layer] for layer, size in created.items()}
+    return {
+        layer: size if 2 * now.get(layer, 0) < size else now[layer]
+        for layer, size in created.items()
+    }

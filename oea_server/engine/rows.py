@@ -1,7 +1,8 @@
-"""What the rows of a step are, as a layer's router gets them: whose slots they lie in, which are tokens, which drafts.
+"""What the rows of a step are, as a layer's router gets them: whose slots they lie in, which are
+tokens, which drafts.
 
-What captured graphs read of it has one address for good, and is written before a replay, on the stream that replays.
-"""
+What captured graphs read of it has one address for good, and is written before a replay, on the
+stream that replays."""
 
 from __future__ import annotations
 
@@ -28,10 +29,13 @@ class Rows:
     """Those of a process's steps.
 
     Args:
-        real_rows: SGLang's own count of real rows on a device, which it keeps current. None if it is not patched.
+        real_rows: SGLang's own count of real rows on a device, which it keeps current. None if it
+        is not patched.
     """
 
-    def __init__(self, graphs: Graphs, real_rows: Callable[[torch.device], torch.Tensor] | None = None) -> None:
+    def __init__(
+        self, graphs: Graphs, real_rows: Callable[[torch.device], torch.Tensor] | None = None
+    ) -> None:
         self.graphs = graphs
         self.real_rows = real_rows
         self.forward_batch: Any = None
@@ -53,10 +57,12 @@ class Rows:
         self._depths: torch.Tensor | None = None
         """What graphs read of a step's drafts."""
         self._trees: torch.Tensor | None = None
-        """Which guesses lead to which of the step's rows, where no graph reads it; None if its drafts are no trees."""
+        """Which guesses lead to which of the step's rows, where no graph reads it; None if its
+        drafts are no trees."""
         self._told: Step | None = None
         self._asked: torch.Tensor | None = None
-        """What graphs read of what rows ask for themselves: [MAX_ROWS] int64, all zeros where none does."""
+        """What graphs read of what rows ask for themselves: [MAX_ROWS] int64, all zeros where none
+        does."""
         self._asking = False
 
     @property
@@ -72,7 +78,11 @@ class Rows:
     def adopt(self, device: torch.device) -> None:
         """Serve a model on a device."""
         self.device = device
-        self._num_real = self.real_rows(device) if self.real_rows else torch.zeros((), dtype=torch.int32, device=device)
+        self._num_real = (
+            self.real_rows(device)
+            if self.real_rows
+            else torch.zeros((), dtype=torch.int32, device=device)
+        )
 
     def read_on_device(self) -> None:
         """Keep what graphs read."""
@@ -82,18 +92,25 @@ class Rows:
             self._mask = torch.zeros(limits.most_rows(), dtype=torch.bool, device=self.device)
 
     def slots(self, step: Step) -> tuple[int, ...]:
-        """How many rows each rank has in what a router gets, in a step in which they come together."""
+        """How many rows each rank has in what a router gets, in a step in which they come
+        together."""
         captured = self.graphs.rows_of(max(step.of_ranks), step.per_request)
         return gathered.slots_of(step, self.forward_batch, captured)
 
     def padded(self, step: Step) -> int:
-        """The rows that a router gets: those of the graph that the step replays, if there is one."""
+        """The rows that a router gets: those of the graph that the step replays, if there is
+        one."""
         if self.half is not None:
             return self.half.rows
-        return sum(self.slots(step)) if step.of_ranks else self.graphs.rows_of(step.batch, step.per_request)
+        return (
+            sum(self.slots(step))
+            if step.of_ranks
+            else self.graphs.rows_of(step.batch, step.per_request)
+        )
 
     def num_real(self, step: Step, rows: int) -> int | torch.Tensor | None:
-        """How many of `rows` are tokens: None for all; on the device where graphs read. Or which of them, a mask."""
+        """How many of `rows` are tokens: None for all; on the device where graphs read. Or which of
+        them, a mask."""
         if self.half is not None:
             fewer = self.half.tokens if self.half.tokens < rows else None
             return self.half.real if self.on_device else fewer
@@ -105,7 +122,8 @@ class Rows:
         return None if rows == step.batch else step.batch
 
     def drafts(self, step: Step, rows: int) -> torch.Tensor | None:
-        """Which of `rows` are drafts, and how deep: None if none is; where graphs read it if there are any."""
+        """Which of `rows` are drafts, and how deep: None if none is; where graphs read it if there
+        are any."""
         if step.per_request == 1:
             return None
         of = Drafts(step.per_request, step.tree)
@@ -119,10 +137,13 @@ class Rows:
         return drafts.depths(rows, of, self.device)
 
     def asked(self, step: Step, rows: int) -> torch.Tensor | None:
-        """What each of `rows` asks for itself (`oea_server.routing.route`): None if none does; where graphs read it."""
+        """What each of `rows` asks for itself (`oea_server.routing.route`): None if none does;
+        where graphs read it."""
         if self.half is not None:
             return self._asked_by_half(step, self.half)
-        if self._asked is not None and not (step.asked and step.of_ranks and gathered.is_padded(self.forward_batch)):
+        if self._asked is not None and not (
+            step.asked and step.of_ranks and gathered.is_padded(self.forward_batch)
+        ):
             return self._asked[:rows]
         return self._asked_by(step, rows).to(self.device) if step.asked else None
 
@@ -130,7 +151,11 @@ class Rows:
         mine = slice(half.start, half.start + half.rows)
         if self._asked is not None:
             return self._asked[mine]
-        return self._asked_by(step, max(step.batch, mine.stop))[mine].to(self.device) if step.asked else None
+        return (
+            self._asked_by(step, max(step.batch, mine.stop))[mine].to(self.device)
+            if step.asked
+            else None
+        )
 
     def requests(self, step: Step) -> int:
         """Those that a router gets rows of, which a schedule is read at."""
@@ -145,7 +170,9 @@ class Rows:
         replays = (graph, step.per_request) in self.graphs.sizes
         return halves.of_batch(self.forward_batch, step, graph if replays else None)
 
-    def routing(self, step: Step | None, rows: int, real: torch.Tensor | None) -> AbstractContextManager[None]:
+    def routing(
+        self, step: Step | None, rows: int, real: torch.Tensor | None
+    ) -> AbstractContextManager[None]:
         """Entered while a router chooses: it may get a half of the step.
 
         Args:
@@ -165,19 +192,23 @@ class Rows:
             self.half = None
 
     def tell_device(self, step: Step) -> bool:
-        """Write what captured graphs read of a step, on the stream that replays them. Whether it was new to them."""
+        """Write what captured graphs read of a step, on the stream that replays them. Whether it
+        was new to them."""
         if self._num_real is None:
             return False
         if fresh := self._told != step:
             self._tell_step(step, self._num_real)
         self._trees = None
-        if step.tree and not step.of_ranks:  # where ranks come together, each knows its own trees alone
+        # where ranks come together, each knows its own trees alone
+        if step.tree and not step.of_ranks:
             self._tell_trees(step)
         return fresh
 
     def _tell_trees(self, step: Step) -> None:
         """Write who follows whom in the drafts, which are other trees in each step."""
-        least = drafts.depths(max(step.batch, self.padded(step)), Drafts(step.per_request, step.tree), self.device)
+        least = drafts.depths(
+            max(step.batch, self.padded(step)), Drafts(step.per_request, step.tree), self.device
+        )
         if self._depths is None:
             self._trees = least.clone()
         into = self._trees if self._depths is None else self._depths
@@ -186,10 +217,15 @@ class Rows:
             into[: step.batch].copy_(least[: step.batch])
 
     def _tell_step(self, step: Step, num_real: torch.Tensor) -> None:
-        if step.of_ranks and self._mask is not None and (rows := self.padded(step)) <= len(self._mask):
+        if (
+            step.of_ranks
+            and self._mask is not None
+            and (rows := self.padded(step)) <= len(self._mask)
+        ):
             self._mask[:rows].copy_(self._marked(step))
         elif self.real_rows is None or step.per_request > 1 or self.ranks is not None:
-            num_real.fill_(step.batch)  # a patched SGLang writes it for plain decode steps, and no idle rank's
+            # a patched SGLang writes it for plain decode steps, and no idle rank's
+            num_real.fill_(step.batch)
         of = Drafts(step.per_request, step.tree)
         if self.on_device and of.per_request > 1:
             if self._depths is None:
@@ -203,12 +239,19 @@ class Rows:
         self._told = step
 
     def tell_anew(self) -> None:
-        """Write the next step whatever it is: it may be padded, or count, otherwise than one like it."""
+        """Write the next step whatever it is: it may be padded, or count, otherwise than one like
+        it."""
         self._told = None
 
     def _asked_by(self, step: Step, rows: int) -> torch.Tensor:
         slots = self.slots(step) if step.of_ranks else (rows,)
-        return asked_by(step.asked, step.per_request, step.of_ranks or (step.batch,), slots, self.device.type == "cuda")
+        return asked_by(
+            step.asked,
+            step.per_request,
+            step.of_ranks or (step.batch,),
+            slots,
+            self.device.type == "cuda",
+        )
 
     def _marked(self, step: Step) -> torch.Tensor:
         return gathered.marked(step.of_ranks, self.slots(step), self.device)
@@ -216,10 +259,14 @@ class Rows:
 
 @lru_cache(maxsize=16)
 def asked_by(
-    asked: tuple[int, ...], per_request: int, counts: tuple[int, ...], slots: tuple[int, ...], pinned: bool
+    asked: tuple[int, ...],
+    per_request: int,
+    counts: tuple[int, ...],
+    slots: tuple[int, ...],
+    pinned: bool,
 ) -> torch.Tensor:
-    """What requests ask, for each of their rows side by side, and for the padding behind them. [sum of slots] int64.
-    Not to be written to.
+    """What requests ask, for each of their rows side by side, and for the padding behind them. [sum
+    of slots] int64. Not to be written to.
 
     Args:
         counts: rows of each rank that are tokens or drafts.

@@ -1,8 +1,7 @@
 """How a router of SGLang's chooses and weighs, as the routing's own `Router`.
 
-Seam: `sglang.srt.layers.moe.topk.TopKConfig`, whose fields models set late and whose tensors weights are loaded into:
-it is read in each layer of each step.
-"""
+Seam: `sglang.srt.layers.moe.topk.TopKConfig`, whose fields models set late and whose tensors
+weights are loaded into: it is read in each layer of each step."""
 
 from __future__ import annotations
 
@@ -24,7 +23,8 @@ class Source(NamedTuple):
 
     config: Any
     native: bool = False
-    """Whether SGLang chooses in plain torch here. There softmax scores take the bias too; its kernels leave it out."""
+    """Whether SGLang chooses in plain torch here. There softmax scores take the bias too; its
+    kernels leave it out."""
     function: Any = None
     """The model's own `custom_routing_function`, as it was when the model was built."""
     zero_experts: int = 0
@@ -37,7 +37,15 @@ class Source(NamedTuple):
         if self.function is not None:
             given = own(self.function)
             return router(
-                k, given.renormalize or renormalize, given.scoring, given.bias, 1, 1, "top2", scale, given.scale
+                k,
+                given.renormalize or renormalize,
+                given.scoring,
+                given.bias,
+                1,
+                1,
+                "top2",
+                scale,
+                given.scale,
             )
         if config.use_grouped_topk:
             biased = config.correction_bias is not None
@@ -46,7 +54,9 @@ class Source(NamedTuple):
             groups = config.num_expert_group or 1, config.topk_group or 1
             return router(k, renormalize, scoring, config.correction_bias, *groups, score, scale)
         bias = config.correction_bias if self.native or config.scoring_func != "softmax" else None
-        return router(k, renormalize, config.scoring_func, bias, scale=scale, zero_experts=self.zero_experts)
+        return router(
+            k, renormalize, config.scoring_func, bias, scale=scale, zero_experts=self.zero_experts
+        )
 
 
 @lru_cache(maxsize=4096)
@@ -64,7 +74,9 @@ def router(
 ) -> routing.Router:
     """One rule for the layers that share it; tensors are told apart by identity."""
     groups_of = groups, top_groups, group_score
-    return routing.Router(k, renormalize, scoring, bias, *groups_of, scale, expert_scale, zero_experts)
+    return routing.Router(
+        k, renormalize, scoring, bias, *groups_of, scale, expert_scale, zero_experts
+    )
 
 
 class Own(NamedTuple):
@@ -97,11 +109,11 @@ OWN_FUNCTIONS: dict[str, Callable[[Any], Own]] = {
     "afmoe.AfmoeMoE._custom_routing_function": _trinity,
     "cohere2_moe.cohere2_sigmoid_topk": _command_a,
 }
-"""The routing functions of SGLang's models that a rule can say, by their names under `sglang.srt.models`.
+"""The routing functions of SGLang's models that a rule can say, by their names under
+`sglang.srt.models`.
 
-Others: sparsemixer (Phi-3.5-MoE), softmax of a soft cap (Grok), a sigmoid on the input (Llama-4), the best of
-each group (Intern-S1-Pro).
-"""
+Others: sparsemixer (Phi-3.5-MoE), softmax of a soft cap (Grok), a sigmoid on the input (Llama-4),
+the best of each group (Intern-S1-Pro). """
 
 
 @lru_cache(maxsize=4096)
@@ -113,7 +125,9 @@ def own(function: Any) -> Own:
 def name_of(function: Any) -> str:
     """Of a routing function, as `OWN_FUNCTIONS` has it."""
     made = function.func if isinstance(function, functools.partial) else function
-    return f"{getattr(made, '__module__', '')}.{getattr(made, '__qualname__', '')}".removeprefix("sglang.srt.models.")
+    return f"{getattr(made, '__module__', '')}.{getattr(made, '__qualname__', '')}".removeprefix(
+        "sglang.srt.models."
+    )
 
 
 def columns(config: Any) -> tuple[int, int]:
@@ -124,8 +138,11 @@ def columns(config: Any) -> tuple[int, int]:
 
 
 def scale_on_output(config: Any) -> float:
-    """What the router multiplies weights by; 1 where the model multiplies what the experts give instead."""
-    applies = config.apply_routed_scaling_factor_on_output and config.routed_scaling_factor is not None
+    """What the router multiplies weights by; 1 where the model multiplies what the experts give
+    instead."""
+    applies = (
+        config.apply_routed_scaling_factor_on_output and config.routed_scaling_factor is not None
+    )
     return float(config.routed_scaling_factor) if applies else 1.0
 
 
@@ -143,7 +160,11 @@ def said(rule: routing.Router, shared: int = 0) -> str:
         " renormalized" if rule.renormalize else "",
         by,
         " and a bias" if rule.bias is not None else "",
-        f" in {rule.top_groups} of {rule.groups} groups by {rule.group_score}" if rule.groups > 1 else "",
+        (
+            f" in {rule.top_groups} of {rule.groups} groups by {rule.group_score}"
+            if rule.groups > 1
+            else ""
+        ),
         f" times {rule.scale:g}" if rule.scale != 1.0 else "",
         " times a number for each expert" if rule.expert_scale is not None else "",
         f" and {shared} shared" if shared else "",
@@ -156,7 +177,8 @@ Choice = tuple[torch.Tensor, torch.Tensor]
 
 
 def with_shared(chosen: Choice, columns: int, num_experts: int, weight: float) -> Choice:
-    """A choice with the shared experts behind it: those after the last routed one, which all rows read."""
+    """A choice with the shared experts behind it: those after the last routed one, which all rows
+    read."""
     weights, ids = chosen
     missing = columns - ids.shape[1]
     if missing <= 0:
@@ -170,7 +192,8 @@ def with_shared(chosen: Choice, columns: int, num_experts: int, weight: float) -
 
 
 def in_place(config: Any, function: Callable[..., Choice]) -> Any:
-    """A copy of a config by which SGLang asks `function` alone, and neither groups nor scales by itself."""
+    """A copy of a config by which SGLang asks `function` alone, and neither groups nor scales by
+    itself."""
     ours = copy.copy(config)
     ours.custom_routing_function = function
     ours.use_grouped_topk = False  # it is looked at first

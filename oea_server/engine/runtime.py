@@ -28,14 +28,17 @@ from oea_server.settings import Settings
 logger = logging.getLogger(__name__)
 
 BYPASSES = ("policy", "schedule", "rows", "router", "prefill", "mixed", "other")
-"""Why a forward pass ran the model's own top k: the policy does so at every batch size; at this one; it ran
-more rows than the fused launch takes on a GPU; no router can be handled; or it was no decode step."""
+"""Why a forward pass ran the model's own top k: the policy does so at every batch size; at this
+one; it ran more rows than the fused launch takes on a GPU; no router can be handled; or it was no
+decode step."""
 
 
 class Runtime:
     """Set up once per scheduler process, when the model's modules exist and its weights don't."""
 
-    def __init__(self, settings: Settings, real_rows: Callable[[torch.device], torch.Tensor] | None = None) -> None:
+    def __init__(
+        self, settings: Settings, real_rows: Callable[[torch.device], torch.Tensor] | None = None
+    ) -> None:
         self.graphs = Graphs()
         self.steering = Steering(settings, self.graphs)
         self.policy = Policy.vanilla()
@@ -57,14 +60,18 @@ class Runtime:
         self.bypassed = Counter(dict.fromkeys(BYPASSES, 0))
         self.num_experts = 0
         self.expert_bytes: dict[int, int] = {}
-        """Of one expert, by layer: as created, and as its kernel reads it once weights are loaded."""
+        """Of one expert, by layer: as created, and as its kernel reads it once weights are
+        loaded."""
         self.device = torch.device("cpu")
         self.reports = True
-        """Whether this rank counts for all. The others run the same kernels, with the counting off."""
+        """Whether this rank counts for all. The others run the same kernels, with the counting
+        off."""
         self.verified: Step | None = None
-        """The counted step of which it is not known yet what drafts are kept, for `engine.rejected`."""
+        """The counted step of which it is not known yet what drafts are kept, for
+        `engine.rejected`."""
         self.awake: dict[int, tuple[Rule, torch.Tensor, torch.Tensor | None, torch.Tensor]] = {}
-        """Of each of its layers that was routed here without a GPU: rule, logits, what rows asked for, and pool."""
+        """Of each of its layers that was routed here without a GPU: rule, logits, what rows asked
+        for, and pool."""
         self._k_elsewhere = 0
         self._bypass: dict[tuple[int, int, int, tuple[int, ...]], str | None] = {}
         self._eager_rows: set[int] = set()
@@ -74,7 +81,9 @@ class Runtime:
         """Whether a model was taken over; a process serves one."""
         return self.rows.adopted
 
-    def adopt(self, routers: list[Router], num_experts: int, device: torch.device, k_elsewhere: int = 0) -> list[str]:
+    def adopt(
+        self, routers: list[Router], num_experts: int, device: torch.device, k_elsewhere: int = 0
+    ) -> list[str]:
         """Take over a model's routers. Returns why it cannot be served as asked: empty if it can.
 
         Args:
@@ -88,18 +97,27 @@ class Runtime:
         problems = Counter(router.problem for router in routers if router.problem is not None)
         steering = self.steering
         unhandled = "; ".join(
-            f"{n} of {len(routers)} MoE layers run vanilla: {problem}" for problem, n in problems.items()
+            f"{n} of {len(routers)} MoE layers run vanilla: {problem}"
+            for problem, n in problems.items()
         )
-        facts = Facts(self.k, num_experts, any(router.renormalize for router in self.routers.values()))
+        facts = Facts(
+            self.k, num_experts, any(router.renormalize for router in self.routers.values())
+        )
         if not self.routers:
-            nothing = "this pipeline stage has no MoE layers" if k_elsewhere else "the model has no experts to route"
+            nothing = (
+                "this pipeline stage has no MoE layers"
+                if k_elsewhere
+                else "the model has no experts to route"
+            )
             steering.reason = unhandled = unhandled or nothing
             steering.frozen = unhandled
             may_be_idle = steering.settings.policy == "vanilla" or steering.settings.allow_inactive
             if not may_be_idle and (routers or not k_elsewhere):
                 return [unhandled]
             # other stages can be switched: all take it, or none
-            problem = steering.adopt(facts._replace(renormalize=True), unhandled) if k_elsewhere else None
+            problem = (
+                steering.adopt(facts._replace(renormalize=True), unhandled) if k_elsewhere else None
+            )
             return [problem] if problem else []
         if device.type != "cpu":
             ks = {layer: router.k for layer, router in sorted(self.routers.items())}
@@ -113,7 +131,13 @@ class Runtime:
 
             host.warm_up(next(iter(self.routers.values())).k, num_experts)
         handled = f"{len(self.routers)} of {len(routers)} MoE layers"
-        logger.info("OEA: policy %s, k0 %s, on %s: %s", self.policy.name, self.policy.k0, handled, self.kinds)
+        logger.info(
+            "OEA: policy %s, k0 %s, on %s: %s",
+            self.policy.name,
+            self.policy.k0,
+            handled,
+            self.kinds,
+        )
         return []
 
     @property
@@ -123,13 +147,15 @@ class Runtime:
 
     def _bounded(self, router: Router) -> Router:
         """A router that a GPU could only route in many launches has a problem."""
-        if router.problem is None and (why := limits.problem_of(self.device, self.num_experts, router.k)):
+        if router.problem is None and (
+            why := limits.problem_of(self.device, self.num_experts, router.k)
+        ):
             return router._replace(problem=why)
         return router
 
     def warm_up(self, dtype: torch.dtype) -> None:
-        """Compile what the steps of this process will run, before the first of them: on a GPU without
-        graphs the first health check would wait for it.
+        """Compile what the steps of this process will run, before the first of them: on a GPU
+        without graphs the first health check would wait for it.
 
         Args:
             dtype: of the model's weights; routers with a bias have logits in float32.
@@ -144,8 +170,14 @@ class Runtime:
         for router in kinds.values():
             rule, place = router.rule, self.where(router.layer)
             for each in {dtype, dtype if rule.bias is None else torch.float32}:
-                told: dict[str, Any] = {"num_real": self.rows.real, "tally": self.tally, "placement": place}
-                fused.warm_up(each, self.knobs, rule, drafts=self.steering.verifies, asks=True, **told)
+                told: dict[str, Any] = {
+                    "num_real": self.rows.real,
+                    "tally": self.tally,
+                    "placement": place,
+                }
+                fused.warm_up(
+                    each, self.knobs, rule, drafts=self.steering.verifies, asks=True, **told
+                )
         for tally in (self.tally, self.shadow_tally):
             if tally is not None:  # before any capture, whose memory is another's at the next
                 records_of(tally, self.num_experts)
@@ -170,7 +202,8 @@ class Runtime:
         """Count what the steps wake.
 
         Args:
-            reports: False on ranks that another one speaks for. On a GPU they have the same tally, off:
+            reports: False on ranks that another one speaks for. On a GPU they have the same tally,
+            off:
                 all ranks must run the same compiled kernel, or they might choose differently.
         """
         self.reports = reports
@@ -191,7 +224,9 @@ class Runtime:
         self._tell_device(step)
         if step.capturing:
             self._capture(step)
-        if step.counted and (why := self.bypass(step.batch, step.per_request, self.rows.padded(step), step.halves)):
+        if step.counted and (
+            why := self.bypass(step.batch, step.per_request, self.rows.padded(step), step.halves)
+        ):
             self.bypassed[why] += 1
         self.step = step
         self.verified, self.awake = step if step.counted and step.per_request > 1 else None, {}
@@ -206,50 +241,75 @@ class Runtime:
             clock.lap(step, start)
 
     def is_vanilla(self, router: Router) -> bool:
-        """Whether SGLang's own top k runs in this layer, in this step and in the graph captured now."""
+        """Whether SGLang's own top k runs in this layer, in this step and in the graph captured
+        now."""
         assert self.step is not None
         if self.beyond(self.rows.padded(self.step), router.k):
             return True
         if self.step.capturing:
-            # A graph with our launch in it follows the knobs, a graph without it is SGLang's to the bit.
+            # A graph with our launch in it follows the knobs, a graph without it is SGLang's to the
+            # bit.
             return self.graphs.held != "ours"
         requests = self.rows.requests(self.step)
-        return self.policy.is_vanilla(requests, router.layer, k=router.k, num_experts=self.num_experts)
+        return self.policy.is_vanilla(
+            requests, router.layer, k=router.k, num_experts=self.num_experts
+        )
 
     def beyond(self, rows: int, k: int) -> str:
-        """Which bound of the fused launch a step of so many rows is above on a GPU, empty if none."""
+        """Which bound of the fused launch a step of so many rows is above on a GPU, empty if
+        none."""
         return limits.beyond(self.device, rows, self.num_experts, k)
 
     def _capture(self, step: Step) -> None:
         size, each = step.of_ranks[0] if step.of_ranks else step.batch, step.per_request
-        if self.graphs.capture(size, self.steering.settings, ranked=self.where is not nowhere, per_request=each):
+        if self.graphs.capture(
+            size, self.steering.settings, ranked=self.where is not nowhere, per_request=each
+        ):
             self._bypass = {}
             self.rows.tell_anew()
             if why := self.beyond(step.batch, self.k):
-                logger.info("OEA: the CUDA graph of %d rows holds SGLang's own top k: %s", step.batch, why)
+                logger.info(
+                    "OEA: the CUDA graph of %d rows holds SGLang's own top k: %s", step.batch, why
+                )
 
     def bypass(
-        self, batch: int, per_request: int = 1, rows: int | None = None, halves: tuple[int, ...] = ()
+        self,
+        batch: int,
+        per_request: int = 1,
+        rows: int | None = None,
+        halves: tuple[int, ...] = (),
     ) -> str | None:
-        """Why a decode step of `batch` rows is routed by the model's own top k in all layers, None if it isn't.
+        """Why a decode step of `batch` rows is routed by the model's own top k in all layers, None
+        if it isn't.
 
         Args:
             rows: what they are padded to; those of a graph, if not given.
             halves: those of each half, if each is routed by itself.
         """
-        key = batch, per_request, self.graphs.rows_of(batch, per_request) if rows is None else rows, halves
+        key = (
+            batch,
+            per_request,
+            self.graphs.rows_of(batch, per_request) if rows is None else rows,
+            halves,
+        )
         if key not in self._bypass:
             self._bypass[key] = self._why_bypassed(*key)
         return self._bypass[key]
 
-    def _why_bypassed(self, batch: int, per_request: int, rows: int, halves: tuple[int, ...]) -> str | None:
+    def _why_bypassed(
+        self, batch: int, per_request: int, rows: int, halves: tuple[int, ...]
+    ) -> str | None:
         routers, experts = self.routers.values(), self.num_experts
         if not routers:
             return "router"
         if self.policy.name == "vanilla":
             return "policy"
         pools = {each // per_request for each in halves if each} or {batch // per_request}
-        if all(self.policy.is_vanilla(n, each.layer, k=each.k, num_experts=experts) for n in pools for each in routers):
+        if all(
+            self.policy.is_vanilla(n, each.layer, k=each.k, num_experts=experts)
+            for n in pools
+            for each in routers
+        ):
             return "schedule"
         return "rows" if all(self.beyond(rows, each.k) for each in routers) else None
 
@@ -258,22 +318,37 @@ class Runtime:
         policy = self.policy if self.knobs is None else self.knobs
         routing = self._route(router, logits, policy, self.tally_of_step, self.where)
         if self.verified is not None and self.knobs is None:
-            self.awake[router.layer] = self._rule(router), logits, self.asked(len(logits)), routing.pool
+            self.awake[router.layer] = (
+                self._rule(router),
+                logits,
+                self.asked(len(logits)),
+                routing.pool,
+            )
         return routing
 
     def route_shadow(self, router: Router, logits: torch.Tensor) -> None:
-        """Count what the shadow policy would choose in this step's layer, if there is one and it counts here."""
+        """Count what the shadow policy would choose in this step's layer, if there is one and it
+        counts here."""
         if self.shadow is not None and self.tally_of_step is not None:
             knobs = self.shadow if self.shadow_knobs is None else self.shadow_knobs
             self._route(router, logits, knobs, self.shadow_tally, self.shadow_where)
 
     def _route(
-        self, router: Router, logits: torch.Tensor, policy: Policy | Knobs, tally: Tally | None, where: Where
+        self,
+        router: Router,
+        logits: torch.Tensor,
+        policy: Policy | Knobs,
+        tally: Tally | None,
+        where: Where,
     ) -> Routing:
         chosen = way(logits.device, len(logits), self.num_experts, router.k)
         if chosen.why and len(logits) not in self._eager_rows:
             self._eager_rows.add(len(logits))
-            logger.warning("OEA: %d rows are routed in many launches instead of one: %s", len(logits), chosen.why)
+            logger.warning(
+                "OEA: %d rows are routed in many launches instead of one: %s",
+                len(logits),
+                chosen.why,
+            )
         return chosen.route(
             logits,
             policy,
@@ -287,7 +362,8 @@ class Runtime:
         )
 
     def _rule(self, router: Router) -> Rule:
-        """The router's rule: read once weights are loaded, and again where another bias is in the first's place."""
+        """The router's rule: read once weights are loaded, and again where another bias is in the
+        first's place."""
         if router.source is None:
             return router.rule
         bias = router.source.config.correction_bias
@@ -298,12 +374,16 @@ class Runtime:
 
     @property
     def tally_of_step(self) -> Tally | None:
-        """Where this step counts. On a GPU always there, and the device decides, so that one kernel does for
-        all steps, graphs and ranks; but not above its rows."""
+        """Where this step counts. On a GPU always there, and the device decides, so that one kernel
+        does for all steps, graphs and ranks; but not above its rows."""
         assert self.step is not None
         if self.knobs is None:
             # watched: of a rank whose rows another one counts
-            return self.tally if self.tally is not None and (self.step.counted or self.tally.watching) else None
+            return (
+                self.tally
+                if self.tally is not None and (self.step.counted or self.tally.watching)
+                else None
+            )
         return None if self.beyond(self.rows.padded(self.step), self.k) else self.tally
 
     def num_real(self, rows: int) -> int | torch.Tensor | None:
@@ -340,7 +420,9 @@ class Runtime:
         if self.tally is not None:
             self.tally.counting.fill_(int(step.counted and self.reports))
         if self.shadow_tally is not None:
-            self.shadow_tally.counting.fill_(int(step.counted and self.reports and self.shadow is not None))
+            self.shadow_tally.counting.fill_(
+                int(step.counted and self.reports and self.shadow is not None)
+            )
 
 
 current: Runtime | None = None

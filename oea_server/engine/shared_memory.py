@@ -1,4 +1,5 @@
-"""Room in /dev/shm, tried before a server starts: without it SGLang's processes end by SIGBUS, which says nothing."""
+"""Room in /dev/shm, tried before a server starts: without it SGLang's processes end by SIGBUS,
+which says nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ import tempfile
 
 PLACE = "/dev/shm"
 NEEDED = 1 << 20
-"""Bytes: fewer than any server takes. Ranks that share a model reserve 24 MiB, and use what they send each other."""
+"""Bytes: fewer than any server takes. Ranks that share a model reserve 24 MiB, and use what they
+send each other."""
 TELLING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -22,6 +24,9 @@ def problems() -> list[str]:
     except OSError as error:
         if error.errno not in TELLING:
             return []
-        why = "a server's processes share memory there; give the container more (--shm-size), or clear it"
+        why = (
+            "a server's processes share memory there; give the container more (--shm-size), or"
+            " clear it"
+        )
         return [f"{PLACE}: {error.strerror}: {why}"]
     return []

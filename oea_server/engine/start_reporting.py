@@ -1,8 +1,8 @@
 """Which rank reports, and into which registry.
 
-Under TP and EP all ranks see the same tokens and choose the same experts, so rank 0 speaks for all. Under DP attention
-the first of the ranks that share a batch may: which of them counts a step, the step decides (`gathered.speaks`).
-"""
+Under TP and EP all ranks see the same tokens and choose the same experts, so rank 0 speaks for all.
+Under DP attention the first of the ranks that share a batch may: which of them counts a step, the
+step decides (`gathered.speaks`)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ def start(now: Runtime, counts_steps: int = 0) -> None:
     from sglang.srt.runtime_context import get_parallel, get_server_args
 
     reason = now.steering.reason
-    state = f"OEA: router {'active' if now.steering.active else 'inactive'}{': ' if reason else ''}{reason}"
+    state = (
+        "OEA: router"
+        f" {'active' if now.steering.active else 'inactive'}{': ' if reason else ''}{reason}"
+    )
     logger.log(logging.WARNING if reason else logging.INFO, state)
     if not get_server_args().enable_metrics:
         return

@@ -1,6 +1,5 @@
-"""The controller in SGLang's HTTP process: a thread that looks at counters there, and asks the schedulers from SGLang's
-own event loop, as `PUT /oea/config` does.
-"""
+"""The controller in SGLang's HTTP process: a thread that looks at counters there, and asks the
+schedulers from SGLang's own event loop, as `PUT /oea/config` does."""
 
 from __future__ import annotations
 
@@ -41,7 +40,9 @@ def start(
     """
 
     def ask(question: Any) -> Any:
-        loop = getattr(getattr(http_server._global_state, "tokenizer_manager", None), "event_loop", None)
+        loop = getattr(
+            getattr(http_server._global_state, "tokenizer_manager", None), "event_loop", None
+        )
         if loop is None:
             question.close()
             raise RefusedError("SGLang's event loop does not run yet")
@@ -62,7 +63,9 @@ def start(
         return after
 
     def slope(model: Mapping[str, Any], batch: float) -> float:
-        return 1e-6 * latency.nearest(list(lines), batch).slope_us * model["layers"] if lines else 0.0
+        return (
+            1e-6 * latency.nearest(list(lines), batch).slope_us * model["layers"] if lines else 0.0
+        )
 
     server = Server(
         look=lambda: Look(stats.latest(), token_times.read(place)),

@@ -1,4 +1,5 @@
-"""What the settings ask, and which of them can be: changed all at once, between two steps, or not at all."""
+"""What the settings ask, and which of them can be: changed all at once, between two steps, or not
+at all."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ class Facts(NamedTuple):
 
     Args:
         k: experts that the model's tokens take; the least of them, if layers or stages differ.
-        num_experts: of a layer.
-        renormalize: whether weights are divided by their sum in any layer, as far as this stage knows.
+        num_experts: of a layer. renormalize: whether weights are divided by their sum in any layer,
+        as far as this stage knows.
     """
 
     k: int = 0
@@ -24,8 +25,8 @@ class Facts(NamedTuple):
 
 
 DRAFTED = (
-    "pool=budget: with speculative decoding a pool is the union of the floors, as more would be decided by votes of "
-    "drafts; use pool=union or fill"
+    "pool=budget: with speculative decoding a pool is the union of the floors, as more would be"
+    " decided by votes of drafts; use pool=union or fill"
 )
 """Why settings that count on more do not fit, where steps verify drafts."""
 
@@ -35,7 +36,10 @@ def drafting_problem(settings: Settings, verifies: bool) -> str | None:
     if verifies:
         return DRAFTED if settings.pool == "budget" else None
     if settings.draft_k0 is not None:
-        return f"draft_k0={settings.draft_k0} has no effect: no steps verify drafts without --speculative-algorithm"
+        return (
+            f"draft_k0={settings.draft_k0} has no effect: no steps verify drafts without"
+            " --speculative-algorithm"
+        )
     return None
 
 
@@ -60,7 +64,8 @@ class Steering:
         self.idle = ""
         """Why this process has no decode steps, whatever the policy is; empty if it has."""
         self.clash = ""
-        """The SGLang options that allow vanilla alone, each with its reason (`engine.conflicts`)."""
+        """The SGLang options that allow vanilla alone, each with its reason
+        (`engine.conflicts`)."""
         self.verifies = False
         """Whether steps verify drafts, as far as SGLang's options say."""
         self._pending: tuple[Policy, Policy | None] | None = None
@@ -85,7 +90,8 @@ class Steering:
         return None
 
     def taken(self) -> tuple[Policy, Policy | None] | None:
-        """The policy that serves from this step on and the one that is only counted, if a change has made them new."""
+        """The policy that serves from this step on and the one that is only counted, if a change
+        has made them new."""
         pending, self._pending = self._pending, None
         return pending
 

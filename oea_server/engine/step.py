@@ -27,10 +27,12 @@ class Step:
     tree: bool = False
     """Whether drafts may be branches of a tree (`engine.drafts`)."""
     of_ranks: tuple[int, ...] = ()
-    """Rows of each rank that are tokens or drafts, where those of several come together before a router
-    (`engine.gathered`), which sum up to `batch`; empty where it sees its own rank's alone."""
+    """Rows of each rank that are tokens or drafts, where those of several come together before a
+    router (`engine.gathered`), which sum up to `batch`; empty where it sees its own rank's
+    alone."""
     halves: tuple[int, ...] = ()
-    """Of those of each half, where SGLang runs the step as two (`engine.halves`); empty where it runs as one."""
+    """Of those of each half, where SGLang runs the step as two (`engine.halves`); empty where it
+    runs as one."""
     asked: tuple[int, ...] = ()
     """What each request asks of `oea_server.routing.route` (`row_k0`); empty where none does."""
 
@@ -41,7 +43,8 @@ class Step:
 
 
 class StepClock:
-    """Times decode steps on the device: CUDA events where there is a GPU (no waiting), else a clock."""
+    """Times decode steps on the device: CUDA events where there is a GPU (no waiting), else a
+    clock."""
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"

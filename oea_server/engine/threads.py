@@ -1,5 +1,5 @@
-"""Room for a server's processes and threads, tried before it starts any: without it SGLang ends amid its start, each
-process in a traceback of its own.
+"""Room for a server's processes and threads, tried before it starts any: without it SGLang ends
+amid its start, each process in a traceback of its own.
 
 Tried and not looked up: a limit may be the user's, or the container's, which shows it nowhere.
 """
@@ -12,8 +12,8 @@ from typing import Any
 from oea_server.engine.ranks import schedulers_here
 
 FOR_ALL, FOR_EACH_RANK = 24, 24
-"""Fewer than any server has: on 2 cores without a GPU it is 27 threads in the launcher and the detokenizer, and 38 in a
-scheduler."""
+"""Fewer than any server has: on 2 cores without a GPU it is 27 threads in the launcher and the
+detokenizer, and 38 in a scheduler."""
 
 
 def problems(view: Any) -> list[str]:
@@ -27,8 +27,9 @@ def problems(view: Any) -> list[str]:
     if (found := room(needed)) >= needed:
         return []
     return [
-        f"only {found} more threads and processes can be started here, and a server of {ranks} ranks has more than "
-        f"{needed}: raise the user's limit (ulimit -u), or the container's (pids)"
+        f"only {found} more threads and processes can be started here, and a server of {ranks}"
+        f" ranks has more than {needed}: raise the user's limit (ulimit -u), or the container's"
+        " (pids)"
     ]
 
 

@@ -1,9 +1,10 @@
-"""What the rows of each tier keep, step by step: their router mass, and whether they were guaranteed what was promised.
+"""What the rows of each tier keep, step by step: their router mass, and whether they were
+guaranteed what was promised.
 
-From what the routing writes down of each row: the loop on a CPU where it is asked to, the launches on a GPU anyway
-(`oea_server.routing.records`), of which every eighth step is looked at, by a few small operators behind it on the same
-stream. A step in which no request has a tier is asked one question.
-"""
+From what the routing writes down of each row: the loop on a CPU where it is asked to, the launches
+on a GPU anyway (`oea_server.routing.records`), of which every eighth step is looked at, by a few
+small operators behind it on the same stream. A step in which no request has a tier is asked one
+question."""
 
 from __future__ import annotations
 
@@ -26,12 +27,14 @@ from oea_server.tiers.table import MOST_NAMES, named
 logger = logging.getLogger(__name__)
 
 OF_NONE = MOST_NAMES + 1
-"""Where requests without a tier are counted, which nobody reads; before it, those of tiers that came too late."""
+"""Where requests without a tier are counted, which nobody reads; before it, those of tiers that
+came too late."""
 EVERY = 8
 """Steps of which one is looked at on a GPU."""
 PADDING = 64
 ROUNDED = 8
-"""Units by which the mass of all of a row's own experts may be short of 1: two sums of the same numbers."""
+"""Units by which the mass of all of a row's own experts may be short of 1: two sums of the same
+numbers."""
 
 
 class TierCounts:
@@ -40,13 +43,17 @@ class TierCounts:
     def __init__(self) -> None:
         self._place: dict[str, int] = {}
         self._counts: torch.Tensor | None = None
-        """[MOST_NAMES + 2, 3] int64: tokens, mass in units of 1 / MASS_UNIT, broken promises; one each token and layer.
-        """
+        """[MOST_NAMES + 2, 3] int64: tokens, mass in units of 1 / MASS_UNIT, broken promises; one
+        each token and layer. """
         self._steps = 0
         self._said = self._fresh = False
 
     def around(
-        self, now: Runtime, step: Step, tiers: Sequence[Carried], inside: AbstractContextManager[None]
+        self,
+        now: Runtime,
+        step: Step,
+        tiers: Sequence[Carried],
+        inside: AbstractContextManager[None],
     ) -> AbstractContextManager[None]:
         """Entered in place of `inside`, the step itself, if it is looked at."""
         tally = now.tally
@@ -60,7 +67,11 @@ class TierCounts:
             return inside
         if isinstance(tally, HostTally):
             return self._on_host(now, tally, step, tiers, inside)
-        if self._steps % EVERY or now.beyond(now.rows.padded(step), now.k) or not tally.data.is_cuda:
+        if (
+            self._steps % EVERY
+            or now.beyond(now.rows.padded(step), now.k)
+            or not tally.data.is_cuda
+        ):
             return inside
         return self._on_device(now, step, tiers, inside)
 
@@ -75,11 +86,15 @@ class TierCounts:
             finally:
                 found = tally.watched()
         start, count = rows_of(now, step)
-        kept, guaranteed = (torch.from_numpy(found[:, start : start + count, part]) for part in (0, 1))
+        kept, guaranteed = (
+            torch.from_numpy(found[:, start : start + count, part]) for part in (0, 1)
+        )
         self._add(now, step, tiers, kept, guaranteed)
 
     @contextmanager
-    def _on_device(self, now: Runtime, step: Step, tiers: Sequence[Carried], inside: Any) -> Iterator[None]:
+    def _on_device(
+        self, now: Runtime, step: Step, tiers: Sequence[Carried], inside: Any
+    ) -> Iterator[None]:
         with inside:
             yield
         assert now.tally is not None
@@ -88,10 +103,17 @@ class TierCounts:
             self._add(now, step, tiers, *recorded(now.tally.records, start, count))
 
     def _add(
-        self, now: Runtime, step: Step, tiers: Sequence[Carried], kept: torch.Tensor, guaranteed: torch.Tensor
+        self,
+        now: Runtime,
+        step: Step,
+        tiers: Sequence[Carried],
+        kept: torch.Tensor,
+        guaranteed: torch.Tensor,
     ) -> None:
         if len(tiers) * step.per_request != kept.shape[1]:
-            raise ValueError(f"{kept.shape[1]} rows of a step with the tiers of {len(tiers)} requests")
+            raise ValueError(
+                f"{kept.shape[1]} rows of a step with the tiers of {len(tiers)} requests"
+            )
         if self._counts is None:
             self._counts = torch.zeros(OF_NONE + 1, 3, dtype=torch.int64, device=kept.device)
         told = torch.tensor([self._told(each) for each in tiers], dtype=torch.int64)
@@ -111,8 +133,8 @@ class TierCounts:
         return self._place.setdefault(named(each.tier, self._place), len(self._place)), each.promise
 
     def read(self) -> dict[str, tuple[int, int, int]] | None:
-        """What was counted of each tier, None if nothing was since the last call; on the current stream, if it is on a
-        GPU."""
+        """What was counted of each tier, None if nothing was since the last call; on the current
+        stream, if it is on a GPU."""
         if not self._fresh or self._counts is None:
             return None
         self._fresh = False
@@ -121,8 +143,8 @@ class TierCounts:
 
 
 def room_for(now: Runtime, step: Step) -> int:
-    """Rows that a router may get at most: SGLang pads those of ranks that come together to the longest, and to what
-    their number divides."""
+    """Rows that a router may get at most: SGLang pads those of ranks that come together to the
+    longest, and to what their number divides."""
     longest = max(step.of_ranks, default=0)
     return max(step.batch, now.rows.padded(step), len(step.of_ranks) * (longest + PADDING))
 

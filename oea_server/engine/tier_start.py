@@ -1,4 +1,5 @@
-"""Whether tiers, and what binds requests to them, can be held by a launch: asked before any weights are loaded."""
+"""Whether tiers, and what binds requests to them, can be held by a launch: asked before any weights
+are loaded."""
 
 from __future__ import annotations
 
@@ -29,5 +30,7 @@ def problems(settings: Settings, metrics: bool = True) -> list[str]:
     if gone := sorted(bound.tiers - set(tiers)):
         found.append(f"{source}: {gone[0]} is no tier; there are {', '.join(tiers)}")
     if keys.ANY in bound.keys.values() and settings.tier_header is None:
-        found.append(f"{source}: a key for {keys.ANY} names tiers by a header; say which (tier_header)")
+        found.append(
+            f"{source}: a key for {keys.ANY} names tiers by a header; say which (tier_header)"
+        )
     return found

@@ -1,9 +1,8 @@
 """Requests, tokens and the time between them by tier, as clients see it.
 
-Seam: AFTER `sglang.srt.managers.tokenizer_manager.TokenizerManager.collect_metrics`, which SGLang calls for what each
-request got of a step, where it observes `sglang:inter_token_latency_seconds`; the times here are between the same
-moments.
-"""
+Seam: AFTER `sglang.srt.managers.tokenizer_manager.TokenizerManager.collect_metrics`, which SGLang
+calls for what each request got of a step, where it observes `sglang:inter_token_latency_seconds`;
+the times here are between the same moments."""
 
 from __future__ import annotations
 
@@ -26,7 +25,9 @@ def begin() -> None:
         metrics = make()
 
 
-def after_collect_metrics(result: Any, self: Any, state: Any, recv_obj: Any, i: int, *args: Any, **kwargs: Any) -> None:
+def after_collect_metrics(
+    result: Any, self: Any, state: Any, recv_obj: Any, i: int, *args: Any, **kwargs: Any
+) -> None:
     """Observe what a request that has a tier got."""
     if metrics is None:
         return

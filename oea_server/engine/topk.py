@@ -55,14 +55,22 @@ def router_of(now: Runtime | None, layer: int | None) -> Router | None:
 def function_of(
     now: Runtime, router: Router, topk_config: Any
 ) -> Callable[..., tuple[torch.Tensor, torch.Tensor]] | None:
-    """The layer's `custom_routing_function` in this step, None for SGLang's own top k, or another plug-in's."""
+    """The layer's `custom_routing_function` in this step, None for SGLang's own top k, or another
+    plug-in's."""
     theirs = None if router.source is None else router.source.function
     if now.is_vanilla(router) or topk_config.custom_routing_function is not theirs:
         return None
     return partial(choose, now, router)
 
 
-def count(now: Runtime, router: Router, router_logits: torch.Tensor, topk_ids: torch.Tensor, *, vanilla: bool) -> None:
+def count(
+    now: Runtime,
+    router: Router,
+    router_logits: torch.Tensor,
+    topk_ids: torch.Tensor,
+    *,
+    vanilla: bool,
+) -> None:
     """Count what was chosen where `choose` did not, and what shadow would choose."""
     guard.check(now, len(router_logits))
     topk_ids = topk_ids[:, : router.k]  # behind them are shared experts, which all tokens take
@@ -88,4 +96,6 @@ def choose(
     chosen = routing.weights, routing.ids
     if topk == router.k or router.source is None:
         return chosen
-    return rules.with_shared(chosen, topk, gating_output.shape[1], rules.shared_weight(router.source.config))
+    return rules.with_shared(
+        chosen, topk, gating_output.shape[1], rules.shared_weight(router.source.config)
+    )

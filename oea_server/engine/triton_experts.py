@@ -1,10 +1,11 @@
-"""The runner `triton_kernel`, SGLang's choice for gpt-oss on Hopper: its router chooses in a kernel of its own.
+"""The runner `triton_kernel`, SGLang's choice for gpt-oss on Hopper: its router chooses in a kernel
+of its own.
 
-Seam: AROUND `sglang.srt.layers.moe.topk.TopK.forward_cuda`, which for this runner hands on no ids but the slots of a
-step, sorted by expert (`TritonKernelTopKOutput`). A step that the policy leaves to the model is SGLang's to the bit;
-another is sorted here. The kernel's own index argument (`y_indx`) is of no use: it weighs by softmax whatever was
-chosen, and keeps a bit for an expert of a row, where an unused slot has the row's best expert once more.
-"""
+Seam: AROUND `sglang.srt.layers.moe.topk.TopK.forward_cuda`, which for this runner hands on no ids
+but the slots of a step, sorted by expert (`TritonKernelTopKOutput`). A step that the policy leaves
+to the model is SGLang's to the bit; another is sorted here. The kernel's own index argument
+(`y_indx`) is of no use: it weighs by softmax whatever was chosen, and keeps a bit for an expert of
+a row, where an unused slot has the row's best expert once more."""
 
 from __future__ import annotations
 
@@ -34,7 +35,9 @@ def around_forward_cuda(
     choice = topk.function_of(now, router, self.topk_config)
     if choice is None:
         chosen = original(self, hidden_states, router_logits, *args, **kwargs)
-        topk.count(now, router, router_logits, ids_of(chosen, len(router_logits), router.k), vanilla=True)
+        topk.count(
+            now, router, router_logits, ids_of(chosen, len(router_logits), router.k), vanilla=True
+        )
         return chosen
     weights, ids = choice(hidden_states, router_logits, router.k, self.topk_config.renormalize)
     topk.count(now, router, router_logits, ids, vanilla=False)
@@ -50,13 +53,15 @@ class Order(NamedTuple):
     sizes: torch.Tensor
     """[N] int32: slots of each expert."""
     slots: torch.Tensor
-    """[B * k] int32: a slot is row * k + column; those of an expert behind one another, -1 behind them all."""
+    """[B * k] int32: a slot is row * k + column; those of an expert behind one another, -1 behind
+    them all."""
     places: torch.Tensor
     """[B * k] int32: where in `slots` each slot is, -1 if it is nowhere."""
 
 
 def order(ids: torch.Tensor, real: torch.Tensor, num_experts: int) -> Order:
-    """Sort ids [B, k] by expert; rows that are no tokens [B] are left out. Waits for nothing on the device."""
+    """Sort ids [B, k] by expert; rows that are no tokens [B] are left out. Waits for nothing on the
+    device."""
     by_slot = ids.long().where(real[:, None], num_experts).flatten()
     experts, slots = by_slot.sort(stable=True)
     counted = torch.zeros(num_experts + 1, dtype=torch.int32, device=ids.device)
@@ -67,8 +72,11 @@ def order(ids: torch.Tensor, real: torch.Tensor, num_experts: int) -> Order:
     return Order(counted[:num_experts], slots.int().where(inside, -1), places)
 
 
-def sorted_by_expert(weights: torch.Tensor, ids: torch.Tensor, real: torch.Tensor, num_experts: int) -> Any:
-    """A choice as this SGLang's `TritonKernelTopKOutput`: what its `topk.routing` makes of one of its own."""
+def sorted_by_expert(
+    weights: torch.Tensor, ids: torch.Tensor, real: torch.Tensor, num_experts: int
+) -> Any:
+    """A choice as this SGLang's `TritonKernelTopKOutput`: what its `topk.routing` makes of one of
+    its own."""
     from sglang.srt.layers.moe import topk as theirs
 
     found = order(ids, real, num_experts)
@@ -86,7 +94,8 @@ def sorted_by_expert(weights: torch.Tensor, ids: torch.Tensor, real: torch.Tenso
 
 
 def ids_of(chosen: Any, rows: int, k: int) -> torch.Tensor:
-    """The experts [B, k] int32 of a `TritonKernelTopKOutput`, in no order; -1 in rows that it leaves out."""
+    """The experts [B, k] int32 of a `TritonKernelTopKOutput`, in no order; -1 in rows that it
+    leaves out."""
     data = getattr(chosen, "routing_data", None)  # 0.5.17
     metadata = chosen.a_ragged_metadata if data is None else data.expt_data
     slots = chosen.scatter_indx if data is None else chosen.gather_indx.src_indx

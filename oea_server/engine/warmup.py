@@ -1,11 +1,10 @@
 """Tell the server's own requests, its warm-up's and its health checks', from traffic.
 
-Seam: BEFORE `TokenizerManager.generate_request`. The id of such a request says so to the schedulers, which
-are other processes. Nobody else's id may say so: its tokens would not count.
+Seam: BEFORE `TokenizerManager.generate_request`. The id of such a request says so to the
+schedulers, which are other processes. Nobody else's id may say so: its tokens would not count.
 
-SGLang's warm-up goes over HTTP. Of several workers each sends its own, and any may get it, one that is up too:
-so what tells it is a word that only these processes know. Each start has another.
-"""
+SGLang's warm-up goes over HTTP. Of several workers each sends its own, and any may get it, one that
+is up too: so what tells it is a word that only these processes know. Each start has another."""
 
 from __future__ import annotations
 
@@ -27,7 +26,9 @@ VARIABLE = "_OEA_WARM_UP"
 """Where HTTP workers find the word; no knob."""
 
 
-def before_generate_request(self: Any, obj: Any, request: Any = None, *args: Any, **kwargs: Any) -> None:
+def before_generate_request(
+    self: Any, obj: Any, request: Any = None, *args: Any, **kwargs: Any
+) -> None:
     """Name the requests of the server's warm-up.
 
     Raises:
@@ -43,7 +44,8 @@ def before_generate_request(self: Any, obj: Any, request: Any = None, *args: Any
 
 
 def is_warm_up(manager: Any, request: Any) -> bool:
-    """Whether a request has the word; one from inside (`--warmups`) belongs to it until the server is up."""
+    """Whether a request has the word; one from inside (`--warmups`) belongs to it until the server
+    is up."""
     if request is None:
         return bool(manager.server_status.name == "Starting")
     word = os.environ.get(VARIABLE)
@@ -51,7 +53,8 @@ def is_warm_up(manager: Any, request: Any) -> bool:
 
 
 def is_health_check(request: Any) -> bool:
-    """Whether a request is one to `/health` or `/health_generate`, below whatever root path; gRPC has no paths."""
+    """Whether a request is one to `/health` or `/health_generate`, below whatever root path; gRPC
+    has no paths."""
     scope = getattr(request, "scope", {})
     return str(scope.get("path", "")).removeprefix(scope.get("root_path", "")).startswith("/health")
 

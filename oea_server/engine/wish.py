@@ -1,8 +1,9 @@
-"""What a request wishes for itself: `custom_params: {"oea": {"exact": true}}`, or `{"oea": {"k0": 6}}`, or a tier.
+"""What a request wishes for itself: `custom_params: {"oea": {"exact": true}}`, or `{"oea": {"k0":
+6}}`, or a tier.
 
-As it came from a client: anything may be in it. What is nonsense is one line, for SGLang's own 400. Where there are
-tiers, what was admitted is written in its place, and travels to the schedulers with the request.
-"""
+As it came from a client: anything may be in it. What is nonsense is one line, for SGLang's own 400.
+Where there are tiers, what was admitted is written in its place, and travels to the schedulers with
+the request."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ TIER, PROMISE = "tier", "promise"
 
 
 class Admitted(dict[str, Any]):
-    """What stands under "oea" once a request was admitted: its tier, if it has one, and what it is promised. No client
-    can send one; over the wire it is a plain object."""
+    """What stands under "oea" once a request was admitted: its tier, if it has one, and what it is
+    promised. No client can send one; over the wire it is a plain object."""
 
     @classmethod
     def of(cls, tier: str | None, promise: int) -> Admitted:
@@ -60,11 +61,12 @@ def tier_of(custom_params: Any) -> str | None:
 
 
 def of(custom_params: Any, tiers: bool = False) -> int:
-    """The experts that each token of a request wants guaranteed: `EXACT` for all of its own, 0 if it wishes nothing.
+    """The experts that each token of a request wants guaranteed: `EXACT` for all of its own, 0 if
+    it wishes nothing.
 
     Args:
-        custom_params: SGLang's `SamplingParams.custom_params`, which other plug-ins and processors share.
-        tiers: whether there are any; what asks for one alone is read by `tier_of`.
+        custom_params: SGLang's `SamplingParams.custom_params`, which other plug-ins and processors
+        share. tiers: whether there are any; what asks for one alone is read by `tier_of`.
 
     Raises:
         ValueError: one line: the field, what is there, what may be.
@@ -73,14 +75,24 @@ def of(custom_params: Any, tiers: bool = False) -> int:
         return 0
     wish = custom_params["oea"]
     if not isinstance(wish, Mapping):
-        raise ValueError(f'{WHERE}: {shown(wish)} is no object, as {{"exact": true}} or {{"k0": 6}}')
+        raise ValueError(
+            f'{WHERE}: {shown(wish)} is no object, as {{"exact": true}} or {{"k0": 6}}'
+        )
     if TIER in wish and not tiers:
-        raise ValueError(f"{WHERE}.tier: this server has no tiers; there are {' and '.join(WISHES)}")
+        raise ValueError(
+            f"{WHERE}.tier: this server has no tiers; there are {' and '.join(WISHES)}"
+        )
     wishes = (*WISHES, TIER) if tiers else WISHES
     if unknown := [key for key in wish if key not in wishes]:
-        raise ValueError(f"{WHERE}: {shown(unknown[0])} is no wish; there are {' and '.join(wishes)}")
+        raise ValueError(
+            f"{WHERE}: {shown(unknown[0])} is no wish; there are {' and '.join(wishes)}"
+        )
     if len(wish) != 1:
-        what = "is empty" if not wish else f"{' and '.join(each for each in wishes if each in wish)} are two wishes"
+        what = (
+            "is empty"
+            if not wish
+            else f"{' and '.join(each for each in wishes if each in wish)} are two wishes"
+        )
         raise ValueError(f"{WHERE}: {what}; give one of {' and '.join(wishes)}")
     if "exact" in wish:
         if not isinstance(wish["exact"], bool):

@@ -1,9 +1,8 @@
-"""Wishes at the door: one that is nonsense, or that this server cannot keep, is a 400 before anything is scheduled.
-Where there are tiers, each request is given its own here.
+"""Wishes at the door: one that is nonsense, or that this server cannot keep, is a 400 before
+anything is scheduled. Where there are tiers, each request is given its own here.
 
-Seam: BEFORE `TokenizerManager.generate_request`, which every request passes, with all of its batch. A ValueError there
-is SGLang's own 400.
-"""
+Seam: BEFORE `TokenizerManager.generate_request`, which every request passes, with all of its batch.
+A ValueError there is SGLang's own 400."""
 
 from __future__ import annotations
 
@@ -16,8 +15,8 @@ from oea_server.tiers import binding, table
 from oea_server.tiers.binding import Binding
 
 known: Callable[[], Mapping[str, Any] | None] | None = None
-"""Reads `engine.control.state_of` as the schedulers wrote it last, a second ago at most; None of it before they have.
-None where nobody reads what they write."""
+"""Reads `engine.control.state_of` as the schedulers wrote it last, a second ago at most; None of it
+before they have. None where nobody reads what they write."""
 
 bound = Binding()
 """What binds requests to tiers in this process."""
@@ -34,31 +33,41 @@ class View(NamedTuple):
     default: str | None
 
 
-def before_generate_request(self: Any, obj: Any, request: Any = None, *args: Any, **kwargs: Any) -> None:
+def before_generate_request(
+    self: Any, obj: Any, request: Any = None, *args: Any, **kwargs: Any
+) -> None:
     """Refuse a request whose wish nobody could keep; give it its tier, where there are any.
 
     Raises:
         ValueError: one line: the field, what is there, what may be.
     """
-    sampling, defaults = getattr(obj, "sampling_params", None), getattr(self, "preferred_sampling_params", None) or {}
+    sampling, defaults = (
+        getattr(obj, "sampling_params", None),
+        getattr(self, "preferred_sampling_params", None) or {},
+    )
     state = known() if known is not None else None
     if (settings_of_start().live() if state is None else state["settings"])["tiers"] is not None:
         admit(self, obj, request, sampling, defaults)
         return
     for each in sampling if isinstance(sampling, list) else [sampling]:
-        wished = wish.of({**defaults, **(each if isinstance(each, Mapping) else {})}.get("custom_params"))
+        wished = wish.of(
+            {**defaults, **(each if isinstance(each, Mapping) else {})}.get("custom_params")
+        )
         if wished and (problem := problem_of(view(self), wished)):
             raise ValueError(problem)
 
 
 def admit(manager: Any, obj: Any, request: Any, sampling: Any, defaults: Mapping[str, Any]) -> None:
-    """Give a request, or each of a batch, its tier: what it is promised is written into its `custom_params`.
+    """Give a request, or each of a batch, its tier: what it is promised is written into its
+    `custom_params`.
 
     Raises:
         ValueError: as `oea_server.tiers.binding.admit`.
     """
     scope = getattr(request, "scope", None)
-    own_request = scope is not None and (warmup.is_health_check(request) or warmup.is_warm_up(manager, request))
+    own_request = scope is not None and (
+        warmup.is_health_check(request) or warmup.is_warm_up(manager, request)
+    )
     if own_request or type(obj).__name__ == "EmbeddingReqInput":
         return  # the server's own, and what decodes nothing
     now = view(manager)
@@ -103,7 +112,9 @@ def view(manager: Any) -> View:
     if state is not None:
         given = state["settings"]
         tiers = table.parse(given["tiers"])
-        return View(int(state["model"]["top_k"]), int(state["least_k0"]), tiers, given["default_tier"])
+        return View(
+            int(state["model"]["top_k"]), int(state["least_k0"]), tiers, given["default_tier"]
+        )
     k = model_card.of(manager.model_config.hf_config.to_dict()).k
     return View(k, settings.policy_for(k).least, table.parse(settings.tiers), settings.default_tier)
 

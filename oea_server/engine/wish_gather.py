@@ -1,13 +1,13 @@
-"""Wishes of ranks with batches of their own (DP attention), whose rows one pool is for: all ranks know all of them.
+"""Wishes of ranks with batches of their own (DP attention), whose rows one pool is for: all ranks
+know all of them.
 
-Before each step SGLang's ranks tell each other how many tokens they have, in a row of numbers each. Here it has one
-number more: whether any request that the rank has wishes something. Only where some rank's does they meet once again,
-over what each request of the step asks.
+Before each step SGLang's ranks tell each other how many tokens they have, in a row of numbers each.
+Here it has one number more: whether any request that the rank has wishes something. Only where some
+rank's does they meet once again, over what each request of the step asks.
 
-Seams: AFTER `MLPSyncBatchInfo._get_local_tensor`, `_get_fallback_tensor` and `all_gather`, and AFTER
-`prepare_mlp_sync_batch_raw`, all of `sglang.srt.managers.scheduler_components.dp_attn`. The step that follows is
-launched before the next of them.
-"""
+Seams: AFTER `MLPSyncBatchInfo._get_local_tensor`, `_get_fallback_tensor` and `all_gather`, and
+AFTER `prepare_mlp_sync_batch_raw`, all of `sglang.srt.managers.scheduler_components.dp_attn`. The
+step that follows is launched before the next of them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from oea_server.engine import runtime, wishers
 from oea_server.engine.step import Step
 
 somebody = False
-"""Whether a request of any rank wishes something, as of the last time that ranks told each other."""
+"""Whether a request of any rank wishes something, as of the last time that ranks told each
+other."""
 asked: tuple[tuple[int, ...], ...] = ()
-"""What each request of each rank asks in the step that comes next (`wishers.of`); empty where none does."""
+"""What each request of each rank asks in the step that comes next (`wishers.of`); empty where none
+does."""
 
 
 def after_get_local_tensor(result: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -50,7 +52,8 @@ def after_prepare(result: Any, *args: Any, **kwargs: Any) -> Any:
     global somebody, asked
     meet, somebody, asked = somebody, False, ()
     now, batch = runtime.current, result
-    if batch is not None and batch.forward_mode.is_prebuilt():  # of a decode worker: what runs is inside it
+    # of a decode worker: what runs is inside it
+    if batch is not None and batch.forward_mode.is_prebuilt():
         batch = batch.inner_idle_batch
     # each of these on all ranks alike
     if not meet or now is None or now.rows.ranks is None or not now.rows.ranks.together:
@@ -78,7 +81,10 @@ def of_step(step: Step, mine: Sequence[int], own: int) -> tuple[int, ...]:
     told = asked or tuple((0,) * count for count in counts)
     if tuple(map(len, told)) != counts or told[own] != (tuple(mine) or (0,) * counts[own]):
         of = ", ".join(map(str, counts))
-        raise ValueError(f"a decode step of {of} requests on as many ranks, which have told each other of other wishes")
+        raise ValueError(
+            f"a decode step of {of} requests on as many ranks, which have told each other of other"
+            " wishes"
+        )
     return tuple(each for rank in told for each in rank) if asked else ()
 
 

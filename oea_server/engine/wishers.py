@@ -1,7 +1,7 @@
 """Whose requests wish something, in a scheduler: what each row of its steps is to be guaranteed.
 
-Seam: AFTER `sglang.srt.managers.schedule_batch.Req.__init__`. A request's parameters came to every rank with it, and
-its id is in each step's batch. SGLang takes no two requests of one id at a time.
+Seam: AFTER `sglang.srt.managers.schedule_batch.Req.__init__`. A request's parameters came to every
+rank with it, and its id is in each step's batch. SGLang takes no two requests of one id at a time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def after_init(result: Any, self: Any, *args: Any, **kwargs: Any) -> None:
         self.oea_wish = has.promise
         asking[self.rid] = self
     elif asking:
-        asking.pop(self.rid, None)  # an earlier one of that id, in a cycle that was not collected yet
+        # an earlier one of that id, in a cycle that was not collected yet
+        asking.pop(self.rid, None)
     if has.tier is not None:
         self.oea_tier = has
         tiered[self.rid] = self
@@ -42,7 +43,8 @@ def after_init(result: Any, self: Any, *args: Any, **kwargs: Any) -> None:
 
 
 def of(request_ids: Sequence[str], *, as_it_is: bool) -> tuple[int, ...]:
-    """What the requests of a step ask of `oea_server.routing.route`, one number for each; () if none does.
+    """What the requests of a step ask of `oea_server.routing.route`, one number for each; () if
+    none does.
 
     Args:
         as_it_is: whether a wish replaces the policy's floor; else it only adds to it.
@@ -53,5 +55,7 @@ def of(request_ids: Sequence[str], *, as_it_is: bool) -> tuple[int, ...]:
 
 def tiers_of(request_ids: Sequence[str]) -> tuple[wish.Carried, ...]:
     """The tier of each request of a step, and what it is promised; () if none has one."""
-    found = tuple(NOTHING if (req := tiered.get(rid)) is None else req.oea_tier for rid in request_ids)
+    found = tuple(
+        NOTHING if (req := tiered.get(rid)) is None else req.oea_tier for rid in request_ids
+    )
     return found if any(each.tier is not None for each in found) else ()

@@ -1,7 +1,8 @@
-"""What a server does of a disaggregated pair: a decode worker has decode steps, a prefill worker has none.
+"""What a server does of a disaggregated pair: a decode worker has decode steps, a prefill worker
+has none.
 
-Read of SGLang: `ServerArgs.disaggregation_mode`, and `enable_pd_role_switch`, by which a worker may become the other.
-"""
+Read of SGLang: `ServerArgs.disaggregation_mode`, and `enable_pd_role_switch`, by which a worker may
+become the other."""
 
 from __future__ import annotations
 
@@ -17,4 +18,8 @@ def idle(server_args: Any) -> str:
         server_args: `sglang.srt.server_args.ServerArgs`, resolved, or a view of it.
     """
     prefills = getattr(server_args, "disaggregation_mode", None) == "prefill"
-    return NEVER_DECODES if prefills and not getattr(server_args, "enable_pd_role_switch", False) else ""
+    return (
+        NEVER_DECODES
+        if prefills and not getattr(server_args, "enable_pd_role_switch", False)
+        else ""
+    )

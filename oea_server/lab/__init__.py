@@ -1,1 +1,2 @@
-"""The laboratory: benchmarks, quality, the demo. It imports the server's rooms, never the reverse."""
+"""The laboratory: benchmarks, quality, the demo. It imports the server's rooms, never the
+reverse."""

@@ -1,4 +1,5 @@
-"""One change of knobs, from what was asked to what holds: asked of the schedulers, of all of them or none."""
+"""One change of knobs, from what was asked to what holds: asked of the schedulers, of all of them
+or none."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from oea_server.settings import Settings, SettingsError
 T = TypeVar("T")
 
 PATIENCE = 30.0
-"""Seconds that a change waits for the schedulers: longer than a long prefill, shorter than proxies wait."""
+"""Seconds that a change waits for the schedulers: longer than a long prefill, shorter than proxies
+wait."""
 
 GONE = 499
 """nginx's status for a client that left: it is only logged, nobody reads it."""
@@ -24,10 +26,12 @@ class Schedulers(Protocol):
     """The way to the scheduler processes."""
 
     async def states(self) -> list[dict[str, Any]]:
-        """`oea_server.engine.control.state_of` of each data-parallel replica, and "refused", its last refusal."""
+        """`oea_server.engine.control.state_of` of each data-parallel replica, and "refused", its
+        last refusal."""
 
     async def change(self, knobs: Mapping[str, Any]) -> list[bool]:
-        """Change knobs on all ranks between two steps. Whether each replica took all of them; else it took none."""
+        """Change knobs on all ranks between two steps. Whether each replica took all of them; else
+        it took none."""
 
 
 class RefusalError(Exception):
@@ -45,18 +49,24 @@ class Applied(NamedTuple):
     changes: dict[str, list[Any]]
 
 
-async def apply(schedulers: Schedulers, asked: Mapping[str, Any], request: Request | None = None) -> Applied:
+async def apply(
+    schedulers: Schedulers, asked: Mapping[str, Any], request: Request | None = None
+) -> Applied:
     """Change the knobs of all replicas, or of none.
 
     Args:
-        request: whose wish it is, which holds if the client is still there and the version is the one that it knows.
+        request: whose wish it is, which holds if the client is still there and the version is the
+        one that it knows.
 
     Raises:
-        RefusalError: 409 they clash, 412 the version is another, 499 the client left, 504 no answer in time.
+        RefusalError: 409 they clash, 412 the version is another, 499 the client left, 504 no answer
+        in time.
     """
     before = (await patiently(schedulers.states(), "nothing changed"))[0]
     if request is not None and not matches(request.headers.get("if-match"), before["version"]):
-        raise RefusalError(412, f"If-Match: the version is {before['version']} by now; nothing changed")
+        raise RefusalError(
+            412, f"If-Match: the version is {before['version']} by now; nothing changed"
+        )
     if problem := clash(before, asked):
         raise RefusalError(409, problem)
     if request is not None and await request.is_disconnected():
@@ -96,7 +106,8 @@ def matches(wanted: str | None, version: int) -> bool:
 
 
 def clash(state: Mapping[str, Any], asked: Mapping[str, Any]) -> str | None:
-    """Why the knobs cannot be changed so, None if they can: what every scheduler will find as well."""
+    """Why the knobs cannot be changed so, None if they can: what every scheduler will find as
+    well."""
     model = state["model"]
     if "policy" in asked or not state["policies"]:
         policy = asked.get("policy", state["settings"]["policy"])
@@ -105,7 +116,9 @@ def clash(state: Mapping[str, Any], asked: Mapping[str, Any]) -> str | None:
     try:
         before = Settings(**state["settings"])
         after = settings.changed(before, asked)
-        after.check(k=model["top_k"], num_experts=model["num_experts"], renormalize=model["renormalize"])
+        after.check(
+            k=model["top_k"], num_experts=model["num_experts"], renormalize=model["renormalize"]
+        )
         after.check_new(model["top_k"], before)
     except (SettingsError, ValueError) as error:
         return str(error)

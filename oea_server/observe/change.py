@@ -39,7 +39,8 @@ class _Strict(BaseModel):
         if not isinstance(body, dict):
             return body
         return {
-            name: int(each) if isinstance(each, float) and each.is_integer() else each for name, each in body.items()
+            name: int(each) if isinstance(each, float) and each.is_integer() else each
+            for name, each in body.items()
         }
 
 
@@ -62,7 +63,8 @@ def parse(body: bytes) -> dict[str, Any]:
     """The knobs that a request asks to change.
 
     Raises:
-        ValueError: one line: the first problems, each with the knob, its value and the bounds, and how many more.
+        ValueError: one line: the first problems, each with the knob, its value and the bounds, and
+        how many more.
     """
     try:
         given = jiter.from_json(body, allow_inf_nan=False, catch_duplicate_keys=True)
@@ -74,9 +76,9 @@ def parse(body: bytes) -> dict[str, Any]:
     found: list[str] = []
     asked: dict[str, Any] = {}
     try:
-        asked = Change.model_validate({name: given[name] for name in LIVE if name in given}).model_dump(
-            exclude_unset=True
-        )
+        asked = Change.model_validate(
+            {name: given[name] for name in LIVE if name in given}
+        ).model_dump(exclude_unset=True)
     except ValidationError as error:
         found = list(dict.fromkeys(_line(problem) for problem in error.errors(include_url=False)))
     if found or unknown:
@@ -101,7 +103,9 @@ def _first(lines: Sequence[str], problems: int) -> str:
 
 def _unknown(names: Sequence[str]) -> list[str]:
     lines = [f"{oneline(name, SHOWN)}: no such knob" for name in names]
-    return [f"{line}; there are {', '.join(LIVE)}" if i == 0 else line for i, line in enumerate(lines)]
+    return [
+        f"{line}; there are {', '.join(LIVE)}" if i == 0 else line for i, line in enumerate(lines)
+    ]
 
 
 def _line(problem: Any) -> str:
@@ -109,5 +113,8 @@ def _line(problem: Any) -> str:
     name = str(problem["loc"][0])
     if knob := BY_BATCH.get(name):
         layered = f"{knob.example}; 0-3={knob.example.split(',')[0].split(':')[1]}"
-        said = f"neither a number of {knob.bounds} nor a schedule such as auto, {knob.example} or {layered}"
+        said = (
+            f"neither a number of {knob.bounds} nor a schedule such as auto, {knob.example} or"
+            f" {layered}"
+        )
     return f"{name}={oneline(str(problem['input']), SHOWN)}: {said}"

@@ -32,11 +32,12 @@ class Totals:
     """[layers, 2 + 4 (N + 1) + 4], as `oea_server.routing.tally.Tally.data`."""
     shadow: Counts
     tiers: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
-    """Of each tier: tokens that were looked at, their mass in units of 1 / MASS_UNIT, broken promises."""
+    """Of each tier: tokens that were looked at, their mass in units of 1 / MASS_UNIT, broken
+    promises."""
 
     def since(self, before: Self | None) -> Totals:
-        """What came after `before`; everything where counting began anew, or with other layers (a stage that came up
-        later)."""
+        """What came after `before`; everything where counting began anew, or with other layers (a
+        stage that came up later)."""
         if before is None or not self._follows(before):
             return self
         return Totals(
@@ -54,7 +55,8 @@ class Totals:
         )
 
     def _follows(self, before: Self) -> bool:
-        """Whether it has all that was counted before: counts only ever grow, so fewer are those of a restart."""
+        """Whether it has all that was counted before: counts only ever grow, so fewer are those of
+        a restart."""
         return (
             (before.layers, before.tally.shape, before.shadow.shape)
             == (self.layers, self.tally.shape, self.shadow.shape)
@@ -68,16 +70,23 @@ class Totals:
 
 
 def together(snapshots: Iterable[Snapshot]) -> Totals | None:
-    """All schedulers' counts: replicas add up, the stages of a pipeline bring layers of their own."""
+    """All schedulers' counts: replicas add up, the stages of a pipeline bring layers of their
+    own."""
     tallies: dict[int, tuple[Counts, Counts, int]] = {}
     steps, tokens, seconds, requests, ranks = 0, 0, 0.0, 0, 1
     bypassed: Counter[str] = Counter()
     tiers: dict[str, tuple[int, int, int]] = {}
     for each in snapshots:
         for tier, counted in each.tiers.items():
-            tokens_of, mass, broken = (a + b for a, b in zip(tiers.get(tier, (0, 0, 0)), counted, strict=True))
+            tokens_of, mass, broken = (
+                a + b for a, b in zip(tiers.get(tier, (0, 0, 0)), counted, strict=True)
+            )
             tiers[tier] = tokens_of, mass, broken
-        steps, tokens, seconds = steps + each.steps, tokens + each.step_tokens, seconds + each.step_seconds
+        steps, tokens, seconds = (
+            steps + each.steps,
+            tokens + each.step_tokens,
+            seconds + each.step_seconds,
+        )
         requests += each.step_requests
         bypassed.update(each.bypassed)
         ranks = each.ranks
@@ -91,7 +100,9 @@ def together(snapshots: Iterable[Snapshot]) -> Totals | None:
     layers = sorted(tallies)
     data, shadows, sizes = zip(*(tallies[layer] for layer in layers), strict=True)
     stacked = np.stack(data), np.stack(shadows)
-    return Totals(layers, ranks, np.array(sizes), steps, tokens, seconds, requests, bypassed, *stacked, tiers)
+    return Totals(
+        layers, ranks, np.array(sizes), steps, tokens, seconds, requests, bypassed, *stacked, tiers
+    )
 
 
 def less(after: tuple[int, int, int], before: tuple[int, int, int] | None) -> tuple[int, int, int]:
@@ -140,14 +151,18 @@ def by_layer(counted: Totals) -> list[dict[str, Any]]:
         "vanilla_unique_experts": means_by_layer(vanilla),
         "busiest_rank": means_by_layer(busiest),  # None on one rank, where it is not counted
         "vanilla_busiest_rank": means_by_layer(vanilla_busiest),
-        "mass_kept": [None if (kept := parts.mass_kept(mine)) is None else round(kept, 4) for mine in sums],
+        "mass_kept": [
+            None if (kept := parts.mass_kept(mine)) is None else round(kept, 4) for mine in sums
+        ],
         "tokens": tokens,
         "assignments": assignments,
         "piggybacked": piggybacked,
         "bytes_read": read.tolist(),
         "bytes_saved": (would - read).tolist(),
     }
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    return [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
 
 
 def prediction(counted: Totals) -> dict[str, Any]:
@@ -185,7 +200,8 @@ def means_by_layer(histogram: Counts) -> list[float | None]:
 
 
 def spread(busiest: Counts, unique: Counts, ranks: int) -> float | None:
-    """What the busiest rank reads over an even share of all that is read: 1 where no rank waits for another."""
+    """What the busiest rank reads over an even share of all that is read: 1 where no rank waits for
+    another."""
     return _ratio(float(parts.experts(busiest).sum()) * ranks, int(parts.experts(unique).sum()))
 
 

@@ -1,4 +1,5 @@
-"""Which files of a folder can be read at all: a link, a pipe or a huge file may lie there as well."""
+"""Which files of a folder can be read at all: a link, a pipe or a huge file may lie there as
+well."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A start's own folder for metrics, inside the one that is given, or the one for temporary files.
 
-prometheus_client and our snapshots add up whatever lies in a folder: an earlier start's and another server's too.
-The folder's name tells starts apart, whatever the clock says; a start's processes find it in the variable.
-"""
+prometheus_client and our snapshots add up whatever lies in a folder: an earlier start's and another
+server's too. The folder's name tells starts apart, whatever the clock says; a start's processes
+find it in the variable."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ _held: list[int] = []
 
 
 def current() -> Path | None:
-    """The folder of the start that this process belongs to; None where none was made: a server without metrics."""
+    """The folder of the start that this process belongs to; None where none was made: a server
+    without metrics."""
     place = Path(os.environ.get(VARIABLE, ""))
     return place if NAME.fullmatch(place.name) else None
 
 
 def make() -> Path:
-    """Make a start's folder and have this process and its children use it; clear away those of starts that are over.
+    """Make a start's folder and have this process and its children use it; clear away those of
+    starts that are over.
 
     Raises:
         OSError: there is no place for it.
@@ -47,7 +49,8 @@ def make() -> Path:
 
 
 def parent() -> Path:
-    """Where the folder goes: not into that of a start whose variables were handed on, which ends before this one."""
+    """Where the folder goes: not into that of a start whose variables were handed on, which ends
+    before this one."""
     given = Path(os.environ.get(VARIABLE) or tempfile.gettempdir()).absolute()
     return given.parent if NAME.fullmatch(given.name) else given
 
@@ -60,7 +63,10 @@ def sweep(around: Path) -> None:
         return  # whoever makes one there will say it better
     for entry in entries:
         try:
-            ours = NAME.fullmatch(entry.name) and entry.stat(follow_symlinks=False).st_uid == os.geteuid()
+            ours = (
+                NAME.fullmatch(entry.name)
+                and entry.stat(follow_symlinks=False).st_uid == os.geteuid()
+            )
             if ours and (handle := _locked(Path(entry.path))) is not None:
                 shutil.rmtree(entry.path, ignore_errors=True)
                 os.close(handle)

@@ -1,4 +1,5 @@
-"""The latency of a MoE layer against the experts it reads, as `oea-server bench moe` measured it."""
+"""The latency of a MoE layer against the experts it reads, as `oea-server bench moe` measured
+it."""
 
 from __future__ import annotations
 
@@ -36,9 +37,13 @@ def read(path: str) -> list[Line]:
     except OSError as error:
         raise ValueError(f"latency_line={path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise ValueError(f"latency_line={path}: not a moe-*.json of 'oea-server bench moe'") from None
+        raise ValueError(
+            f"latency_line={path}: not a moe-*.json of 'oea-server bench moe'"
+        ) from None
     if not lines:
-        raise ValueError(f"latency_line={path}: it fitted no line; run 'oea-server bench moe' with more policies")
+        raise ValueError(
+            f"latency_line={path}: it fitted no line; run 'oea-server bench moe' with more policies"
+        )
     return lines
 
 

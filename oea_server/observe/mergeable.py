@@ -1,5 +1,5 @@
-"""Files that prometheus_client can merge into /metrics: one that it cannot read must not take all others with it, and
-one that no process of this start wrote must not count."""
+"""Files that prometheus_client can merge into /metrics: one that it cannot read must not take all
+others with it, and one that no process of this start wrote must not count."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def skip_the_rest(place: Path) -> None:
     """Have `MultiProcessCollector` merge only those, in this process.
 
     Args:
-        place: the folder. What is in it by now counts, even of a process that is over: another worker's, before
+        place: the folder. What is in it by now counts, even of a process that is over: another
+        worker's, before
             this one was started anew.
     """
     from prometheus_client.multiprocess import MultiProcessCollector
@@ -61,7 +62,8 @@ def unfit(path: Path) -> str | None:
 
 
 def is_written(path: Path) -> bool:
-    """Whether the process that a file is named after has it open, as prometheus_client does: mapped into memory."""
+    """Whether the process that a file is named after has it open, as prometheus_client does: mapped
+    into memory."""
     pid = path.stem.rpartition("_")[2]
     try:
         maps = Path("/proc", pid, "maps").read_text(errors="replace")

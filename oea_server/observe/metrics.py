@@ -22,13 +22,31 @@ EXPERTS = (
 )
 BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
 SECONDS = (
-    *(0.001, 0.002, 0.003, 0.004, 0.006, 0.008, 0.01, 0.012, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.08),
+    *(
+        0.001,
+        0.002,
+        0.003,
+        0.004,
+        0.006,
+        0.008,
+        0.01,
+        0.012,
+        0.015,
+        0.02,
+        0.025,
+        0.03,
+        0.04,
+        0.05,
+        0.06,
+        0.08,
+    ),
     *(0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0),
 )
 
 
 class Latest(Gauge):
-    """A gauge of which the process that wrote last is heard: the last by a clock that nobody sets."""
+    """A gauge of which the process that wrote last is heard: the last by a clock that nobody
+    sets."""
 
     def __init__(self, *of: Any, **more: Any) -> None:
         super().__init__(*of, **{**more, "multiprocess_mode": "mostrecent"})
@@ -45,20 +63,23 @@ class Metrics:
         self._registry = registry
         self.router_active = Gauge(
             "oea_router_active",
-            "1 if batch-aware routing decides which experts decode steps wake, 0 if the model's own top k does",
+            "1 if batch-aware routing decides which experts decode steps wake, 0 if the model's own"
+            " top k does",
             multiprocess_mode="min",
             registry=registry,
         )
         self.router_limits = Gauge(
             "oea_router_limits",
-            "1 while the reason holds for which layers, or all of them, run the model's own top k; else 0",
+            "1 while the reason holds for which layers, or all of them, run the model's own top k;"
+            " else 0",
             ["reason"],
             multiprocess_mode="max",
             registry=registry,
         )
         self.build_info = Gauge(
             "oea_build_info",
-            "1 for what runs: our version and git commit, SGLang's version, and our seams: hooks, or patched in",
+            "1 for what runs: our version and git commit, SGLang's version, and our seams: hooks,"
+            " or patched in",
             ["version", "commit", "sglang", "seams"],
             multiprocess_mode="max",
             registry=registry,
@@ -66,7 +87,8 @@ class Metrics:
         self._reason = ""
         self.unique_experts = Histogram(
             "oea_unique_experts",
-            "Experts whose weights a decode step read (experts; one observation per MoE layer and step)",
+            "Experts whose weights a decode step read (experts; one observation per MoE layer and"
+            " step)",
             buckets=EXPERTS,
             registry=registry,
         )
@@ -78,7 +100,9 @@ class Metrics:
             registry=registry,
         )
         self.tokens = Counter(
-            "oea_routed_tokens", "Tokens routed in decode steps (one per token and MoE layer)", registry=registry
+            "oea_routed_tokens",
+            "Tokens routed in decode steps (one per token and MoE layer)",
+            registry=registry,
         )
         self.assignments = Counter(
             "oea_assignments",
@@ -87,20 +111,21 @@ class Metrics:
         )
         self.piggybacked = Counter(
             "oea_piggybacked_assignments",
-            "Experts that tokens of decode steps took beyond those that they were guaranteed, because the step read "
-            "them anyway (one per token, expert and MoE layer)",
+            "Experts that tokens of decode steps took beyond those that they were guaranteed,"
+            " because the step read them anyway (one per token, expert and MoE layer)",
             registry=registry,
         )
         self.mass_kept = Latest(
             "oea_router_mass_kept",
-            "Router mass of the experts that tokens took over that of the model's own top k; 1 is vanilla. The mean "
-            "over tokens and layers of the last second with decode steps",
+            "Router mass of the experts that tokens took over that of the model's own top k; 1 is"
+            " vanilla. The mean over tokens and layers of the last second with decode steps",
             registry=registry,
         )
         self.kept_mass = Counter(
             "oea_kept_router_mass",
-            "Router mass of the experts that tokens took over that of the model's own top k, summed over tokens and "
-            "MoE layers. Its rate over that of oea_routed_tokens_total is the mean of any time span",
+            "Router mass of the experts that tokens took over that of the model's own top k, summed"
+            " over tokens and MoE layers. Its rate over that of oea_routed_tokens_total is the mean"
+            " of any time span",
             registry=registry,
         )
         self.bytes_read = Counter(
@@ -110,60 +135,63 @@ class Metrics:
         )
         self.bytes_saved = Counter(
             "oea_expert_bytes_saved",
-            "Weights of experts that the model's own top k would have read on top, in the same steps (bytes)",
+            "Weights of experts that the model's own top k would have read on top, in the same"
+            " steps (bytes)",
             registry=registry,
         )
         self.bypassed = Counter(
             "oea_bypassed_steps",
-            "Forward passes that the model's own top k routed. policy: it is vanilla or shadow; schedule: too few "
-            "requests for OEA; rows: more than the fused launch takes on a GPU; router: none can be handled; prefill, "
-            "mixed, other: no decode step",
+            "Forward passes that the model's own top k routed. policy: it is vanilla or shadow;"
+            " schedule: too few requests for OEA; rows: more than the fused launch takes on a GPU;"
+            " router: none can be handled; prefill, mixed, other: no decode step",
             ["reason"],
             registry=registry,
         )
         self.shadow_unique_experts = Histogram(
             "oea_shadow_unique_experts",
-            "Experts that OEA would have read, while the policy is shadow (experts; one observation per MoE layer and "
-            "step)",
+            "Experts that OEA would have read, while the policy is shadow (experts; one observation"
+            " per MoE layer and step)",
             buckets=EXPERTS,
             registry=registry,
         )
         self.shadow_mass_kept = Latest(
             "oea_shadow_router_mass_kept",
-            "Router mass of the experts that OEA would choose over that of the model's own top k, while the policy is "
-            "shadow. The mean over tokens and layers of the last second with decode steps",
+            "Router mass of the experts that OEA would choose over that of the model's own top k,"
+            " while the policy is shadow. The mean over tokens and layers of the last second with"
+            " decode steps",
             registry=registry,
         )
         self.policy_info = Latest(
             "oea_policy_info",
-            "1 for the policy in force, 0 for the others, with the sizes of the model that it routes",
+            "1 for the policy in force, 0 for the others, with the sizes of the model that it"
+            " routes",
             ["policy", "num_experts", "top_k", "ranks"],
             registry=registry,
         )
         self.pool_ranks = Latest(
             "oea_pool_ranks",
-            "Ranks with batches of their own whose tokens are routed from one pool. 1 without DP attention, and with "
-            "an all-to-all backend, where each rank routes its own tokens",
+            "Ranks with batches of their own whose tokens are routed from one pool. 1 without DP"
+            " attention, and with an all-to-all backend, where each rank routes its own tokens",
             registry=registry,
         )
         self.k0 = Latest(
             "oea_k0",
-            "Experts that each token is guaranteed, by tokens in the step (layers with a schedule of their own aside; "
-            "under shadow, what OEA would guarantee)",
+            "Experts that each token is guaranteed, by tokens in the step (layers with a schedule"
+            " of their own aside; under shadow, what OEA would guarantee)",
             ["batch"],
             registry=registry,
         )
         self.share = Latest(
             "oea_share",
-            "Share of the mass of a token's own top k that its guaranteed experts but the first exceed, by tokens in "
-            "the step; 0 where all k0 are guaranteed",
+            "Share of the mass of a token's own top k that its guaranteed experts but the first"
+            " exceed, by tokens in the step; 0 where all k0 are guaranteed",
             ["batch"],
             registry=registry,
         )
         self.mix = Latest(
             "oea_mix",
-            "Part of the chosen experts' mass in what weights are divided by, beside that of the token's own top k, by "
-            "tokens in the step",
+            "Part of the chosen experts' mass in what weights are divided by, beside that of the"
+            " token's own top k, by tokens in the step",
             ["batch"],
             registry=registry,
         )
@@ -178,25 +206,26 @@ class Metrics:
         )
         self.step_requests = Counter(
             "oea_decode_requests",
-            "Requests of decode steps, summed over steps: over the sum of oea_decode_batch_size, one in so many tokens "
-            "of a step is no draft",
+            "Requests of decode steps, summed over steps: over the sum of oea_decode_batch_size,"
+            " one in so many tokens of a step is no draft",
             registry=registry,
         )
         self.accepted_rows = Counter(
             "oea_accepted_rows",
-            "Rows of steps that verified drafts which were accepted, the tokens' own among them: over "
-            "oea_decode_requests_total, the tokens that a step gives a request",
+            "Rows of steps that verified drafts which were accepted, the tokens' own among them:"
+            " over oea_decode_requests_total, the tokens that a step gives a request",
             registry=registry,
         )
         self.rejected_experts = Counter(
             "oea_rejected_experts",
-            "Experts that only rejected drafts woke in steps that batch-aware routing decided (one per expert, MoE "
-            "layer and step)",
+            "Experts that only rejected drafts woke in steps that batch-aware routing decided (one"
+            " per expert, MoE layer and step)",
             registry=registry,
         )
         self.step_seconds = Histogram(
             "oea_decode_step_seconds",
-            "Forward pass of a decode step on the device, without scheduling and sampling (seconds)",
+            "Forward pass of a decode step on the device, without scheduling and sampling"
+            " (seconds)",
             buckets=SECONDS,
             registry=registry,
         )
@@ -204,7 +233,8 @@ class Metrics:
         self.vanilla_busiest_rank: Histogram | None = None
 
     def set_state(self, state: Mapping[str, Any], before: Mapping[str, Any]) -> None:
-        """Report the configuration (`oea_server.engine.control.state_of`) that came after `before`."""
+        """Report the configuration (`oea_server.engine.control.state_of`) that came after
+        `before`."""
         self.set_router_active(state["active"], state["reason"])
         model, policy = state["model"], state["settings"]["policy"]
         for each in POLICIES:
@@ -228,7 +258,10 @@ class Metrics:
     def add_layers(self) -> None:
         """Report each MoE layer as well."""
         self._layer_steps = Counter(
-            "oea_layer_steps", "Decode steps through a MoE layer (steps)", ["layer"], registry=self._registry
+            "oea_layer_steps",
+            "Decode steps through a MoE layer (steps)",
+            ["layer"],
+            registry=self._registry,
         )
         self._layer_unique = Counter(
             "oea_layer_unique_experts",
@@ -238,19 +271,22 @@ class Metrics:
         )
         self._layer_vanilla = Counter(
             "oea_layer_vanilla_unique_experts",
-            "Experts that the model's own top k would have read in a MoE layer, summed over steps (experts)",
+            "Experts that the model's own top k would have read in a MoE layer, summed over steps"
+            " (experts)",
             ["layer"],
             registry=self._registry,
         )
         self._layer_mass = Latest(
             "oea_layer_router_mass_kept",
-            "Router mass of the experts that tokens took in a MoE layer over that of the model's own top k; 1 is "
-            "vanilla. The mean over tokens of the last second with decode steps",
+            "Router mass of the experts that tokens took in a MoE layer over that of the model's"
+            " own top k; 1 is vanilla. The mean over tokens of the last second with decode steps",
             ["layer"],
             registry=self._registry,
         )
 
-    def observe_layer(self, layer: int, steps: int, unique: int, vanilla: int, tokens: int, mass: int) -> None:
+    def observe_layer(
+        self, layer: int, steps: int, unique: int, vanilla: int, tokens: int, mass: int
+    ) -> None:
         """Report one MoE layer's last second; `mass` in the unit of the tally."""
         if steps:
             self._layer_steps.labels(layer).inc(steps)
@@ -260,7 +296,8 @@ class Metrics:
             self._layer_mass.labels(layer).set(mass / MASS_UNIT / tokens)
 
     def add_ranks(self) -> None:
-        """Report the busiest rank as well: under expert parallelism a layer is as slow as that one."""
+        """Report the busiest rank as well: under expert parallelism a layer is as slow as that
+        one."""
         self.busiest_rank = Histogram(
             "oea_max_rank_unique_experts",
             "Experts whose weights the busiest expert-parallel rank read "

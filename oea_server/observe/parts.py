@@ -1,4 +1,5 @@
-"""A tally on the host, in numpy: torch would start its threads for sums this small, in a scheduler that needs them."""
+"""A tally on the host, in numpy: torch would start its threads for sums this small, in a scheduler
+that needs them."""
 
 from __future__ import annotations
 
@@ -29,13 +30,18 @@ class Parts(NamedTuple):
 def split(counts: Counts) -> Parts:
     """[..., 2 + 4 (N + 1) + 4] in its parts."""
     first, last = len(VERIFIED), counts.shape[-1] - len(SUMS)
-    unique, busiest, vanilla, vanilla_busiest = np.split(counts[..., first:last], HISTOGRAMS, axis=-1)
+    unique, busiest, vanilla, vanilla_busiest = np.split(
+        counts[..., first:last], HISTOGRAMS, axis=-1
+    )
     return Parts(unique, busiest, vanilla, vanilla_busiest, counts[..., last:], counts[..., :first])
 
 
 def read(tally: Tally) -> Counts:
-    """A copy of all counters, [layers, 2 + 4 (N + 1) + 4]; on the current stream, if they are on a GPU."""
-    on_host: Counts = tally.data.numpy().copy() if tally.data.device.type == "cpu" else tally.data.cpu().numpy()
+    """A copy of all counters, [layers, 2 + 4 (N + 1) + 4]; on the current stream, if they are on a
+    GPU."""
+    on_host: Counts = (
+        tally.data.numpy().copy() if tally.data.device.type == "cpu" else tally.data.cpu().numpy()
+    )
     return on_host
 
 
@@ -46,11 +52,13 @@ def experts(histogram: Counts) -> Counts:
 
 
 def accepted_rows(verified: Counts) -> int:
-    """Rows that were accepted, by [layers, 2]: every layer knows of the same, of a pipeline those of its last stage."""
+    """Rows that were accepted, by [layers, 2]: every layer knows of the same, of a pipeline those
+    of its last stage."""
     return int(verified[:, ACCEPTED_ROWS].max(initial=0))
 
 
 def mass_kept(sums: Counts) -> float | None:
-    """Mean share of vanilla's router mass that was kept, by sums of some layers, [4]; None without tokens."""
+    """Mean share of vanilla's router mass that was kept, by sums of some layers, [4]; None without
+    tokens."""
     tokens = int(sums[SUMS.index("tokens")])
     return float(sums[SUMS.index("mass_kept")]) / MASS_UNIT / tokens if tokens else None

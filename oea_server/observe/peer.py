@@ -1,4 +1,5 @@
-"""Who sent a request, for the log: the socket's address first, since a header can claim any other."""
+"""Who sent a request, for the log: the socket's address first, since a header can claim any
+other."""
 
 from __future__ import annotations
 
@@ -26,4 +27,5 @@ def _host(address: Any) -> str:
     host = str(address[0]) if address else ""
     if not host or ADDRESS.fullmatch(host):
         return host or NOBODY
-    return oneline(repr(host[:LONGEST]), LONGEST)  # quoted: it may read as the rest of our line does
+    # quoted: it may read as the rest of our line does
+    return oneline(repr(host[:LONGEST]), LONGEST)

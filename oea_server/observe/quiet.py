@@ -38,7 +38,13 @@ class Failures:
             self._logger.error("OEA: %s", self._what, exc_info=error)
             self._said = now
         elif now - self._said >= REMIND:
-            self._logger.error("OEA: %s, %d times by now: %s: %s", self._what, self._times, type(error).__name__, error)
+            self._logger.error(
+                "OEA: %s, %d times by now: %s: %s",
+                self._what,
+                self._times,
+                type(error).__name__,
+                error,
+            )
             self._said = now
 
     def succeeded(self) -> None:

@@ -1,4 +1,5 @@
-"""Once a second, off the step's path: device counters into Prometheus, and into a snapshot for /oea/stats."""
+"""Once a second, off the step's path: device counters into Prometheus, and into a snapshot for
+/oea/stats."""
 
 from __future__ import annotations
 
@@ -41,18 +42,19 @@ class Sources(NamedTuple):
     read_state: Callable[[], dict[str, Any]]
     """`oea_server.engine.control.state_of`."""
     capturing: AbstractContextManager[Any] = nullcontext()
-    """Entered before a device is touched: `oea_server.engine.captures.ongoing` waits for a graph's capture."""
+    """Entered before a device is touched: `oea_server.engine.captures.ongoing` waits for a graph's
+    capture."""
     read_requests: Callable[[], int] = int
     """Requests of all steps so far; fewer than their rows where drafts are verified."""
     read_tiers: Callable[[], dict[str, tuple[int, int, int]] | None] = lambda: None
-    """Of each tier so far: tokens that were looked at, their mass in units of 1 / MASS_UNIT, broken promises. None if
-    none was since the last call."""
+    """Of each tier so far: tokens that were looked at, their mass in units of 1 / MASS_UNIT, broken
+    promises. None if none was since the last call."""
 
 
 class Options(NamedTuple):
     first_stage: bool = True
-    """Whether to report the steps themselves; later pipeline stages run the same steps through other
-    layers, and report only those."""
+    """Whether to report the steps themselves; later pipeline stages run the same steps through
+    other layers, and report only those."""
     per_layer: bool = False
     """Whether each layer gets series of its own."""
     folder: Path | None = None
@@ -93,14 +95,16 @@ class Reporter(threading.Thread):
 
     def run(self) -> None:
         if self._stream is not None:
-            # else torch would make up for the missing current device with GPU 0, and a context there
+            # else torch would make up for the missing current device with GPU 0, and a context
+            # there
             torch.cuda.set_device(self._stream.device)
         while True:
             self._failures.attempt(self.report)
             time.sleep(INTERVAL)
 
     def report(self) -> None:
-        """Report once. Touches no device while nothing was counted, nor while a graph is captured."""
+        """Report once. Touches no device while nothing was counted, nor while a graph is
+        captured."""
         changed = self._report_state()
         with self._counted.capturing:
             steps = self._counted.read_steps()
@@ -109,7 +113,9 @@ class Reporter(threading.Thread):
                     self._report_steps(steps)
                     self._report_experts()
                 changed = self._report_tiers() or changed
-        if (bypassed := Counter(self._counted.bypassed)) != self._bypassed_before and self._options.first_stage:
+        if (
+            bypassed := Counter(self._counted.bypassed)
+        ) != self._bypassed_before and self._options.first_stage:
             for reason, times in (bypassed - self._bypassed_before).items():
                 self._metrics.bypassed.labels(reason=reason).inc(times)
             self._bypassed_before, changed = bypassed, True
@@ -133,7 +139,9 @@ class Reporter(threading.Thread):
         before, self._requests = self._requests, self._counted.read_requests()
         if self._options.first_stage:
             self._metrics.step_requests.inc(self._requests - before)
-            observe_counts(self._metrics.batch_size, Counter(float(batch) for batch, _ in steps).items())
+            observe_counts(
+                self._metrics.batch_size, Counter(float(batch) for batch, _ in steps).items()
+            )
             observe_counts(self._metrics.step_seconds, ((seconds, 1) for _, seconds in steps))
 
     def _report_experts(self) -> None:
@@ -176,7 +184,12 @@ class Reporter(threading.Thread):
 
     def _report_layers(self, fresh: parts.Parts) -> None:
         unique, vanilla = (parts.experts(each).tolist() for each in (fresh.unique, fresh.vanilla))
-        columns = (fresh.unique.sum(axis=-1).tolist(), unique, vanilla, *fresh.sums.T[[0, -1]].tolist())
+        columns = (
+            fresh.unique.sum(axis=-1).tolist(),
+            unique,
+            vanilla,
+            *fresh.sums.T[[0, -1]].tolist(),
+        )
         for layer, *mine in zip(self._counted.tally.row, *columns, strict=True):
             self._metrics.observe_layer(layer, *mine)
 
@@ -184,7 +197,8 @@ class Reporter(threading.Thread):
         sizes = np.array(self._expert_bytes(), dtype=np.int64)
         read, would = (int(parts.experts(each) @ sizes) for each in (fresh.unique, fresh.vanilla))
         self._metrics.bytes_read.inc(read)
-        self._metrics.bytes_saved.inc(max(0, would - read))  # random routing reads more than vanilla
+        # random routing reads more than vanilla
+        self._metrics.bytes_saved.inc(max(0, would - read))
 
     def _expert_bytes(self) -> list[int]:
         """Of each layer that is counted; another once its weights are loaded."""
@@ -212,4 +226,6 @@ class Reporter(threading.Thread):
 def _add(histogram: Histogram, by_layer: parts.Counts) -> None:
     """Observe what a histogram of each layer, [layers, N + 1], counted."""
     counts = by_layer.sum(axis=0)
-    observe_counts(histogram, ((float(value), int(counts[value])) for value in np.flatnonzero(counts)))
+    observe_counts(
+        histogram, ((float(value), int(counts[value])) for value in np.flatnonzero(counts))
+    )

@@ -45,14 +45,23 @@ SINCE = {"name": "since", "in": "query", "schema": {"type": "number", "minimum":
 SINCE_REFUSED: dict[int | str, dict[str, Any]] = {**DOCUMENTED, 422: refusal("`since` is no time")}
 REFUSALS: dict[int | str, dict[str, Any]] = {
     **DOCUMENTED,
-    409: refusal("knobs that clash with the model, with each other or with captured CUDA graphs; nothing changed"),
+    409: refusal(
+        "knobs that clash with the model, with each other or with captured CUDA graphs; nothing"
+        " changed"
+    ),
     412: refusal("the version that If-Match names is not the one in effect; nothing changed"),
     413: refusal(f"a body above {body.LARGEST} bytes; nothing changed"),
     422: refusal("not a change of knobs; nothing changed"),
-    504: refusal("the schedulers did not answer in time; the change may still be applied, or says that it is not"),
+    504: refusal(
+        "the schedulers did not answer in time; the change may still be applied, or says that it"
+        " is not"
+    ),
 }
 CHANGE_BODY = {
-    "requestBody": {"required": True, "content": {"application/json": {"schema": change.Change.model_json_schema()}}}
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": change.Change.model_json_schema()}},
+    }
 }
 
 
@@ -76,16 +85,21 @@ def add(
         """The live page."""
         return HTMLResponse(page.html(), headers=page.headers())
 
-    @app.get("/oea/stats", tags=TAGS, responses=SINCE_REFUSED, openapi_extra={"parameters": [SINCE]})
+    @app.get(
+        "/oea/stats", tags=TAGS, responses=SINCE_REFUSED, openapi_extra={"parameters": [SINCE]}
+    )
     async def read_stats(request: Request) -> JSONResponse:
-        """What decode steps woke: second by second (those later than `since`, unix seconds), and in all."""
+        """What decode steps woke: second by second (those later than `since`, unix seconds), and in
+        all."""
         given = request.query_params.get("since", "0")
         try:
             since = float(given)
         except ValueError:
             since = -1.0
         if not 0 <= since < math.inf:
-            return answer({"error": f"since={oneline(given, 100)}: not a time in unix seconds"}, 422)
+            return answer(
+                {"error": f"since={oneline(given, 100)}: not a time in unix seconds"}, 422
+            )
         state = stats.state or (await schedulers.states())[0]
         return answer(stats.body(shown(state), since))
 
@@ -98,13 +112,15 @@ def add(
     @app.put(CONFIG, tags=TAGS, responses=REFUSALS, openapi_extra=CHANGE_BODY)
     @admin
     async def change_config(request: Request) -> JSONResponse:
-        """Change any of the knobs, on all ranks at once, between two steps. Lasts until the server restarts.
+        """Change any of the knobs, on all ranks at once, between two steps. Lasts until the server
+        restarts.
 
-        With the ETag of what was read in `If-Match`, it is refused where somebody changed the knobs since.
-        """
+        With the ETag of what was read in `If-Match`, it is refused where somebody changed the knobs
+        since."""
         client = peer.name(request.scope)
         try:
-            asked = change.parse(await body.read(request))  # not in turn: a body may come slowly, or never
+            # not in turn: a body may come slowly, or never
+            asked = change.parse(await body.read(request))
         except body.TooLargeError as error:
             return refuse(client, 413, str(error))
         except ValueError as error:
@@ -129,9 +145,13 @@ def refuse(client: str, status: int, problem: str) -> JSONResponse:
     return answer({"error": problem}, status)
 
 
-def answer(content: Mapping[str, Any], status: int = 200, version: int | None = None) -> JSONResponse:
+def answer(
+    content: Mapping[str, Any], status: int = 200, version: int | None = None
+) -> JSONResponse:
     """An answer in JSON; with the version of the knobs as its ETag, for `If-Match`."""
-    return JSONResponse(content, status, HEADERS | ({} if version is None else {"ETag": tag(version)}))
+    return JSONResponse(
+        content, status, HEADERS | ({} if version is None else {"ETag": tag(version)})
+    )
 
 
 def shown(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """What one scheduler process has counted, as a file that the HTTP process reads.
 
-Once a second, beside prometheus_client's own files: so a page that is looked at costs the schedulers
-nothing, and one that is busy with a long prompt still answers.
-"""
+Once a second, beside prometheus_client's own files: so a page that is looked at costs the
+schedulers nothing, and one that is busy with a long prompt still answers."""
 
 from __future__ import annotations
 
@@ -24,7 +23,8 @@ class Snapshot(NamedTuple):
     """Counted since the start."""
 
     at: float
-    """Seconds of the clock that nobody sets (`time.monotonic`), the same for all processes of a machine."""
+    """Seconds of the clock that nobody sets (`time.monotonic`), the same for all processes of a
+    machine."""
     state: dict[str, Any]
     """`oea_server.engine.control.state_of`."""
     layers: list[int]
@@ -37,7 +37,8 @@ class Snapshot(NamedTuple):
     step_requests: int
     bypassed: dict[str, int]
     tiers: dict[str, list[int]]
-    """Of each tier: tokens that were looked at, their mass in units of 1 / MASS_UNIT, broken promises."""
+    """Of each tier: tokens that were looked at, their mass in units of 1 / MASS_UNIT, broken
+    promises."""
     tally: Counts
     """[layers, 2 + 4 (N + 1) + 4], as `oea_server.routing.tally.Tally.data`."""
     shadow: Counts
@@ -50,7 +51,8 @@ Bytes = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Head(BaseModel):
-    """A file's first line, JSON: a snapshot without its arrays, which follow as they lie in memory."""
+    """A file's first line, JSON: a snapshot without its arrays, which follow as they lie in
+    memory."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -82,7 +84,9 @@ def write(place: Path, snapshot: Snapshot) -> None:
     """Write this process's snapshot, at once for whoever reads it."""
     values = snapshot._asdict()
     arrays = [values.pop(name) for name in ARRAYS]
-    head = Head(launch=place.name, pid=os.getpid(), shapes=(arrays[0].shape, arrays[1].shape), **values)
+    head = Head(
+        launch=place.name, pid=os.getpid(), shapes=(arrays[0].shape, arrays[1].shape), **values
+    )
     path = place / f"{os.getpid()}{SUFFIX}"
     scratch = path.with_suffix(".new")
     with os.fdopen(files.create(scratch), "wb") as file:
@@ -131,12 +135,18 @@ def parse(content: bytes, launch: str, pid: str) -> Snapshot:
         raise ValueError("cut short")
     numbers = np.split(np.frombuffer(body, dtype=np.int64), sizes[:1])
     tally, shadow = (each.reshape(shape) for each, shape in zip(numbers, head.shapes, strict=True))
-    return Snapshot(**head.model_dump(exclude={"launch", "pid", "shapes"}), tally=tally, shadow=shadow)
+    return Snapshot(
+        **head.model_dump(exclude={"launch", "pid", "shapes"}), tally=tally, shadow=shadow
+    )
 
 
 def _fits(head: Head) -> bool:
     """Whether the arrays are [layers, 2 + 4 (N + 1) + 4], and the configuration is one."""
-    columns = [columns - len(VERIFIED) - len(SUMS) for rows, columns in head.shapes if rows == len(head.layers)]
+    columns = [
+        columns - len(VERIFIED) - len(SUMS)
+        for rows, columns in head.shapes
+        if rows == len(head.layers)
+    ]
     return (
         len(columns) == len(ARRAYS)
         and all(each > 0 and each % HISTOGRAMS == 0 for each in columns)

@@ -56,7 +56,9 @@ class Stats:
         """Looks in a row that found nothing new."""
         self._clock = time.time() - time.monotonic()
         """What to add to steady seconds for unix seconds."""
-        self._failures = Failures(logger, "a look at the snapshots failed; /oea/stats shows what was before")
+        self._failures = Failures(
+            logger, "a look at the snapshots failed; /oea/stats shows what was before"
+        )
         self._complaints = Complaints(logger, "/oea/stats")
         self._lock = threading.Lock()
         self.controller: Callable[[], dict[str, Any]] | None = None
@@ -89,7 +91,8 @@ class Stats:
         newest = max(snapshots, key=lambda each: each.at)
         self._unchanged = self._unchanged + 1 if newest.at == self._newest else 0
         self._newest = newest.at
-        if self._unchanged == 1:  # late rather than idle, as likely as not: what it counts comes with the next look
+        # late rather than idle, as likely as not: what it counts comes with the next look
+        if self._unchanged == 1:
             return
         state = newest.state
         with self._lock:
@@ -107,7 +110,8 @@ class Stats:
                 self._state = state
 
     def _set_clock(self, clock: float) -> None:
-        """Follow a wall clock that was set, with all points: they stay in order, and as far apart as they were."""
+        """Follow a wall clock that was set, with all points: they stay in order, and as far apart
+        as they were."""
         with self._lock:
             if abs(jump := clock - self._clock) <= JUMP:
                 return
@@ -126,16 +130,27 @@ class Stats:
             return self._totals[-1] if self._totals else None
 
     def body(self, state: dict[str, Any], since: float = 0.0) -> dict[str, Any]:
-        """The answer, with the points later than `since` (unix seconds); all of them if that is yet to come, as for
-        somebody who asked before the clock was set back."""
+        """The answer, with the points later than `since` (unix seconds); all of them if that is yet
+        to come, as for somebody who asked before the clock was set back."""
         with self._lock:
             now = time.monotonic() + self._clock
-            points = [dict(each) for each in self._points if each["t"] > since or since > now + JUMP]
+            points = [
+                dict(each) for each in self._points if each["t"] > since or since > now + JUMP
+            ]
             totals, served = list(self._totals), list(self._served_before)
-        answer: dict[str, Any] = {"t": round(now, 3), "config": state, "points": points, "missing": None}
+        answer: dict[str, Any] = {
+            "t": round(now, 3),
+            "config": state,
+            "points": points,
+            "missing": None,
+        }
         answer["controller"] = self.controller() if self.controller else None
         if not totals:
-            why = "no statistics: start the server with --enable-metrics" if self._folder is None else "nothing yet"
+            why = (
+                "no statistics: start the server with --enable-metrics"
+                if self._folder is None
+                else "nothing yet"
+            )
             return {
                 **answer,
                 **dict.fromkeys(("recent", "total", "shadow", "latency")),
@@ -160,13 +175,18 @@ class Stats:
                 "shadow": counts.distribution(parts.split(recent.shadow).unique),
             },
             "bypassed": {reason: times for reason, times in total.bypassed.items() if times},
-            "shadow": {"recent": counts.prediction(recent), "total": counts.prediction(total)} if shadowed else None,
+            "shadow": (
+                {"recent": counts.prediction(recent), "total": counts.prediction(total)}
+                if shadowed
+                else None
+            ),
             "latency": self._latency(recent) or self._latency(total),
             "tiers": tiers.rows(state["settings"], recent, total, served),
         }
 
     def _latency(self, counted: Totals) -> dict[str, Any] | None:
-        """What the measured line says of a layer at these T; None without a line, steps, or a single rank."""
+        """What the measured line says of a layer at these T; None without a line, steps, or a
+        single rank."""
         if not self._lines or not counted.steps or counted.ranks > 1:
             return None
         batch = counted.step_tokens / counted.steps

@@ -1,4 +1,5 @@
-"""What is reported of tiers: of the process that serves HTTP, and of schedulers. Nothing is made before one is used."""
+"""What is reported of tiers: of the process that serves HTTP, and of schedulers. Nothing is made
+before one is used."""
 
 from __future__ import annotations
 
@@ -32,10 +33,16 @@ class Times:
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self.served: dict[str, Served] = {}
         self._requests = Counter(
-            "oea_tier_requests", "Answers that ended, by the tier of their request", LABEL, registry=registry
+            "oea_tier_requests",
+            "Answers that ended, by the tier of their request",
+            LABEL,
+            registry=registry,
         )
         self._tokens = Counter(
-            "oea_tier_tokens", "Tokens that were generated, by the tier of their request", LABEL, registry=registry
+            "oea_tier_tokens",
+            "Tokens that were generated, by the tier of their request",
+            LABEL,
+            registry=registry,
         )
         self._seconds = Histogram(
             "oea_tier_inter_token_latency_seconds",
@@ -60,7 +67,9 @@ class Times:
         """An answer ended, however."""
         self._requests.labels(self._keep(tier, requests=1)).inc()
 
-    def _keep(self, tier: str, requests: int = 0, tokens: int = 0, later: int = 0, seconds: float = 0.0) -> str:
+    def _keep(
+        self, tier: str, requests: int = 0, tokens: int = 0, later: int = 0, seconds: float = 0.0
+    ) -> str:
         tier = named(tier, self.served)
         before = self.served.get(tier, Served())
         fresh = (requests, tokens, later, seconds)
@@ -77,22 +86,24 @@ class Rows:
         self._before: dict[str, tuple[int, int, int]] = {}
         self._sampled = Counter(
             "oea_tier_sampled_tokens",
-            "Tokens of decode steps that were looked at, by the tier of their request (one per token and MoE layer; on "
-            "a GPU every eighth step)",
+            "Tokens of decode steps that were looked at, by the tier of their request (one per"
+            " token and MoE layer; on a GPU every eighth step)",
             LABEL,
             registry=registry,
         )
         self._mass = Counter(
             "oea_tier_kept_router_mass",
-            "Router mass of the experts that the tokens of oea_tier_sampled_tokens_total took over that of the model's "
-            "own top k, summed over tokens and MoE layers, by the tier of their request",
+            "Router mass of the experts that the tokens of oea_tier_sampled_tokens_total took over"
+            " that of the model's own top k, summed over tokens and MoE layers, by the tier of"
+            " their request",
             LABEL,
             registry=registry,
         )
         self._broken = Counter(
             "oea_tier_broken_promises",
-            "Tokens of oea_tier_sampled_tokens_total that were guaranteed fewer of their own best experts than the "
-            "tier of their request promises, or kept less than all router mass where it promises exact ones",
+            "Tokens of oea_tier_sampled_tokens_total that were guaranteed fewer of their own best"
+            " experts than the tier of their request promises, or kept less than all router mass"
+            " where it promises exact ones",
             LABEL,
             registry=registry,
         )
@@ -100,7 +111,9 @@ class Rows:
     def add(self, counted: Mapping[str, tuple[int, int, int]]) -> None:
         """Report what came since the last time; mass in units of 1 / MASS_UNIT."""
         for tier, after in counted.items():
-            tokens, mass, broken = (a - b for a, b in zip(after, self._before.get(tier, (0, 0, 0)), strict=True))
+            tokens, mass, broken = (
+                a - b for a, b in zip(after, self._before.get(tier, (0, 0, 0)), strict=True)
+            )
             self._sampled.labels(tier).inc(max(0, tokens))
             self._mass.labels(tier).inc(max(0, mass) / MASS_UNIT)
             self._broken.labels(tier).inc(max(0, broken))

@@ -12,7 +12,10 @@ from oea_server.tiers import table
 
 
 def rows(
-    settings: Mapping[str, Any], recent: Totals, total: Totals, served: Sequence[Mapping[str, Served]]
+    settings: Mapping[str, Any],
+    recent: Totals,
+    total: Totals,
+    served: Sequence[Mapping[str, Served]],
 ) -> list[dict[str, Any]]:
     """Those in effect in their order, then those that are gone.
 
@@ -36,7 +39,9 @@ def rows(
     ]
 
 
-def _kept(recent: tuple[int, int, int] | None, total: tuple[int, int, int] | None) -> dict[str, Any]:
+def _kept(
+    recent: tuple[int, int, int] | None, total: tuple[int, int, int] | None
+) -> dict[str, Any]:
     """Of the last minute, or since the start where nobody was served in it."""
     tokens, mass, _ = recent if recent and recent[0] else total or (0, 0, 0)
     return {

@@ -1,7 +1,7 @@
 """One change of knobs at a time, though several processes serve HTTP.
 
-They share a file that has no name, held open by the launcher: nothing is left behind, however it ends.
-"""
+They share a file that has no name, held open by the launcher: nothing is left behind, however it
+ends."""
 
 from __future__ import annotations
 

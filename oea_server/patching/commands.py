@@ -10,12 +10,15 @@ import typer
 
 from oea_server.patching.installed import Installed, PatchError, find
 
-app = typer.Typer(no_args_is_help=True, help="The routing seams inside the installed SGLang, in place of hooks.")
+app = typer.Typer(
+    no_args_is_help=True, help="The routing seams inside the installed SGLang, in place of hooks."
+)
 
 
 @app.command()
 def check() -> None:
-    """Say whether SGLang is patched. Exit status 0: it is; 1: it is not, and could be; 2: it cannot be."""
+    """Say whether SGLang is patched. Exit status 0: it is; 1: it is not, and could be; 2: it cannot
+    be."""
     installed = look()
     print(f"SGLang {installed.version}: {describe(installed)}")
     for patch in installed.patches:
@@ -32,7 +35,10 @@ def apply() -> None:
         changed = installed.apply()
     except PatchError as error:
         refuse(error)
-    print(f"SGLang {installed.version}: " + (f"patched, {files(changed)}" if changed else "was patched already"))
+    print(
+        f"SGLang {installed.version}: "
+        + (f"patched, {files(changed)}" if changed else "was patched already")
+    )
 
 
 @app.command()
@@ -43,18 +49,27 @@ def revert() -> None:
         changed = installed.revert()
     except PatchError as error:
         refuse(error)
-    print(f"SGLang {installed.version}: " + (f"as released, {files(changed)}" if changed else "was not patched"))
+    print(
+        f"SGLang {installed.version}: "
+        + (f"as released, {files(changed)}" if changed else "was not patched")
+    )
 
 
 def describe(installed: Installed) -> str:
     half = [file.path.name for file in installed.files if not file.is_patched]
     if installed.leftover:
         left = ", ".join(file.name for file in installed.leftover)
-        return f"as released; {left} was left behind by another, nothing imports it, and patch revert deletes it"
+        return (
+            f"as released; {left} was left behind by another, nothing imports it, and patch revert"
+            " deletes it"
+        )
     return {
         "patched": "patched",
         "original": "as released; oea-server patch apply would patch it",
-        "half": f"half patched, without {', '.join(half)}; oea-server patch apply or revert makes it whole",
+        "half": (
+            f"half patched, without {', '.join(half)}; oea-server patch apply or revert makes it"
+            " whole"
+        ),
     }[installed.state]
 
 

@@ -1,4 +1,5 @@
-"""The installed SGLang: which state its files are in, and how they change together or not at all."""
+"""The installed SGLang: which state its files are in, and how they change together or not at
+all."""
 
 from __future__ import annotations
 
@@ -73,30 +74,38 @@ class Installed(NamedTuple):
 
     def _write(self, files: Iterable[File], patched: bool) -> None:
         wanted = {file: _bytes(file.patched if patched else file.original) for file in files}
-        contents = {file.path: content for file, content in wanted.items() if file.is_patched != patched}
+        contents = {
+            file.path: content for file, content in wanted.items() if file.is_patched != patched
+        }
         listed = record.find(self.root, self.version)
         try:
             with alone(self.root / "sglang"):
                 sweep([file.path for file in self.files] + ([listed] if listed else []))
                 if listed is not None:
                     before = listed.read_bytes()
-                    after = record.edited(before, {file.name: content for file, content in wanted.items()})
+                    after = record.edited(
+                        before, {file.name: content for file, content in wanted.items()}
+                    )
                     # first what is to be deleted some day is listed, then it is there
                     entry = {listed: after} if after != before else {}
                     contents = {**entry, **contents} if patched else {**contents, **entry}
                 write(contents)
         except OSError as error:
-            raise PatchError(f"cannot write {error.filename}: {error.strerror}; nothing was changed") from error
+            raise PatchError(
+                f"cannot write {error.filename}: {error.strerror}; nothing was changed"
+            ) from error
 
 
 def find() -> Installed:
     """Look at the SGLang that this Python would import; it is not imported.
 
     Raises:
-        PatchError: there is none, no series for its version, or a file is neither as released nor as patched.
+        PatchError: there is none, no series for its version, or a file is neither as released nor
+        as patched.
     """
     try:
-        release = version("sglang").partition("+")[0]  # a local part names a build, not another source
+        # a local part names a build, not another source
+        release = version("sglang").partition("+")[0]
     except PackageNotFoundError:
         raise PatchError("SGLang is not installed in this environment") from None
     spec = find_spec("sglang")
@@ -125,10 +134,12 @@ def look(release: str, root: Path) -> Installed:
     problems = []
     if changed := [name for name in foreign if name not in added]:
         problems.append(
-            f"{', '.join(changed)}: neither as released in SGLang {release} nor as we patch it; install SGLang anew"
+            f"{', '.join(changed)}: neither as released in SGLang {release} nor as we patch it;"
+            " install SGLang anew"
         )
     problems += [  # which a new installation of SGLang would leave as it is
-        f"{root / name}: not as we add it, and no release of SGLang has it; delete it, then patch apply or revert"
+        f"{root / name}: not as we add it, and no release of SGLang has it; delete it, then patch"
+        " apply or revert"
         for name in foreign
         if name in added
     ]

@@ -1,9 +1,8 @@
 """The series of patches for one SGLang version, and what it makes of a file's text.
 
-The patches live in `patches/sglang-VERSION/`, as `git format-patch` writes them for SGLang's repository:
-`git am` takes them there. Here they are applied to texts in memory, exactly: a context line that differs,
-or lies elsewhere, is a refusal.
-"""
+The patches live in `patches/sglang-VERSION/`, as `git format-patch` writes them for SGLang's
+repository: `git am` takes them there. Here they are applied to texts in memory, exactly: a context
+line that differs, or lies elsewhere, is a refusal."""
 
 from __future__ import annotations
 
@@ -37,13 +36,16 @@ def versions() -> list[str]:
 def read(version: str) -> list[Patch]:
     """The series for a version, in order. Empty if there is none."""
     return [
-        Patch(path.stem, diffs_of(path.read_text())) for path in sorted((FOLDER / f"sglang-{version}").glob("*.patch"))
+        Patch(path.stem, diffs_of(path.read_text()))
+        for path in sorted((FOLDER / f"sglang-{version}").glob("*.patch"))
     ]
 
 
 def diffs_of(text: str) -> dict[str, Diff]:
     """A patch's diffs by file."""
-    return {diff.header.new_path.removeprefix(ROOT): diff for diff in whatthepatch.parse_patch(text)}
+    return {
+        diff.header.new_path.removeprefix(ROOT): diff for diff in whatthepatch.parse_patch(text)
+    }
 
 
 def files(series: list[Patch]) -> list[str]:
@@ -62,7 +64,8 @@ def added_by_any() -> list[str]:
 
 
 def ends(series: list[Patch], file: str) -> tuple[str, str]:
-    """How git names a file's content before the series and after it, abbreviated; zeros where there is no file."""
+    """How git names a file's content before the series and after it, abbreviated; zeros where there
+    is no file."""
     headers = [patch.diffs[file].header for patch in series if file in patch.diffs]
     return headers[0].old_version, headers[-1].new_version
 
@@ -71,7 +74,11 @@ def is_blob(content: bytes | None, name: str) -> bool:
     """Whether git names a file's content so."""
     if content is None:
         return set(name) == {"0"}
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest().startswith(name)
+    return (
+        hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False)
+        .hexdigest()
+        .startswith(name)
+    )
 
 
 def patched(series: list[Patch], file: str, text: str | None) -> str | None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 
 def write(contents: Mapping[Path, bytes | None]) -> None:
-    """Give files new contents, in this order; None deletes. All of them, or none if one cannot be written.
+    """Give files new contents, in this order; None deletes. All of them, or none if one cannot be
+    written.
 
     Raises:
         OSError: a folder or a file cannot be written; everything is as it was.
@@ -45,7 +46,8 @@ def sweep(paths: Iterable[Path]) -> None:
         OSError: a folder cannot be written.
     """
     for path in paths:
-        scratch = re.compile(re.escape(f".{path.name}.") + "[a-z0-9_]{8}")  # as `tempfile` names them
+        # as `tempfile` names them
+        scratch = re.compile(re.escape(f".{path.name}.") + "[a-z0-9_]{8}")
         for each in path.parent.glob(f".{path.name}.*"):
             if scratch.fullmatch(each.name):
                 each.unlink(missing_ok=True)
@@ -53,7 +55,8 @@ def sweep(paths: Iterable[Path]) -> None:
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process is in here for this folder: it would sweep what this one is about to rename."""
+    """Wait until no other process is in here for this folder: it would sweep what this one is about
+    to rename."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):  # a file system without locks

@@ -11,7 +11,8 @@ from oea_server.routing.schedule import MIX, SHARE, Schedule, number_or_schedule
 
 
 class Calibrated(NamedTuple):
-    """What a file of `oea-server calibrate` holds: k0, share and mix by batch size, and for which top k."""
+    """What a file of `oea-server calibrate` holds: k0, share and mix by batch size, and for which
+    top k."""
 
     k0: Schedule[int]
     share: float | Schedule[float]
@@ -30,7 +31,9 @@ def calibrated(path: str, k: int | None) -> Calibrated:
     """
     found = _content(path)
     if k is not None and k != found.k:
-        raise ValueError(f"schedule={path}: it is for a model of top-{found.k}, and this one's is {k}")
+        raise ValueError(
+            f"schedule={path}: it is for a model of top-{found.k}, and this one's is {k}"
+        )
     return found
 
 
@@ -46,7 +49,8 @@ def _content(path: str) -> Calibrated:
     try:
         content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
         share, mix = (
-            number_or_schedule(str(content.get(knob.name, none)), knob) for knob, none in ((SHARE, 0), (MIX, 1))
+            number_or_schedule(str(content.get(knob.name, none)), knob)
+            for knob, none in ((SHARE, 0), (MIX, 1))
         )
         return Calibrated(Schedule.of(str(content["k0"])), share, mix, int(content["k"]))
     except OSError as error:

@@ -15,7 +15,8 @@ def compiled(function: Callable[..., Any], *beside: str) -> Callable[..., Any]:
     """The function, compiled; the result is kept where there is a place for it.
 
     Args:
-        beside: modules of the same folder of which the function calls something. Numba sees a change in the
+        beside: modules of the same folder of which the function calls something. Numba sees a
+        change in the
             function's own file alone.
     """
     try:
@@ -23,7 +24,9 @@ def compiled(function: Callable[..., Any], *beside: str) -> Callable[..., Any]:
     except RuntimeError:  # neither this folder nor the user's cache can be written
         return njit(function)  # type: ignore[no-any-return]
     own = Path(function.__code__.co_filename)
-    content = b"".join(each.read_bytes() for each in (own, *(own.with_name(f"{name}.py") for name in beside)))
+    content = b"".join(
+        each.read_bytes() for each in (own, *(own.with_name(f"{name}.py") for name in beside))
+    )
     found._cache._cache_file._source_stamp = hashlib.sha256(content).hexdigest()
     keep = found._cache.save_overload
 

@@ -1,4 +1,5 @@
-"""What goes into a routing and what comes out: the model's router, the rows of a step, the experts that they take.
+"""What goes into a routing and what comes out: the model's router, the rows of a step, the experts
+that they take.
 
 All implementations of `oea_server.routing.route` keep to it. Fields are added, none changes.
 """
@@ -26,23 +27,25 @@ SCORINGS: tuple[Scoring, ...] = get_args(Scoring)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Router:
-    """How a model turns router logits into experts and weights (`sglang.srt.layers.moe.topk.TopKConfig`).
+    """How a model turns router logits into experts and weights
+    (`sglang.srt.layers.moe.topk.TopKConfig`).
 
     Args:
-        k: experts per token.
-        renormalize: divide the weights by their sum (Qwen3-MoE's norm_topk_prob).
-        scoring: how logits become scores. Qwen3-MoE: softmax; DeepSeek-V3, GLM-4.5: sigmoid; DeepSeek-V4:
+        k: experts per token. renormalize: divide the weights by their sum (Qwen3-MoE's
+        norm_topk_prob). scoring: how logits become scores. Qwen3-MoE: softmax; DeepSeek-V3,
+        GLM-4.5: sigmoid; DeepSeek-V4:
             sqrtsoftplus, the root of log(1 + exp(logit)).
         bias: [N] of any float dtype, added to the scores to choose, never to weigh (DeepSeek-V3's
             e_score_correction_bias).
-        groups: equal, contiguous groups of the experts; a token takes experts of its best groups alone.
-        top_groups: how many of them.
-        group_score: what a group is worth to a token: the sum of its two best (DeepSeek-V3, with the bias) or its best
+        groups: equal, contiguous groups of the experts; a token takes experts of its best groups
+        alone. top_groups: how many of them. group_score: what a group is worth to a token: the sum
+        of its two best (DeepSeek-V3, with the bias) or its best
             (DeepSeek-V2).
-        scale: multiplies the weights, last (routed_scaling_factor).
-        expert_scale: [N] of any float dtype, multiplies each expert's weight after they were divided (Gemma-4's
+        scale: multiplies the weights, last (routed_scaling_factor). expert_scale: [N] of any float
+        dtype, multiplies each expert's weight after they were divided (Gemma-4's
             per_expert_scale).
-        zero_experts: how many experts, the last ones, compute nothing (LongCat-Flash): they are awake in every step,
+        zero_experts: how many experts, the last ones, compute nothing (LongCat-Flash): they are
+        awake in every step,
             loaded in none, and counted nowhere. On one rank only.
 
     Raises:
@@ -68,9 +71,13 @@ class Router:
         if self.groups < 1:
             raise ValueError(f"groups={self.groups} is below 1")
         if not 1 <= self.top_groups <= self.groups:
-            raise ValueError(f"top_groups={self.top_groups} is outside 1..{self.groups}, the number of groups")
+            raise ValueError(
+                f"top_groups={self.top_groups} is outside 1..{self.groups}, the number of groups"
+            )
         if self.group_score not in get_args(GroupScore):
-            raise ValueError(f"group_score={self.group_score} is none of {', '.join(get_args(GroupScore))}")
+            raise ValueError(
+                f"group_score={self.group_score} is none of {', '.join(get_args(GroupScore))}"
+            )
         if not (math.isfinite(self.scale) and self.scale > 0):
             raise ValueError(f"scale={self.scale} is not above 0")
         if self.zero_experts < 0:
@@ -90,9 +97,13 @@ class Router:
         if num_experts % self.groups:
             raise ValueError(f"groups={self.groups}: {num_experts} experts do not divide into them")
         if self.k > (most := num_experts // self.groups * self.top_groups):
-            raise ValueError(f"k={self.k} is above the {most} experts of top_groups={self.top_groups}")
+            raise ValueError(
+                f"k={self.k} is above the {most} experts of top_groups={self.top_groups}"
+            )
         if self.zero_experts >= num_experts:
-            raise ValueError(f"zero_experts={self.zero_experts} leaves none of {num_experts} experts")
+            raise ValueError(
+                f"zero_experts={self.zero_experts} leaves none of {num_experts} experts"
+            )
         for name, each in (("bias", self.bias), ("expert_scale", self.expert_scale)):
             if each is not None and each.numel() != num_experts:
                 raise ValueError(f"{name} has {each.numel()} numbers for {num_experts} experts")
@@ -144,13 +155,17 @@ def check_rows(batch: int, row_k0: torch.Tensor | None, drafts: torch.Tensor | N
             raise ValueError(f"{name} is {given}, not integers [{batch}], one for each row")
 
 
-def real_rows(batch: int, num_real: int | torch.Tensor | None, device: torch.device) -> torch.Tensor:
+def real_rows(
+    batch: int, num_real: int | torch.Tensor | None, device: torch.device
+) -> torch.Tensor:
     """Which rows are tokens, [B] bool: all of them, the first so many, or those of a mask."""
     if num_real is None:
         return torch.ones(batch, dtype=torch.bool, device=device)
     if isinstance(num_real, torch.Tensor) and num_real.dtype == torch.bool:
         if num_real.shape != (batch,):
-            raise ValueError(f"num_real is a mask {list(num_real.shape)}, not [{batch}], one for each row")
+            raise ValueError(
+                f"num_real is a mask {list(num_real.shape)}, not [{batch}], one for each row"
+            )
         return num_real
     return arange(batch, device) < num_real
 
@@ -167,8 +182,8 @@ def placement_of(
 ) -> Placement | None:
     """Where the experts lie; None where the answer makes no difference.
 
-    Of knobs the host knows the pool as it is now: a graph that was captured without a budget cannot get one later.
-    """
+    Of knobs the host knows the pool as it is now: a graph that was captured without a budget cannot
+    get one later."""
     ranks = policy.ranks if isinstance(policy, Policy) else 1
     if placement is not None or policy.pool == "union" or (policy.pool == "fill" and ranks == 1):
         return placement
@@ -177,7 +192,9 @@ def placement_of(
 
 def is_union(room: Room, ranks: int) -> bool:
     """Whether a pool is the union of the floors, as far as the host knows."""
-    return isinstance(room.kind, int) and POOLS[room.kind] in (("union", "fill") if ranks == 1 else ("union",))
+    return isinstance(room.kind, int) and POOLS[room.kind] in (
+        ("union", "fill") if ranks == 1 else ("union",)
+    )
 
 
 def width_of(policy: Policy | Knobs, k: int) -> int:

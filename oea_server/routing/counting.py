@@ -26,7 +26,14 @@ def count(tally: Tally) -> None:
     num_experts = book.pools.shape[1]
     step_kernel[(len(tally.row),)](
         *(book.heads, book.words, book.pools, book.rows, book.kept, book.homes, book.last),
-        *(tally.counted, tally.data.stride(0), tally.counting, tally.num_experts, int(tally.placed), MAX_ROWS),
+        *(
+            tally.counted,
+            tally.data.stride(0),
+            tally.counting,
+            tally.num_experts,
+            int(tally.placed),
+            MAX_ROWS,
+        ),
         N=num_experts,
         COLUMNS=columns_for(num_experts),
         RANKS=tally.ranks,
@@ -36,7 +43,8 @@ def count(tally: Tally) -> None:
 
 
 def count_kept(tally: Tally, kept: torch.Tensor) -> None:
-    """Count which rows of the step that was counted last were kept, and the experts that only the others woke.
+    """Count which rows of the step that was counted last were kept, and the experts that only the
+    others woke.
 
     Args:
         kept: [requests, *] int32 on the tally's device, rows; -1 for nothing.

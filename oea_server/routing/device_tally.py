@@ -1,5 +1,5 @@
-"""A tally on a GPU, which counts what SGLang's own top k chose in one launch: by torch's operators it would be
-dozens, in every layer of a captured graph."""
+"""A tally on a GPU, which counts what SGLang's own top k chose in one launch: by torch's operators
+it would be dozens, in every layer of a captured graph."""
 
 from __future__ import annotations
 
@@ -16,15 +16,20 @@ MAX_EXPERTS = 1024
 
 
 class DeviceTally(Tally):
-    """The same as `Tally`, to the last count. Ids beyond its experts, at which torch ends the process, load nothing."""
+    """The same as `Tally`, to the last count. Ids beyond its experts, at which torch ends the
+    process, load nothing."""
 
-    def add_vanilla(self, layer: int, ids: torch.Tensor, num_real: int | torch.Tensor | None) -> None:
+    def add_vanilla(
+        self, layer: int, ids: torch.Tensor, num_real: int | torch.Tensor | None
+    ) -> None:
         if self.num_experts > MAX_EXPERTS:
             super().add_vanilla(layer, ids, num_real)
         else:
             self._launch(layer, ids, num_real, vanilla=True)
 
-    def add_loaded_ids(self, layer: int, ids: torch.Tensor, num_real: int | torch.Tensor | None) -> None:
+    def add_loaded_ids(
+        self, layer: int, ids: torch.Tensor, num_real: int | torch.Tensor | None
+    ) -> None:
         if self.num_experts > MAX_EXPERTS:
             super().add_loaded_ids(layer, ids, num_real)
         else:
@@ -39,7 +44,9 @@ class DeviceTally(Tally):
         if self.placed:
             other.add_loaded_ids(0, ids, num_real)
 
-    def _launch(self, layer: int, ids: torch.Tensor, num_real: int | torch.Tensor | None, *, vanilla: bool) -> None:
+    def _launch(
+        self, layer: int, ids: torch.Tensor, num_real: int | torch.Tensor | None, *, vanilla: bool
+    ) -> None:
         if ids.stride(1) != 1:
             ids = ids.contiguous()
         batch, k = ids.shape

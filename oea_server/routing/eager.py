@@ -36,10 +36,11 @@ class Rows(NamedTuple):
     """What differs by row of a step.
 
     Args:
-        real: [..., B, 1] bool, tokens that are not broken.
-        k0: [B, 1] integers in -k..k, what a row asks for itself, 0 where it does not: see `oea_server.routing.route`;
+        real: [..., B, 1] bool, tokens that are not broken. k0: [B, 1] integers in -k..k, what a row
+        asks for itself, 0 where it does not: see `oea_server.routing.route`;
             None if none does.
-        drafts: [B, 1] int64, 0 for tokens, j for the j-th guess in a chain, negative for one in a tree
+        drafts: [B, 1] int64, 0 for tokens, j for the j-th guess in a chain, negative for one in a
+        tree
             (`oea_server.routing.route`); None if all are tokens.
     """
 
@@ -67,8 +68,9 @@ def route(
     placement: Placement | None = None,
     tally: Tally | None = None,
 ) -> Routing:
-    """See `oea_server.routing.route`: same arguments, same result. Leading dimensions of the logits are steps, each
-    routed by itself; everything that comes back has them too. One step only with a tally and for random draws."""
+    """See `oea_server.routing.route`: same arguments, same result. Leading dimensions of the logits
+    are steps, each routed by itself; everything that comes back has them too. One step only with a
+    tally and for random draws."""
     batch, num_experts = router_logits.shape[-2:]
     check(router_logits, policy, router, row_k0, drafts)
     k, device = router.k, router_logits.device
@@ -76,7 +78,11 @@ def route(
     logits = router_logits.float()
     scores = scores_of(logits, router.scoring)
     own = own_keys(logits, scores, router)
-    keys = own if isinstance(policy, Policy) and policy.name != "random" else drawn(own, router_logits, policy, layer)
+    keys = (
+        own
+        if isinstance(policy, Policy) and policy.name != "random"
+        else drawn(own, router_logits, policy, layer)
+    )
     if row_k0 is not None and keys is not own:
         keys = torch.where(row_k0[:, None] != 0, own, keys)
     is_token = real_rows(batch, num_real, device)[:, None]
@@ -102,8 +108,14 @@ def route(
             place.home.copy_(home)
         if not is_union(room, place.ranks):
             could = widen.could_take(numbers, room, place.ranks, k, device) & rows.real
-            values = (logits - logits.amax(dim=-1, keepdim=True)).exp() if router.scoring == "softmax" else scores
-            wanted = widen.votes(best, values.gather(-1, expert_of(best)), could, num_experts).where(loaded, 0)
+            values = (
+                (logits - logits.amax(dim=-1, keepdim=True)).exp()
+                if router.scoring == "softmax"
+                else scores
+            )
+            wanted = widen.votes(
+                best, values.gather(-1, expert_of(best)), could, num_experts
+            ).where(loaded, 0)
             pool = widen.widen(pool, wanted, home, place, room)
     awake = pool | ~loaded
     open_to = awake[..., None, :]
@@ -120,7 +132,9 @@ def route(
         real = num_experts - router.zero_experts
         vanilla = vanilla.where(rows.real & (vanilla < real), -1)
         home_of = None if place is None else place.home[:real]
-        tally.add_routed(layer, pool[..., :real], vanilla, guaranteed, used, kept, is_token[:, 0], home_of)
+        tally.add_routed(
+            layer, pool[..., :real], vanilla, guaranteed, used, kept, is_token[:, 0], home_of
+        )
     return routing
 
 
@@ -134,7 +148,8 @@ def scores_of(logits: torch.Tensor, scoring: Scoring) -> torch.Tensor:
 
 
 def own_keys(logits: torch.Tensor, scores: torch.Tensor, router: Router) -> torch.Tensor:
-    """The router's own order of a token's experts, [..., N] int64: better is higher, -1 outside its groups."""
+    """The router's own order of a token's experts, [..., N] int64: better is higher, -1 outside its
+    groups."""
     choice = logits if router.bias is None else scores + router.bias.flatten().float()
     keys = sort_keys(choice)
     if router.groups == 1:
@@ -159,20 +174,29 @@ def numbers_of(
     is_token: torch.Tensor,
     drafts: torch.Tensor | None,
 ) -> tuple[Numbers, Room]:
-    """The policy for a step: as numbers, where the host knows how many rows are real, else as tensors."""
+    """The policy for a step: as numbers, where the host knows how many rows are real, else as
+    tensors."""
     known = num_real is None or isinstance(num_real, int)
     if isinstance(policy, Policy) and known and drafts is None:
         batch = len(is_token)
         tokens = batch if num_real is None else min(max(int(num_real), 0), batch)
         return policy.numbers(tokens, layer, k=router.k, num_experts=num_experts), policy.room
-    knobs = policy if isinstance(policy, Knobs) else knobs_of(policy, layer, router.k, num_experts, is_token.device)
-    numbers, room = knobs.at(layer, (is_token[:, 0] if drafts is None else is_token[:, 0] & (drafts == 0)).sum())
+    knobs = (
+        policy
+        if isinstance(policy, Knobs)
+        else knobs_of(policy, layer, router.k, num_experts, is_token.device)
+    )
+    numbers, room = knobs.at(
+        layer, (is_token[:, 0] if drafts is None else is_token[:, 0] & (drafts == 0)).sum()
+    )
     if drafts is not None:
         return numbers, UNION
     return numbers, policy.room if isinstance(policy, Policy) else room
 
 
-def drawn(own: torch.Tensor, router_logits: torch.Tensor, policy: Policy | Knobs, layer: int) -> torch.Tensor:
+def drawn(
+    own: torch.Tensor, router_logits: torch.Tensor, policy: Policy | Knobs, layer: int
+) -> torch.Tensor:
     """The keys to choose by where the policy is, or may turn, random. [B, N] int64."""
     if isinstance(policy, Policy):
         return torch.where(own >= 0, random_keys(router_logits, policy.seed, layer), -1)
@@ -206,7 +230,9 @@ def floor(
         share = torch.as_tensor(numbers.share, dtype=torch.float32, device=best.device)
         guaranteed = guaranteed & ((held > share * mass_own) | (rank == 0) | (share == 0))
     if rows.k0 is not None:
-        guaranteed = (guaranteed & ((rows.k0 <= 0) | (numbers.floor >= best.shape[-1]))) | (rank < rows.k0.abs())
+        guaranteed = (guaranteed & ((rows.k0 <= 0) | (numbers.floor >= best.shape[-1]))) | (
+            rank < rows.k0.abs()
+        )
     return guaranteed & rows.real
 
 
@@ -217,14 +243,17 @@ def pool_of(keys: torch.Tensor, best: torch.Tensor, guaranteed: torch.Tensor) ->
 
 def held_by(best: torch.Tensor, holds: torch.Tensor, num_experts: int) -> torch.Tensor:
     """Which experts each row holds of its own top k. [..., B, N] bool."""
-    nobody = torch.where(holds, expert_of(best), num_experts)  # a last column takes what nobody holds
+    # a last column takes what nobody holds
+    nobody = torch.where(holds, expert_of(best), num_experts)
     held = torch.zeros(*best.shape[:-1], num_experts + 1, dtype=torch.bool, device=best.device)
     return held.scatter(-1, nobody, True)[..., :-1]
 
 
-def seen_from(best: torch.Tensor, guaranteed: torch.Tensor, drafts: torch.Tensor, num_experts: int) -> torch.Tensor:
-    """Which experts each row may take: its own floor, and those that tokens, its ancestors and guesses no deeper
-    guarantee; see `loop_pools.seen_from`. [..., B, N] bool."""
+def seen_from(
+    best: torch.Tensor, guaranteed: torch.Tensor, drafts: torch.Tensor, num_experts: int
+) -> torch.Tensor:
+    """Which experts each row may take: its own floor, and those that tokens, its ancestors and
+    guesses no deeper guarantee; see `loop_pools.seen_from`. [..., B, N] bool."""
     mine = held_by(best, guaranteed, num_experts)
     row = arange(len(drafts), drafts.device)
     back = row[:, None] - row - 1
@@ -238,7 +267,8 @@ def seen_from(best: torch.Tensor, guaranteed: torch.Tensor, drafts: torch.Tensor
 def fill(
     keys: torch.Tensor, open_to: torch.Tensor, numbers: Numbers, width: int, rows: Rows | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Phase 2: each token's best experts of those that are open to it, its own floor first among them.
+    """Phase 2: each token's best experts of those that are open to it, its own floor first among
+    them.
 
     Returns the chosen keys [..., B, width] (-1 where the pool ran out) and which slots are used.
     """
@@ -248,7 +278,9 @@ def fill(
     if isinstance(reach, torch.Tensor) or reach < num_experts:
         ranked = keys.sort(dim=-1, descending=True).values
         last = torch.as_tensor(reach, device=keys.device)
-        last = (last if asked is None else torch.maximum(last, asked.abs())).expand(*keys.shape[:-1], 1) - 1
+        last = (last if asked is None else torch.maximum(last, asked.abs())).expand(
+            *keys.shape[:-1], 1
+        ) - 1
         open_to = open_to & (keys >= ranked.gather(-1, last.long()))
     width = min(width, num_experts)
     chosen = torch.where(open_to, keys, -1).topk(width, dim=-1).values
@@ -266,7 +298,8 @@ def weigh(
     mix: float | torch.Tensor,
     real: torch.Tensor | None,
 ) -> tuple[Routing, torch.Tensor]:
-    """The model's own scores over the chosen set; unused slots wake nobody. Also their mass, [..., B]."""
+    """The model's own scores over the chosen set; unused slots wake nobody. Also their mass, [...,
+    B]."""
     ids = expert_of(chosen)
     weights = torch.where(used, scores.gather(-1, ids), 0.0)
     mass = weights.sum(dim=-1, keepdim=True)
@@ -280,5 +313,9 @@ def weigh(
     if router.scale != 1.0:
         weights = weights * router.scale
     best = ids[..., :1]
-    spare = best if real is None else torch.where(real, best, pool.int().argmax(dim=-1)[..., None, None])
+    spare = (
+        best
+        if real is None
+        else torch.where(real, best, pool.int().argmax(dim=-1)[..., None, None])
+    )
     return Routing(weights, torch.where(used, ids, spare).int(), pool), mass[..., 0]

@@ -1,8 +1,8 @@
 """The loop's way in for torch's tensors: addresses and numbers.
 
-Between two MoE layers the caches hold nothing of ours. An array or a named tuple then takes numba microseconds to
-unwrap, and a tensor's own way to numpy takes longer than all of the routing; an integer takes next to nothing.
-"""
+Between two MoE layers the caches hold nothing of ours. An array or a named tuple then takes numba
+microseconds to unwrap, and a tensor's own way to numpy takes longer than all of the routing; an
+integer takes next to nothing."""
 
 from __future__ import annotations
 
@@ -70,17 +70,15 @@ def enter(
     layer: int,
     width: int,
 ) -> tuple[Array, Array, Array]:
-    """`loop.route` of what lies at addresses, contiguous and of a kind of `KINDS`; nothing does at address 0.
+    """`loop.route` of what lies at addresses, contiguous and of a kind of `KINDS`; nothing does at
+    address 0.
 
     Args:
-        logits: [batch, experts]; the first `tokens` rows are real, or those of `mask`, [batch] bool.
-        row_k0, drafts: [batch] int64.
-        bias, expert_scale: [experts].
-        physical: [experts, copies]; home: [experts] int32.
-        room: an index of POOLS.
-        numbers: those of `Numbers`, in a plain tuple, which is unwrapped faster.
-        counters: a layer's row of a `Tally`, int64; counting: its 0-d `counting`.
-        watched: [room_watched, 2] int64, what becomes of each row.
+        logits: [batch, experts]; the first `tokens` rows are real, or those of `mask`, [batch]
+        bool. row_k0, drafts: [batch] int64. bias, expert_scale: [experts]. physical: [experts,
+        copies]; home: [experts] int32. room: an index of POOLS. numbers: those of `Numbers`, in a
+        plain tuple, which is unwrapped faster. counters: a layer's row of a `Tally`, int64;
+        counting: its 0-d `counting`. watched: [room_watched, 2] int64, what becomes of each row.
 
     Raises:
         ValueError: there is no room for them.
@@ -131,7 +129,9 @@ def enter(
             counted_experts,
             counted_ranks,
             placed != 0,
-            view(watched, 2 * batch if watched else 0, np.int64).reshape(batch if watched else 0, 2),
+            view(watched, 2 * batch if watched else 0, np.int64).reshape(
+                batch if watched else 0, 2
+            ),
         ),
         width,
     )

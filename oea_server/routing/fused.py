@@ -1,16 +1,24 @@
-"""floor -> pool -> fill, weights and what is to be counted in one Triton launch: what a GPU runs in decode.
+"""floor -> pool -> fill, weights and what is to be counted in one Triton launch: what a GPU runs in
+decode.
 
-Steps of more than 32 rows take two, of which the second finds the pool in what the first has written; three where the
-pool knows the ranks. The knobs and the number of real rows are read from device memory, so a captured CUDA graph
-follows them at its next replay.
-"""
+Steps of more than 32 rows take two, of which the second finds the pool in what the first has
+written; three where the pool knows the ranks. The knobs and the number of real rows are read from
+device memory, so a captured CUDA graph follows them at its next replay."""
 
 from __future__ import annotations
 
 import torch
 import triton
 
-from oea_server.routing.contract import SCORINGS, Router, Routing, check, kind_of, placement_of, width_of
+from oea_server.routing.contract import (
+    SCORINGS,
+    Router,
+    Routing,
+    check,
+    kind_of,
+    placement_of,
+    width_of,
+)
 from oea_server.routing.counting import count, records_of
 from oea_server.routing.device_tally import DeviceTally
 from oea_server.routing.kernel import route_kernel
@@ -22,7 +30,8 @@ from oea_server.routing.records import MAPPED, MAX_ROWS, SLOTS_KEPT, WRITTEN, un
 from oea_server.routing.tally import Tally
 
 MAX_BATCH, MAX_EXPERTS, MAX_WIDTH = MAX_ROWS, 1024, SLOTS_KEPT
-"""What the records have room for; and a lane's word has a bit for each of a row's experts that it holds."""
+"""What the records have room for; and a lane's word has a bit for each of a row's experts that it
+holds."""
 
 
 def problem_of(batch: int, num_experts: int, width: int) -> str | None:
@@ -62,7 +71,11 @@ def route(
         router_logits = router_logits.float()
     if router_logits.stride(1) != 1:
         router_logits = router_logits.contiguous()
-    knobs = policy if isinstance(policy, Knobs) else knobs_of(policy, layer, router.k, num_experts, device)
+    knobs = (
+        policy
+        if isinstance(policy, Knobs)
+        else knobs_of(policy, layer, router.k, num_experts, device)
+    )
     place = placement_of(policy, placement, num_experts, device)
     book = unread(num_experts, device) if tally is None else records_of(tally, num_experts)
     row = 0 if tally is None else tally.row[layer]
@@ -74,13 +87,38 @@ def route(
     shape = shape_of(router_logits, place)
     numbers = knobs.table[knobs.row[layer]]
     scratch = scratch_of(batch, shape, place, drafts is not None, device)
-    where = (None, 1, None) if place is None else (place.physical, place.physical.stride(0), place.home)
+    where = (
+        (None, 1, None) if place is None else (place.physical, place.physical.stride(0), place.home)
+    )
     told = (
-        *(router_logits, router_logits.stride(0), router.bias, router.expert_scale, weights, ids, pool, numbers),
+        *(
+            router_logits,
+            router_logits.stride(0),
+            router.bias,
+            router.expert_scale,
+            weights,
+            ids,
+            pool,
+            numbers,
+        ),
         batch if num_real is None else num_real,
         *(row_k0, drafts),
-        *(*scratch, *where, book.homes[row], book.rows[row], book.kept[row], book.words[row], book.heads[row]),
-        *(WRITTEN | batch | (0 if place is None else MAPPED), batch, shape.parts, layer, router.scale),
+        *(
+            *scratch,
+            *where,
+            book.homes[row],
+            book.rows[row],
+            book.kept[row],
+            book.words[row],
+            book.heads[row],
+        ),
+        *(
+            WRITTEN | batch | (0 if place is None else MAPPED),
+            batch,
+            shape.parts,
+            layer,
+            router.scale,
+        ),
     )
     for stage in ("all",) if shape.parts == 1 else ("floors", "fills"):
         if stage == "fills" and place is not None:
@@ -120,23 +158,24 @@ def warm_up(
     drafts: bool = False,
     asks: bool = False,
 ) -> None:
-    """Compile what decode steps launch, which takes seconds where it was not kept, before there is traffic.
+    """Compile what decode steps launch, which takes seconds where it was not kept, before there is
+    traffic.
 
-    One step without tokens of each size that is launched in another way, which is counted nowhere: they serve all
-    layers, batches and policies, with and without a tally. With one, also the launches that count.
+    One step without tokens of each size that is launched in another way, which is counted nowhere:
+    they serve all layers, batches and policies, with and without a tally. With one, also the
+    launches that count.
 
     Args:
-        dtype: of the router's logits.
-        knobs: those that the steps read; the launch is made on their device.
-        num_real: as the steps have it, a mask of any length; 0-d int32 on that device, if not given.
-        tally: the one that the steps have; it is not written.
-        drafts: whether the steps verify some.
-        asks: whether they have a `row_k0`.
-        The rest: see `oea_server.routing.route`.
+        dtype: of the router's logits. knobs: those that the steps read; the launch is made on their
+        device. num_real: as the steps have it, a mask of any length; 0-d int32 on that device, if
+        not given. tally: the one that the steps have; it is not written. drafts: whether the steps
+        verify some. asks: whether they have a `row_k0`. The rest: see `oea_server.routing.route`.
     """
     device, num_experts, layer = knobs.table.device, knobs.num_experts, next(iter(knobs.row))
     masked = num_real is not None and num_real.dtype == torch.bool
-    nothing = torch.zeros((), dtype=torch.int32 if num_real is None else num_real.dtype, device=device)
+    nothing = torch.zeros(
+        (), dtype=torch.int32 if num_real is None else num_real.dtype, device=device
+    )
     like = None
     if tally is not None:
         like = Tally([layer], tally.num_experts, tally.ranks, device, tally.placed)
@@ -146,6 +185,15 @@ def warm_up(
         nobody = nothing.expand(batch).clone() if masked else nothing
         zeros = torch.zeros(batch, dtype=torch.int64, device=device)
         rows = {"drafts": zeros if drafts else None, "row_k0": zeros if asks else None}
-        route(logits, knobs, router, num_real=nobody, **rows, layer=layer, tally=like, placement=placement)
+        route(
+            logits,
+            knobs,
+            router,
+            num_real=nobody,
+            **rows,
+            layer=layer,
+            tally=like,
+            placement=placement,
+        )
     if isinstance(tally, DeviceTally):
         tally.warm_up(router.k, nothing[None] if masked else nothing)

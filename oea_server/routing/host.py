@@ -1,4 +1,5 @@
-"""`oea_server.routing.loop` on torch's tensors: compiled, which serves a CPU, and interpreted, the reference."""
+"""`oea_server.routing.loop` on torch's tensors: compiled, which serves a CPU, and interpreted, the
+reference."""
 
 from __future__ import annotations
 
@@ -63,7 +64,8 @@ def route(
     Args:
         by: the loop that routes; the compiled one, if not given.
     """
-    # each line here is paid for with the caches cold, in every layer: what may be absent costs nothing then
+    # each line here is paid for with the caches cold, in every layer: what may be absent costs
+    # nothing then
     batch, num_experts = router_logits.shape
     if router_logits.dtype not in FLOATS or not router_logits.is_contiguous():
         router_logits = router_logits.float().contiguous()
@@ -77,7 +79,9 @@ def route(
     requests = tokens
     if row_k0 is not None or drafts is not None:
         contract.check_rows(batch, row_k0, drafts)
-        row_k0, drafts = (None if each is None else each.long().contiguous() for each in (row_k0, drafts))
+        row_k0, drafts = (
+            None if each is None else each.long().contiguous() for each in (row_k0, drafts)
+        )
         if drafts is not None:
             requests = int((drafts[slice(tokens) if mask is None else mask] == 0).sum())
     bias, scale, physical = router.bias, router.expert_scale, None
@@ -147,7 +151,9 @@ def _held(numbers: torch.Tensor, kinds: tuple[torch.dtype, ...]) -> torch.Tensor
     return (numbers if numbers.dtype in kinds else numbers.to(kinds[0])).contiguous()
 
 
-def _where(policy: Policy, place: Placement, physical: torch.Tensor, verifies: bool) -> tuple[int, ...]:
+def _where(
+    policy: Policy, place: Placement, physical: torch.Tensor, verifies: bool
+) -> tuple[int, ...]:
     room = policy.room
     kind = 0 if verifies or is_union(room, place.ranks) else room.kind
     map_of = physical.data_ptr(), KINDS[physical.dtype], physical.shape[1], place.home.data_ptr()

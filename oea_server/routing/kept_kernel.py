@@ -1,4 +1,5 @@
-"""The kernel of `oea_server.routing.counting.count_kept`: what rejected drafts woke, by one program a layer."""
+"""The kernel of `oea_server.routing.counting.count_kept`: what rejected drafts woke, by one program
+a layer."""
 
 from __future__ import annotations
 
@@ -39,7 +40,9 @@ def kept_kernel(
         found = tl.load(rows_ptr + place, mask=(row >= 0)[:, None] & written, other=0)
         found = tl.where(found < 0, 0, found)  # a broken row has no floor
         flat = tl.reshape(found, [AT_ONCE * SLOTS_KEPT_])
-        times += tl.histogram(flat & (OWN_ - 1), COLUMNS, mask=((flat & OWN_) != 0) & ((flat & GUARANTEED_) != 0))
+        times += tl.histogram(
+            flat & (OWN_ - 1), COLUMNS, mask=((flat & OWN_) != 0) & ((flat & GUARANTEED_) != 0)
+        )
     tally = tally_ptr + layer * tally_stride
     tl.atomic_add(tally + ACCEPTED_ROWS_, rows * counting, sem="relaxed")
     if written:

@@ -1,17 +1,36 @@
 """The kernel of `oea_server.routing.fused`: floor -> pool -> fill, a warp a row.
 
-Up to 32 rows are one program, in which all warps meet over the pool. More rows are programs of a few rows each, in two
-launches: the first writes down what each program's rows hold, the second reads what all of them do. No program waits
-for another, and nothing has to be cleared between two steps.
-"""
+Up to 32 rows are one program, in which all warps meet over the pool. More rows are programs of a
+few rows each, in two launches: the first writes down what each program's rows hold, the second
+reads what all of them do. No program waits for another, and nothing has to be cleared between two
+steps."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-from oea_server.routing.kernel_floors import EPSILON, held, logits_at, marked, number, reaching, total_of, undrafted
-from oea_server.routing.kernel_pools import LANES, UNION, either, gathered, kind_at, on_ranks, packed, seen_by, unpacked
+from oea_server.routing.kernel_floors import (
+    EPSILON,
+    held,
+    logits_at,
+    marked,
+    number,
+    reaching,
+    total_of,
+    undrafted,
+)
+from oea_server.routing.kernel_pools import (
+    LANES,
+    UNION,
+    either,
+    gathered,
+    kind_at,
+    on_ranks,
+    packed,
+    seen_by,
+    unpacked,
+)
 from oea_server.routing.kernel_rows import (
     ABOVE_ALL,
     NOBODY,
@@ -40,11 +59,13 @@ GUARANTEED_, TAKEN_, OWN_ = tl.constexpr(GUARANTEED), tl.constexpr(TAKEN), tl.co
 TOKENS_, SLOTS_KEPT_ = tl.constexpr(TOKENS), tl.constexpr(SLOTS_KEPT)
 ROW, TABLE = tl.constexpr(len(FIELDS)), tl.constexpr(TABLE_BATCHES)
 OF_TABLE = ("floor", "limit", "reach", "draft_floor", "draw", "seed", "p", "share", "mix")
-FLOOR, LIMIT, REACH, DRAFT_FLOOR, DRAW, SEED, P, SHARE, MIX = (tl.constexpr(FIELDS.index(field)) for field in OF_TABLE)
+FLOOR, LIMIT, REACH, DRAFT_FLOOR, DRAW, SEED, P, SHARE, MIX = (
+    tl.constexpr(FIELDS.index(field)) for field in OF_TABLE
+)
 ALL, FLOORS, FILLS = tl.constexpr("all"), tl.constexpr("floors"), tl.constexpr("fills")
 
-# Read one number at a time: nothing is gained by knowing that they lie at multiples of 16 bytes, which they do in some
-# layers only, and one more kernel would have to be compiled.
+# Read one number at a time: nothing is gained by knowing that they lie at multiples of 16 bytes,
+# which they do in some layers only, and one more kernel would have to be compiled.
 NUMBERS = ("num_real", "batch", "parts", "layer", "head", "scale")
 PER_LAYER = ("numbers_ptr", "bias_ptr", "expert_scale_ptr", "physical_ptr", "home_ptr")
 RECORDS = ("homes_ptr", "records_ptr", "kept_ptr", "pools_ptr", "head_ptr")
@@ -124,7 +145,11 @@ def route_kernel(
     if drafts_ptr is not None:  # the others are guesses
         requests = undrafted(drafts_ptr, num_real, real, batch, REAL)
     numbers = numbers_ptr + tl.minimum(requests, TABLE) * ROW
-    floor, limit, reach = tl.load(numbers + FLOOR), tl.load(numbers + LIMIT), tl.load(numbers + REACH)
+    floor, limit, reach = (
+        tl.load(numbers + FLOOR),
+        tl.load(numbers + LIMIT),
+        tl.load(numbers + REACH),
+    )
 
     # Each row's own top k, by the router's own order.
     BIASED: tl.constexpr = bias_ptr is not None
@@ -134,7 +159,11 @@ def route_kernel(
     highest_bits = tl.max(keys_of(bits, expert, N, COLUMNS, WIDE), axis=1)
     highest = value_of(highest_bits, WIDE, HALF)[:, None]
     UNIT: tl.constexpr = 1 if WIDE else 1 << 16
-    whole = token & (tl.min(bits, axis=1) >= -INF) & (highest_bits < (INF + UNIT if SCORING == SIGMOID else INF))
+    whole = (
+        token
+        & (tl.min(bits, axis=1) >= -INF)
+        & (highest_bits < (INF + UNIT if SCORING == SIGMOID else INF))
+    )
     if SCORING == SOFTMAX:
         whole &= highest_bits >= UNIT - INF
     if BIASED:
@@ -150,7 +179,9 @@ def route_kernel(
         if TOP2 and not BIASED:  # logits do not add up
             choice = scores_of(choice, highest, SCORING)
         choice = tl.where((expert < N)[None, :], choice, float("-inf"))
-        member = of_best_groups(choice, expert, N // GROUPS, GROUPS, TOP_GROUPS, TOP2, GROUP_BINS, ROWS, COLUMNS)
+        member = of_best_groups(
+            choice, expert, N // GROUPS, GROUPS, TOP_GROUPS, TOP2, GROUP_BINS, ROWS, COLUMNS
+        )
         own_order = tl.where(member, own_order, NONE)
     own_keys, own = top(own_order, expert, K, ROWS, SLOTS, WIDE_KEYS)
     if BIASED:
@@ -181,7 +212,9 @@ def route_kernel(
     floor_of_row = tl.zeros([ROWS], tl.int32) + floor
     if drafts_ptr is not None:
         draft = tl.load(drafts_ptr + row, mask=row < batch, other=0) != 0
-        floor_of_row = tl.where(draft, tl.minimum(floor, tl.load(numbers + DRAFT_FLOOR)), floor_of_row)
+        floor_of_row = tl.where(
+            draft, tl.minimum(floor, tl.load(numbers + DRAFT_FLOOR)), floor_of_row
+        )
     if ASKS:
         floor_of_row = tl.where((asks > 0) & (floor < K), 0, floor_of_row)
         limit_of_row, reach_of_row = tl.maximum(limit, asked)[:, None], tl.maximum(reach, asked)
@@ -201,7 +234,9 @@ def route_kernel(
     if ZEROS > 0:
         has_own &= own < N - ZEROS
     record = tl.where(has_own, own | OWN_, 0) | guaranteed.to(tl.int32) * GUARANTEED_
-    holds = held(order, expert, best_keys, best, guaranteed, BIASED, WIDE_KEYS, K, ROWS, COLUMNS, SLOTS)
+    holds = held(
+        order, expert, best_keys, best, guaranteed, BIASED, WIDE_KEYS, K, ROWS, COLUMNS, SLOTS
+    )
     if ZEROS > 0:  # they are awake, and load nothing
         holds &= (expert < N - ZEROS)[None, :]
 
@@ -216,7 +251,9 @@ def route_kernel(
     if STAGE != FILLS:
         words = tl.reduce(packed(holds, ROWS, COLUMNS), 0, either)
         if WIDENED:
-            might = held(order, expert, best_keys, best, could, BIASED, WIDE_KEYS, K, ROWS, COLUMNS, SLOTS)
+            might = held(
+                order, expert, best_keys, best, could, BIASED, WIDE_KEYS, K, ROWS, COLUMNS, SLOTS
+            )
             if ZEROS > 0:
                 might &= (expert < N - ZEROS)[None, :]
             wanted = tl.zeros([COLUMNS], tl.int64)
@@ -235,8 +272,25 @@ def route_kernel(
         if STAGE == FILLS:
             words = gathered(words_ptr, parts)
         elif WIDENED:
-            words = on_ranks(words, wanted, kind, numbers, expert, physical_ptr, physical_stride, home_ptr, homes_ptr,
-                             N, COLUMNS, RANKS, SLOTS_OF_RANK, REPLICAS, SPARE, RANK_BINS, COPIES)  # fmt: skip
+            words = on_ranks(
+                words,
+                wanted,
+                kind,
+                numbers,
+                expert,
+                physical_ptr,
+                physical_stride,
+                home_ptr,
+                homes_ptr,
+                N,
+                COLUMNS,
+                RANKS,
+                SLOTS_OF_RANK,
+                REPLICAS,
+                SPARE,
+                RANK_BINS,
+                COPIES,
+            )
         loaded = unpacked(words[None, :], 1, COLUMNS)
         awake = loaded
         if ZEROS > 0:
@@ -255,7 +309,9 @@ def route_kernel(
             near = awake
         open_keys = tl.where(near, order, NONE)
         if reach < N:
-            open_keys = tl.where(first_ranks(order, expert, reach_of_row, WIDE_KEYS, COLUMNS), open_keys, NONE)
+            open_keys = tl.where(
+                first_ranks(order, expert, reach_of_row, WIDE_KEYS, COLUMNS), open_keys, NONE
+            )
         chosen_keys, chosen = top(open_keys, expert, WIDTH, ROWS, SLOTS, WIDE_KEYS)
         # a number, as predicates are few
         bar = tl.where((slot < limit_of_row) & whole[:, None], NONE, ABOVE_ALL)
@@ -277,7 +333,9 @@ def route_kernel(
             weights /= tl.where(whole, total_of(logits, highest, expert, N, SCORING), 1.0)[:, None]
         if expert_scale_ptr is not None:
             weights *= tl.load(expert_scale_ptr + chosen, mask=used, other=0.0).to(tl.float32)
-        weights = tl.where((token & ~whole)[:, None] & (slot < limit_of_row), float("nan"), weights * scale)
+        weights = tl.where(
+            (token & ~whole)[:, None] & (slot < limit_of_row), float("nan"), weights * scale
+        )
 
         # an unused slot wakes nobody; any expert that is awake will do for a row that has no best
         if WIDE_KEYS:
@@ -301,5 +359,7 @@ def route_kernel(
             kept = tl.minimum(kept, tl.sum(used.to(tl.float32), axis=1))
         kept = tl.where(whole, kept * MASS_UNIT_ + 0.5, 0.0).to(tl.int32)
         record = tl.where(whole[:, None], record | used.to(tl.int32) * TAKEN_, -1)
-        tl.store(records_ptr + row[:, None] * SLOTS_KEPT_ + slot, record, mask=(row < batch)[:, None])
+        tl.store(
+            records_ptr + row[:, None] * SLOTS_KEPT_ + slot, record, mask=(row < batch)[:, None]
+        )
         tl.store(kept_ptr + row, kept, mask=row < batch)

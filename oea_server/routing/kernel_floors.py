@@ -44,7 +44,9 @@ def undrafted(drafts_ptr, num_real, real, batch, REAL: tl.constexpr):
 
 @triton.jit
 def logits_at(logits_ptr, stride, row, experts, inside):
-    return tl.load(logits_ptr + row[:, None] * stride + experts, mask=inside, other=0.0).to(tl.float32)
+    return tl.load(logits_ptr + row[:, None] * stride + experts, mask=inside, other=0.0).to(
+        tl.float32
+    )
 
 
 @triton.jit

@@ -1,4 +1,5 @@
-"""The pool of a step as bits: every lane of a warp has one word, for the experts that it holds of each row.
+"""The pool of a step as bits: every lane of a warp has one word, for the experts that it holds of
+each row.
 
 And pools that know the ranks: see `oea_server.routing.widen`.
 """
@@ -31,7 +32,8 @@ def either(a, b):
 
 @triton.jit
 def packed(holds, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """[ROWS, COLUMNS] bool as words, [ROWS, LANES] int32. No lane asks another: its experts lie side by side."""
+    """[ROWS, COLUMNS] bool as words, [ROWS, LANES] int32. No lane asks another: its experts lie
+    side by side."""
     EACH: tl.constexpr = COLUMNS // LANES
     bit = tl.arange(0, EACH)[None, None, :]
     return tl.reduce(tl.reshape(holds.to(tl.int32), [ROWS, LANES, EACH]) << bit, 2, either)
@@ -58,14 +60,15 @@ def gathered(words_ptr, parts):
 
 @triton.jit
 def seen_by(words_ptr, drafts_ptr, row, batch, ROWS: tl.constexpr):
-    """What a row may take: what it holds itself, and what tokens, its ancestors and guesses no deeper do: see
-    `loop_pools.seen_from`. [ROWS, LANES] int32."""
+    """What a row may take: what it holds itself, and what tokens, its ancestors and guesses no
+    deeper do: see `loop_pools.seen_from`. [ROWS, LANES] int32."""
     lane = tl.arange(0, LANES)
     draft = tl.load(drafts_ptr + row, mask=row < batch, other=0).to(tl.int64)
     depth, ancestors = tl.maximum(draft, 0), ~tl.minimum(draft, -1)
     words = tl.zeros([ROWS, LANES], tl.int32)
     for start in range(0, batch, ROWS_AT_ONCE):
-        for step in tl.static_range(ROWS_AT_ONCE):  # side by side, else each waits for the one before it
+        # side by side, else each waits for the one before it
+        for step in tl.static_range(ROWS_AT_ONCE):
             other = start + step
             deep = tl.load(drafts_ptr + other, mask=other < batch, other=-1)
             back = row - other - 1
@@ -109,9 +112,15 @@ def homes(
         for _ in range(SPARE):
             turn = tl.min(tl.where(left, tl.where(pool != 0, expert, expert + N), 2 * N))
             mine = turn % N
-            at = tl.load(physical_ptr + mine * stride + copy, mask=(copy < REPLICAS) & (turn < 2 * N), other=-1)
+            at = tl.load(
+                physical_ptr + mine * stride + copy,
+                mask=(copy < REPLICAS) & (turn < 2 * N),
+                other=-1,
+            )
             at = at.to(tl.int32)
-            there = tl.sum(tl.where(rank[:, None] == (at // SLOTS)[None, :], load[:, None], 0), axis=0)
+            there = tl.sum(
+                tl.where(rank[:, None] == (at // SLOTS)[None, :], load[:, None], 0), axis=0
+            )
             chosen = tl.min(tl.where(at >= 0, there * physical + at, 1 << 30)) % physical
             home = tl.where((expert == mine) & (turn < 2 * N), chosen, home)
             load += tl.where((rank == chosen // SLOTS) & (turn < 2 * N), 1, 0)
@@ -121,8 +130,8 @@ def homes(
 
 @triton.jit
 def widen(pool, wanted, expert, rank_of, target, BINS: tl.constexpr, N: tl.constexpr):
-    """The pool and each rank's most wanted experts, up to `target` or, if that is 0, to the busiest rank's count: see
-    `widen.widen`. [COLUMNS] int32."""
+    """The pool and each rank's most wanted experts, up to `target` or, if that is 0, to the busiest
+    rank's count: see `widen.widen`. [COLUMNS] int32."""
     rank = tl.arange(0, BINS)
     here = (rank[:, None] == rank_of[None, :]) & (expert < N)[None, :]
     load = tl.sum(tl.where(here, pool[None, :], 0), axis=1)
@@ -170,11 +179,22 @@ def on_ranks(
     RANK_BINS: tl.constexpr,
     COPIES: tl.constexpr,
 ):
-    """The union of the floors and what the ranks have room for beside it, [LANES] int32; where each expert is read goes
-    to `home_ptr`, and to `homes_ptr` to be counted."""
+    """The union of the floors and what the ranks have room for beside it, [LANES] int32; where each
+    expert is read goes to `home_ptr`, and to `homes_ptr` to be counted."""
     pool = tl.reshape(unpacked(words[None, :], 1, COLUMNS), [COLUMNS]).to(tl.int32)
-    home = homes(pool, expert, physical_ptr, physical_stride, N, RANKS, SLOTS_OF_RANK, REPLICAS, SPARE, RANK_BINS,
-                 COPIES)  # fmt: skip
+    home = homes(
+        pool,
+        expert,
+        physical_ptr,
+        physical_stride,
+        N,
+        RANKS,
+        SLOTS_OF_RANK,
+        REPLICAS,
+        SPARE,
+        RANK_BINS,
+        COPIES,
+    )
     tl.store(home_ptr + expert, home, mask=expert < N)
     tl.store(homes_ptr + expert, home, mask=expert < N)
     if kind != UNION:

@@ -1,9 +1,9 @@
 """One row of router logits in one warp: its order of the experts, its best, their scores.
 
-Experts are ranked by 32-bit keys, higher is better, ties to the lowest id. Where logits are 16 bits wide, a key holds
-the logit above and the inverted id below, and is the whole order; else it holds a float alone (WIDE), and equal keys
-are told apart by id. A warp finds the best of a row in one instruction (`redux`), which takes 32 bits and no more.
-"""
+Experts are ranked by 32-bit keys, higher is better, ties to the lowest id. Where logits are 16 bits
+wide, a key holds the logit above and the inverted id below, and is the whole order; else it holds a
+float alone (WIDE), and equal keys are told apart by id. A warp finds the best of a row in one
+instruction (`redux`), which takes 32 bits and no more."""
 
 from __future__ import annotations
 
@@ -24,9 +24,8 @@ SOFTMAX, SIGMOID = tl.constexpr(0), tl.constexpr(1)  # of `contract.SCORINGS`
 def columns_of(COLUMNS: tl.constexpr, AT: tl.constexpr = 0):
     """The experts in the order in which the lanes of a warp hold them, [COLUMNS] int32.
 
-    A lane reads 16 bytes at once, so a row longer than a TILE is read in several. Joined, they lie in the same lanes;
-    side by side, Triton would spread the row over several warps.
-    """
+    A lane reads 16 bytes at once, so a row longer than a TILE is read in several. Joined, they lie
+    in the same lanes; side by side, Triton would spread the row over several warps."""
     if COLUMNS <= TILE:
         return AT + tl.arange(0, COLUMNS)
     else:
@@ -46,7 +45,8 @@ def read(
     COLUMNS: tl.constexpr,
     AT: tl.constexpr = 0,
 ):
-    """Logits [ROWS, COLUMNS] as they come, in the order of `columns_of`; 0 outside and in rows that are no token."""
+    """Logits [ROWS, COLUMNS] as they come, in the order of `columns_of`; 0 outside and in rows that
+    are no token."""
     if COLUMNS <= TILE:
         expert = AT + tl.arange(0, COLUMNS)
         inside = token[:, None]
@@ -62,8 +62,8 @@ def read(
 
 @triton.jit
 def ordered(values, WIDE: tl.constexpr):
-    """Floats as integers of the same order: negative ones run backwards, and -0.0 is 0.0. Those of 16 bits lie above
-    16 zeros."""
+    """Floats as integers of the same order: negative ones run backwards, and -0.0 is 0.0. Those of
+    16 bits lie above 16 zeros."""
     if WIDE:
         bits = values.to(tl.int32, bitcast=True)
         return tl.where(bits < 0, -bits + NONE, bits)
@@ -99,7 +99,8 @@ def keys_of(order, expert, N: tl.constexpr, COLUMNS: tl.constexpr, WIDE: tl.cons
 
 @triton.jit
 def next_best(keys, expert, found, experts, here, WIDE: tl.constexpr):
-    """Move each row's best key from `keys` [ROWS, COLUMNS] to a slot of `found` and its expert to one of `experts`."""
+    """Move each row's best key from `keys` [ROWS, COLUMNS] to a slot of `found` and its expert to
+    one of `experts`."""
     best = tl.max(keys, axis=1)[:, None]
     found = tl.where(here, best, found)
     if WIDE:
@@ -113,7 +114,8 @@ def next_best(keys, expert, found, experts, here, WIDE: tl.constexpr):
 
 @triton.jit
 def top(keys, expert, K: tl.constexpr, ROWS: tl.constexpr, SLOTS: tl.constexpr, WIDE: tl.constexpr):
-    """Each row's K best, best first: keys (NONE where there are no more) and experts, two of [ROWS, SLOTS] int32."""
+    """Each row's K best, best first: keys (NONE where there are no more) and experts, two of [ROWS,
+    SLOTS] int32."""
     slot = tl.arange(0, SLOTS)[None, :]
     found = tl.full([ROWS, SLOTS], NONE, tl.int32)
     experts = tl.full([ROWS, SLOTS], 0, tl.int32)
@@ -135,7 +137,8 @@ def rounds(keys, expert, n, ROWS: tl.constexpr, SLOTS: tl.constexpr, WIDE: tl.co
 
 @triton.jit
 def at_least(keys, expert, best_keys, best, chosen, WIDE: tl.constexpr):
-    """Which experts a row's `chosen` slots hold, [ROWS, COLUMNS] bool: they are its first ones, so one bound tells."""
+    """Which experts a row's `chosen` slots hold, [ROWS, COLUMNS] bool: they are its first ones, so
+    one bound tells."""
     least = tl.min(tl.where(chosen, best_keys, ABOVE_ALL), axis=1)[:, None]
     if WIDE:
         last = tl.max(tl.where(chosen & (best_keys == least), best, -1), axis=1)[:, None]
@@ -145,7 +148,15 @@ def at_least(keys, expert, best_keys, best, chosen, WIDE: tl.constexpr):
 
 
 @triton.jit
-def one_by_one(expert, best, chosen, K: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, SLOTS: tl.constexpr):
+def one_by_one(
+    expert,
+    best,
+    chosen,
+    K: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    SLOTS: tl.constexpr,
+):
     """The same for any slots."""
     slot = tl.arange(0, SLOTS)[None, :]
     holds = tl.zeros([ROWS, COLUMNS], tl.int1)
@@ -157,7 +168,8 @@ def one_by_one(expert, best, chosen, K: tl.constexpr, ROWS: tl.constexpr, COLUMN
 
 @triton.jit
 def first_ranks(keys, expert, n, WIDE: tl.constexpr, COLUMNS: tl.constexpr):
-    """Each row's n best, [ROWS, COLUMNS] bool, bit by bit: n is large. A loop that is not unrolled: it is rare."""
+    """Each row's n best, [ROWS, COLUMNS] bool, bit by bit: n is large. A loop that is not unrolled:
+    it is rare."""
     least = tl.where(tl.sum((keys >= 0).to(tl.int32), axis=1) >= n, 0, NONE)
     tried = 1 << 30
     while tried > 0:
@@ -171,7 +183,9 @@ def first_ranks(keys, expert, n, WIDE: tl.constexpr, COLUMNS: tl.constexpr):
         last = tl.zeros_like(least)
         tried = COLUMNS // 2
         while tried > 0:
-            below = tl.sum((equal & (expert[None, :] < (last + tried)[:, None])).to(tl.int32), axis=1)
+            below = tl.sum(
+                (equal & (expert[None, :] < (last + tried)[:, None])).to(tl.int32), axis=1
+            )
             last = tl.where(below < left, last + tried, last)
             tried = tried >> 1
         return above | (equal & (expert[None, :] <= last[:, None]))
@@ -181,7 +195,8 @@ def first_ranks(keys, expert, n, WIDE: tl.constexpr, COLUMNS: tl.constexpr):
 
 @triton.jit
 def shuffled(logits, row, expert, layer, seed, WIDE: tl.constexpr):
-    """A random order whose lower half is free, if not WIDE, [ROWS, COLUMNS]: see `keys.random_keys`."""
+    """A random order whose lower half is free, if not WIDE, [ROWS, COLUMNS]: see
+    `keys.random_keys`."""
     x = logits.to(tl.float32).to(tl.uint32, bitcast=True)
     x += (row[:, None] * 65_599 + expert[None, :] + 1).to(tl.uint32) * 0x9E3779B9
     x += (layer + 1).to(tl.uint32) * 0x85EBCA6B + (seed + 1).to(tl.uint32) * 0xC2B2AE35
@@ -217,7 +232,9 @@ def of_best_groups(
         worths = tl.where(group[None, :] == each, worth[:, None], worths)
     keys = tl.where((group < GROUPS)[None, :], ordered(worths, True), NONE)
     _, best = top(keys, group, TOP_GROUPS, ROWS, BINS, True)
-    return one_by_one(expert // SIZE, best, group[None, :] < TOP_GROUPS, TOP_GROUPS, ROWS, COLUMNS, BINS)
+    return one_by_one(
+        expert // SIZE, best, group[None, :] < TOP_GROUPS, TOP_GROUPS, ROWS, COLUMNS, BINS
+    )
 
 
 @triton.jit
@@ -229,7 +246,10 @@ def scores_of(logits, highest, SCORING: tl.constexpr):
         return 1.0 / (1.0 + tl.exp(-logits))
     else:
         small = tl.exp(-tl.abs(logits))
-        z = small / (2.0 + small)  # log(1 + small) as a series: a logarithm of 1.00001 would lose most of it
+        # log(1 + small) as a series: a logarithm of 1.00001 would lose most of it
+        z = small / (2.0 + small)
         zz = z * z
-        series = 1.0 + zz * (0.33333333 + zz * (0.2 + zz * (0.14285715 + zz * (0.11111111 + zz * 0.09090909))))
+        series = 1.0 + zz * (
+            0.33333333 + zz * (0.2 + zz * (0.14285715 + zz * (0.11111111 + zz * 0.09090909)))
+        )
         return tl.sqrt(tl.maximum(logits, 0.0) + 2.0 * z * series)

@@ -16,11 +16,14 @@ PIGGYBACKED, MASS_KEPT = tl.constexpr(tally.PIGGYBACKED), tl.constexpr(tally.MAS
 
 @triton.jit
 def add_step(layer_ptr, num_experts, HISTOGRAM: tl.constexpr, value, counting):
-    """A step, into one of the layer's histograms; `counting` is 0 where steps are not to be counted."""
+    """A step, into one of the layer's histograms; `counting` is 0 where steps are not to be
+    counted."""
     tl.atomic_add(layer_ptr + HISTOGRAM * (num_experts + 1) + value, counting, sem="relaxed")
 
 
 @triton.jit
 def add_sum(layer_ptr, num_experts, SUM: tl.constexpr, amount, counting):
     """An amount, onto one of the layer's sums."""
-    tl.atomic_add(layer_ptr + HISTOGRAMS * (num_experts + 1) + SUM, amount * counting, sem="relaxed")
+    tl.atomic_add(
+        layer_ptr + HISTOGRAMS * (num_experts + 1) + SUM, amount * counting, sem="relaxed"
+    )

@@ -19,8 +19,11 @@ OFFSET = 1 << (31 + ID_BITS)
 def sort_keys(preference: torch.Tensor) -> torch.Tensor:
     """[..., N] float32 -> [..., N] int64 keys, higher is better, all >= 0."""
     bits = preference.view(torch.int32)
-    ordered = torch.where(bits < 0, -(1 << 31) - bits, bits)  # negative floats run backwards; -0.0 is 0.0
-    return torch.add(_low_bits(preference.shape[-1], preference.device), ordered, alpha=1 << ID_BITS)
+    # negative floats run backwards; -0.0 is 0.0
+    ordered = torch.where(bits < 0, -(1 << 31) - bits, bits)
+    return torch.add(
+        _low_bits(preference.shape[-1], preference.device), ordered, alpha=1 << ID_BITS
+    )
 
 
 def expert_of(keys: torch.Tensor) -> torch.Tensor:
@@ -38,12 +41,15 @@ def random_keys(router_logits: torch.Tensor, seed: int | torch.Tensor, layer: in
     device = router_logits.device
     bits = router_logits.float().view(torch.int32).long() & 0xFFFFFFFF
     place = arange(rows, device)[:, None] * 65_599 + arange(experts, device)
-    mixed = _mix(bits + 0x9E3779B9 * (place + 1) + 0x85EBCA6B * (layer + 1) + 0xC2B2AE35 * (seed + 1))
+    mixed = _mix(
+        bits + 0x9E3779B9 * (place + 1) + 0x85EBCA6B * (layer + 1) + 0xC2B2AE35 * (seed + 1)
+    )
     return (mixed << ID_BITS) | (~arange(experts, device) & ID_MASK)
 
 
 def _mix(x: torch.Tensor) -> torch.Tensor:
-    """murmur3's finaliser on 32 bits, in int64 arithmetic; its upper 16: all that a 32-bit key has room for."""
+    """murmur3's finaliser on 32 bits, in int64 arithmetic; its upper 16: all that a 32-bit key has
+    room for."""
     x = x & 0xFFFFFFFF
     x = ((x ^ (x >> 16)) * 0x85EBCA6B) & 0xFFFFFFFF
     x = ((x ^ (x >> 13)) * 0xC2B2AE35) & 0xFFFFFFFF
@@ -51,8 +57,8 @@ def _mix(x: torch.Tensor) -> torch.Tensor:
 
 
 def arange(n: int, device: torch.device) -> torch.Tensor:
-    """0 … n-1 on a device. Never freed, as a captured graph may read it at every replay; in powers of two, so that all
-    sizes together take little."""
+    """0 … n-1 on a device. Never freed, as a captured graph may read it at every replay; in powers
+    of two, so that all sizes together take little."""
     return _up_to(1 << max(n - 1, 0).bit_length(), device)[:n]
 
 

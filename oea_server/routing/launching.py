@@ -15,10 +15,12 @@ ROWS_ALONE = (16, 32)
 """Rows of the one program of a small step: as many warps."""
 
 KEYS_ALONE = 16 * 1024
-"""Sort keys of one program: beyond, each thread of 32 warps would have more of them than registers, which are 64."""
+"""Sort keys of one program: beyond, each thread of 32 warps would have more of them than registers,
+which are 64."""
 
 VOTES_ALONE = 8 * 1024
-"""The same where rows vote, with 8 bytes a key, that meet in shared memory: of it some GPUs have 99 KiB."""
+"""The same where rows vote, with 8 bytes a key, that meet in shared memory: of it some GPUs have 99
+KiB."""
 
 ROWS_OF_SEVERAL = 4
 """Rows of each program of a larger one: a warp for each of a multiprocessor's four schedulers."""
@@ -66,7 +68,11 @@ def shape_of(router_logits: torch.Tensor, place: Placement | None) -> Shape:
 
 def map_of(place: Placement | None, num_experts: int) -> dict[str, Any]:
     """What the kernel is compiled for where a map is."""
-    ranks, slots, copies = (1, num_experts, 1) if place is None else (place.ranks, place.slots, place.physical.shape[1])
+    ranks, slots, copies = (
+        (1, num_experts, 1)
+        if place is None
+        else (place.ranks, place.slots, place.physical.shape[1])
+    )
     return {
         "RANKS": ranks,
         "RANK_BINS": triton.next_power_of_2(ranks),
@@ -78,8 +84,8 @@ def map_of(place: Placement | None, num_experts: int) -> dict[str, Any]:
 
 
 def starts_early() -> bool:
-    """Whether a launch may start before the one before it has ended, and wait for it there (programmatic dependent
-    launch, as SGLang's own router has it): from Hopper on."""
+    """Whether a launch may start before the one before it has ended, and wait for it there
+    (programmatic dependent launch, as SGLang's own router has it): from Hopper on."""
     if not isinstance(pool_kernel, triton.JITFunction):
         return False  # interpreted
     target = triton.runtime.driver.active.get_current_target()
@@ -87,25 +93,34 @@ def starts_early() -> bool:
 
 
 class Scratch(NamedTuple):
-    """What one launch of a step hands to the next: words of its programs' floors [parts, LANES] int32, and of each
-    row's [B, LANES], votes [parts, columns] int64. None where there is nothing to hand over."""
+    """What one launch of a step hands to the next: words of its programs' floors [parts, LANES]
+    int32, and of each row's [B, LANES], votes [parts, columns] int64. None where there is nothing
+    to hand over."""
 
     words: torch.Tensor | None
     held: torch.Tensor | None
     votes: torch.Tensor | None
 
 
-def scratch_of(batch: int, shape: Shape, place: Placement | None, drafts: bool, device: torch.device) -> Scratch:
+def scratch_of(
+    batch: int, shape: Shape, place: Placement | None, drafts: bool, device: torch.device
+) -> Scratch:
     """For one step."""
     several = shape.parts > 1
     words = torch.empty(shape.parts, LANES, dtype=torch.int32, device=device) if several else None
     held = torch.empty(batch, LANES, dtype=torch.int32, device=device) if drafts else None
     ranked = several and place is not None
-    votes = torch.empty(shape.parts, shape.columns, dtype=torch.int64, device=device) if ranked else None
+    votes = (
+        torch.empty(shape.parts, shape.columns, dtype=torch.int64, device=device)
+        if ranked
+        else None
+    )
     return Scratch(words, held, votes)
 
 
-def find_pool(numbers: torch.Tensor, scratch: Scratch, place: Placement, homes: torch.Tensor, shape: Shape) -> None:
+def find_pool(
+    numbers: torch.Tensor, scratch: Scratch, place: Placement, homes: torch.Tensor, shape: Shape
+) -> None:
     """Let one program find the pool of a step of several, on the ranks that `place` tells of."""
     pool_kernel[(1,)](
         numbers,

@@ -1,9 +1,9 @@
-"""floor -> pool -> fill, weights and tally, one token and one expert at a time (arXiv 2511.02237, section 3).
+"""floor -> pool -> fill, weights and tally, one token and one expert at a time (arXiv 2511.02237,
+section 3).
 
-Interpreted, the loop is the reference that every other implementation is checked against. Compiled by numba, which
-SGLang brings, it is what a CPU serves with (`entry`): between two MoE layers the caches hold nothing of ours, and one
-small function costs less there than three torch operators.
-"""
+Interpreted, the loop is the reference that every other implementation is checked against. Compiled
+by numba, which SGLang brings, it is what a CPU serves with (`entry`): between two MoE layers the
+caches hold nothing of ours, and one small function costs less there than three torch operators."""
 
 from __future__ import annotations
 
@@ -14,7 +14,17 @@ from numba.extending import register_jitable
 
 from oea_server.routing.contract import RENORMALIZE_EPSILON
 from oea_server.routing.loop_counts import add, count, note
-from oea_server.routing.loop_data import EPSILON, SOFTMAX, Array, Counters, Draw, Model, Rows, Seen, Where
+from oea_server.routing.loop_data import (
+    EPSILON,
+    SOFTMAX,
+    Array,
+    Counters,
+    Draw,
+    Model,
+    Rows,
+    Seen,
+    Where,
+)
 from oea_server.routing.loop_pools import depths, homes, seen_from, votes, widen
 from oea_server.routing.loop_rows import members, score, shuffle, top
 from oea_server.routing.policy import POOLS, Numbers
@@ -25,9 +35,16 @@ BUDGET = POOLS.index("budget")
 
 @register_jitable  # type: ignore[untyped-decorator]
 def route(
-    rows: Rows, model: Model, numbers: Numbers, draw: Draw, where: Where, counters: Counters, width: int
+    rows: Rows,
+    model: Model,
+    numbers: Numbers,
+    draw: Draw,
+    where: Where,
+    counters: Counters,
+    width: int,
 ) -> tuple[Array, Array, Array]:
-    """Weights [B, width] float32, ids [B, width] int32, pool [N] bool: see `oea_server.routing.route`."""
+    """Weights [B, width] float32, ids [B, width] int32, pool [N] bool: see
+    `oea_server.routing.route`."""
     batch, n = rows.logits.shape
     seen = Seen(
         np.zeros(batch, dtype=np.bool_),
@@ -58,7 +75,13 @@ def route(
         could = min(numbers.limit, numbers.reach, model.k)
         wanted = votes(rows, model, seen, could)
         wanted[loaded:] = 0
-        widen(pool, wanted, home // where.slots, where.ranks, where.budget if where.kind == BUDGET else 0)
+        widen(
+            pool,
+            wanted,
+            home // where.slots,
+            where.ranks,
+            where.budget if where.kind == BUDGET else 0,
+        )
 
     # Phase 2: down its own ranking, a token adds experts that are awake anyway.
     least = depths(rows.drafts, seen, n)
@@ -74,7 +97,8 @@ def route(
         exact = asked == model.k
         limit = asked if exact else max(numbers.limit, asked)
         if not seen.whole[i]:
-            ids[i] = np.argmax(open_to)  # any expert that is awake will do for a row that has no best
+            # any expert that is awake will do for a row that has no best
+            ids[i] = np.argmax(open_to)
             weights[i, :limit] = np.nan if rows.real[i] else 0
             note(counters, seen, i, 0)
             continue
@@ -97,7 +121,8 @@ def route(
 
 @register_jitable  # type: ignore[untyped-decorator]
 def read(i: int, rows: Rows, model: Model, draw: Draw, seen: Seen) -> bool:
-    """Score a token's experts and rank them. False in a broken row, of which the rest means nothing."""
+    """Score a token's experts and rank them. False in a broken row, of which the rest means
+    nothing."""
     logits, scores, choice = rows.logits[i], seen.scores[i], seen.choice[i]
     if not np.isfinite(score(logits, model.scoring, scores)):
         return False
@@ -151,7 +176,8 @@ def guarantee(i: int, rows: Rows, model: Model, numbers: Numbers, seen: Seen, po
 
 @register_jitable  # type: ignore[untyped-decorator]
 def within_reach(i: int, reach: int, model: Model, seen: Seen, pool: Array, awake: Array) -> Array:
-    """The experts of the pool that a token may take, in rising order: of its own groups, and of its first ranks."""
+    """The experts of the pool that a token may take, in rising order: of its own groups, and of its
+    first ranks."""
     n = len(pool)
     if reach >= n:
         return awake if model.groups == 1 else awake[seen.member[i][awake]]
@@ -162,9 +188,11 @@ def within_reach(i: int, reach: int, model: Model, seen: Seen, pool: Array, awak
 
 
 @register_jitable  # type: ignore[untyped-decorator]
-def weigh(chosen: Array, scores: Array, mass_own: Any, model: Model, mixture: float, weights: Array) -> int:
-    """The model's own scores over the chosen set. Returns the share of the token's own mass that they hold, in units of
-    1 / MASS_UNIT."""
+def weigh(
+    chosen: Array, scores: Array, mass_own: Any, model: Model, mixture: float, weights: Array
+) -> int:
+    """The model's own scores over the chosen set. Returns the share of the token's own mass that
+    they hold, in units of 1 / MASS_UNIT."""
     mass = np.float32(0)
     for slot in range(len(chosen)):
         weights[slot] = scores[chosen[slot]]
@@ -177,4 +205,7 @@ def weigh(chosen: Array, scores: Array, mass_own: Any, model: Model, mixture: fl
             weights[slot] *= model.expert_scale[chosen[slot]]
     if model.scale != 1.0:
         weights *= np.float32(model.scale)
-    return int(min(mass / (mass_own + EPSILON), np.float32(len(chosen))) * np.float32(MASS_UNIT) + np.float32(0.5))
+    return int(
+        min(mass / (mass_own + EPSILON), np.float32(len(chosen))) * np.float32(MASS_UNIT)
+        + np.float32(0.5)
+    )

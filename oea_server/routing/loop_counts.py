@@ -20,7 +20,9 @@ from oea_server.routing.tally import (
 
 
 @register_jitable  # type: ignore[untyped-decorator]
-def count(counters: Counters, seen: Seen, pool: Array, loaded: int, home: Array, mapped: bool) -> None:
+def count(
+    counters: Counters, seen: Seen, pool: Array, loaded: int, home: Array, mapped: bool
+) -> None:
     """Count the experts that a step loads, and those that the model's own top k would have."""
     vanilla = np.zeros(len(pool), dtype=np.bool_)
     for i in np.flatnonzero(seen.whole):
@@ -34,7 +36,9 @@ def count(counters: Counters, seen: Seen, pool: Array, loaded: int, home: Array,
             counters.row[BUSIEST * bins + busiest(pool, home // share, counters.ranks)] += counting
     counters.row[VANILLA * bins + vanilla.sum()] += counting
     if counters.ranks > 1 and (mapped or not counters.placed):
-        counters.row[VANILLA_BUSIEST * bins + busiest(vanilla, home // share, counters.ranks)] += counting
+        counters.row[VANILLA_BUSIEST * bins + busiest(vanilla, home // share, counters.ranks)] += (
+            counting
+        )
 
 
 @register_jitable  # type: ignore[untyped-decorator]

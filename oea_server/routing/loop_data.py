@@ -19,9 +19,8 @@ class Rows(NamedTuple):
     """The rows of a step.
 
     Args:
-        logits: [B, N] float32.
-        real: [B] bool, which of them are tokens.
-        k0: [B] int64, what a row asks for itself (`oea_server.routing.route`), 0 where it does not; empty if none does.
+        logits: [B, N] float32. real: [B] bool, which of them are tokens. k0: [B] int64, what a row
+        asks for itself (`oea_server.routing.route`), 0 where it does not; empty if none does.
         drafts: [B] int64, 0 for tokens, j for the j-th guess in a chain, negative for one in a tree
             (`oea_server.routing.route`); empty if all are tokens.
     """
@@ -33,7 +32,8 @@ class Rows(NamedTuple):
 
 
 class Model(NamedTuple):
-    """The fields of a `Router` as numbers; bias and expert_scale [N] float32, empty if there is none."""
+    """The fields of a `Router` as numbers; bias and expert_scale [N] float32, empty if there is
+    none."""
 
     k: int
     scoring: int
@@ -56,7 +56,8 @@ class Draw(NamedTuple):
 
 
 class Where(NamedTuple):
-    """Where experts lie, and how far the pool may be widened there: see `Placement` and `Room`; no map if empty."""
+    """Where experts lie, and how far the pool may be widened there: see `Placement` and `Room`; no
+    map if empty."""
 
     physical: Array
     home: Array
@@ -67,8 +68,8 @@ class Where(NamedTuple):
 
 
 class Counters(NamedTuple):
-    """A layer's row of a `Tally`, empty if nothing is counted; and what becomes of each row of a step, [B, 2] as
-    `HostTally.watched`, empty if nobody asks."""
+    """A layer's row of a `Tally`, empty if nothing is counted; and what becomes of each row of a
+    step, [B, 2] as `HostTally.watched`, empty if nobody asks."""
 
     row: Array
     counting: int

@@ -14,8 +14,8 @@ DEEPEST = np.iinfo(np.int64).max
 
 @register_jitable  # type: ignore[untyped-decorator]
 def votes(rows: Rows, model: Model, seen: Seen, could: int) -> Array:
-    """How much each expert is wanted, [N]: each token's (weight / their sum)^4 for those of its best that it could
-    take, in units of 1 / VOTE."""
+    """How much each expert is wanted, [N]: each token's (weight / their sum)^4 for those of its
+    best that it could take, in units of 1 / VOTE."""
     wanted = np.zeros(rows.logits.shape[1], dtype=np.int64)
     values = np.empty(model.k, dtype=np.float32)
     for i in np.flatnonzero(seen.whole):
@@ -24,7 +24,11 @@ def votes(rows: Rows, model: Model, seen: Seen, could: int) -> Array:
         mass = np.float32(0)
         for rank in range(model.k):
             expert = best[rank]
-            values[rank] = np.exp(logits[expert] - highest) if model.scoring == SOFTMAX else seen.scores[i, expert]
+            values[rank] = (
+                np.exp(logits[expert] - highest)
+                if model.scoring == SOFTMAX
+                else seen.scores[i, expert]
+            )
             mass += values[rank]
         for rank in range(could):
             part = values[rank] / (mass + EPSILON)
@@ -35,8 +39,8 @@ def votes(rows: Rows, model: Model, seen: Seen, could: int) -> Array:
 
 @register_jitable  # type: ignore[untyped-decorator]
 def homes(pool: Array, physical: Array, ranks: int, slots: int) -> Array:
-    """The physical expert that each expert is read from, [N]: of several the one on the least loaded rank, the pool's
-    experts before the others, each by id."""
+    """The physical expert that each expert is read from, [N]: of several the one on the least
+    loaded rank, the pool's experts before the others, each by id."""
     home = physical[:, 0].copy()
     if physical.shape[1] == 1:
         return home
@@ -48,7 +52,10 @@ def homes(pool: Array, physical: Array, ranks: int, slots: int) -> Array:
         for expert in range(len(pool)):
             if pool[expert] == in_pool and physical[expert, 1] >= 0:
                 for each in physical[expert]:
-                    if each >= 0 and (load[each // slots], each) < (load[home[expert] // slots], home[expert]):
+                    if each >= 0 and (load[each // slots], each) < (
+                        load[home[expert] // slots],
+                        home[expert],
+                    ):
                         home[expert] = each
                 load[home[expert] // slots] += 1
     return home
@@ -56,8 +63,8 @@ def homes(pool: Array, physical: Array, ranks: int, slots: int) -> Array:
 
 @register_jitable  # type: ignore[untyped-decorator]
 def widen(pool: Array, wanted: Array, rank_of: Array, ranks: int, budget: int) -> None:
-    """Let each rank take its most wanted experts, up to the busiest one's count or to a budget, ties to the lowest
-    id. An expert that no token wants is never taken."""
+    """Let each rank take its most wanted experts, up to the busiest one's count or to a budget,
+    ties to the lowest id. An expert that no token wants is never taken."""
     load = np.zeros(ranks, dtype=np.int64)
     for expert in np.flatnonzero(pool):
         load[rank_of[expert]] += 1
@@ -70,8 +77,8 @@ def widen(pool: Array, wanted: Array, rank_of: Array, ranks: int, budget: int) -
 
 @register_jitable  # type: ignore[untyped-decorator]
 def depths(drafts: Array, seen: Seen, n: int) -> Array:
-    """How deep the guess is that guarantees each expert, the least of them, [N]; empty if all rows are tokens. A guess
-    in a tree has no depth: it counts for those that follow it alone."""
+    """How deep the guess is that guarantees each expert, the least of them, [N]; empty if all rows
+    are tokens. A guess in a tree has no depth: it counts for those that follow it alone."""
     least = np.full(n if len(drafts) else 0, DEEPEST, dtype=np.int64)
     for i in np.flatnonzero(seen.whole[: len(drafts)]):
         for rank in range(seen.best.shape[1]):
@@ -82,12 +89,12 @@ def depths(drafts: Array, seen: Seen, n: int) -> Array:
 
 @register_jitable  # type: ignore[untyped-decorator]
 def seen_from(i: int, draft: int, least: Array, seen: Seen) -> Array:
-    """The experts that a row may take, [N] bool: its own, and those that tokens, its ancestors in a tree and guesses no
-    deeper in a chain guarantee.
+    """The experts that a row may take, [N] bool: its own, and those that tokens, its ancestors in a
+    tree and guesses no deeper in a chain guarantee.
 
-    What deeper ones wake must not reach it: they are guesses at what comes after it, and it decides over them. Nor by a
-    detour over its neighbours: what they take in this layer is in their floors of the next.
-    """
+    What deeper ones wake must not reach it: they are guesses at what comes after it, and it decides
+    over them. Nor by a detour over its neighbours: what they take in this layer is in their floors
+    of the next."""
     open_to = least <= max(draft, 0)
     add_floor(i, seen, open_to)
     ancestors, other = ~min(draft, -1), i - 1

@@ -12,7 +12,8 @@ from oea_server.routing.loop_data import SIGMOID, SOFTMAX, Array, Draw, Model
 
 @register_jitable  # type: ignore[untyped-decorator]
 def score(logits: Array, scoring: int, scores: Array) -> Any:
-    """One token's scores, [N]. Returns what they sum to before softmax divides: not finite in a broken row."""
+    """One token's scores, [N]. Returns what they sum to before softmax divides: not finite in a
+    broken row."""
     highest = logits.max() if scoring == SOFTMAX else np.float32(0)
     total = np.float32(0)
     for expert in range(len(logits)):
@@ -60,7 +61,12 @@ def shuffle(logits: Array, row: int, draw: Draw, choice: Array) -> None:
     for expert in range(len(logits)):
         place = np.int64(row) * 65_599 + expert
         x = np.int64(bits[expert]) & low
-        x = x + 0x9E3779B9 * (place + 1) + 0x85EBCA6B * (draw.layer + 1) + 0xC2B2AE35 * (draw.seed + 1)
+        x = (
+            x
+            + 0x9E3779B9 * (place + 1)
+            + 0x85EBCA6B * (draw.layer + 1)
+            + 0xC2B2AE35 * (draw.seed + 1)
+        )
         x = x & low
         x = ((x ^ (x >> 16)) * 0x85EBCA6B) & low
         x = ((x ^ (x >> 13)) * 0xC2B2AE35) & low
@@ -69,8 +75,8 @@ def shuffle(logits: Array, row: int, draw: Draw, choice: Array) -> None:
 
 @register_jitable  # type: ignore[untyped-decorator]
 def top(choice: Array, candidates: Array, out: Array) -> int:
-    """The best of the candidates, given in rising order, into `out`: best first, ties to the lowest id.
-    Returns how many there are."""
+    """The best of the candidates, given in rising order, into `out`: best first, ties to the lowest
+    id. Returns how many there are."""
     found = 0
     for expert in candidates:
         if found == len(out) and choice[expert] <= choice[out[found - 1]]:

@@ -11,11 +11,13 @@ from oea_server.routing.schedule import MIX, SHARE, Schedule, check, number_or_s
 Name = Literal["vanilla", "random", "pruned", "oea"]
 Pool = Literal["union", "fill", "budget"]
 POOLS: tuple[Pool, ...] = ("union", "fill", "budget")
-"""What a step may load: the union of the floors; and on each expert-parallel rank the most wanted experts beside it, up
-to as many as the busiest rank has, which costs nothing; or up to a budget, floors or not."""
+"""What a step may load: the union of the floors; and on each expert-parallel rank the most wanted
+experts beside it, up to as many as the busiest rank has, which costs nothing; or up to a budget,
+floors or not."""
 
 EXACT = 1 << 15
-"""What a row asks for that is to be routed as by vanilla, whatever the router's k: it is above any."""
+"""What a row asks for that is to be routed as by vanilla, whatever the router's k: it is above
+any."""
 
 
 UNBOUNDED = 1 << 20
@@ -23,8 +25,9 @@ UNBOUNDED = 1 << 20
 
 
 class Numbers(NamedTuple):
-    """The policy at one batch size in one layer. Every deterministic policy is these:
-    vanilla is ``(k, k, N)``, pruning ``(k0, k0, N)``, OEA ``(k0, k_max, max_rank, draft_k0, p, share, mix)``."""
+    """The policy at one batch size in one layer. Every deterministic policy is these: vanilla is
+    ``(k, k, N)``, pruning ``(k0, k0, N)``, OEA ``(k0, k_max, max_rank, draft_k0, p, share, mix)``.
+    """
 
     floor: int
     """Experts each token is guaranteed (phase 1 of the paper)."""
@@ -37,9 +40,11 @@ class Numbers(NamedTuple):
     p: float = 1.0
     """Router mass, of all experts, at which a floor ends."""
     share: float = 0.0
-    """Of the mass of its own top k, what each expert of a floor holds more than, but for the first."""
+    """Of the mass of its own top k, what each expert of a floor holds more than, but for the
+    first."""
     mix: float = 1.0
-    """Weights are divided by `mix` times the mass of the chosen and (1 - mix) times that of the token's own top k."""
+    """Weights are divided by `mix` times the mass of the chosen and (1 - mix) times that of the
+    token's own top k."""
 
 
 class Room(NamedTuple):
@@ -116,17 +121,22 @@ class Policy:
             k_max: experts per token after the fill; None means the model's k.
             max_rank: how far down its own ranking a token looks for experts that are awake;
                 None means all of them.
-            min_batch: steps of fewer requests run vanilla: with nobody to share with, OEA would be pruning; 1 lets a
+            min_batch: steps of fewer requests run vanilla: with nobody to share with, OEA would be
+            pruning; 1 lets a
                 lone one be routed.
-            pool: what the step loads: see `POOLS`. On one rank, `fill` is `union`.
-            ranks: expert-parallel ranks with equal, contiguous shares of the experts; a `Placement` says otherwise.
-            rank_budget: of `budget`: experts per rank, which floors alone may exceed; on one rank a bound on T.
-            share: guarantee only those of them that hold more than this share of the mass of the token's own top k,
-                the first always; None and 0 guarantee all k0. A number or a schedule, as k0; 0 below its first step.
-            mix: 1 divides the weights by the mass of the chosen experts, 0 by that of the token's own top k, between
-                them by a mixture. A number or a schedule; 1 below its first step. Without effect where the model does
-                not renormalize.
-            draft_k0: guaranteed experts per draft to be verified, where k0 is more; None means k0. Steps of fewer
+            pool: what the step loads: see `POOLS`. On one rank, `fill` is `union`. ranks:
+            expert-parallel ranks with equal, contiguous shares of the experts; a `Placement` says
+            otherwise. rank_budget: of `budget`: experts per rank, which floors alone may exceed; on
+            one rank a bound on T. share: guarantee only those of them that hold more than this
+            share of the mass of the token's own top k,
+                the first always; None and 0 guarantee all k0. A number or a schedule, as k0; 0
+                below its first step.
+            mix: 1 divides the weights by the mass of the chosen experts, 0 by that of the token's
+            own top k, between
+                them by a mixture. A number or a schedule; 1 below its first step. Without effect
+                where the model does not renormalize.
+            draft_k0: guaranteed experts per draft to be verified, where k0 is more; None means k0.
+            Steps of fewer
                 requests than `min_batch` run vanilla all the same.
 
         Raises:
@@ -135,7 +145,9 @@ class Policy:
         held = None if share is None else number_or_schedule(share, SHARE) or None
         mixed = number_or_schedule(mix, MIX)
         placed = pool, ranks, rank_budget
-        return cls("oea", Schedule.of(k0), p, k_max, max_rank, min_batch, 0, *placed, held, mixed, draft_k0)
+        return cls(
+            "oea", Schedule.of(k0), p, k_max, max_rank, min_batch, 0, *placed, held, mixed, draft_k0
+        )
 
     def __post_init__(self) -> None:
         knobs = tuple(getattr(self, each.name) for each in fields(self) if each.compare)
@@ -161,23 +173,32 @@ class Policy:
             return
         for name, value in (("k_max", self.k_max), ("max_rank", self.max_rank)):
             if value is not None and value < max(self.k0.values):
-                raise ValueError(f"{name}={value} is below k0={max(self.k0.values)}, which every token is guaranteed")
+                raise ValueError(
+                    f"{name}={value} is below k0={max(self.k0.values)}, which every token is"
+                    " guaranteed"
+                )
 
     def __hash__(self) -> int:
         return self._hash
 
-    def check(self, *, k: int, num_experts: int, k_max_bound: int | None = None, renormalize: bool = True) -> None:
+    def check(
+        self, *, k: int, num_experts: int, k_max_bound: int | None = None, renormalize: bool = True
+    ) -> None:
         """Check the knobs against a model with `num_experts` experts of which each token takes `k`.
 
         Args:
             k_max_bound: the most experts per token the caller can carry; None for no bound.
-            renormalize: False refuses a mixture, which does nothing where weights are not divided by their sum.
+            renormalize: False refuses a mixture, which does nothing where weights are not divided
+            by their sum.
 
         Raises:
             ValueError: a knob asks for more than the model has.
         """
         if self.k0 is not None and max(self.k0.values) > k:
-            raise ValueError(f"k0={self.k0} guarantees {max(self.k0.values)} experts, above the model's top-k {k}")
+            raise ValueError(
+                f"k0={self.k0} guarantees {max(self.k0.values)} experts, above the model's"
+                f" top-k {k}"
+            )
         if self.draft_k0 is not None and self.draft_k0 > k:
             raise ValueError(f"draft_k0={self.draft_k0} is above the model's top-k {k}")
         bound = num_experts if k_max_bound is None else k_max_bound
@@ -186,9 +207,14 @@ class Policy:
         if self.max_rank is not None and self.max_rank > num_experts:
             raise ValueError(f"max_rank={self.max_rank} is above the model's {num_experts} experts")
         if self.rank_budget is not None and self.rank_budget > num_experts:
-            raise ValueError(f"rank_budget={self.rank_budget} is above the model's {num_experts} experts")
+            raise ValueError(
+                f"rank_budget={self.rank_budget} is above the model's {num_experts} experts"
+            )
         if self.mix != 1.0 and not renormalize:
-            raise ValueError(f"mix={self.mix} has no effect: this model does not divide weights by their sum; 1 is off")
+            raise ValueError(
+                f"mix={self.mix} has no effect: this model does not divide weights by their sum; 1"
+                " is off"
+            )
         if num_experts % self.ranks:
             raise ValueError(f"ranks={self.ranks}: {num_experts} experts do not divide over them")
 
@@ -202,13 +228,20 @@ class Policy:
         share = self.share.at(batch, layer) if isinstance(self.share, Schedule) else self.share
         mix = self.mix.at(batch, layer) if isinstance(self.mix, Schedule) else self.mix
         # floats, whatever was given: the loop is compiled for them
-        weighs = {"p": float(self.p), "share": float(share or 0.0), "mix": 1.0 if mix is None else float(mix)}
+        weighs = {
+            "p": float(self.p),
+            "share": float(share or 0.0),
+            "mix": 1.0 if mix is None else float(mix),
+        }
         drafts = UNBOUNDED if self.draft_k0 is None else self.draft_k0
-        return Numbers(k0, self.k_max or k, self.max_rank or num_experts, draft_floor=drafts, **weighs)
+        return Numbers(
+            k0, self.k_max or k, self.max_rank or num_experts, draft_floor=drafts, **weighs
+        )
 
     @property
     def least(self) -> int:
-        """Of its own top k, what each row is guaranteed in whatever step and layer; 1 where no k0 says it."""
+        """Of its own top k, what each row is guaranteed in whatever step and layer; 1 where no k0
+        says it."""
         if self.k0 is None or self.p < 1.0 or self.share:
             return 1
         return min(*self.k0.values, UNBOUNDED if self.draft_k0 is None else self.draft_k0)
@@ -227,7 +260,9 @@ class Policy:
         """Whether a step of `batch` requests chooses exactly the model's own top k."""
         numbers = self.numbers(batch, layer, k=k, num_experts=num_experts)
         # of its whole own top k, a token scans no more, and a mixture of their mass is their mass
-        return self.name != "random" and numbers._replace(reach=num_experts, mix=1.0) == Numbers(k, k, num_experts)
+        return self.name != "random" and numbers._replace(reach=num_experts, mix=1.0) == Numbers(
+            k, k, num_experts
+        )
 
     def width(self, k: int) -> int:
         """Columns of the routing: k, or k_max where that is more."""

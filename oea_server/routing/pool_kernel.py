@@ -29,7 +29,8 @@ def pool_kernel(
     COPIES: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """Between the two launches of a step of many rows, where a map is: one program finds the pool for all others."""
+    """Between the two launches of a step of many rows, where a map is: one program finds the pool
+    for all others."""
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
         tl.extra.cuda.gdc_wait()
@@ -39,7 +40,23 @@ def pool_kernel(
     if kind != UNION:
         for part in range(0, parts):
             wanted += tl.load(votes_ptr + part * COLUMNS + place)
-    words = on_ranks(gathered(words_ptr, parts), wanted, kind, numbers_ptr, expert, physical_ptr, physical_stride,
-                     home_ptr, homes_ptr, N, COLUMNS, RANKS, SLOTS_OF_RANK, REPLICAS, SPARE, RANK_BINS,
-                     COPIES)  # fmt: skip
+    words = on_ranks(
+        gathered(words_ptr, parts),
+        wanted,
+        kind,
+        numbers_ptr,
+        expert,
+        physical_ptr,
+        physical_stride,
+        home_ptr,
+        homes_ptr,
+        N,
+        COLUMNS,
+        RANKS,
+        SLOTS_OF_RANK,
+        REPLICAS,
+        SPARE,
+        RANK_BINS,
+        COPIES,
+    )
     tl.store(words_ptr + lane, words)

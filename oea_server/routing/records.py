@@ -1,7 +1,7 @@
 """What a launch writes down of a step, for one launch to count when all layers are through.
 
-To count inside the layers would cost each of them a fifth of its time, for numbers that nobody waits for.
-"""
+To count inside the layers would cost each of them a fifth of its time, for numbers that nobody
+waits for."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ LANES = 32
 SLOTS_KEPT = 32
 """Experts per token, at most."""
 OWN, GUARANTEED, TAKEN = 1 << 10, 1 << 11, 1 << 12
-"""Bits of a record above an expert's id: there is one; the token's floor holds it; the token takes an expert in the
-slot of this number."""
+"""Bits of a record above an expert's id: there is one; the token's floor holds it; the token takes
+an expert in the slot of this number."""
 WRITTEN, MAPPED, TOKENS = 1 << 15, 1 << 16, 1 << 17
-"""Of a head, above its rows: that there is one; whether the layer's experts lie as `homes` says; the tokens among its
-rows."""
+"""Of a head, above its rows: that there is one; whether the layer's experts lie as `homes` says;
+the tokens among its rows."""
 
 
 class Records(NamedTuple):
@@ -28,14 +28,15 @@ class Records(NamedTuple):
 
     Args:
         heads: [layers] int32, rows, WRITTEN, MAPPED and tokens; 0 where there is nothing to count.
-        words: [layers, 32] int32, the pool as `kernel_pools.packed` has it.
-        pools: [layers, N] bool, the same once the step is counted.
-        rows: [layers, MAX_ROWS, SLOTS_KEPT] int32, the experts of each token's own top k, with OWN, GUARANTEED and
+        words: [layers, 32] int32, the pool as `kernel_pools.packed` has it. pools: [layers, N]
+        bool, the same once the step is counted. rows: [layers, MAX_ROWS, SLOTS_KEPT] int32, the
+        experts of each token's own top k, with OWN, GUARANTEED and
             TAKEN; -1 in rows that are no token, or broken.
-        kept: [layers, MAX_ROWS] int32, the share of its own top k's router mass that a token's experts hold, in units
+        kept: [layers, MAX_ROWS] int32, the share of its own top k's router mass that a token's
+        experts hold, in units
             of 1 / MASS_UNIT.
-        homes: [layers, N] int32, the physical expert that each is read from.
-        last: [layers] int32, the heads of the step that was counted last, for what is known of it only afterwards.
+        homes: [layers, N] int32, the physical expert that each is read from. last: [layers] int32,
+        the heads of the step that was counted last, for what is known of it only afterwards.
     """
 
     heads: torch.Tensor
@@ -62,7 +63,8 @@ def records(layers: int, num_experts: int, device: torch.device, rows: int = MAX
 
 @cache
 def unread(num_experts: int, device: torch.device) -> Records:
-    """Of steps of which nothing is kept, one for all. Never freed, as captured graphs write to it."""
+    """Of steps of which nothing is kept, one for all. Never freed, as captured graphs write to
+    it."""
     return records(1, num_experts, device)
 
 

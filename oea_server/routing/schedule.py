@@ -37,7 +37,11 @@ class Knob(NamedTuple):
     @property
     def pattern(self) -> str:
         """How a value is written."""
-        return r"\d{1,9}" if self.number is int else r"[-+]?(?:\d{1,9}\.?\d{0,17}|\.\d{1,17})(?:[eE][-+]?\d{1,3})?"
+        return (
+            r"\d{1,9}"
+            if self.number is int
+            else r"[-+]?(?:\d{1,9}\.?\d{0,17}|\.\d{1,17})(?:[eE][-+]?\d{1,3})?"
+        )
 
     @property
     def bounds(self) -> str:
@@ -64,9 +68,8 @@ BY_BATCH = {knob.name: knob for knob in (K0, SHARE, MIX)}
 class Schedule(Generic[T]):
     """A knob by real tokens in the step and by MoE layer; of k0, guaranteed experts per token.
 
-    Below its first batch size a schedule says nothing: of k0, the step runs vanilla there. `by_layer` replaces the
-    default for single layers (SGLang's global layer ids).
-    """
+    Below its first batch size a schedule says nothing: of k0, the step runs vanilla there.
+    `by_layer` replaces the default for single layers (SGLang's global layer ids)."""
 
     default: Steps[T]
     by_layer: Mapping[int, Steps[T]] = field(default_factory=dict)
@@ -85,7 +88,9 @@ class Schedule(Generic[T]):
 
     @overload
     @classmethod
-    def of(cls, value: float | str | Mapping[int, float] | Schedule[float], knob: Knob) -> Schedule[float]: ...
+    def of(
+        cls, value: float | str | Mapping[int, float] | Schedule[float], knob: Knob
+    ) -> Schedule[float]: ...
 
     @classmethod
     def of(cls, value: Any, knob: Knob = K0) -> Schedule[Any]:
@@ -114,7 +119,9 @@ class Schedule(Generic[T]):
             if first > last:
                 raise ValueError(f"{knob.name}={value!r}: layers {first}-{last} run backwards")
             if last >= MAX_LAYERS:
-                raise ValueError(f"{knob.name}={value!r}: layer {last} is outside 0..{MAX_LAYERS - 1}")
+                raise ValueError(
+                    f"{knob.name}={value!r}: layer {last} is outside 0..{MAX_LAYERS - 1}"
+                )
             by_layer.update(dict.fromkeys(range(first, last + 1), _parse(steps, value, knob)))
         return cls(_parse(default, value, knob), by_layer, knob)
 
@@ -125,7 +132,8 @@ class Schedule(Generic[T]):
         return tuple(value for steps in every for _, value in steps)
 
     def at(self, batch: int, layer: int) -> T | None:
-        """The value for `batch` real tokens in `layer`; None where no step of the schedule holds yet."""
+        """The value for `batch` real tokens in `layer`; None where no step of the schedule holds
+        yet."""
         held = [value for start, value in self.by_layer.get(layer, self.default) if start <= batch]
         return held[-1] if held else None
 
@@ -149,7 +157,11 @@ def number_or_schedule(
         check(value, knob)
         return value
     found = Schedule.of(value, knob)
-    return found.default[0][1] if not found.by_layer and [start for start, _ in found.default] == [1] else found
+    return (
+        found.default[0][1]
+        if not found.by_layer and [start for start, _ in found.default] == [1]
+        else found
+    )
 
 
 def check(value: float, knob: Knob) -> None:
@@ -161,10 +173,10 @@ def check(value: float, knob: Knob) -> None:
 def default_schedule(k: int) -> Schedule[int]:
     """The shipped schedule for a model with top-k `k`: for k=8, ``1:8,2:5,4:4,16:3``.
 
-    What `oea-server calibrate --budget 1%` makes of the demo model's evaluation: at each batch size the smallest k0
-    that costs at most 1 % of vanilla's cross-entropy; but none below 3 of 8, the smallest that the paper measured
-    (arXiv 2511.02237). Ends at vanilla for a lone token, where OEA would be plain pruning.
-    """
+    What `oea-server calibrate --budget 1%` makes of the demo model's evaluation: at each batch size
+    the smallest k0 that costs at most 1 % of vanilla's cross-entropy; but none below 3 of 8, the
+    smallest that the paper measured (arXiv 2511.02237). Ends at vanilla for a lone token, where OEA
+    would be plain pruning."""
     shares = {1: 8, 2: 5, 4: 4, 16: 3}
     return Schedule(tuple((batch, -(-k * eighths // 8)) for batch, eighths in shares.items()))
 

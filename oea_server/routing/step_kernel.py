@@ -23,7 +23,11 @@ from oea_server.routing.records import GUARANTEED, MAPPED, OWN, SLOTS_KEPT, TAKE
 from oea_server.routing.records import TOKENS as TOKENS_OF_HEAD
 
 OWN_, GUARANTEED_, TAKEN_ = tl.constexpr(OWN), tl.constexpr(GUARANTEED), tl.constexpr(TAKEN)
-MAPPED_, TOKENS_, SLOTS_KEPT_ = tl.constexpr(MAPPED), tl.constexpr(TOKENS_OF_HEAD), tl.constexpr(SLOTS_KEPT)
+MAPPED_, TOKENS_, SLOTS_KEPT_ = (
+    tl.constexpr(MAPPED),
+    tl.constexpr(TOKENS_OF_HEAD),
+    tl.constexpr(SLOTS_KEPT),
+)
 WRITTEN_ = tl.constexpr(WRITTEN)
 AT_ONCE = tl.constexpr(16)
 """Rows that are read at once."""
@@ -63,7 +67,9 @@ def step_kernel(
         for start in range(0, batch, AT_ONCE):
             row = start + tl.arange(0, AT_ONCE)
             at = layer * capacity + row
-            found = tl.load(rows_ptr + at[:, None] * SLOTS_KEPT_ + slot, mask=(row < batch)[:, None], other=-1)
+            found = tl.load(
+                rows_ptr + at[:, None] * SLOTS_KEPT_ + slot, mask=(row < batch)[:, None], other=-1
+            )
             found = tl.where(found < 0, 0, found)
             flat = tl.reshape(found, [AT_ONCE * SLOTS_KEPT_])
             times += tl.histogram(flat & (OWN_ - 1), COLUMNS, mask=(flat & OWN_) != 0)
@@ -87,7 +93,8 @@ def step_kernel(
             home = tl.load(homes_ptr + layer * N + place, mask=place < N, other=0)
             rank_of = home // (tallied // RANKS)
             busiest = tl.max(tl.histogram(rank_of, RANK_BINS, mask=vanilla != 0))
-            known = tl.where((placed != 0) & (mapped == 0), 0, counting)  # on which rank an expert would be read
+            # on which rank an expert would be read
+            known = tl.where((placed != 0) & (mapped == 0), 0, counting)
             add_step(tally, tallied, VANILLA_BUSIEST, busiest, known)
         add_sum(tally, tallied, TOKENS, head // TOKENS_, counting)
         add_sum(tally, tallied, ASSIGNMENTS, taken, counting)

@@ -21,7 +21,8 @@ ALL = 1 << 15
 
 HISTOGRAMS = 4
 UNIQUE, BUSIEST, VANILLA, VANILLA_BUSIEST = range(HISTOGRAMS)
-"""A layer's row of counters: these histograms of N + 1 bins each, one after the other, then the sums."""
+"""A layer's row of counters: these histograms of N + 1 bins each, one after the other, then the
+sums."""
 SUMS = ("tokens", "assignments", "piggybacked", "mass_kept")
 TOKENS, ASSIGNMENTS, PIGGYBACKED, MASS_KEPT = range(len(SUMS))
 VERIFIED = ("accepted_rows", "rejected_experts")
@@ -36,11 +37,10 @@ class Tally:
     was true a moment ago.
 
     Args:
-        layers: the layer ids to count.
-        num_experts: experts whose weights a rank group holds (replicas included).
-        ranks: expert-parallel ranks, each holding an equal, contiguous share of them (of physical experts, under EPLB).
-        device: where the routing happens.
-        placed: whether a map stands between a router's expert and the one that is loaded (EPLB).
+        layers: the layer ids to count. num_experts: experts whose weights a rank group holds
+        (replicas included). ranks: expert-parallel ranks, each holding an equal, contiguous share
+        of them (of physical experts, under EPLB). device: where the routing happens. placed:
+        whether a map stands between a router's expert and the one that is loaded (EPLB).
             Routing then cannot know what is loaded; `loaded` says it, from the mapped ids.
 
     Raises:
@@ -48,7 +48,12 @@ class Tally:
     """
 
     def __init__(
-        self, layers: Sequence[int], num_experts: int, ranks: int, device: torch.device, placed: bool = False
+        self,
+        layers: Sequence[int],
+        num_experts: int,
+        ranks: int,
+        device: torch.device,
+        placed: bool = False,
     ) -> None:
         if num_experts % ranks:
             raise ValueError(f"{num_experts} experts do not divide over {ranks} ranks")
@@ -61,13 +66,15 @@ class Tally:
         self.data = torch.zeros(len(layers), width, dtype=torch.int64, device=device)
         """[layers, 2 + 4 (N + 1) + 4]: all of it in one piece, so that one copy reads it."""
         self.verified = self.data[:, : len(VERIFIED)]
-        """[layers, 2]: rows that were accepted, the tokens' own among them; experts that only the others woke."""
+        """[layers, 2]: rows that were accepted, the tokens' own among them; experts that only the
+        others woke."""
         self.counted = self.data[:, len(VERIFIED) :]
         """[layers, 4 (N + 1) + 4]: what is counted in the step."""
         histograms = self.counted[:, : HISTOGRAMS * bins].view(len(layers), HISTOGRAMS, bins)
         self.unique, self.busiest, self.vanilla, self.vanilla_busiest = histograms.unbind(1)
-        """Four of [layers, N + 1]: steps in which a layer woke exactly so many experts; the same for
-        the rank that woke most; the same two for what the model's own top k would have woken."""
+        """Four of [layers, N + 1]: steps in which a layer woke exactly so many experts; the same
+        for the rank that woke most; the same two for what the model's own top k would have
+        woken."""
         self.sums = self.counted[:, HISTOGRAMS * bins :]
         """[layers, 4]: tokens; experts that they took; those of them above the floor, found awake;
         and, token by token, the share of the router mass of its own top k that its experts hold."""
@@ -78,12 +85,14 @@ class Tally:
             layer: (self.counted[row].data_ptr(), self.counting.data_ptr(), *held, 0, 0)
             for layer, row in self.row.items()
         }
-        """Where each layer's row of `counted` lies, where `counting` does, and what else `routing.entry` asks for; at
-        last where its rows go, and how many have room there (`HostTally.watch`)."""
+        """Where each layer's row of `counted` lies, where `counting` does, and what else
+        `routing.entry` asks for; at last where its rows go, and how many have room there
+        (`HostTally.watch`)."""
         self.watching = False
         """Whether what each row of a step keeps is written down besides."""
         self.records: Records | None = None
-        """What the launches on a GPU write down of a step, to be counted by one more (`counting`)."""
+        """What the launches on a GPU write down of a step, to be counted by one more
+        (`counting`)."""
         self.by_step = False
         """Whether that one runs after the last of the layers alone; else after each."""
 
@@ -91,11 +100,14 @@ class Tally:
         """Whether what the layers' launches have written down is counted after this one."""
         return not self.by_step or self.row[layer] == len(self.row) - 1
 
-    def add_vanilla(self, layer: int, ids: torch.Tensor, num_real: int | torch.Tensor | None) -> None:
+    def add_vanilla(
+        self, layer: int, ids: torch.Tensor, num_real: int | torch.Tensor | None
+    ) -> None:
         """Count a step that ran the model's own top k.
 
         Args:
-            ids: [B, k] experts as they are loaded (mapped, if a map there is); -1 loads nothing, nor do ids beyond.
+            ids: [B, k] experts as they are loaded (mapped, if a map there is); -1 loads nothing,
+            nor do ids beyond.
         """
         awake = awake_of(ids, self.num_experts, num_real)
         self.add_loaded(layer, awake)
@@ -117,12 +129,12 @@ class Tally:
         """Count a step that a policy routed. No host sync.
 
         Args:
-            pool: [N] bool, what the step loads.
-            vanilla: [B, k], each token's own top k; -1 in a broken row.
-            guaranteed: [B, k] bool, its floor; False in pad rows.
-            used: [B, width] bool, the slots that it takes; False in pad rows.
-            kept: [B] share of its top k's router mass that the experts it takes hold. Counted from 0 (NaN too) to as
-                many as it takes: more only a router can whose bias prefers experts that weigh next to nothing.
+            pool: [N] bool, what the step loads. vanilla: [B, k], each token's own top k; -1 in a
+            broken row. guaranteed: [B, k] bool, its floor; False in pad rows. used: [B, width]
+            bool, the slots that it takes; False in pad rows. kept: [B] share of its top k's router
+            mass that the experts it takes hold. Counted from 0 (NaN too) to as
+                many as it takes: more only a router can whose bias prefers experts that weigh next
+                to nothing.
             home: [N], the physical expert that each is read from; as numbered, if not given.
         """
         if not self.placed:
@@ -142,16 +154,23 @@ class Tally:
         if self.ranks > 1:
             self._count(self.busiest, layer, awake.view(self.ranks, -1).sum(dim=1).max())
 
-    def add_loaded_ids(self, layer: int, ids: torch.Tensor, num_real: int | torch.Tensor | None) -> None:
+    def add_loaded_ids(
+        self, layer: int, ids: torch.Tensor, num_real: int | torch.Tensor | None
+    ) -> None:
         """Count the experts that a step loaded, by ids as `add_vanilla` takes them."""
         self.add_loaded(layer, awake_of(ids, self.num_experts, num_real))
 
     def _ranked(self, home: torch.Tensor | None) -> bool:
-        """Whether it is known on which rank an expert would be read that may not have been chosen."""
+        """Whether it is known on which rank an expert would be read that may not have been
+        chosen."""
         return self.ranks > 1 and not (self.placed and home is None)
 
     def _add(
-        self, layer: int, vanilla: torch.Tensor, at_home: torch.Tensor | None, sums: tuple[torch.Tensor, ...]
+        self,
+        layer: int,
+        vanilla: torch.Tensor,
+        at_home: torch.Tensor | None,
+        sums: tuple[torch.Tensor, ...],
     ) -> None:
         self._count(self.vanilla, layer, vanilla.sum())
         if at_home is not None and self.ranks > 1:
@@ -173,10 +192,19 @@ class HostTally(Tally):
     """The same on the CPU, by numpy on the tensors' own memory: an eighth of the time, on tensors
     this small."""
 
-    def __init__(self, layers: Sequence[int], num_experts: int, ranks: int, placed: bool = False) -> None:
+    def __init__(
+        self, layers: Sequence[int], num_experts: int, ranks: int, placed: bool = False
+    ) -> None:
         super().__init__(layers, num_experts, ranks, torch.device("cpu"), placed)
         self._unique, self._busiest, self._vanilla, self._vanilla_busiest, self._sums = (
-            counters.numpy() for counters in (self.unique, self.busiest, self.vanilla, self.vanilla_busiest, self.sums)
+            counters.numpy()
+            for counters in (
+                self.unique,
+                self.busiest,
+                self.vanilla,
+                self.vanilla_busiest,
+                self.sums,
+            )
         )
         self.counting_on_host = self.counting.numpy()
         self._unwatched, self._watched = self.at, self.at
@@ -195,19 +223,24 @@ class HostTally(Tally):
         self.at, self.watching = self._watched, True
 
     def watched(self) -> npt.NDArray[np.int64]:
-        """[layers, rows, 2]: the share of its own top k's router mass that each row keeps, in units of 1 / MASS_UNIT,
-        and how many of its own best experts it was guaranteed."""
+        """[layers, rows, 2]: the share of its own top k's router mass that each row keeps, in units
+        of 1 / MASS_UNIT, and how many of its own best experts it was guaranteed."""
         self.at, self.watching = self._unwatched, False
         return self._rows
 
-    def add_vanilla(self, layer: int, ids: torch.Tensor, num_real: int | torch.Tensor | None) -> None:
+    def add_vanilla(
+        self, layer: int, ids: torch.Tensor, num_real: int | torch.Tensor | None
+    ) -> None:
         real = real_rows(len(ids), num_real, ids.device).numpy()
         tokens = int(np.count_nonzero(real))
         awake = np.zeros(self.num_experts + 1, dtype=bool)
         ids_of_tokens = ids.numpy()[real]
-        awake[np.where(ids_of_tokens < self.num_experts, np.maximum(ids_of_tokens, -1), -1)] = True  # the last column
+        # the last column
+        awake[np.where(ids_of_tokens < self.num_experts, np.maximum(ids_of_tokens, -1), -1)] = True
         self._load(layer, awake[:-1])
-        self._end(layer, awake[:-1], awake[:-1], (tokens, tokens * ids.shape[1], 0, tokens * MASS_UNIT))
+        self._end(
+            layer, awake[:-1], awake[:-1], (tokens, tokens * ids.shape[1], 0, tokens * MASS_UNIT)
+        )
 
     def add_loaded(self, layer: int, awake: torch.Tensor) -> None:
         self._load(layer, awake.numpy())
@@ -216,9 +249,13 @@ class HostTally(Tally):
         row = self.row[layer]
         self._unique[row, np.count_nonzero(awake)] += self.counting_on_host
         if self.ranks > 1:
-            self._busiest[row, awake.reshape(self.ranks, -1).sum(axis=1).max()] += self.counting_on_host
+            self._busiest[row, awake.reshape(self.ranks, -1).sum(axis=1).max()] += (
+                self.counting_on_host
+            )
 
-    def _end(self, layer: int, vanilla: Array, at_home: Array | None, sums: tuple[int, ...]) -> None:
+    def _end(
+        self, layer: int, vanilla: Array, at_home: Array | None, sums: tuple[int, ...]
+    ) -> None:
         row = self.row[layer]
         if at_home is not None and self.ranks > 1:
             busiest = at_home.reshape(self.ranks, -1).sum(axis=1).max()
@@ -227,7 +264,9 @@ class HostTally(Tally):
         self._sums[row] += np.multiply(sums, self.counting_on_host)
 
 
-def tally_on(device: torch.device, layers: Sequence[int], num_experts: int, ranks: int, placed: bool) -> Tally:
+def tally_on(
+    device: torch.device, layers: Sequence[int], num_experts: int, ranks: int, placed: bool
+) -> Tally:
     """The tally for a device."""
     if device.type == "cpu":
         return HostTally(layers, num_experts, ranks, placed)
@@ -238,8 +277,11 @@ def tally_on(device: torch.device, layers: Sequence[int], num_experts: int, rank
     return Tally(layers, num_experts, ranks, device, placed)
 
 
-def awake_of(ids: torch.Tensor, num_experts: int, num_real: int | torch.Tensor | None = None) -> torch.Tensor:
-    """The experts that rows of ids wake; -1, ids beyond them and pad rows wake none. [B, k] -> [num_experts] bool."""
+def awake_of(
+    ids: torch.Tensor, num_experts: int, num_real: int | torch.Tensor | None = None
+) -> torch.Tensor:
+    """The experts that rows of ids wake; -1, ids beyond them and pad rows wake none. [B, k] ->
+    [num_experts] bool."""
     ids = torch.where(real_rows(len(ids), num_real, ids.device)[:, None], ids, -1)
     where = (
         torch.where((ids < 0) | (ids > num_experts), num_experts, ids).long().flatten()

@@ -29,7 +29,9 @@ def tree_kernel(child_ptr, sibling_ptr, words_ptr, n, NODES: tl.constexpr):
         mine = tl.sum(tl.where(place == row, above, 0))
         back = place - row
         moved = tl.where(back < REACH, mine << (back & 63), 0) & ALL
-        itself = tl.where((back <= REACH) & (row > 0), tl.full([NODES], 1, tl.int64) << ((back - 1) & 63), 0)
+        itself = tl.where(
+            (back <= REACH) & (row > 0), tl.full([NODES], 1, tl.int64) << ((back - 1) & 63), 0
+        )
         child = tl.max(tl.where(place == row, children, -1))
         sibling = tl.max(tl.where(place == row, siblings, -1))
         above = tl.where((back > 0) & (place == child), moved | itself, above)

@@ -1,4 +1,5 @@
-"""What each guess of a tree follows, as `oea_server.routing.route` takes it, from links between a request's rows."""
+"""What each guess of a tree follows, as `oea_server.routing.route` takes it, from links between a
+request's rows."""
 
 from __future__ import annotations
 
@@ -10,11 +11,13 @@ ALL = (1 << REACH) - 1
 
 
 def write(first_child: torch.Tensor, next_sibling: torch.Tensor, into: torch.Tensor) -> None:
-    """0 for each request's token, ~a for a guess whose ancestors among the guesses are the bits of a.
+    """0 for each request's token, ~a for a guess whose ancestors among the guesses are the bits of
+    a.
 
     Args:
-        first_child: [requests, n] integers, the place in its request of the first row that follows each; -1 for none.
-        next_sibling: likewise of the next row that follows the same one. Both lie behind it, as SGLang builds trees
+        first_child: [requests, n] integers, the place in its request of the first row that follows
+        each; -1 for none. next_sibling: likewise of the next row that follows the same one. Both
+        lie behind it, as SGLang builds trees
             (`retrieve_next_token`, `retrieve_next_sibling`).
         into: [at least requests * n] int64 on their device, of which the rest stays as it is.
     """

@@ -1,8 +1,8 @@
-"""Pools that know the ranks: after the floors, each rank takes its most wanted experts into the room that is free.
+"""Pools that know the ranks: after the floors, each rank takes its most wanted experts into the
+room that is free.
 
-A layer is as slow as its busiest rank, so on the others there is room that costs nothing. Vectorised torch; see
-`eager`, which it is a part of.
-"""
+A layer is as slow as its busiest rank, so on the others there is room that costs nothing.
+Vectorised torch; see `eager`, which it is a part of."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ VOTE = float(1 << 30)
 
 
 def in_order(values: torch.Tensor) -> torch.Tensor:
-    """The sum over the last dimension, first to last: another order would round otherwise, and part what is tied."""
+    """The sum over the last dimension, first to last: another order would round otherwise, and part
+    what is tied."""
     total = values[..., 0]
     for place in range(1, values.shape[-1]):
         total = total + values[..., place]
     return total
 
 
-def could_take(numbers: Numbers, room: Room, ranks: int, k: int, device: torch.device) -> torch.Tensor:
-    """Which ranks of its own top k a token votes for, those that it could take; none if the pool is not widened.
-    [k] bool."""
+def could_take(
+    numbers: Numbers, room: Room, ranks: int, k: int, device: torch.device
+) -> torch.Tensor:
+    """Which ranks of its own top k a token votes for, those that it could take; none if the pool is
+    not widened. [k] bool."""
     place = arange(k, device)
     kinds = ("fill", "budget") if ranks > 1 else ("budget",)
     widened = torch.stack([_is(room, kind, device) for kind in kinds]).any()
@@ -35,13 +38,14 @@ def could_take(numbers: Numbers, room: Room, ranks: int, k: int, device: torch.d
 
 
 def votes(best: torch.Tensor, values: torch.Tensor, could: torch.Tensor, n: int) -> torch.Tensor:
-    """How much each expert is wanted: the sum over tokens of (weight / mass of the token's own top k)^4, over those of
-    its own top k that the token could take. [..., n] int64, in units of 1 / VOTE.
+    """How much each expert is wanted: the sum over tokens of (weight / mass of the token's own top
+    k)^4, over those of its own top k that the token could take. [..., n] int64, in units of 1 /
+    VOTE.
 
     Args:
-        best: [..., B, k] keys of each token's own top k, best first.
-        values: [..., B, k] what its weights are proportional to: exp(logit - best logit), or other scores.
-        could: [..., B, k] bool.
+        best: [..., B, k] keys of each token's own top k, best first. values: [..., B, k] what its
+        weights are proportional to: exp(logit - best logit), or other scores. could: [..., B, k]
+        bool.
     """
     square = (values / (in_order(values)[..., None] + RENORMALIZE_EPSILON)).square()
     each = torch.where(could, (square * square * VOTE).long(), 0)
@@ -50,8 +54,8 @@ def votes(best: torch.Tensor, values: torch.Tensor, could: torch.Tensor, n: int)
 
 
 def homes(pool: torch.Tensor, placement: Placement) -> torch.Tensor:
-    """Which physical expert each expert is read from: of several the one on the least loaded rank, the pool's before
-    the others', each by id. [..., N] int64."""
+    """Which physical expert each expert is read from: of several the one on the least loaded rank,
+    the pool's before the others', each by id. [..., N] int64."""
     physical = placement.physical.long()
     n, spare, slots = len(physical), placement.spare, placement.slots
     home = physical[:, 0].expand(*pool.shape[:-1], n)
@@ -61,13 +65,19 @@ def homes(pool: torch.Tensor, placement: Placement) -> torch.Tensor:
     load = torch.zeros(*pool.shape[:-1], placement.ranks, dtype=torch.int64, device=pool.device)
     load = load.scatter_add(-1, home // slots, (pool & ~several).long())
     number = arange(n, pool.device)
-    order = torch.where(several, torch.where(pool, number, number + n), 2 * n).argsort(dim=-1)[..., :spare]
+    order = torch.where(several, torch.where(pool, number, number + n), 2 * n).argsort(dim=-1)[
+        ..., :spare
+    ]
     for place in range(min(spare, n)):
         expert = order[..., place : place + 1]
         where = physical[expert[..., 0]]  # [..., X]
         cost = load.gather(-1, where.clamp(min=0) // slots) * (slots * placement.ranks) + where
-        least = torch.where(where >= 0, cost, torch.iinfo(torch.int64).max).amin(dim=-1, keepdim=True)
-        chosen = torch.where(several[expert], least % (slots * placement.ranks), home.gather(-1, expert))
+        least = torch.where(where >= 0, cost, torch.iinfo(torch.int64).max).amin(
+            dim=-1, keepdim=True
+        )
+        chosen = torch.where(
+            several[expert], least % (slots * placement.ranks), home.gather(-1, expert)
+        )
         home = home.scatter(-1, expert, chosen)
         load = load.scatter_add(-1, chosen // slots, several[expert].long())
     return home
@@ -76,12 +86,15 @@ def homes(pool: torch.Tensor, placement: Placement) -> torch.Tensor:
 def widen(
     pool: torch.Tensor, wanted: torch.Tensor, home: torch.Tensor, placement: Placement, room: Room
 ) -> torch.Tensor:
-    """The pool, and on each rank the most wanted experts beside it, ties to the lowest id: up to the busiest rank's
-    count (`fill`) or up to the budget. An expert that no token wants is never taken. [..., N] bool."""
+    """The pool, and on each rank the most wanted experts beside it, ties to the lowest id: up to
+    the busiest rank's count (`fill`) or up to the budget. An expert that no token wants is never
+    taken. [..., N] bool."""
     n, rank = pool.shape[-1], home // placement.slots
     load = torch.zeros(*pool.shape[:-1], placement.ranks, dtype=torch.int64, device=pool.device)
     load = load.scatter_add(-1, rank, pool.long())
-    target = torch.where(_is(room, "budget", pool.device), _tensor(room.budget, pool.device), load.amax(dim=-1))
+    target = torch.where(
+        _is(room, "budget", pool.device), _tensor(room.budget, pool.device), load.amax(dim=-1)
+    )
     free = torch.where(_is(room, "union", pool.device), 0, (target[..., None] - load).clamp(min=0))
     keys = (wanted << ID_BITS) | (~arange(n, pool.device) & ID_MASK)
     keys = torch.where((wanted > 0) & ~pool, keys, -1)

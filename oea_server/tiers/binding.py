@@ -1,8 +1,7 @@
 """Who may ask for which tier: by its key, by a header that the operator trusts, or anybody for any.
 
-What a request is bound to is its ceiling: it may ask for that tier, which it gets if it asks for none, and for those
-that promise no more.
-"""
+What a request is bound to is its ceiling: it may ask for that tier, which it gets if it asks for
+none, and for those that promise no more."""
 
 from __future__ import annotations
 
@@ -16,8 +15,27 @@ from oea_server.tiers.table import said
 
 HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}")
 TAKEN = {
-    *("accept", "authorization", "connection", "content-length", "content-type", "cookie", "expect", "forwarded"),
-    *("host", "origin", "te", "trailer", "transfer-encoding", "upgrade", "user-agent", "x-forwarded-for", "x-real-ip"),
+    *(
+        "accept",
+        "authorization",
+        "connection",
+        "content-length",
+        "content-type",
+        "cookie",
+        "expect",
+        "forwarded",
+    ),
+    *(
+        "host",
+        "origin",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "user-agent",
+        "x-forwarded-for",
+        "x-real-ip",
+    ),
     "x-oea-warm-up",
 }
 """Headers that mean something else."""
@@ -60,9 +78,15 @@ class Admitted(NamedTuple):
 def header_problem(name: str) -> str | None:
     """Why a header cannot name tiers, None if it can."""
     if HEADER.fullmatch(name) is None:
-        return f"tier_header={oneline(name, 80)}: not a header's name of letters, digits and -, such as X-OEA-Tier"
+        return (
+            f"tier_header={oneline(name, 80)}: not a header's name of letters, digits and -, such"
+            " as X-OEA-Tier"
+        )
     if name.lower() in TAKEN:
-        return f"tier_header={name}: this header means something else; name one of your own, such as X-OEA-Tier"
+        return (
+            f"tier_header={name}: this header means something else; name one of your own, such as"
+            " X-OEA-Tier"
+        )
     return None
 
 
@@ -80,7 +104,8 @@ def knows(binding: Binding, headers: Iterable[tuple[bytes, bytes]]) -> bool:
 
 
 def asker(binding: Binding, headers: Iterable[tuple[bytes, bytes]], default: str | None) -> Asker:
-    """Who asks, by the headers of an ASGI scope; of a request from inside, which has none, the default tier.
+    """Who asks, by the headers of an ASGI scope; of a request from inside, which has none, the
+    default tier.
 
     Raises:
         ValueError: one line: the header is there twice.
@@ -88,7 +113,9 @@ def asker(binding: Binding, headers: Iterable[tuple[bytes, bytes]], default: str
     headers = list(headers)
     named = None
     if binding.header is not None:
-        values = [value for name, value in headers if name.lower() == binding.header.encode("ascii")]
+        values = [
+            value for name, value in headers if name.lower() == binding.header.encode("ascii")
+        ]
         if len(values) > 1:
             raise ValueError(f"{binding.header}: the header is there {len(values)} times")
         named = values[0].decode("latin-1").strip() if values else None
@@ -105,7 +132,9 @@ def asker(binding: Binding, headers: Iterable[tuple[bytes, bytes]], default: str
     return Asker(owner, "its key", bound=True, asked=named)
 
 
-def admit(tiers: Mapping[str, int], who: Asker, body: str | None, wished: int, least: int) -> Admitted:
+def admit(
+    tiers: Mapping[str, int], who: Asker, body: str | None, wished: int, least: int
+) -> Admitted:
     """The tier of a request, and what it is promised.
 
     Args:
@@ -120,7 +149,9 @@ def admit(tiers: Mapping[str, int], who: Asker, body: str | None, wished: int, l
     if who.tier is not None and who.tier not in tiers:
         raise ValueError(f"{who.source}: {_no_tier(who.tier, tiers)}")
     if who.asked is not None and body is not None and who.asked != body:
-        raise ValueError(f"custom_params.oea.tier: {body!a:.60}, and the header says another tier: ask for one")
+        raise ValueError(
+            f"custom_params.oea.tier: {body!a:.60}, and the header says another tier: ask for one"
+        )
     asked, by = (who.asked, "the header") if body is None else (body, "custom_params.oea.tier")
     if asked is not None and asked not in tiers:
         raise ValueError(f"{by}: {_no_tier(asked, tiers)}")
@@ -129,7 +160,10 @@ def admit(tiers: Mapping[str, int], who: Asker, body: str | None, wished: int, l
     def above(promise: int) -> bool:
         return who.bound and promise != own and promise > max(own, least)
 
-    whose = f"{f'tier {who.tier}' if who.tier else 'no tier'} ({said(own)}), which is this request's by {who.source}"
+    whose = (
+        f"{f'tier {who.tier}' if who.tier else 'no tier'} ({said(own)}), which is this request's by"
+        f" {who.source}"
+    )
     if asked is not None and above(tiers[asked]):
         raise ValueError(f"{by}: {asked} is above {whose}")
     if above(wished):

@@ -4,8 +4,8 @@
     gold: 2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b
     *: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
 
-`*` is a gateway's key: what bears it may name any tier, by the header that the operator has named. No key is in the
-file, in memory or in an answer: whoever reads the file cannot ask for anything.
+`*` is a gateway's key: what bears it may name any tier, by the header that the operator has named.
+No key is in the file, in memory or in an answer: whoever reads the file cannot ask for anything.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def read(path: str) -> Mapping[str, str]:
         if HASH.fullmatch(digest) is None:
             # what is there may be a key: it is not shown
             raise ValueError(
-                f"{where}: after {tier}: comes no SHA-256 in 64 small hex digits (printf %s KEY | sha256sum)"
+                f"{where}: after {tier}: comes no SHA-256 in 64 small hex digits (printf %s KEY |"
+                " sha256sum)"
             )
         if digest == NOTHING:
             raise ValueError(f"{where}: the hash of an empty key, which no client can send")

@@ -23,8 +23,9 @@ SHOWN = 60
 
 @lru_cache(maxsize=64)
 def parse(text: str | None) -> Mapping[str, int]:
-    """What each tier promises its requests: `EXACT`, the experts that each of their tokens is guaranteed, or 0 for what
-    the server's policy does anyway; in the order of the text. None are no tiers.
+    """What each tier promises its requests: `EXACT`, the experts that each of their tokens is
+    guaranteed, or 0 for what the server's policy does anyway; in the order of the text. None are no
+    tiers.
 
     Raises:
         ValueError: one line: the part that is wrong, and what may be.
@@ -35,7 +36,10 @@ def parse(text: str | None) -> Mapping[str, int]:
         if not colon:
             raise ValueError(f"tiers: {_shown(part.strip())} is no tier, as 'gold: exact'")
         if NAME.fullmatch(name) is None or name in NOT_NAMES:
-            said = f"of a-z, 0-9, - and _, up to 20, beginning with a letter, and neither {' nor '.join(NOT_NAMES)}"
+            said = (
+                "of a-z, 0-9, - and _, up to 20, beginning with a letter, and neither"
+                f" {' nor '.join(NOT_NAMES)}"
+            )
             raise ValueError(f"tiers: {_shown(name)} is no name for a tier: {said}")
         if name in found:
             raise ValueError(f"tiers: {name} is there twice")
@@ -61,7 +65,8 @@ def said(promise: int) -> str:
 
 
 def problem_of(tiers: Mapping[str, int], k: int, least: int) -> str | None:
-    """Which tier this server cannot keep, or promises less than every token is guaranteed; None if all are fine.
+    """Which tier this server cannot keep, or promises less than every token is guaranteed; None if
+    all are fine.
 
     Args:
         k: the model's top k; 0 if nobody knows it here.
@@ -74,7 +79,8 @@ def problem_of(tiers: Mapping[str, int], k: int, least: int) -> str | None:
             return f"tiers: {name}: k0={promise} is above {k}, the model's top k"
         if promise < least:
             return (
-                f"tiers: {name}: k0={promise} is below {least}, the least that this server takes; auto promises no k0"
+                f"tiers: {name}: k0={promise} is below {least}, the least that this server takes;"
+                " auto promises no k0"
             )
     return None
 

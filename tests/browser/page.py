@@ -33,7 +33,11 @@ class Page:
         return self.driver.find_element(By.ID, name)
 
     def text(self, name: str) -> str:
-        return str(self.driver.execute_script("return document.getElementById(arguments[0]).innerText", name)).strip()
+        return str(
+            self.driver.execute_script(
+                "return document.getElementById(arguments[0]).innerText", name
+            )
+        ).strip()
 
     def shown(self, name: str) -> bool:
         return self.find(name).is_displayed()
@@ -48,7 +52,13 @@ class Page:
 
     def errors(self) -> list[str]:
         """What the console has to complain of, since the last call."""
-        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]  # type: ignore[no-untyped-call]
+        return [
+            entry["message"]
+            for entry in self.driver.get_log("browser")
+            if entry["level"] == "SEVERE"
+        ]  # type: ignore[no-untyped-call]
 
     def until(self, true: Callable[[], T], what: str) -> T:
-        return WebDriverWait(self.driver, PATIENCE, 0.1).until(lambda _: true(), f"never seen: {what}")
+        return WebDriverWait(self.driver, PATIENCE, 0.1).until(
+            lambda _: true(), f"never seen: {what}"
+        )

@@ -72,7 +72,12 @@ class Stub:
         return send(request, status, json.dumps(content))
 
     def _answer(
-        self, method: str, path: str, query: str, authorization: str, request: BaseHTTPRequestHandler
+        self,
+        method: str,
+        path: str,
+        query: str,
+        authorization: str,
+        request: BaseHTTPRequestHandler,
     ) -> tuple[int, Any]:
         key = self.admin_key or self.key if method == "PUT" else self.key
         if key and authorization != f"Bearer {key}":
@@ -94,7 +99,9 @@ class Stub:
             self.world.change(asked)
             return 200, self.world.config
         assert self.world.controller is not None
-        self.world.controller |= {"mode": "on", "rung": "vanilla"} if asked["on"] else {"mode": "off", "rung": None}
+        self.world.controller |= (
+            {"mode": "on", "rung": "vanilla"} if asked["on"] else {"mode": "off", "rung": None}
+        )
         return 200, self.world.controller
 
 

@@ -31,9 +31,15 @@ def test_a_restart_is_survived_and_said(page: Page, serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(
-    "broken", [(503, "no scheduler has written any statistics"), (403, "without a key only this machine may read")]
+    "broken",
+    [
+        (503, "no scheduler has written any statistics"),
+        (403, "without a key only this machine may read"),
+    ],
 )
-def test_no_statistics_is_said_in_the_servers_words(page: Page, serve: Serve, broken: tuple[int, str]) -> None:
+def test_no_statistics_is_said_in_the_servers_words(
+    page: Page, serve: Serve, broken: tuple[int, str]
+) -> None:
     stub = serve(World())
     stub.broken = broken
     page.until(lambda: page.state == "lost", "that there are none")
@@ -55,7 +61,9 @@ def test_a_clock_set_back_does_not_stop_the_page(page: Page, serve: Serve) -> No
 
 
 @pytest.mark.parametrize("jump", [-3600.0, -300.0, 300.0, 3600.0])
-def test_after_a_jump_of_the_clock_the_page_asks_for_all_points_anew(page: Page, serve: Serve, jump: float) -> None:
+def test_after_a_jump_of_the_clock_the_page_asks_for_all_points_anew(
+    page: Page, serve: Serve, jump: float
+) -> None:
     stub = serve(World(age=30))
     page.until(lambda: last_since(stub) < 1e12, "a poll for what is new")
     asked = len(stub.requests)
@@ -66,7 +74,10 @@ def test_after_a_jump_of_the_clock_the_page_asks_for_all_points_anew(page: Page,
         return [i for i, path in enumerate(polls) if path.endswith("/stats")]
 
     page.until(whole, "a poll for everything")
-    page.until(lambda: abs(last_since(stub) - stub.world.now) < 5, "and then for what is new by the new clock")
+    page.until(
+        lambda: abs(last_since(stub) - stub.world.now) < 5,
+        "and then for what is new by the new clock",
+    )
     assert len(whole()) == 1
     assert page.state == "live"
     assert page.errors() == []
@@ -80,10 +91,12 @@ def last_since(stub: Stub) -> float:
 def test_a_hidden_page_asks_nothing(page: Page, serve: Serve) -> None:
     stub = serve(World())
     page.script(
-        """Object.defineProperty(document, "hidden", { get: () => window.away, configurable: true });
+        """Object.defineProperty(
+          document, "hidden", { get: () => window.away, configurable: true });
         window.away = true; document.dispatchEvent(new Event("visibilitychange"));"""
     )
-    page.script("return new Promise((resolve) => setTimeout(resolve, 1500))")  # a poll that was under way
+    # a poll that was under way
+    page.script("return new Promise((resolve) => setTimeout(resolve, 1500))")
     before = len(stub.requests)
     page.script("return new Promise((resolve) => setTimeout(resolve, 3000))")
     assert len(stub.requests) == before
@@ -96,7 +109,9 @@ def test_a_server_that_wants_a_key_to_be_read(page: Page, serve: Serve) -> None:
     assert page.shown("gate")
     assert not page.shown("content")
     page.find("gate-key").send_keys("wrong" + Keys.ENTER)
-    page.until(lambda: page.text("gate-answer") == "Refused (401): Unauthorized", "that the key is wrong")
+    page.until(
+        lambda: page.text("gate-answer") == "Refused (401): Unauthorized", "that the key is wrong"
+    )
     page.write("gate-key", "open-sesame" + Keys.ENTER)
     page.until(lambda: page.state == "live", "the statistics")
     assert not page.shown("gate")

@@ -43,30 +43,40 @@ def test_only_what_was_edited_is_sent_and_numbers_are_numbers(page: Page, serve:
     assert page.text("knobs-answer") == "Nothing was edited."
 
 
-def test_a_schedule_of_shares_is_sent_as_it_is_typed_and_what_is_in_force_is_told(page: Page, serve: Serve) -> None:
+def test_a_schedule_of_shares_is_sent_as_it_is_typed_and_what_is_in_force_is_told(
+    page: Page, serve: Serve
+) -> None:
     sizes = ("1", "2", "4", "8", "16", "32", "64", "128")
     shares = dict.fromkeys(sizes, 0.0) | {"16": 0.13}
-    stub = serve(World(by_batch={"share_by_batch": shares, "mix_by_batch": dict.fromkeys(sizes, 1.0)}))
+    stub = serve(
+        World(by_batch={"share_by_batch": shares, "mix_by_batch": dict.fromkeys(sizes, 1.0)})
+    )
     page.write("knob-share", "1:0,16:0.13")
     page.write("knob-mix", "0.5")
     page.find("apply").click()
     page.until(lambda: page.text("knobs-answer") == "In force: version 1.", "the change")
     assert stub.changes == [{"share": "1:0,16:0.13", "mix": "0.5"}]
     rows = page.script(
-        "return [...document.getElementById('k0-by-batch').rows].map((row) => row.innerText.split(/\\s+/))"
+        "return [...document.getElementById('k0-by-batch').rows].map((row) =>"
+        " row.innerText.split(/\\s+/))"
     )
     assert [row[0] for row in rows] == ["tokens", "k0", "share"]  # the mixture changes nothing
     assert rows[2] == ["share", "0", "0", "0", "0", "0.13", "0", "0", "0"]
 
 
 @pytest.mark.parametrize("status", [403, 409, 413, 422])
-def test_a_refusal_stands_beside_the_form_word_by_word(page: Page, serve: Serve, status: int) -> None:
+def test_a_refusal_stands_beside_the_form_word_by_word(
+    page: Page, serve: Serve, status: int
+) -> None:
     stub = serve(World())
     stub.refuse = (status, "min_batch=two:  a whole number, please")
     page.write("knob-min_batch", "two")
     page.find("apply").click()
     page.until(lambda: page.text("knobs-answer").startswith(f"Refused ({status}): "), "the refusal")
-    assert page.script("return document.querySelector('#knobs-answer q').textContent") == stub.refuse[1]
+    assert (
+        page.script("return document.querySelector('#knobs-answer q').textContent")
+        == stub.refuse[1]
+    )
     assert stub.changes == [{"min_batch": "two"}]
     assert page.find("knob-min_batch").get_attribute("value") == "two"
     assert page.text("version") == "version 0"
@@ -75,7 +85,9 @@ def test_a_refusal_stands_beside_the_form_word_by_word(page: Page, serve: Serve,
 def test_a_wrong_key_is_said_and_asked_for(page: Page, serve: Serve) -> None:
     stub = serve(World(), admin_key="secret")
     page.find("switch").click()
-    page.until(lambda: page.text("switch-answer").startswith("Refused (401): Unauthorized"), "the refusal")
+    page.until(
+        lambda: page.text("switch-answer").startswith("Refused (401): Unauthorized"), "the refusal"
+    )
     assert page.driver.switch_to.active_element.get_attribute("id") == "key"
     page.write("key", "secret")
     page.find("switch").click()
@@ -88,7 +100,9 @@ def test_edits_survive_a_change_from_elsewhere(page: Page, serve: Serve) -> None
     stub = serve(World())
     page.write("knob-k0", "4")
     stub.world.change({"min_batch": 5})
-    page.until(lambda: page.find("knob-min_batch").get_attribute("value") == "5", "the server's new value")
+    page.until(
+        lambda: page.find("knob-min_batch").get_attribute("value") == "5", "the server's new value"
+    )
     assert page.find("knob-k0").get_attribute("value") == "4"
     assert "your edits are kept" in page.text("elsewhere")
     page.find("reset").click()
@@ -122,14 +136,13 @@ def press(page: Page, *keys: str) -> None:
 
 
 def walk(page: Page, name: str) -> None:
-    """Tab to an element, or into the one that bears the name; whoever has the focus must show it."""
+    """Tab to an element, or into the one that bears the name; whoever has the focus must show
+    it."""
     for _ in range(30):
         press(page, Keys.TAB)
-        here = page.script(
-            """const { activeElement: at } = document, style = getComputedStyle(at);
+        here = page.script("""const { activeElement: at } = document, style = getComputedStyle(at);
             const seen = style.outlineStyle !== "none" && style.outlineWidth !== "0px";
-            return [at.id || at.closest("[id]")?.id || "", seen]"""
-        )
+            return [at.id || at.closest("[id]")?.id || "", seen]""")
         assert here[1], f"no focus to be seen on {here[0]}"
         if here[0] == name:
             return

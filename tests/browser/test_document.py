@@ -18,7 +18,11 @@ def test_all_of_it_is_inside() -> None:
 
 
 def test_every_file_of_the_folder_is_in_it() -> None:
-    files = {path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.*") if path.suffix in (".js", ".css")}
+    files = {
+        path.relative_to(FOLDER).as_posix()
+        for path in FOLDER.rglob("*.*")
+        if path.suffix in (".js", ".css")
+    }
     assert files == {*SCRIPTS, *STYLES, "vendor/uPlot.iife.min.js"}
 
 

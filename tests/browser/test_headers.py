@@ -22,7 +22,12 @@ def framing(address: str) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            send(self, 200, f'<!doctype html><iframe src="{address}" width=900 height=700></iframe>', "text/html")
+            send(
+                self,
+                200,
+                f'<!doctype html><iframe src="{address}" width=900 height=700></iframe>',
+                "text/html",
+            )
 
         def log_message(self, format: str, *args: object) -> None:
             pass
@@ -38,10 +43,13 @@ def framing(address: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    "left", [None, "Content-Security-Policy", "X-Frame-Options"], ids=["none", "policy", "frame-options"]
+    "left",
+    [None, "Content-Security-Policy", "X-Frame-Options"],
+    ids=["none", "policy", "frame-options"],
 )
 def test_another_origin_cannot_frame_it(page: Page, serve: Serve, left: str | None) -> None:
-    """Either header does it, for browsers that know one of them; without any the frame would show."""
+    """Either header does it, for browsers that know one of them; without any the frame would
+    show."""
     stub = serve(World())
     stub.headers = {name: value for name, value in stub.headers.items() if name == left}
     with framing(stub.url) as other:
@@ -58,10 +66,8 @@ def test_another_origin_cannot_frame_it(page: Page, serve: Serve, left: str | No
 def test_only_its_own_scripts_run(page: Page, serve: Serve) -> None:
     serve(World())
     assert page.errors() == []
-    page.script(
-        """const planted = document.createElement("script");
+    page.script("""const planted = document.createElement("script");
         planted.textContent = "window.planted = true";
-        document.head.append(planted);"""
-    )
+        document.head.append(planted);""")
     assert page.script("return window.planted") is None
     assert "Content Security Policy" in "".join(page.errors())

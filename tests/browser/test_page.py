@@ -22,7 +22,8 @@ CHATS = 8
 
 @pytest.fixture(scope="module")
 def server(driver: object, servers: Servers) -> Iterator[Server]:
-    """After the browser: where there is none, no server is started for nothing. Left as it was started."""
+    """After the browser: where there is none, no server is started for nothing. Left as it was
+    started."""
     started = servers.get("oea")
     yield started
     change(started, config(started)["started_with"])
@@ -34,12 +35,20 @@ def load(server: Server) -> Iterator[None]:
     enough = threading.Event()
 
     def chat(number: int) -> None:
-        body = {"model": "demo", "messages": [{"role": "user", "content": f"Tell {number}"}], "max_tokens": 200}
+        body = {
+            "model": "demo",
+            "messages": [{"role": "user", "content": f"Tell {number}"}],
+            "max_tokens": 200,
+        }
         while not enough.is_set():
-            reply = requests.post(f"{server.url}/v1/chat/completions", json={**body, "ignore_eos": True}, timeout=120)
+            reply = requests.post(
+                f"{server.url}/v1/chat/completions", json={**body, "ignore_eos": True}, timeout=120
+            )
             reply.raise_for_status()
 
-    threads = [threading.Thread(target=chat, args=(number,), daemon=True) for number in range(CHATS)]
+    threads = [
+        threading.Thread(target=chat, args=(number,), daemon=True) for number in range(CHATS)
+    ]
     for thread in threads:
         thread.start()
     yield
@@ -73,7 +82,9 @@ def test_numbers_move_and_nothing_is_wrong(live: Page) -> None:
     def numbers() -> str:
         return live.text("chart-read") + live.text("figures")
 
-    assert "of 128 experts per layer; without batch-aware routing it would read" in live.text("headline")
+    assert "of 128 experts per layer; without batch-aware routing it would read" in live.text(
+        "headline"
+    )
     assert live.text("model") == "4 MoE layers, 128 experts, top 8"
     before = numbers()
     live.until(lambda: numbers() != before, "other numbers")
@@ -83,13 +94,16 @@ def test_numbers_move_and_nothing_is_wrong(live: Page) -> None:
 
 
 def test_nothing_is_fetched_from_elsewhere(live: Page, server: Server) -> None:
-    names = live.script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
+    names = live.script(
+        "return performance.getEntriesByType('resource').map((entry) => entry.name)"
+    )
     assert names
     assert all(name.startswith(f"{server.url}/oea/") for name in names), names
 
 
 def shown(live: Page, server: Server) -> dict[str, Any]:
-    """The server's configuration, once the page shows it: an edit of an earlier one would be refused."""
+    """The server's configuration, once the page shows it: an edit of an earlier one would be
+    refused."""
     now = config(server)
     live.until(lambda: live.text("version") == f"version {now['version']}", "the version in effect")
     return now
@@ -110,7 +124,10 @@ def test_a_knob_changed_on_the_page_changes_the_server(live: Page, server: Serve
 def test_off_is_one_click_and_shows(live: Page, server: Server) -> None:
     live.write("key", KEY)
     live.find("switch").click()
-    live.until(lambda: live.text("headline").startswith("OEA is off. A decode step reads "), "vanilla's numbers")
+    live.until(
+        lambda: live.text("headline").startswith("OEA is off. A decode step reads "),
+        "vanilla's numbers",
+    )
     assert config(server)["settings"]["policy"] == "vanilla"
     live.find("switch").click()
     live.until(lambda: "less to read" in live.text("headline"), "less to read again")
@@ -119,7 +136,10 @@ def test_off_is_one_click_and_shows(live: Page, server: Server) -> None:
 
 def test_shadow_shows_what_oea_would_read(live: Page, server: Server) -> None:
     change(server, {"policy": "shadow"})
-    live.until(lambda: live.text("headline").startswith("Serving vanilla. With these knobs OEA would"), "a prediction")
+    live.until(
+        lambda: live.text("headline").startswith("Serving vanilla. With these knobs OEA would"),
+        "a prediction",
+    )
     # its first steps may be of two or three chats, which share nothing
     live.until(lambda: "less to read" in live.text("headline"), "less to read")
 
@@ -128,23 +148,32 @@ def test_a_wrong_key_is_refused_and_said(live: Page, server: Server) -> None:
     before = config(server)
     live.write("key", "guessed")
     live.find("switch").click()
-    live.until(lambda: live.text("switch-answer").startswith("Refused (401): Unauthorized"), "the refusal")
+    live.until(
+        lambda: live.text("switch-answer").startswith("Refused (401): Unauthorized"), "the refusal"
+    )
     assert config(server) == before
 
 
-@pytest.mark.parametrize(("knob", "value", "status"), [("k0", "9", 409), ("p", "lots", 422), ("k_max", 2, 409)])
+@pytest.mark.parametrize(
+    ("knob", "value", "status"), [("k0", "9", 409), ("p", "lots", 422), ("k_max", 2, 409)]
+)
 def test_what_the_server_refuses_is_shown_in_its_words(
     live: Page, server: Server, knob: str, value: str | int, status: int
 ) -> None:
     before = shown(live, server)
     headers = {"Authorization": f"Bearer {KEY}"}
-    reply = requests.put(f"{server.url}/oea/config", json={knob: value}, headers=headers, timeout=30)
+    reply = requests.put(
+        f"{server.url}/oea/config", json={knob: value}, headers=headers, timeout=30
+    )
     assert reply.status_code == status, reply.text
     live.write("key", KEY)
     live.write(f"knob-{knob}", str(value))
     live.find("apply").click()
     live.until(lambda: live.text("knobs-answer").startswith(f"Refused ({status}): "), "the refusal")
-    assert live.script("return document.querySelector('#knobs-answer q').textContent") == reply.json()["error"]
+    assert (
+        live.script("return document.querySelector('#knobs-answer q').textContent")
+        == reply.json()["error"]
+    )
     assert config(server)["settings"] == before["settings"]
 
 

@@ -1,4 +1,5 @@
-"""The page of a judged record, as a browser shows it: in both themes, on any width, without a network."""
+"""The page of a judged record, as a browser shows it: in both themes, on any width, without a
+network."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from tests.unit.qualify.simulated import record
 
 CONTRAST = """
 const parse = text => text.match(/[\\d.]+/g).slice(0, 3).map(Number)
-const light = text => parse(text).map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+const light = text => parse(text).map(v => v / 255)
+  .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
   .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0)
 const behind = element => {
   for (; element; element = element.parentElement) {
@@ -21,7 +23,8 @@ const behind = element => {
     if (!/, 0\\)$/.test(colour) && colour !== 'transparent') return colour
   }
 }
-return Math.min(...[...document.querySelectorAll('h1, h2, p, li, dt, dd, th, td, summary')].map(each => {
+const texts = document.querySelectorAll('h1, h2, p, li, dt, dd, th, td, summary');
+return Math.min(...[...texts].map(each => {
   const [a, b] = [light(getComputedStyle(each).color), light(behind(each))].sort((x, y) => y - x)
   return (a + .05) / (b + .05)
 }))
@@ -54,6 +57,10 @@ def test_nothing_lies_beyond_its_edge(driver: WebDriver, address: str, width: in
     window(driver, width, 900)
     theme(driver, "light")
     driver.get(address)
-    driver.execute_script("for (const each of document.querySelectorAll('details')) each.open = true")
-    assert driver.execute_script("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    driver.execute_script(
+        "for (const each of document.querySelectorAll('details')) each.open = true"
+    )
+    assert driver.execute_script(
+        "return document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+    )
     assert driver.title == "Qualified: demo, 2-core-x86_64"

@@ -15,7 +15,8 @@ from tests.browser.world import DEFAULTS, World
 Serve = Callable[..., Stub]
 FITS = "return document.documentElement.scrollWidth <= window.innerWidth"
 UNLABELLED = """return [...document.querySelectorAll('input, select')]
-    .filter((field) => !field.labels.length || !field.labels[0].textContent.trim()).map((field) => field.id)"""
+    .filter((field) => !field.labels.length || !field.labels[0].textContent.trim())
+    .map((field) => field.id)"""
 
 
 def test_busy_says_what_is_read_and_what_would_be(page: Page, serve: Serve) -> None:
@@ -24,7 +25,9 @@ def test_busy_says_what_is_read_and_what_would_be(page: Page, serve: Serve) -> N
     assert words.startswith("A decode step reads 3")
     assert "of 128 experts per layer; without batch-aware routing it would read 7" in words
     assert words.endswith("\u00a0% less to read.")
-    marks = page.script("return [...document.querySelectorAll('#experts i')].map((mark) => mark.className)")
+    marks = page.script(
+        "return [...document.querySelectorAll('#experts i')].map((mark) => mark.className)"
+    )
     assert len(marks) == 128
     assert 36 <= marks.count("mark read") <= 40
     assert 35 <= marks.count("mark saved") <= 43
@@ -38,14 +41,23 @@ def test_drafts_are_shown_where_there_are_some(page: Page, serve: Serve) -> None
     assert "Tokens a step gives each" not in page.text("figures")
     serve(World(drafts=True))
     assert page.text("figures").splitlines()[-6:] == [
-        *("Requests in a step", "4.0", "Tokens a step gives each", "2.25", "Read for rejected drafts", "6.5 experts")
+        *(
+            "Requests in a step",
+            "4.0",
+            "Tokens a step gives each",
+            "2.25",
+            "Read for rejected drafts",
+            "6.5 experts",
+        )
     ]
     assert page.errors() == []
 
 
 @pytest.mark.parametrize("size", [(1280, 900), (390, 844)], ids=["wide", "narrow"])
 @pytest.mark.parametrize("name", ["light", "dark"])
-def test_fits_and_is_drawn_in_both_themes(page: Page, serve: Serve, size: tuple[int, int], name: str) -> None:
+def test_fits_and_is_drawn_in_both_themes(
+    page: Page, serve: Serve, size: tuple[int, int], name: str
+) -> None:
     window(page.driver, *size)
     theme(page.driver, name)
     serve(World(layers=94, ranks=8, age=600))
@@ -60,11 +72,10 @@ def test_fits_and_is_drawn_in_both_themes(page: Page, serve: Serve, size: tuple[
 def shades(page: Page) -> int:
     """Different colours down one second of the heat map, axes left out."""
     return int(
-        page.script(
-            """const canvas = document.querySelector("#chart-layers canvas");
-            const { data } = canvas.getContext("2d").getImageData(Math.round(canvas.width * 0.4), 20, 1, 240);
-            return new Set(new Uint32Array(data.buffer)).size"""
-        )
+        page.script("""const canvas = document.querySelector("#chart-layers canvas");
+            const left = Math.round(canvas.width * 0.4);
+            const { data } = canvas.getContext("2d").getImageData(left, 20, 1, 240);
+            return new Set(new Uint32Array(data.buffer)).size""")
     )
 
 
@@ -81,18 +92,36 @@ def test_the_theme_can_be_chosen(page: Page, serve: Serve) -> None:
 
 def test_idle_without_a_single_point(page: Page, serve: Serve) -> None:
     stub = serve(World(busy=False, age=0))
-    assert page.text("headline").startswith("No decode step in the last minute. Since the start a step read 38 of 128")
+    assert page.text("headline").startswith(
+        "No decode step in the last minute. Since the start a step read 38 of 128"
+    )
     assert "None since the start." in page.text("bypassed")
     stub.world.age, stub.world.busy = 60, True
-    page.until(lambda: page.text("headline").startswith("A decode step reads"), "numbers after idling")
+    page.until(
+        lambda: page.text("headline").startswith("A decode step reads"), "numbers after idling"
+    )
     assert page.errors() == []
 
 
 def test_tiers_are_rows_and_nothing_where_there_are_none(page: Page, serve: Serve) -> None:
     stub = serve(World())
     assert not page.find("tiers-card").is_displayed()
-    gold = {"tier": "gold", "promise": "exact", "default": False, "mass_kept": 1.0, "broken": 0, "tpot_ms": 25.04}
-    old = {"tier": "old", "promise": None, "default": False, "mass_kept": None, "broken": 2, "tpot_ms": None}
+    gold = {
+        "tier": "gold",
+        "promise": "exact",
+        "default": False,
+        "mass_kept": 1.0,
+        "broken": 0,
+        "tpot_ms": 25.04,
+    }
+    old = {
+        "tier": "old",
+        "promise": None,
+        "default": False,
+        "mass_kept": None,
+        "broken": 2,
+        "tpot_ms": None,
+    }
     counts = {"tokens": 1200, "requests": 30}
     stub.world.tiers = [{**gold, **counts}, {**old, **counts, "default": True}]
     page.until(lambda: page.find("tiers-card").is_displayed(), "tiers")
@@ -124,7 +153,9 @@ def test_a_fixed_server_offers_nothing(page: Page, serve: Serve) -> None:
 
 def test_only_policies_that_can_be_switched_to_are_offered(page: Page, serve: Serve) -> None:
     serve(World(policies=["oea", "pruned"], fixed="no vanilla here"))
-    options = page.script("return [...document.getElementById('knob-policy').options].map((option) => option.value)")
+    options = page.script(
+        "return [...document.getElementById('knob-policy').options].map((option) => option.value)"
+    )
     assert options == ["oea", "pruned"]
     assert not page.find("switch").is_enabled()
     assert page.find("apply").is_enabled()
@@ -136,7 +167,11 @@ def test_a_limited_router_is_said(page: Page, serve: Serve) -> None:
 
 
 def test_a_reason_that_the_headline_says_is_not_said_twice(page: Page, serve: Serve) -> None:
-    serve(World(active=False, reason="the policy is vanilla", settings={**DEFAULTS, "policy": "vanilla"}))
+    serve(
+        World(
+            active=False, reason="the policy is vanilla", settings={**DEFAULTS, "policy": "vanilla"}
+        )
+    )
     assert page.text("headline").startswith("OEA is off.")
     assert not page.shown("limits")
 
@@ -156,10 +191,13 @@ def test_every_field_has_a_label_and_every_plot_words(page: Page, serve: Serve) 
     serve(World(ranks=2))
     assert page.script(UNLABELLED) == []
     words = page.script(
-        "return [...document.querySelectorAll('.plot')].map((plot) => plot.getAttribute('aria-label') ?? '')"
+        "return [...document.querySelectorAll('.plot')].map((plot) =>"
+        " plot.getAttribute('aria-label') ?? '')"
     )
     assert len(words) == 7
-    assert all(len(text) > 20 for text in words if not text.startswith("Experts read, layer")), words
+    assert all(len(text) > 20 for text in words if not text.startswith("Experts read, layer")), (
+        words
+    )
 
 
 def test_changes_are_marked(page: Page, serve: Serve) -> None:
@@ -173,11 +211,11 @@ def test_changes_are_marked(page: Page, serve: Serve) -> None:
 def ink(page: Page) -> int:
     """Pixels in the colour of the marks, which nothing else is drawn in."""
     return int(
-        page.script(
-            """const canvas = document.querySelector("#chart-read canvas");
-            const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        page.script("""const canvas = document.querySelector("#chart-read canvas");
+            const { width, height } = canvas;
+            const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
             let dark = 0;
-            for (let i = 0; i < data.length; i += 4) dark += data[i + 3] > 120 && data[i] < 60 && data[i + 1] < 60;
-            return dark"""
-        )
+            for (let i = 0; i < data.length; i += 4)
+              dark += data[i + 3] > 120 && data[i] < 60 && data[i + 1] < 60;
+            return dark""")
     )

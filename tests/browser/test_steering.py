@@ -1,4 +1,5 @@
-"""The controller on the page: which rung serves and why, its switch, and nothing where there is none."""
+"""The controller on the page: which rung serves and why, its switch, and nothing where there is
+none."""
 
 from __future__ import annotations
 
@@ -9,8 +10,16 @@ from tests.browser.test_states import FITS, Serve
 from tests.browser.world import World
 
 STATE: dict[str, Any] = {
-    **{"mode": "on", "rung": "k0=5", "rungs": ["vanilla", "k0=6", "k0=5", "k0=4"], "percentile": None},
-    **{"allowed": ["vanilla", "k0=6", "k0=5"], "reason": "12 % over the target, and quality allows nothing faster"},
+    **{
+        "mode": "on",
+        "rung": "k0=5",
+        "rungs": ["vanilla", "k0=6", "k0=5", "k0=4"],
+        "percentile": None,
+    },
+    **{
+        "allowed": ["vanilla", "k0=6", "k0=5"],
+        "reason": "12 % over the target, and quality allows nothing faster",
+    },
     **{"target_ms": 25.0, "error": 0.12, "saturated": True},
 }
 
@@ -25,7 +34,9 @@ def test_it_says_which_rung_serves_and_why(page: Page, serve: Serve) -> None:
     serve(World(controller=dict(STATE)))
     assert page.text("steering-mode") == "k0=5"
     assert page.text("steering-text") == "25\u00a0ms per token: 12\u00a0% over."
-    assert "vanilla \u2192 k0=6 \u2192 [k0=5]; below the quality floor: k0=4." in page.text("steering-why")
+    assert "vanilla \u2192 k0=6 \u2192 [k0=5]; below the quality floor: k0=4." in page.text(
+        "steering-why"
+    )
     assert page.script("return document.getElementById('steering').dataset.trouble") == "true"
     assert page.script(FITS)
     assert page.errors() == []

@@ -1,4 +1,5 @@
-"""What a server of the contract would answer, without a server: for the states that are slow or rare on a real one."""
+"""What a server of the contract would answer, without a server: for the states that are slow or
+rare on a real one."""
 
 from __future__ import annotations
 
@@ -13,7 +14,17 @@ from oea_server.settings import Settings
 POLICIES = ["oea", "vanilla", "shadow", "pruned", "random"]
 DEFAULTS: dict[str, Any] = Settings.model_construct().live()  # whatever OEA_* says here
 EMPTY_MEANS = (
-    *("batch", "requests", "accepted", "rejected", "step_ms", "unique", "vanilla", "busiest", "mass_kept"),
+    *(
+        "batch",
+        "requests",
+        "accepted",
+        "rejected",
+        "step_ms",
+        "unique",
+        "vanilla",
+        "busiest",
+        "mass_kept",
+    ),
     *("shadow_unique", "shadow_busiest", "shadow_mass_kept"),
 )
 
@@ -30,7 +41,8 @@ class World:
     drafts: bool = False
     settings: dict[str, Any] = field(default_factory=lambda: dict(DEFAULTS))
     version: int = 0
-    changes: dict[int, tuple[int, str]] = field(default_factory=dict)  # second -> (version, policy) from there on
+    # second -> (version, policy) from there on
+    changes: dict[int, tuple[int, str]] = field(default_factory=dict)
     policies: list[str] = field(default_factory=lambda: list(POLICIES))
     fixed: str | None = None
     active: bool = True
@@ -59,7 +71,12 @@ class World:
             "fixed": self.fixed,
             "ranks_agree": True,
             "model": {
-                **{"layers": self.layers, "num_experts": self.experts, "top_k": 8, "ranks": self.ranks},
+                **{
+                    "layers": self.layers,
+                    "num_experts": self.experts,
+                    "top_k": 8,
+                    "ranks": self.ranks,
+                },
                 "expert_bytes": 9437184,
             },
         }
@@ -74,17 +91,36 @@ class World:
         since = 0.0 if since > now + 1 else since  # of a clock that was ahead
         seconds = range(int(max(since + 1, now - min(self.age, 600))), int(now) + 1)
         points = [self._point(second) for second in seconds if second > since]
-        busy = [point for point in map(self._point, range(int(now) - 60, int(now) + 1)) if point["steps"]]
+        busy = [
+            point
+            for point in map(self._point, range(int(now) - 60, int(now) + 1))
+            if point["steps"]
+        ]
         counts: dict[str, dict[str, int]] = {"unique": {}, "vanilla": {}, "shadow": {}}
         for point in busy:
             dice = random.Random(point["t"])
-            for name, key in (("unique", "unique"), ("vanilla", "vanilla"), ("shadow", "shadow_unique")):
+            for name, key in (
+                ("unique", "unique"),
+                ("vanilla", "vanilla"),
+                ("shadow", "shadow_unique"),
+            ):
                 for _ in range(point["steps"] if point[key] is not None else 0):
                     read = str(max(1, round(dice.gauss(point[key], point[key] / 12))))
                     counts[name][read] = counts[name].get(read, 0) + 1
         total = {
-            **{"steps": 1000, "tokens_per_step": 15.8, "step_ms": 31.2, "unique_experts": 38.2, "busiest_rank": None},
-            **{"vanilla_unique_experts": 77.0, "mass_kept": 0.86, "tokens": 64000, "assignments": 512000},
+            **{
+                "steps": 1000,
+                "tokens_per_step": 15.8,
+                "step_ms": 31.2,
+                "unique_experts": 38.2,
+                "busiest_rank": None,
+            },
+            **{
+                "vanilla_unique_experts": 77.0,
+                "mass_kept": 0.86,
+                "tokens": 64000,
+                "assignments": 512000,
+            },
             **{"piggybacked": 300000, "bytes_read": 10**12, "bytes_saved": 10**12},
         }
         return {
@@ -104,7 +140,13 @@ class World:
 
     def _point(self, second: int) -> dict[str, Any]:
         version, policy = self._in_force(second)
-        point: dict[str, Any] = {"t": float(second), "steps": 0, "policy": policy, "version": version, "layers": []}
+        point: dict[str, Any] = {
+            "t": float(second),
+            "steps": 0,
+            "policy": policy,
+            "version": version,
+            "layers": [],
+        }
         point |= dict.fromkeys(EMPTY_MEANS)
         if not self.busy or 100 <= self.now - second < 112:
             return point
@@ -113,14 +155,20 @@ class World:
         vanilla, oea = 0.6 * self.experts * swing, 0.298 * self.experts * swing
         served = oea if policy == "oea" else vanilla
         point |= {"steps": 30, "batch": 15 + swing, "vanilla": vanilla, "unique": served}
-        point |= {"step_ms": 9 + 0.26 * served + dice.gauss(0, 0.6), "mass_kept": 0.86 if policy == "oea" else 1.0}
+        point |= {
+            "step_ms": 9 + 0.26 * served + dice.gauss(0, 0.6),
+            "mass_kept": 0.86 if policy == "oea" else 1.0,
+        }
         if self.drafts:
             point |= {"requests": 4.0, "accepted": 2.25, "rejected": 6.5}
         if self.ranks > 1:
             point["busiest"] = served / self.ranks * 1.4
         if policy == "shadow":
             point |= {"shadow_unique": oea, "shadow_mass_kept": 0.86}
-        shape = [1 + 0.35 * math.sin(layer * 1.7) + 0.15 * math.sin(layer / 9) for layer in range(self.layers)]
+        shape = [
+            1 + 0.35 * math.sin(layer * 1.7) + 0.15 * math.sin(layer / 9)
+            for layer in range(self.layers)
+        ]
         point["layers"] = [served * factor * (1 + dice.gauss(0, 0.02)) for factor in shape]
         return point
 

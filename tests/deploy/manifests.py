@@ -24,13 +24,28 @@ OVERLAYS = sorted(
 COMPONENTS = sorted(path.parent.name for path in (K8S / "components").glob("*/kustomization.yaml"))
 SERVER, ROUTER = "server", "router"
 """Names of containers."""
-LWS_VARIABLES = {"LWS_LEADER_ADDRESS": "oea-group-0.oea-group", "LWS_GROUP_SIZE": "2", "LWS_WORKER_INDEX": "0"}
+LWS_VARIABLES = {
+    "LWS_LEADER_ADDRESS": "oea-group-0.oea-group",
+    "LWS_GROUP_SIZE": "2",
+    "LWS_WORKER_INDEX": "0",
+}
 """What the LeaderWorkerSet operator adds to every container of a group."""
-UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+UNITS = {
+    "": 1,
+    "k": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "Ki": 2**10,
+    "Mi": 2**20,
+    "Gi": 2**30,
+    "Ti": 2**40,
+}
 
 Object = dict[str, Any]
 
-needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl, whose kustomize renders")
+needs_kubectl = pytest.mark.skipif(
+    shutil.which("kubectl") is None, reason="needs kubectl, whose kustomize renders"
+)
 
 
 class Pod(NamedTuple):
@@ -61,7 +76,10 @@ class Pod(NamedTuple):
 def rendered(overlay: str) -> str:
     """YAML, as `kubectl apply -k` would send it."""
     done = subprocess.run(
-        ["kubectl", "kustomize", str(K8S / "overlays" / overlay)], capture_output=True, text=True, check=False
+        ["kubectl", "kustomize", str(K8S / "overlays" / overlay)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert not done.stderr, done.stderr  # warnings of what is deprecated
@@ -99,8 +117,13 @@ def arguments(container: Object, extra: Mapping[str, str] = LWS_VARIABLES) -> li
     for variable in container.get("env", ()):
         source = variable.get("valueFrom", {})
         secret = source.get("secretKeyRef", {}).get("name")
-        values[variable["name"]] = variable.get("value") or secret or source["fieldRef"]["fieldPath"]
-    return [re.sub(r"\$\((\w+)\)", lambda name: values.get(name[1], name[0]), each) for each in container["args"]]
+        values[variable["name"]] = (
+            variable.get("value") or secret or source["fieldRef"]["fieldPath"]
+        )
+    return [
+        re.sub(r"\$\((\w+)\)", lambda name: values.get(name[1], name[0]), each)
+        for each in container["args"]
+    ]
 
 
 def container_args(overlay: str) -> list[str]:

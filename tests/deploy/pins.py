@@ -57,7 +57,12 @@ def entries(path: Path) -> list[Pin]:
         (specifier,) = parsed.specifier
         assert specifier.operator == "==", line
         found.append(
-            Pin(canonicalize_name(parsed.name), specifier.version, parsed.marker, [each.strip() for each in hashes])
+            Pin(
+                canonicalize_name(parsed.name),
+                specifier.version,
+                parsed.marker,
+                [each.strip() for each in hashes],
+            )
         )
     return found
 

@@ -1,4 +1,5 @@
-"""Names in manifests that must exist elsewhere in them. Each check takes rendered objects and says what is missing."""
+"""Names in manifests that must exist elsewhere in them. Each check takes rendered objects and says
+what is missing."""
 
 from __future__ import annotations
 
@@ -90,7 +91,9 @@ def volumes(found: list[Object]) -> Problems:
 
 
 def variables(found: list[Object]) -> Problems:
-    knobs = {f"OEA_{name.upper()}" for name in Settings.model_fields} | set(OTHER_VARIABLES) - KEYS_THEMSELVES
+    knobs = {f"OEA_{name.upper()}" for name in Settings.model_fields} | set(
+        OTHER_VARIABLES
+    ) - KEYS_THEMSELVES
     for pod in pods(found):
         names = set()
         for variable in pod.container.get("env", ()):
@@ -102,7 +105,10 @@ def variables(found: list[Object]) -> Problems:
             if name.startswith("OEA_") and name not in knobs:
                 yield f"{pod.name}: {name} is no knob of the server, nor a file with a key"
         if pod.spec.get("enableServiceLinks", True):
-            yield f"{pod.name}: enableServiceLinks would inject OEA_SERVER_* variables among the knobs"
+            yield (
+                f"{pod.name}: enableServiceLinks would inject OEA_SERVER_* variables among the"
+                " knobs"
+            )
         if pod.owner["kind"] == "LeaderWorkerSet":
             names |= set(LWS_VARIABLES)
         for used in re.findall(r"\$\((\w+)\)", " ".join(pod.container["args"])):
@@ -148,7 +154,9 @@ def policies(found: list[Object]) -> Problems:
                         yield f"{name}: {direction} names {labels}, which no pod has"
                 for port in rule.get("ports", ()):
                     targets = subjects if direction == "ingress" else []
-                    if isinstance(port["port"], str) and not any(port["port"] in named_ports(pod) for pod in targets):
+                    if isinstance(port["port"], str) and not any(
+                        port["port"] in named_ports(pod) for pod in targets
+                    ):
                         yield f"{name}: {direction} opens {port['port']}, a port of no such pod"
 
 
@@ -167,11 +175,17 @@ def scaling(found: list[Object]) -> Problems:
 
 
 def roles(found: list[Object]) -> Problems:
-    there = {(each["kind"], each["metadata"]["name"], each["metadata"].get("namespace")) for each in found}
+    there = {
+        (each["kind"], each["metadata"]["name"], each["metadata"].get("namespace"))
+        for each in found
+    }
     for binding in of_kind(found, "RoleBinding"):
         namespace = binding["metadata"]["namespace"]
         names = [(binding["roleRef"]["kind"], binding["roleRef"]["name"], namespace)]
-        names += [(subject["kind"], subject["name"], subject["namespace"]) for subject in binding["subjects"]]
+        names += [
+            (subject["kind"], subject["name"], subject["namespace"])
+            for subject in binding["subjects"]
+        ]
         for kind, name, place in names:
             if (kind, name, place) not in there:
                 yield f"RoleBinding/{binding['metadata']['name']}: no {kind} {name} in {place}"
@@ -179,12 +193,18 @@ def roles(found: list[Object]) -> Problems:
 
 def groups(found: list[Object]) -> Problems:
     for group in of_kind(found, "LeaderWorkerSet"):
-        if group["metadata"]["name"] in {each["metadata"]["name"] for each in of_kind(found, "Service")}:
-            yield f"LeaderWorkerSet/{group['metadata']['name']}: the operator's headless Service has this name"
+        if group["metadata"]["name"] in {
+            each["metadata"]["name"] for each in of_kind(found, "Service")
+        }:
+            yield (
+                f"LeaderWorkerSet/{group['metadata']['name']}: the operator's headless Service has"
+                " this name"
+            )
 
 
 def discovery(found: list[Object]) -> Problems:
-    """The router finds servers by labels and a port in its arguments, and passes their policy by its own labels."""
+    """The router finds servers by labels and a port in its arguments, and passes their policy by
+    its own labels."""
     for pod in pods(found):
         words = pod.container["args"]
         if "--selector" not in words:
@@ -194,7 +214,11 @@ def discovery(found: list[Object]) -> Problems:
         workers = selected(found, dict(label.split("=") for label in labels))
         if not workers:
             yield f"{pod.name}: --selector {labels} finds no pod"
-        port = int(next(word for word in words if word.startswith("--service-discovery-port=")).partition("=")[2])
+        port = int(
+            next(word for word in words if word.startswith("--service-discovery-port=")).partition(
+                "="
+            )[2]
+        )
         for worker in workers:
             if port not in named_ports(worker).values():
                 yield f"{pod.name}: {worker.name} has no port {port}"

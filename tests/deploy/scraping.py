@@ -31,14 +31,18 @@ class Prometheus:
         Raises:
             AssertionError: it is no PromQL, or its sides do not match.
         """
-        reply = requests.get(f"{self.url}/api/v1/query", params={"query": expression}, timeout=30).json()
+        reply = requests.get(
+            f"{self.url}/api/v1/query", params={"query": expression}, timeout=30
+        ).json()
         assert reply["status"] == "success", f"{expression}: {reply.get('error')}"
         series: list[dict[str, Any]] = reply["data"]["result"]
         return series
 
     def label_values(self, selector: str, label: str) -> list[str]:
         """As Grafana's `label_values(selector, label)`."""
-        reply = requests.get(f"{self.url}/api/v1/series", params={"match[]": selector}, timeout=30).json()
+        reply = requests.get(
+            f"{self.url}/api/v1/series", params={"match[]": selector}, timeout=30
+        ).json()
         return sorted({series[label] for series in reply["data"]})
 
 
@@ -58,10 +62,16 @@ def prometheus(folder: Path, target: int, relabel: bool) -> Iterator[Prometheus]
         del job["metric_relabel_configs"]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     port = ports.free()
-    command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
+    command = [
+        "prometheus",
+        f"--config.file={folder}/prometheus.yml",
+        f"--storage.tsdb.path={folder}/data",
+    ]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=subprocess.STDOUT
+            [*command, f"--web.listen-address=127.0.0.1:{port}"],
+            stdout=log,
+            stderr=subprocess.STDOUT,
         )
     try:
         url = f"http://127.0.0.1:{port}"

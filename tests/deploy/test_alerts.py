@@ -1,4 +1,5 @@
-"""What alerts take for granted about the manifests: how long a start takes, and what pods are called."""
+"""What alerts take for granted about the manifests: how long a start takes, and what pods are
+called."""
 
 from __future__ import annotations
 
@@ -22,9 +23,15 @@ def only(pattern: str, text: str) -> str:
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_a_start_is_no_outage_while_its_probe_waits(overlay: str) -> None:
     silent = 60 * int(only(r"(?:\[|offset )(\d+)m", RULES["OEATargetDown"]))
-    probes = [pod.container["startupProbe"] for pod in servers(objects(overlay)) if "startupProbe" in pod.container]
+    probes = [
+        pod.container["startupProbe"]
+        for pod in servers(objects(overlay))
+        if "startupProbe" in pod.container
+    ]
     assert probes
-    assert all(int(each["periodSeconds"]) * int(each["failureThreshold"]) < silent for each in probes)
+    assert all(
+        int(each["periodSeconds"]) * int(each["failureThreshold"]) < silent for each in probes
+    )
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

@@ -1,4 +1,5 @@
-"""deploy/compose: what it mounts exists, what it pulls is pinned, one server runs, and its keys are files."""
+"""deploy/compose: what it mounts exists, what it pulls is pinned, one server runs, and its keys are
+files."""
 
 from __future__ import annotations
 
@@ -35,10 +36,16 @@ class TestService:
     def test_what_it_mounts_exists(self, name: str) -> None:
         volumes = WHOLE["volumes"]
         for source, *_ in mounts(SERVICES[name]):
-            assert (COMPOSE / source).resolve().exists() if source.startswith(".") else source in volumes
+            assert (
+                (COMPOSE / source).resolve().exists()
+                if source.startswith(".")
+                else source in volumes
+            )
 
     def test_its_image_is_pinned(self, name: str) -> None:
-        assert re.search(r":v?\d+\.\d+\.\d+(-cpu)?(@sha256:[0-9a-f]{64})?$", SERVICES[name]["image"])
+        assert re.search(
+            r":v?\d+\.\d+\.\d+(-cpu)?(@sha256:[0-9a-f]{64})?$", SERVICES[name]["image"]
+        )
 
     def test_it_is_published_to_this_machine_alone(self, name: str) -> None:
         (port,) = SERVICES[name]["ports"]
@@ -55,7 +62,9 @@ class TestService:
 
     def test_its_secrets_are_files_that_the_repository_has_not(self, name: str) -> None:
         """Variables and arguments show in `docker inspect`."""
-        files = [value for key, value in environment(SERVICES[name]).items() if key.endswith("_FILE")]
+        files = [
+            value for key, value in environment(SERVICES[name]).items() if key.endswith("_FILE")
+        ]
         assert files == [f"/run/secrets/{secret}" for secret in SERVICES[name].get("secrets", [])]
         for secret in SERVICES[name].get("secrets", []):
             assert WHOLE["secrets"][secret] == {"file": f"./secrets/{secret}"}
@@ -100,7 +109,11 @@ def test_a_server_has_an_admin_key(name: str) -> None:
 
 def test_only_prometheus_is_on_the_servers_network() -> None:
     """PyTorch's store listens on all of a server's interfaces, and wants no key."""
-    there = {name for name, service in SERVICES.items() if "server" in service.get("networks", ["default"])}
+    there = {
+        name
+        for name, service in SERVICES.items()
+        if "server" in service.get("networks", ["default"])
+    }
     assert there == {*BOTH, "prometheus"}
     for name in BOTH:
         assert list(SERVICES[name]["networks"]) == ["server"]
@@ -130,7 +143,9 @@ class TestSecrets:
         assert self.made(script).keys() == wanted
 
     @pytest.mark.parametrize("umask", [0o022, 0o077, 0o000])
-    def test_nobody_else_here_reads_them_and_a_containers_user_does(self, script: Path, umask: int) -> None:
+    def test_nobody_else_here_reads_them_and_a_containers_user_does(
+        self, script: Path, umask: int
+    ) -> None:
         files = self.made(script, umask)
         assert (script.parent / "secrets").stat().st_mode & 0o777 == 0o700
         assert {path.stat().st_mode & 0o777 for path in files.values()} == {0o444}
@@ -152,33 +167,50 @@ class TestSecrets:
 
 def test_grafana_is_provisioned() -> None:
     grafana = SERVICES["grafana"]
-    (source,) = yaml.safe_load((DEPLOY / "grafana/provisioning/datasources/prometheus.yml").read_text())["datasources"]
+    (source,) = yaml.safe_load(
+        (DEPLOY / "grafana/provisioning/datasources/prometheus.yml").read_text()
+    )["datasources"]
     assert source["url"] == "$PROMETHEUS_URL"
     assert grafana["environment"]["PROMETHEUS_URL"] == "http://prometheus:9090"
-    assert grafana["environment"]["GF_SECURITY_ADMIN_PASSWORD__FILE"] == "/run/secrets/grafana-password"
-    (provider,) = yaml.safe_load((DEPLOY / "grafana/provisioning/dashboards/oea-server.yml").read_text())["providers"]
+    assert (
+        grafana["environment"]["GF_SECURITY_ADMIN_PASSWORD__FILE"]
+        == "/run/secrets/grafana-password"
+    )
+    (provider,) = yaml.safe_load(
+        (DEPLOY / "grafana/provisioning/dashboards/oea-server.yml").read_text()
+    )["providers"]
     targets = {Path(target) for _, target, *_ in mounts(grafana)}
     assert Path(provider["options"]["path"]) / "oea-server.json" in targets
     assert Path("/etc/grafana/provisioning") in targets
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool: apt-get install prometheus (make system)")
+@pytest.mark.skipif(
+    shutil.which("promtool") is None,
+    reason="needs promtool: apt-get install prometheus (make system)",
+)
 def test_promtool(tmp_path: Path) -> None:
     """With the rules where the mounts put them."""
     shutil.copy(COMPOSE / "prometheus.yml", tmp_path)
     shutil.copytree(PROMETHEUS / "rules", tmp_path / "rules")
     config = tmp_path / "prometheus.yml"
-    done = subprocess.run(["promtool", "check", "config", config], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["promtool", "check", "config", config], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.skipif(shutil.which("docker-compose") is None, reason="needs docker-compose: apt-get install it")
+@pytest.mark.skipif(
+    shutil.which("docker-compose") is None, reason="needs docker-compose: apt-get install it"
+)
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])
 @pytest.mark.parametrize("more", [[], [API_KEY]], ids=["alone", "api-key"])
 def test_docker_compose_accepts_it(profile: str, more: list[Path]) -> None:
     files = [word for path in (FILE, *more) for word in ("--file", str(path))]
     done = subprocess.run(
-        ["docker-compose", *files, "--profile", profile, "config"], capture_output=True, text=True, check=False
+        ["docker-compose", *files, "--profile", profile, "config"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     server = yaml.safe_load(done.stdout)["services"]["server" if profile == "cpu" else "server-gpu"]

@@ -1,4 +1,5 @@
-"""The cpu-demo overlay's container, run as written: its arguments, its variables, its key, its probes, its end."""
+"""The cpu-demo overlay's container, run as written: its arguments, its variables, its key, its
+probes, its end."""
 
 from __future__ import annotations
 
@@ -19,12 +20,28 @@ import pytest
 import requests
 
 from oea_server.client.remote import Remote
-from tests.deploy.manifests import Object, container_args, container_env, needs_kubectl, objects, servers
+from tests.deploy.manifests import (
+    Object,
+    container_args,
+    container_env,
+    needs_kubectl,
+    objects,
+    servers,
+)
 from tests.deploy.names import DEPLOY
 
 OVERLAY = "cpu-demo"
 ENTRYPOINT = DEPLOY / "docker/entrypoint.sh"
-FOREIGN = ("OEA_", "SGLANG_", "HF_", "XDG_", "PROMETHEUS_", "TRITON_", "TORCHINDUCTOR_", "FLASHINFER_")
+FOREIGN = (
+    "OEA_",
+    "SGLANG_",
+    "HF_",
+    "XDG_",
+    "PROMETHEUS_",
+    "TRITON_",
+    "TORCHINDUCTOR_",
+    "FLASHINFER_",
+)
 """Variables of this process that a container would not have."""
 KEY = "of-the-secret"
 ANSWER = 600
@@ -33,7 +50,9 @@ ANSWER = 600
 pytestmark = [
     pytest.mark.server("own"),
     needs_kubectl,
-    pytest.mark.skipif(not ENTRYPOINT.exists(), reason="needs deploy/docker/entrypoint.sh, the image's"),
+    pytest.mark.skipif(
+        not ENTRYPOINT.exists(), reason="needs deploy/docker/entrypoint.sh, the image's"
+    ),
 ]
 
 
@@ -41,9 +60,18 @@ class Kubelet:
     """What it does to one container, without Kubernetes."""
 
     def __init__(
-        self, container: Object, environment: dict[str, str], process: subprocess.Popen[bytes], log: Path
+        self,
+        container: Object,
+        environment: dict[str, str],
+        process: subprocess.Popen[bytes],
+        log: Path,
     ) -> None:
-        self.container, self.environment, self.process, self._log = container, environment, process, log
+        self.container, self.environment, self.process, self._log = (
+            container,
+            environment,
+            process,
+            log,
+        )
         (port,) = (port["containerPort"] for port in container["ports"] if port["name"] == "http")
         self.url = f"http://127.0.0.1:{port}"
 
@@ -52,7 +80,9 @@ class Kubelet:
         probe = self.container[name]
         assert probe["httpGet"]["port"] == "http"
         with suppress(requests.RequestException):
-            reply = requests.get(self.url + probe["httpGet"]["path"], timeout=probe["timeoutSeconds"])
+            reply = requests.get(
+                self.url + probe["httpGet"]["path"], timeout=probe["timeoutSeconds"]
+            )
             return 200 <= reply.status_code < 400
         return False
 
@@ -78,7 +108,9 @@ class Kubelet:
             subprocess.TimeoutExpired: it would have been killed.
         """
         start = time.monotonic()
-        subprocess.run(self.container["lifecycle"]["preStop"]["exec"]["command"], check=True, timeout=grace)
+        subprocess.run(
+            self.container["lifecycle"]["preStop"]["exec"]["command"], check=True, timeout=grace
+        )
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(grace - (time.monotonic() - start))
         return time.monotonic() - start
@@ -99,12 +131,20 @@ def kubelet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubelet]:
     if not free(port):
         pytest.skip(f"port {port}, which the manifest names, is taken on this machine")
     cache = tmp_path_factory.mktemp("cache")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)
+    }
     # the image's: everything that is written lies under /cache
-    environment |= {"HOME": str(cache), "XDG_CACHE_HOME": str(cache / "xdg"), "HF_HOME": str(cache / "huggingface")}
+    environment |= {
+        "HOME": str(cache),
+        "XDG_CACHE_HOME": str(cache / "xdg"),
+        "HF_HOME": str(cache / "huggingface"),
+    }
     environment |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     environment |= container_env(OVERLAY)
-    environment["OEA_ADMIN_KEY_FILE"] = str(mounted_key(container, environment["OEA_ADMIN_KEY_FILE"], cache))
+    environment["OEA_ADMIN_KEY_FILE"] = str(
+        mounted_key(container, environment["OEA_ADMIN_KEY_FILE"], cache)
+    )
     log = cache / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -127,7 +167,9 @@ def kubelet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubelet]:
 
 def mounted_key(container: Object, path: str, folder: Path) -> Path:
     """What the Secret's volume shows at a path, in a folder that is ours."""
-    assert [each for each in container["volumeMounts"] if Path(path).parent == Path(each["mountPath"])]
+    assert [
+        each for each in container["volumeMounts"] if Path(path).parent == Path(each["mountPath"])
+    ]
     key = folder / Path(path).name
     key.write_text(KEY + "\n")
     return key
@@ -148,13 +190,17 @@ def test_it_answers_and_routes(kubelet: Kubelet) -> None:
     assert metrics["oea_router_active"] == 1
     assert metrics["oea_unique_experts_count"] > 0
     assert server.config()["settings"]["policy"] == "oea"
-    (limit,) = (word for word in container_args(OVERLAY) if word.startswith("--max-running-requests="))
+    (limit,) = (
+        word for word in container_args(OVERLAY) if word.startswith("--max-running-requests=")
+    )
     bearer = {"Authorization": f"Bearer {KEY}"}
     info = requests.get(f"{kubelet.url}/server_info", headers=bearer, timeout=30).json()
     assert info["max_running_requests"] == int(limit.partition("=")[2])
 
 
-def test_it_is_turned_off_from_inside_alone_without_a_key_on_the_command_line(kubelet: Kubelet) -> None:
+def test_it_is_turned_off_from_inside_alone_without_a_key_on_the_command_line(
+    kubelet: Kubelet,
+) -> None:
     """As `kubectl exec` would: the pod's own variables."""
     asked = requests.put(f"{kubelet.url}/oea/config", json={"policy": "vanilla"}, timeout=30)
     assert asked.status_code == 401
@@ -163,7 +209,9 @@ def test_it_is_turned_off_from_inside_alone_without_a_key_on_the_command_line(ku
     assert KEY not in arguments
     for policy in ("vanilla", "oea"):
         words = ["oea-server", "config", "set", f"policy={policy}"]
-        done = subprocess.run(words, capture_output=True, text=True, check=False, env=kubelet.environment)
+        done = subprocess.run(
+            words, capture_output=True, text=True, check=False, env=kubelet.environment
+        )
         assert done.returncode == 0, done.stderr
         assert Remote(kubelet.url, KEY).config()["settings"]["policy"] == policy
 
@@ -225,7 +273,10 @@ def test_it_drains_within_its_grace_period(kubelet: Kubelet) -> None:
             time.sleep(0.5)
         unready.set()
 
-    watchers = [threading.Thread(target=users, daemon=True), threading.Thread(target=readiness, daemon=True)]
+    watchers = [
+        threading.Thread(target=users, daemon=True),
+        threading.Thread(target=readiness, daemon=True),
+    ]
     for each in watchers:
         each.start()
     while not running or not running[0].begun.wait(1):

@@ -1,4 +1,5 @@
-"""The image's cache, made as the Dockerfile makes it, for the user ids that OpenShift gives: any, of group 0."""
+"""The image's cache, made as the Dockerfile makes it, for the user ids that OpenShift gives: any,
+of group 0."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ def test_both_targets_make_it() -> None:
 
 @pytest.mark.parametrize("command", MADE, ids=["cpu", "gpu"])
 @pytest.mark.parametrize(
-    ("uid", "gid", "can"), [(10001, 10001, True), (1000660000, 0, True), (1000660000, 1000660000, False)]
+    ("uid", "gid", "can"),
+    [(10001, 10001, True), (1000660000, 0, True), (1000660000, 1000660000, False)],
 )
 def test_who_can_write_to_it(around: Path, command: str, uid: int, gid: int, can: bool) -> None:
     if os.geteuid():

@@ -1,4 +1,5 @@
-"""The image's health check: it asks the server of its own container, whatever flags, proxy or certificate that has."""
+"""The image's health check: it asks the server of its own container, whatever flags, proxy or
+certificate that has."""
 
 from __future__ import annotations
 
@@ -60,7 +61,9 @@ class Answer(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def listening(status: int, context: ssl.SSLContext | None = None) -> Iterator[tuple[int, list[str]]]:
+def listening(
+    status: int, context: ssl.SSLContext | None = None
+) -> Iterator[tuple[int, list[str]]]:
     """A server's port, and what it is asked."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
     server.status, server.asked = status, []  # type: ignore[attr-defined]
@@ -140,6 +143,8 @@ def self_signed(certificate: Path, key: Path) -> None:
     certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
     key.write_bytes(
         private.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
         )
     )

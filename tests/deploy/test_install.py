@@ -1,4 +1,5 @@
-"""deploy/docker/install.py in an environment of its own, with wheels of a few lines and no network."""
+"""deploy/docker/install.py in an environment of its own, with wheels of a few lines and no
+network."""
 
 from __future__ import annotations
 
@@ -48,18 +49,30 @@ class Image:
         files = {
             f"{module}/__init__.py": "",
             f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}",
-            f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            f"{info}/WHEEL": (
+                "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+            ),
         }
         with zipfile.ZipFile(path, "w") as archive:
             for file, text in files.items():
                 archive.writestr(file, text)
-            archive.writestr(f"{info}/RECORD", "".join(f"{file},,\n" for file in [*files, f"{info}/RECORD"]))
+            archive.writestr(
+                f"{info}/RECORD", "".join(f"{file},,\n" for file in [*files, f"{info}/RECORD"])
+            )
         return path
 
     def has(self, name: str, version: str, *requires: str) -> None:
         """A package of the base."""
         path = self.wheel(name, version, *requires)
-        command = [str(self.root / "bin/python"), "-m", "pip", "install", "--quiet", "--no-deps", str(path)]
+        command = [
+            str(self.root / "bin/python"),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            str(path),
+        ]
         subprocess.run(command, check=True, env=self.environment)
         path.unlink()
 
@@ -69,18 +82,31 @@ class Image:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         other = hashlib.sha256(b"for another platform").hexdigest()
         with self.pins.open("a") as pins:
-            pins.write(f"{name}=={version}{marker} \\\n    --hash=sha256:{other} \\\n    --hash=sha256:{digest}\n")
+            pins.write(
+                f"{name}=={version}{marker} \\\n    --hash=sha256:{other} \\\n   "
+                f" --hash=sha256:{digest}\n"
+            )
         return path
 
     def install(self, *requires: str) -> subprocess.CompletedProcess[str]:
         """Our wheel, with these requirements."""
         wheel = self.wheel("oea-server", "0.1.0", *requires, folder="dist")
-        command = [str(self.root / "bin/python"), str(INSTALL), "--pins", str(self.pins), str(wheel)]
-        return subprocess.run(command, capture_output=True, text=True, check=False, env=self.environment)
+        command = [
+            str(self.root / "bin/python"),
+            str(INSTALL),
+            "--pins",
+            str(self.pins),
+            str(wheel),
+        ]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, env=self.environment
+        )
 
     def installed(self) -> dict[str, str]:
         command = [str(self.root / "bin/python"), "-m", "pip", "list", "--format", "freeze"]
-        lines = subprocess.run(command, capture_output=True, text=True, check=True, env=self.environment).stdout
+        lines = subprocess.run(
+            command, capture_output=True, text=True, check=True, env=self.environment
+        ).stdout
         return dict(line.split("==") for line in lines.split())
 
 
@@ -96,7 +122,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Image:
 def image(base: Image, tmp_path: Path) -> Image:
     """A copy of the base, since each test changes it."""
     copy = object.__new__(Image)
-    copy.index, copy.pins, copy.root = tmp_path / "index", tmp_path / "constraints.txt", tmp_path / "venv"
+    copy.index, copy.pins, copy.root = (
+        tmp_path / "index",
+        tmp_path / "constraints.txt",
+        tmp_path / "venv",
+    )
     copy.index.mkdir()
     copy.pins.write_text("# a lock\n")
     shutil.copytree(base.root, copy.root, symlinks=True)
@@ -115,7 +145,11 @@ def test_what_is_missing_comes_by_hash_with_what_it_requires_in_turn(image: Imag
     assert done.returncode == 0, done.stderr
     assert "added: direct 2.0, indirect 3.0, oea-server 0.1.0" in done.stdout
     assert "patched" in done.stdout
-    assert {"direct": "2.0", "indirect": "3.0", "shared": "1.0"}.items() <= image.installed().items()
+    assert {
+        "direct": "2.0",
+        "indirect": "3.0",
+        "shared": "1.0",
+    }.items() <= image.installed().items()
     assert "unrelated" not in image.installed()
 
 
@@ -151,25 +185,41 @@ def test_an_old_starlette_is_refused_in_one_line(image: Image) -> None:
     done = image.install("starlette>=1.0.1")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith("oea-server wants starlette>=1.0.1, this image has 0.50.0: take another base, or ")
+    assert line.startswith(
+        "oea-server wants starlette>=1.0.1, this image has 0.50.0: take another base, or "
+    )
     assert image.installed()["starlette"] == "0.50.0"
 
 
 def test_what_the_lock_has_not_is_named(image: Image) -> None:
     done = image.install("direct", "other")
     assert done.returncode == 1
-    assert done.stderr == "constraints.txt has no direct, other, which oea-server needs and this image has not\n"
+    assert (
+        done.stderr
+        == "constraints.txt has no direct, other, which oea-server needs and this image has not\n"
+    )
 
 
 def test_what_the_lock_has_for_others_alone_is_named(image: Image) -> None:
     image.offers("direct", "2.0", marker=" ; sys_platform == 'win32'")
     done = image.install("direct")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "constraints.txt has direct for other Pythons or machines alone"
+    assert (
+        done.stderr.splitlines()[-1]
+        == "constraints.txt has direct for other Pythons or machines alone"
+    )
 
 
 def test_an_image_without_sglang_is_none(image: Image) -> None:
-    command = [str(image.root / "bin/python"), "-m", "pip", "uninstall", "--quiet", "--yes", "sglang"]
+    command = [
+        str(image.root / "bin/python"),
+        "-m",
+        "pip",
+        "uninstall",
+        "--quiet",
+        "--yes",
+        "sglang",
+    ]
     subprocess.run(command, check=True, env=os.environ | image.environment)
     done = image.install()
     assert (done.returncode, done.stderr) == (1, "no SGLang in this image\n")
@@ -178,5 +228,9 @@ def test_an_image_without_sglang_is_none(image: Image) -> None:
 def test_our_own_requirements_refuse_it() -> None:
     """CVE-2026-48710: before 1.0.1 a Host header opens what a key locks."""
     (starlette,) = (each for each in required() if each.name == "starlette")
-    accepted = [version for version in ("0.50.0", "1.0.0", "1.0.1", "1.10.0") if starlette.specifier.contains(version)]
+    accepted = [
+        version
+        for version in ("0.50.0", "1.0.0", "1.0.1", "1.10.0")
+        if starlette.specifier.contains(version)
+    ]
     assert accepted == ["1.0.1", "1.10.0"]

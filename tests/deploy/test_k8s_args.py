@@ -54,7 +54,11 @@ def test_our_launcher_and_sglang_take_them(overlay: str, sglang: argparse.Argume
         assert launch.settings.policy == "oea"
         model = [] if command_line.model_of(launch.sglang_argv) else ["--model-path=demo"]
         args = parsed(sglang, [*launch.sglang_argv, *model])
-        declared = [port["containerPort"] for port in pod.container.get("ports", ()) if port["name"] == "http"]
+        declared = [
+            port["containerPort"]
+            for port in pod.container.get("ports", ())
+            if port["name"] == "http"
+        ]
         assert declared in ([args.port], [])
         assert args.tp_size % args.ep_size == 0
 
@@ -76,10 +80,15 @@ def test_sglang_refuses_what_is_wrong(word: str, sglang: argparse.ArgumentParser
 def test_the_router_takes_its_arguments() -> None:
     from sglang_router.launch_router import parse_router_args  # type: ignore[import-untyped]
 
-    (router,) = (pod for pod in pods(objects("qwen3-30b-router")) if pod.container["name"] == ROUTER)
+    (router,) = (
+        pod for pod in pods(objects("qwen3-30b-router")) if pod.container["name"] == ROUTER
+    )
     args = parse_router_args(arguments(router.container))
     assert args.policy == "cache_aware"
-    assert args.selector == {"app.kubernetes.io/name": "oea-server", "app.kubernetes.io/component": "server"}
+    assert args.selector == {
+        "app.kubernetes.io/name": "oea-server",
+        "app.kubernetes.io/component": "server",
+    }
     ports = {port["name"]: port["containerPort"] for port in router.container["ports"]}
     assert ports == {"http": args.port, "metrics": args.prometheus_port}
     with pytest.raises(SystemExit):
@@ -96,7 +105,9 @@ def layout_of(container: Object) -> Layout:
     """The row of the sizing table that a container is."""
     model = flag(container, "--model-path").partition("/")[2]
     tp, ep = (int(flag(container, name, "1")) for name in ("--tp-size", "--ep-size"))
-    (only,) = (row for row in LAYOUTS if (row.name.partition(",")[0], row.tp, row.ep) == (model, tp, ep))
+    (only,) = (
+        row for row in LAYOUTS if (row.name.partition(",")[0], row.tp, row.ep) == (model, tp, ep)
+    )
     return only
 
 
@@ -111,13 +122,17 @@ def test_the_gpus_are_as_many_and_as_large_as_the_model_needs(overlay: str) -> N
         assert limits == requests
         if layout.name.startswith("Qwen3-235B-A22B-FP8"):
             assert layout.fp8_fits()
-        (term,) = pod.spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
-            "nodeSelectorTerms"
-        ]
-        (memory,) = (each for each in term["matchExpressions"] if each["key"] == "nvidia.com/gpu.memory")
+        (term,) = pod.spec["affinity"]["nodeAffinity"][
+            "requiredDuringSchedulingIgnoredDuringExecution"
+        ]["nodeSelectorTerms"]
+        (memory,) = (
+            each for each in term["matchExpressions"] if each["key"] == "nvidia.com/gpu.memory"
+        )
         running = int(flag(pod.container, "--max-running-requests"))
         assert memory["operator"] == "Gt"
-        assert layout.kv_tokens(int(memory["values"][0])) >= running * 1024, "no room for 1024 tokens a request"
+        assert layout.kv_tokens(int(memory["values"][0])) >= running * 1024, (
+            "no room for 1024 tokens a request"
+        )
 
 
 def test_plain_tp8_would_not_load_fp8() -> None:

@@ -1,4 +1,5 @@
-"""yamllint over deploy/, checkov over what is rendered. Exceptions are in .yamllint and .checkov.yaml, with reasons."""
+"""yamllint over deploy/, checkov over what is rendered. Exceptions are in .yamllint and
+.checkov.yaml, with reasons."""
 
 from __future__ import annotations
 
@@ -24,7 +25,15 @@ RDMA = {"CKV_K8S_25"}
 
 
 def test_yamllint_is_content() -> None:
-    command = [sys.executable, "-m", "yamllint", "--strict", "-c", str(ROOT / ".yamllint"), str(DEPLOY)]
+    command = [
+        sys.executable,
+        "-m",
+        "yamllint",
+        "--strict",
+        "-c",
+        str(ROOT / ".yamllint"),
+        str(DEPLOY),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -45,18 +54,27 @@ def failed(path: Path) -> set[str]:
 
 
 @needs_kubectl
-@pytest.mark.skipif(CHECKOV is None, reason="needs checkov, in an environment of its own: see deploy/README.md")
+@pytest.mark.skipif(
+    CHECKOV is None, reason="needs checkov, in an environment of its own: see deploy/README.md"
+)
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_checkov_is_content(overlay: str, tmp_path: Path) -> None:
     found = objects(overlay)
     for number, pod in enumerate(pods(found)):
-        if pod.owner["kind"] == "LeaderWorkerSet":  # which checkov does not know: the same pods as Deployments
-            metadata = {"name": f"{pod.owner['metadata']['name']}-{number}", "namespace": "oea-server"}
+        # which checkov does not know: the same pods as Deployments
+        if pod.owner["kind"] == "LeaderWorkerSet":
+            metadata = {
+                "name": f"{pod.owner['metadata']['name']}-{number}",
+                "namespace": "oea-server",
+            }
             spec = {"selector": {"matchLabels": pod.labels}, "template": pod.template}
-            found.append({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec})
+            found.append(
+                {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec}
+            )
     path = tmp_path / "rendered.yaml"
     path.write_text(yaml.safe_dump_all(found))
-    expected = RDMA | {"CKV_K8S_8", "CKV_K8S_9"} if overlay == "qwen3-235b-multinode" else set()  # workers' probes
+    # workers' probes
+    expected = RDMA | {"CKV_K8S_8", "CKV_K8S_9"} if overlay == "qwen3-235b-multinode" else set()
     assert failed(path) == expected
 
 

@@ -1,4 +1,5 @@
-"""Probes, budgets and limits: against the latencies that were measured, SGLang's own limits, and each other."""
+"""Probes, budgets and limits: against the latencies that were measured, SGLang's own limits, and
+each other."""
 
 from __future__ import annotations
 
@@ -10,7 +11,16 @@ from typing import Any
 
 import pytest
 
-from tests.deploy.manifests import OVERLAYS, Object, needs_kubectl, objects, of_kind, pods, quantity, servers
+from tests.deploy.manifests import (
+    OVERLAYS,
+    Object,
+    needs_kubectl,
+    objects,
+    of_kind,
+    pods,
+    quantity,
+    servers,
+)
 from tests.deploy.names import DEPLOY
 
 pytestmark = needs_kubectl
@@ -38,8 +48,12 @@ def limit(path: str, pattern: str) -> float:
 
 
 HEALTH_TIMEOUT = limit("srt/entrypoints/http_server.py", r'"SGLANG_HEALTH_CHECK_TIMEOUT", (\d+)')
-WATCHDOG = limit("srt/arg_groups/fields/device.py", r"\bwatchdog_timeout: A\[[^]]*?\] = (\d+)\n    soft")
-DRAIN_POLL = limit("srt/managers/tokenizer_manager.py", r"if remain_num_req > 0:\n\s+await asyncio\.sleep\((\d+)\)")
+WATCHDOG = limit(
+    "srt/arg_groups/fields/device.py", r"\bwatchdog_timeout: A\[[^]]*?\] = (\d+)\n    soft"
+)
+DRAIN_POLL = limit(
+    "srt/managers/tokenizer_manager.py", r"if remain_num_req > 0:\n\s+await asyncio\.sleep\((\d+)\)"
+)
 SCHEDULER_EXIT = limit("srt/managers/tokenizer_manager.py", r"_SCHEDULER_EXIT_TIMEOUT_SECS = (\d+)")
 
 
@@ -65,7 +79,9 @@ def test_the_measurement_is_one() -> None:
     assert len(HEALTH["latency"]) == 2
     for paths in HEALTH["latency"].values():
         for seconds in paths.values():
-            assert 1 <= seconds["median_s"] <= seconds["p99_s"] <= seconds["max_s"], "/health sleeps for a second"
+            assert 1 <= seconds["median_s"] <= seconds["p99_s"] <= seconds["max_s"], (
+                "/health sleeps for a second"
+            )
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -82,7 +98,9 @@ def test_liveness_outlasts_sglangs_own_limits(overlay: str) -> None:
         probe = container["livenessProbe"]
         assert probe["timeoutSeconds"] > HEALTH_TIMEOUT
         assert probe["periodSeconds"] >= probe["timeoutSeconds"]
-        assert budget(probe) > WATCHDOG, "SGLang should end a hung step itself, and say where it hung"
+        assert budget(probe) > WATCHDOG, (
+            "SGLang should end a hung step itself, and say where it hung"
+        )
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -108,12 +126,18 @@ def test_a_rollout_waits_for_the_start_and_never_surges(overlay: str) -> None:
     for pod in servers(found):
         if pod.owner["kind"] == "Deployment":
             spec = pod.owner["spec"]
-            assert spec["progressDeadlineSeconds"] >= budget(pod.container["startupProbe"]) + IMAGE_PULL
+            assert (
+                spec["progressDeadlineSeconds"]
+                >= budget(pod.container["startupProbe"]) + IMAGE_PULL
+            )
             assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
         else:
             rollout = pod.owner["spec"]["rolloutStrategy"]["rollingUpdateConfiguration"]
             assert rollout == {"maxSurge": 0, "maxUnavailable": 1}
-            assert pod.owner["spec"]["leaderWorkerTemplate"]["restartPolicy"] == "RecreateGroupOnPodRestart"
+            assert (
+                pod.owner["spec"]["leaderWorkerTemplate"]["restartPolicy"]
+                == "RecreateGroupOnPodRestart"
+            )
 
 
 def pre_stop(container: Object) -> int:
@@ -128,7 +152,10 @@ def test_the_grace_period_holds_an_answer(overlay: str) -> None:
     found = servers(objects(overlay))
     for pod in found:
         if "lifecycle" not in pod.container:  # a worker ends when the leader tells it to
-            assert pod.spec["terminationGracePeriodSeconds"] == found[0].spec["terminationGracePeriodSeconds"]
+            assert (
+                pod.spec["terminationGracePeriodSeconds"]
+                == found[0].spec["terminationGracePeriodSeconds"]
+            )
             continue
         assert 10 <= pre_stop(pod.container) <= 30
         needed = pre_stop(pod.container) + answer + DRAIN_POLL + SCHEDULER_EXIT
@@ -139,7 +166,11 @@ def test_the_router_outlives_its_servers_answers() -> None:
     found = objects("qwen3-30b-router")
     (router,) = (pod for pod in pods(found) if pod.container["name"] == "router")
     server = servers(found)[0]
-    words = dict(word.split("=", 1) for word in router.container["args"] if word.startswith("--") and "=" in word)
+    words = dict(
+        word.split("=", 1)
+        for word in router.container["args"]
+        if word.startswith("--") and "=" in word
+    )
     grace = router.spec["terminationGracePeriodSeconds"]
     assert pre_stop(router.container) + int(words["--shutdown-grace-period-secs"]) <= grace
     assert int(words["--shutdown-grace-period-secs"]) >= ANSWER_TOKENS / TOKENS_PER_SECOND
@@ -150,14 +181,22 @@ def test_the_router_outlives_its_servers_answers() -> None:
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_shared_memory_fits_the_memory_limit(overlay: str) -> None:
     for pod in servers(objects(overlay)):
-        (shm,) = (volume for volume in pod.spec["volumes"] if volume.get("emptyDir", {}).get("medium") == "Memory")
+        (shm,) = (
+            volume
+            for volume in pod.spec["volumes"]
+            if volume.get("emptyDir", {}).get("medium") == "Memory"
+        )
         assert {"name": shm["name"], "mountPath": "/dev/shm"} in pod.container["volumeMounts"]
-        assert 4 * quantity(shm["emptyDir"]["sizeLimit"]) <= quantity(pod.container["resources"]["limits"]["memory"])
+        assert 4 * quantity(shm["emptyDir"]["sizeLimit"]) <= quantity(
+            pod.container["resources"]["limits"]["memory"]
+        )
 
 
 def test_the_demo_starts_no_more_threads_than_it_has_cores() -> None:
     (pod,) = servers(objects("cpu-demo"))
-    (threads,) = (each["value"] for each in pod.container["env"] if each["name"] == "OMP_NUM_THREADS")
+    (threads,) = (
+        each["value"] for each in pod.container["env"] if each["name"] == "OMP_NUM_THREADS"
+    )
     assert threads == pod.container["resources"]["limits"]["cpu"]
 
 
@@ -173,5 +212,10 @@ def test_scaling_is_slow_where_loading_is() -> None:
     assert behavior["scaleDown"]["stabilizationWindowSeconds"] >= 1800
     assert all(policy["value"] == 1 for side in behavior.values() for policy in side["policies"])
     assert scaled["spec"]["minReplicaCount"] >= 1
-    deployments = {each["metadata"]["name"]: each for each in of_kind(objects("qwen3-30b-router"), "Deployment")}
-    assert "replicas" not in deployments["oea-server"]["spec"], "KEDA's number, which an apply must not set back"
+    deployments = {
+        each["metadata"]["name"]: each
+        for each in of_kind(objects("qwen3-30b-router"), "Deployment")
+    }
+    assert "replicas" not in deployments["oea-server"]["spec"], (
+        "KEDA's number, which an apply must not set back"
+    )

@@ -19,7 +19,8 @@ def test_links_lead_somewhere() -> None:
     for link in re.findall(r"\]\(([^)#]+)\)", README):
         assert (DEPLOY / link).exists(), link
     anchors = {
-        re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^## (.+)$", README, re.M)
+        re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+        for title in re.findall(r"^## (.+)$", README, re.M)
     }
     assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
 

@@ -51,7 +51,9 @@ def wrong_service_port(found: list[Object]) -> None:
 
 
 def wrong_pod_labels(found: list[Object]) -> None:
-    one(found, "Deployment")["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/component"] = "worker"
+    one(found, "Deployment")["spec"]["template"]["metadata"]["labels"][
+        "app.kubernetes.io/component"
+    ] = "worker"
 
 
 def no_account(found: list[Object]) -> None:
@@ -98,11 +100,15 @@ def no_variable(found: list[Object]) -> None:
 
 
 def wrong_budget(found: list[Object]) -> None:
-    one(found, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"]["app.kubernetes.io/name"] = "oea"
+    one(found, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"][
+        "app.kubernetes.io/name"
+    ] = "oea"
 
 
 def wrong_monitor_selector(found: list[Object]) -> None:
-    one(found, "PodMonitor")["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"] = "leader"
+    one(found, "PodMonitor")["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"] = (
+        "leader"
+    )
 
 
 def wrong_monitor_port(found: list[Object]) -> None:
@@ -148,17 +154,23 @@ def group_named_as_a_service(found: list[Object]) -> None:
 
 
 def wrong_discovery_label(found: list[Object]) -> None:
-    words = one(found, "Deployment", "oea-router")["spec"]["template"]["spec"]["containers"][0]["args"]
+    words = one(found, "Deployment", "oea-router")["spec"]["template"]["spec"]["containers"][0][
+        "args"
+    ]
     words[words.index("app.kubernetes.io/name=oea-server")] = "app.kubernetes.io/name=sglang"
 
 
 def wrong_discovery_port(found: list[Object]) -> None:
-    words = one(found, "Deployment", "oea-router")["spec"]["template"]["spec"]["containers"][0]["args"]
+    words = one(found, "Deployment", "oea-router")["spec"]["template"]["spec"]["containers"][0][
+        "args"
+    ]
     words[words.index("--service-discovery-port=30000")] = "--service-discovery-port=8000"
 
 
 def router_kept_out(found: list[Object]) -> None:
-    del one(found, "Deployment", "oea-router")["spec"]["template"]["metadata"]["labels"]["oea-client"]
+    del one(found, "Deployment", "oea-router")["spec"]["template"]["metadata"]["labels"][
+        "oea-client"
+    ]
 
 
 BREAKS: dict[Callable[[list[Object]], None], str] = {
@@ -195,7 +207,9 @@ BREAKS: dict[Callable[[list[Object]], None], str] = {
 
 @pytest.mark.parametrize("spoil", BREAKS, ids=lambda spoil: spoil.__name__)
 def test_a_name_that_does_not_exist_is_noticed(spoil: Callable[[list[Object]], None]) -> None:
-    found = objects("qwen3-235b-multinode" if spoil is group_named_as_a_service else "qwen3-30b-router")
+    found = objects(
+        "qwen3-235b-multinode" if spoil is group_named_as_a_service else "qwen3-30b-router"
+    )
     spoil(found)
     assert any(BREAKS[spoil] in problem for problem in problems(found)), problems(found)
 
@@ -203,7 +217,9 @@ def test_a_name_that_does_not_exist_is_noticed(spoil: Callable[[list[Object]], N
 def test_every_check_is_broken_once() -> None:
     caught = set()
     for spoil in BREAKS:
-        found = objects("qwen3-235b-multinode" if spoil is group_named_as_a_service else "qwen3-30b-router")
+        found = objects(
+            "qwen3-235b-multinode" if spoil is group_named_as_a_service else "qwen3-30b-router"
+        )
         spoil(found)
         caught |= {check for check in CHECKS if list(check(found))}
     assert caught == set(CHECKS)
@@ -220,7 +236,9 @@ def used_components(folder: Path) -> set[str]:
 
 
 def test_every_component_is_used() -> None:
-    assert set().union(*(used_components(K8S / "overlays" / overlay) for overlay in OVERLAYS)) == set(COMPONENTS)
+    assert set().union(
+        *(used_components(K8S / "overlays" / overlay) for overlay in OVERLAYS)
+    ) == set(COMPONENTS)
 
 
 def sglang_metrics() -> set[str]:
@@ -260,14 +278,24 @@ def test_the_monitor_scrapes_what_the_rules_read(overlay: str) -> None:
     assert all(re.fullmatch(pattern, job) for pattern in wanted)
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
     (relabel,) = endpoint["metricRelabelings"]
-    ours = yaml.safe_load((K8S.parent / "prometheus/prometheus.yml").read_text())["scrape_configs"][0]
+    ours = yaml.safe_load((K8S.parent / "prometheus/prometheus.yml").read_text())["scrape_configs"][
+        0
+    ]
     (there,) = ours["metric_relabel_configs"]
     assert (relabel["regex"], relabel["replacement"]) == (there["regex"], there["replacement"])
     for other in of_kind(found, "PodMonitor"):
         if other is not monitor:
-            assert not any(re.fullmatch(pattern, f"oea-server/{other['metadata']['name']}") for pattern in wanted)
-    workers = [pod for pod in pods(found) if pod.labels.get("app.kubernetes.io/component") == "worker"]
-    assert all(not monitor["spec"]["selector"]["matchLabels"].items() <= pod.labels.items() for pod in workers)
+            assert not any(
+                re.fullmatch(pattern, f"oea-server/{other['metadata']['name']}")
+                for pattern in wanted
+            )
+    workers = [
+        pod for pod in pods(found) if pod.labels.get("app.kubernetes.io/component") == "worker"
+    ]
+    assert all(
+        not monitor["spec"]["selector"]["matchLabels"].items() <= pod.labels.items()
+        for pod in workers
+    )
 
 
 def test_metrics_of_rules_are_ones_we_know() -> None:

@@ -1,4 +1,5 @@
-"""Every object of every overlay, custom resources too, against strict schemas; and that they are strict."""
+"""Every object of every overlay, custom resources too, against strict schemas; and that they are
+strict."""
 
 from __future__ import annotations
 
@@ -44,7 +45,9 @@ def wrong_interval(found: Object) -> None:
 
 
 def wrong_for(found: Object) -> None:
-    next(rule for group in found["spec"]["groups"] for rule in group["rules"] if "for" in rule)["for"] = "2 min"
+    next(rule for group in found["spec"]["groups"] for rule in group["rules"] if "for" in rule)[
+        "for"
+    ] = "2 min"
 
 
 def number_for_a_string(found: Object) -> None:
@@ -80,9 +83,13 @@ BREAKS: list[tuple[str, Callable[[Object], None]]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "spoil"), BREAKS, ids=lambda each: getattr(each, "__name__", each))
+@pytest.mark.parametrize(
+    ("kind", "spoil"), BREAKS, ids=lambda each: getattr(each, "__name__", each)
+)
 def test_what_is_wrong_is_refused(kind: str, spoil: Callable[[Object], None]) -> None:
-    found = of_kind(objects("qwen3-235b-multinode" if kind == "LeaderWorkerSet" else "qwen3-30b-router"), kind)[0]
+    found = of_kind(
+        objects("qwen3-235b-multinode" if kind == "LeaderWorkerSet" else "qwen3-30b-router"), kind
+    )[0]
     spoil(found)
     with pytest.raises(ValidationError):
         validate(found, VERSIONS[-1])
@@ -90,7 +97,10 @@ def test_what_is_wrong_is_refused(kind: str, spoil: Callable[[Object], None]) ->
 
 def test_a_kind_that_nobody_knows_is_refused() -> None:
     with pytest.raises(kubernetes_validate.SchemaNotFoundError):
-        validate({"apiVersion": "monitoring.coreos.com/v1", "kind": "ServiceMonitor", "metadata": {}}, VERSIONS[0])
+        validate(
+            {"apiVersion": "monitoring.coreos.com/v1", "kind": "ServiceMonitor", "metadata": {}},
+            VERSIONS[0],
+        )
 
 
 def test_names_are_unique_within_an_overlay() -> None:
@@ -104,6 +114,11 @@ def test_every_file_is_part_of_something() -> None:
     named = set()
     for path in K8S.rglob("kustomization.yaml"):
         loaded = yaml.safe_load(path.read_text())
-        listed = [*loaded.get("resources", ()), *(patch.get("path", "") for patch in loaded.get("patches", ()))]
-        named |= {(path.parent / name).resolve() for name in listed if name.endswith(".yaml")} | {path}
+        listed = [
+            *loaded.get("resources", ()),
+            *(patch.get("path", "") for patch in loaded.get("patches", ())),
+        ]
+        named |= {(path.parent / name).resolve() for name in listed if name.endswith(".yaml")} | {
+            path
+        }
     assert set(K8S.rglob("*.yaml")) == named

@@ -46,15 +46,25 @@ def test_capabilities_are_dropped_and_one_comes_back_with_rdma(overlay: str) -> 
         capabilities = pod.container["securityContext"]["capabilities"]
         assert capabilities["drop"] == ["ALL"]
         assert capabilities.get("add", []) == (["IPC_LOCK"] if overlay == RDMA else [])
-        assert any(name.startswith("rdma/") for name in pod.container["resources"]["limits"]) == (overlay == RDMA)
+        assert any(name.startswith("rdma/") for name in pod.container["resources"]["limits"]) == (
+            overlay == RDMA
+        )
 
 
 @each_overlay
 def test_a_servers_writable_places_are_the_images(overlay: str) -> None:
     for pod in pods(objects(overlay)):
         if pod.container["name"] != ROUTER:
-            paths = {mount["mountPath"] for mount in pod.container["volumeMounts"] if not mount.get("readOnly")}
-            assert {"/cache", "/tmp", "/dev/shm"} <= paths <= {"/cache", "/cache/huggingface", "/tmp", "/dev/shm"}
+            paths = {
+                mount["mountPath"]
+                for mount in pod.container["volumeMounts"]
+                if not mount.get("readOnly")
+            }
+            assert (
+                {"/cache", "/tmp", "/dev/shm"}
+                <= paths
+                <= {"/cache", "/cache/huggingface", "/tmp", "/dev/shm"}
+            )
 
 
 @each_overlay
@@ -63,7 +73,9 @@ def test_only_the_router_may_ask_the_api_server(overlay: str) -> None:
     for pod in pods(found):
         assert pod.spec["automountServiceAccountToken"] is (pod.container["name"] == ROUTER)
     for role in of_kind(found, "Role"):
-        assert role["rules"] == [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]
+        assert role["rules"] == [
+            {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}
+        ]
     assert not of_kind(found, "ClusterRole")
 
 
@@ -104,7 +116,10 @@ def test_every_server_has_an_admin_key_as_a_file_and_does_not_start_without(over
         (mount,) = (each for each in pod.container["volumeMounts"] if each["name"] == "admin-key")
         assert mount["readOnly"] is True
         (item,) = volume["items"]
-        assert variable == {"name": "OEA_ADMIN_KEY_FILE", "value": f"{mount['mountPath']}/{item['path']}"}
+        assert variable == {
+            "name": "OEA_ADMIN_KEY_FILE",
+            "value": f"{mount['mountPath']}/{item['path']}",
+        }
         assert volume["defaultMode"] == 0o440, "root and the pod's own group"
 
 
@@ -118,7 +133,9 @@ def test_no_key_is_in_arguments_or_variables(overlay: str) -> None:
 
 def secrets_of(pod: Pod) -> dict[str, Object]:
     """By the names of their volumes."""
-    return {volume["name"]: volume["secret"] for volume in pod.spec["volumes"] if "secret" in volume}
+    return {
+        volume["name"]: volume["secret"] for volume in pod.spec["volumes"] if "secret" in volume
+    }
 
 
 SERVERS_ALONE = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "oea-server"}}}
@@ -126,7 +143,8 @@ SERVERS_ALONE = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "oea-
 
 @each_overlay
 def test_others_reach_one_port_by_the_labels_of_their_pods(overlay: str) -> None:
-    """A namespace alone is everything that runs in it; PyTorch's store and NCCL are for the ranks of a group."""
+    """A namespace alone is everything that runs in it; PyTorch's store and NCCL are for the ranks
+    of a group."""
     for policy in of_kind(objects(overlay), "NetworkPolicy"):
         for rule in policy["spec"]["ingress"]:
             if rule["from"] == [SERVERS_ALONE]:
@@ -134,7 +152,10 @@ def test_others_reach_one_port_by_the_labels_of_their_pods(overlay: str) -> None
                 continue
             assert [port["port"] for port in rule["ports"]] in (["http"], ["metrics"])
             for peer in rule["from"]:
-                assert peer["podSelector"]["matchLabels"].keys() & {"oea-client", "app.kubernetes.io/name"}
+                assert peer["podSelector"]["matchLabels"].keys() & {
+                    "oea-client",
+                    "app.kubernetes.io/name",
+                }
                 assert "ipBlock" not in peer
 
 
@@ -151,7 +172,9 @@ def test_what_scrapes_is_prometheus_and_not_its_namespace(overlay: str) -> None:
 def test_replicas_do_not_reach_each_others_ranks() -> None:
     """Servers behind the router have the same labels, and nothing to say to one another."""
     for overlay in OVERLAYS:
-        names = {policy["metadata"]["name"] for policy in of_kind(objects(overlay), "NetworkPolicy")}
+        names = {
+            policy["metadata"]["name"] for policy in of_kind(objects(overlay), "NetworkPolicy")
+        }
         assert ("oea-ranks" in names) == bool(of_kind(objects(overlay), "LeaderWorkerSet"))
 
 
@@ -172,7 +195,11 @@ def test_the_image_is_made_for_these_pods() -> None:
     images = [stage for stage in re.split(r"^FROM ", text, flags=re.M) if "ENTRYPOINT" in stage]
     users = {re.findall(r"^USER (\S+)", stage, re.M)[-1] for stage in images}
     assert users == {f"{security['runAsUser']}:{security['runAsGroup']}"}
-    assert set(re.findall(r"^EXPOSE (\S+)", text, re.M)) == {str(server.container["ports"][0]["containerPort"])}
+    assert set(re.findall(r"^EXPOSE (\S+)", text, re.M)) == {
+        str(server.container["ports"][0]["containerPort"])
+    }
     assert set(re.findall(r"\bHF_HOME=(\S+)", text)) == {weights["mountPath"]}
-    assert all(path.startswith("/cache") for path in re.findall(r"\w+_(?:DIR|HOME|BASE|PATH)=(/\S+)", text))
+    assert all(
+        path.startswith("/cache") for path in re.findall(r"\w+_(?:DIR|HOME|BASE|PATH)=(/\S+)", text)
+    )
     assert "PROMETHEUS_MULTIPROC_DIR" not in text

@@ -20,7 +20,8 @@ from tests.deploy.scraping import Prometheus, prometheus
 from tests.servers import Servers, on
 
 pytestmark = pytest.mark.skipif(
-    shutil.which("prometheus") is None, reason="needs Prometheus: apt-get install prometheus (make system)"
+    shutil.which("prometheus") is None,
+    reason="needs Prometheus: apt-get install prometheus (make system)",
 )
 
 CHATS, SECONDS = 6, 40
@@ -65,7 +66,9 @@ def scraped(
     server = servers.get(request.param)
     with ExitStack() as stack:
         ours, theirs = (
-            stack.enter_context(prometheus(tmp_path_factory.mktemp("prometheus"), server.port, relabel))
+            stack.enter_context(
+                prometheus(tmp_path_factory.mktemp("prometheus"), server.port, relabel)
+            )
             for relabel in (True, False)
         )
         stop = threading.Event()
@@ -106,7 +109,8 @@ JOIN = r"\b(?:and|unless) on \(namespace, pod\)"
 
 
 def asked(expression: str) -> str:
-    """An alert's condition as a question that has an answer, 0 or 1, wherever all of its series exist and join."""
+    """An alert's condition as a question that has an answer, 0 or 1, wherever all of its series
+    exist and join."""
     always = re.sub(SOMETIMES, "", re.sub(r"#.*", "", expression))
     joined = re.sub(JOIN, "and on (namespace, pod)", always)
     return re.sub(r"(==|>=|<=|>|<)\s*(?=[\d(])", r"\1 bool ", joined)
@@ -128,12 +132,18 @@ def test_every_rule_and_every_condition_of_an_alert_has_data(scraped: Scraped, w
     seen = getattr(scraped, whose)
     recorded = [rule["record"] for rule in rules() if "record" in rule]
     questions = [asked(alert["expr"]) for alert in alerts()]
-    assert not [name for name in (*recorded, *questions) if not seen.query(name) and scraped.has(name)]
+    assert not [
+        name for name in (*recorded, *questions) if not seen.query(name) and scraped.has(name)
+    ]
 
 
 def test_no_alert_fires_on_a_healthy_server(scraped: Scraped) -> None:
-    raised = {alert["metric"]["alertname"] for alert in scraped.ours.query('ALERTS{alertstate=~"pending|firing"}')}
-    # a CPU's decode step takes longer than the promise of deploy/prometheus/rules/slo.yml, made for GPUs
+    raised = {
+        alert["metric"]["alertname"]
+        for alert in scraped.ours.query('ALERTS{alertstate=~"pending|firing"}')
+    }
+    # a CPU's decode step takes longer than the promise of deploy/prometheus/rules/slo.yml, made for
+    # GPUs
     assert {name for name in raised if "TokenBudget" not in name} == set()
 
 
@@ -152,6 +162,10 @@ def test_our_metrics_are_to_promtools_taste(scraped: Scraped) -> None:
     ours = [line for line in text.splitlines() if re.match(r"(# (HELP|TYPE) )?oea_", line)]
     assert len(ours) > 100
     done = subprocess.run(
-        ["promtool", "check", "metrics"], input="\n".join(ours) + "\n", capture_output=True, text=True, check=False
+        ["promtool", "check", "metrics"],
+        input="\n".join(ours) + "\n",
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,4 +1,5 @@
-"""Every lock has a hash for all it names, tells of no index, and holds what is asked for and what is here."""
+"""Every lock has a hash for all it names, tells of no index, and holds what is asked for and what
+is here."""
 
 from __future__ import annotations
 
@@ -23,7 +24,9 @@ EXTRAS = ("cpu", "dev", "load", "qualify")
 
 each_lock = pytest.mark.parametrize("path", LOCKS.values(), ids=LOCKS)
 each_platform = pytest.mark.parametrize(
-    "platform", PLATFORMS, ids=[f"{each['python_version']}-{each['platform_machine']}" for each in PLATFORMS]
+    "platform",
+    PLATFORMS,
+    ids=[f"{each['python_version']}-{each['platform_machine']}" for each in PLATFORMS],
 )
 
 
@@ -45,7 +48,9 @@ def test_everything_has_hashes(path: Path) -> None:
 def test_it_tells_of_no_index_and_no_place(path: Path) -> None:
     text = path.read_text()
     assert "://" not in text
-    assert not re.search(r"^ *-(?!-hash=)|^ *#(?! (This file was|   make pins$))|[\w.]/\w", text, flags=re.MULTILINE)
+    assert not re.search(
+        r"^ *-(?!-hash=)|^ *#(?! (This file was|   make pins$))|[\w.]/\w", text, flags=re.MULTILINE
+    )
 
 
 @each_lock
@@ -57,12 +62,18 @@ def test_it_holds_together(path: Path, platform: dict[str, str]) -> None:
 
 @each_platform
 @pytest.mark.parametrize(
-    ("path", "extras"), [(MAIN, EXTRAS), (LOWER, EXTRAS), (IMAGE, ("cpu",))], ids=["main", "lower", "image"]
+    ("path", "extras"),
+    [(MAIN, EXTRAS), (LOWER, EXTRAS), (IMAGE, ("cpu",))],
+    ids=["main", "lower", "image"],
 )
-def test_what_we_ask_for_is_in_it(path: Path, extras: tuple[str, ...], platform: dict[str, str]) -> None:
+def test_what_we_ask_for_is_in_it(
+    path: Path, extras: tuple[str, ...], platform: dict[str, str]
+) -> None:
     locked = pins(path, platform)
     for requirement in required(*extras):
-        if requirement.marker and not requirement.marker.evaluate({**platform, "sys_platform": "linux"}):
+        if requirement.marker and not requirement.marker.evaluate(
+            {**platform, "sys_platform": "linux"}
+        ):
             continue
         version = locked[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), requirement
@@ -76,10 +87,16 @@ def test_the_lower_one_is_of_the_oldest_sglang() -> None:
 
 
 def test_this_environment_is_what_is_locked() -> None:
-    here: dict[str, str] = {canonicalize_name(each.metadata["Name"]): each.version for each in distributions()}
+    here: dict[str, str] = {
+        canonicalize_name(each.metadata["Name"]): each.version for each in distributions()
+    }
     lock = LOWER if here["sglang"] == pins(LOWER)["sglang"] else MAIN
     locked = pins(lock)
-    differ = {name: (here[name], locked[name]) for name in here.keys() & locked.keys() if here[name] != locked[name]}
+    differ = {
+        name: (here[name], locked[name])
+        for name in here.keys() & locked.keys()
+        if here[name] != locked[name]
+    }
     assert not differ.keys() - {"pip"}, differ  # a Python brings its own
     assert len(here.keys() & locked.keys()) > 200
 
@@ -113,20 +130,31 @@ def test_the_router_is_the_one_that_we_test() -> None:
 class TestInstalling:
     """Whoever installs asks for hashes."""
 
-    FILES = ("Makefile", "Dockerfile", "deploy/docker/install.py", "deploy/k8s/components/router/Dockerfile")
+    FILES = (
+        "Makefile",
+        "Dockerfile",
+        "deploy/docker/install.py",
+        "deploy/k8s/components/router/Dockerfile",
+    )
 
     @pytest.mark.parametrize("name", FILES)
     def test_by_hash(self, name: str) -> None:
         """But for our own sources, and PyTorch's CPU builds, whose index could not be read."""
         text = re.sub(r"\\\n\s*", " ", (ROOT / name).read_text())
-        commands = re.findall(r"(?:\bpip install|\bpip\((?!\*)).*?(?:&&|$)", text, flags=re.MULTILINE)
+        commands = re.findall(
+            r"(?:\bpip install|\bpip\((?!\*)).*?(?:&&|$)", text, flags=re.MULTILINE
+        )
         assert commands
         exempt = re.compile(r"--editable \.|--index-url|zentorch==|arguments\.wheel")
-        unhashed = [each for each in commands if "--require-hashes" not in each and not exempt.search(each)]
+        unhashed = [
+            each for each in commands if "--require-hashes" not in each and not exempt.search(each)
+        ]
         assert unhashed == []
 
     def test_the_build_backend_is_locked(self) -> None:
-        (requirement,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+        (requirement,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"][
+            "requires"
+        ]
         assert Requirement(requirement).specifier.contains(pins(MAIN)["setuptools"])
         assert "--no-build-isolation --wheel-dir" in (ROOT / "Dockerfile").read_text()
         for line in re.findall(r"uv pip install.*(?:--editable|--requirement).*", MAKEFILE):
@@ -140,7 +168,9 @@ class TestInstalling:
             scripts = re.findall(r"sed -n '(.*?)'", (ROOT / file).read_text().replace("$$", "$"))
             assert scripts
             assert all(re.sub(r"\^\w+==", f"^{name}==", each) == script for each in scripts)
-        done = subprocess.run(["sed", "-n", script, MAIN], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["sed", "-n", script, MAIN], capture_output=True, text=True, check=True
+        )
         (block,) = re.findall(rf"^{name}==(?:.*\\\n)+.*\n", MAIN.read_text(), flags=re.MULTILINE)
         assert done.stdout == block
 

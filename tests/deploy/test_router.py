@@ -1,4 +1,5 @@
-"""SGLang's router before a server with an admin key: what it asks of one without a key, and that it passes chats on."""
+"""SGLang's router before a server with an admin key: what it asks of one without a key, and that it
+passes chats on."""
 
 from __future__ import annotations
 
@@ -54,12 +55,19 @@ def asked(tmp_path: Path) -> Iterator[tuple[str, list[tuple[str, int]]]]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Seen", (Locked,), {"asked": seen}))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     port = ports.free()
-    words = ["--host=127.0.0.1", f"--port={port}", f"--prometheus-port={ports.free()}", "--policy=cache_aware"]
+    words = [
+        "--host=127.0.0.1",
+        f"--port={port}",
+        f"--prometheus-port={ports.free()}",
+        "--policy=cache_aware",
+    ]
     words += ["--worker-urls", f"http://127.0.0.1:{server.server_port}"]
     log = tmp_path / "log"
     with log.open("wb") as out:
         router = subprocess.Popen(
-            [sys.executable, "-m", "sglang_router.launch_router", *words], stdout=out, stderr=subprocess.STDOUT
+            [sys.executable, "-m", "sglang_router.launch_router", *words],
+            stdout=out,
+            stderr=subprocess.STDOUT,
         )
     url = f"http://127.0.0.1:{port}"
     try:
@@ -83,9 +91,13 @@ def ready(url: str) -> bool:
         return False
 
 
-def test_it_serves_though_the_server_tells_it_nothing(asked: tuple[str, list[tuple[str, int]]]) -> None:
+def test_it_serves_though_the_server_tells_it_nothing(
+    asked: tuple[str, list[tuple[str, int]]],
+) -> None:
     url, seen = asked
     body = {"model": "demo", "messages": [{"role": "user", "content": "hello"}]}
     assert requests.post(f"{url}/v1/chat/completions", json=body, timeout=30).status_code == 200
     assert ("/v1/chat/completions", 200) in seen
-    assert [path for path, status in seen if status == 401], "it asks for none of these: this test is not needed"
+    assert [path for path, status in seen if status == 401], (
+        "it asks for none of these: this test is not needed"
+    )

@@ -1,4 +1,5 @@
-"""deploy/ as files: right by promtool, made by its generator, and naming nothing that does not exist."""
+"""deploy/ as files: right by promtool, made by its generator, and naming nothing that does not
+exist."""
 
 from __future__ import annotations
 
@@ -29,13 +30,16 @@ from tests.deploy.names import (
 )
 
 promtool = pytest.mark.skipif(
-    shutil.which("promtool") is None, reason="needs promtool: apt-get install prometheus (make system)"
+    shutil.which("promtool") is None,
+    reason="needs promtool: apt-get install prometheus (make system)",
 )
 RUNBOOK = (DEPLOY / "runbook.md").read_text()
 
 
 def run(*words: str | Path) -> None:
-    done = subprocess.run(["promtool", *map(str, words)], capture_output=True, text=True, check=False, cwd=PROMETHEUS)
+    done = subprocess.run(
+        ["promtool", *map(str, words)], capture_output=True, text=True, check=False, cwd=PROMETHEUS
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -46,7 +50,9 @@ def test_the_configuration_and_the_rules_are_right() -> None:
 
 
 @promtool
-@pytest.mark.parametrize("path", sorted((PROMETHEUS / "tests").glob("*.yml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((PROMETHEUS / "tests").glob("*.yml")), ids=lambda path: path.stem
+)
 def test_the_rules_do_what_their_tests_say(path: Path) -> None:
     run("test", "rules", path)
 
@@ -72,7 +78,10 @@ def test_every_alert_fires_in_a_test_and_stays_silent_in_another() -> None:
 
 
 def test_every_alert_has_a_runbook_section() -> None:
-    anchors = {re.sub(r"[^\w-]", "", title.lower()) for title in re.findall(r"^## (.+)$", RUNBOOK, re.MULTILINE)}
+    anchors = {
+        re.sub(r"[^\w-]", "", title.lower())
+        for title in re.findall(r"^## (.+)$", RUNBOOK, re.MULTILINE)
+    }
     for alert in alerts():
         assert set(alert["annotations"]) == {"summary", "description", "runbook"}
         assert alert["labels"]["severity"] in ("critical", "warning")
@@ -95,7 +104,10 @@ def known_families() -> set[str]:
 
 def test_every_metric_of_ours_that_is_read_exists() -> None:
     families = known_families()
-    for where, expression in [*panel_expressions(), *((str(rule), rule["expr"]) for rule in rules())]:
+    for where, expression in [
+        *panel_expressions(),
+        *((str(rule), rule["expr"]) for rule in rules()),
+    ]:
         assert metrics_of(expression, "oea_") <= families, where
     recorded = {rule["record"] for rule in rules() if "record" in rule}
     for alert in alerts():
@@ -103,13 +115,22 @@ def test_every_metric_of_ours_that_is_read_exists() -> None:
 
 
 def test_every_metric_of_ours_is_shown_somewhere() -> None:
-    """But for those that a sum of shown ones already is, or that explain in words what an alert and a panel show."""
-    shown = {name for _, expression in panel_expressions() for name in metrics_of(expression, "oea_")}
-    assert known_families() - shown == {"oea_router_limits", "oea_router_mass_kept", "oea_layer_steps"} - shown
+    """But for those that a sum of shown ones already is, or that explain in words what an alert and
+    a panel show."""
+    shown = {
+        name for _, expression in panel_expressions() for name in metrics_of(expression, "oea_")
+    }
+    assert (
+        known_families() - shown
+        == {"oea_router_limits", "oea_router_mass_kept", "oea_layer_steps"} - shown
+    )
 
 
 def test_sglangs_metrics_are_read_under_both_names() -> None:
-    for where, expression in [*panel_expressions(), *((str(rule), rule["expr"]) for rule in rules())]:
+    for where, expression in [
+        *panel_expressions(),
+        *((str(rule), rule["expr"]) for rule in rules()),
+    ]:
         colon = set(re.findall(r"(?<![\w:])sglang:(\w+)", expression))
         underscore = set(re.findall(r"(?<![\w:])sglang_(\w+)", expression))
         assert colon == underscore, where
@@ -128,9 +149,13 @@ def test_a_panel_says_what_it_shows(panel: dict[str, Any]) -> None:
         expression = target["expr"]
         selectors = re.findall(r"(?<![\w:])(?:oea_|sglang[:_])\w+(\{[^}]*\})?", expression)
         assert selectors
-        assert all('namespace=~"$namespace"' in chosen and 'pod=~"$pod"' in chosen for chosen in selectors)
+        assert all(
+            'namespace=~"$namespace"' in chosen and 'pod=~"$pod"' in chosen for chosen in selectors
+        )
         # a counter is read over a window, never since the start
-        counters = re.findall(r"(\w*)\(?(?<![\w:])(?:oea_|sglang[:_])\w+_(?:total|sum|count|bucket)\{", expression)
+        counters = re.findall(
+            r"(\w*)\(?(?<![\w:])(?:oea_|sglang[:_])\w+_(?:total|sum|count|bucket)\{", expression
+        )
         assert set(counters) <= {"rate", "increase"}
 
 

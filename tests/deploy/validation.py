@@ -1,4 +1,5 @@
-"""Strict schema checks: core kinds by kubernetes-validate, custom resources by tests/deploy/schemas."""
+"""Strict schema checks: core kinds by kubernetes-validate, custom resources by
+tests/deploy/schemas."""
 
 from __future__ import annotations
 
@@ -14,11 +15,13 @@ from referencing.jsonschema import DRAFT202012
 from tests.deploy.manifests import Object
 
 SCHEMAS: dict[str, Any] = {
-    path.stem: yaml.safe_load(path.read_text()) for path in Path(__file__).with_name("schemas").glob("*.yaml")
+    path.stem: yaml.safe_load(path.read_text())
+    for path in Path(__file__).with_name("schemas").glob("*.yaml")
 }
 CUSTOM = {name for name in SCHEMAS if name != "metadata"}
 VERSIONS = ("1.28", "1.32", "1.37")
-"""Of Kubernetes: the oldest that the manifests are for, a middle one, the newest that the validator knows."""
+"""Of Kubernetes: the oldest that the manifests are for, a middle one, the newest that the validator
+knows."""
 
 
 def validate(found: Object, version: str) -> None:

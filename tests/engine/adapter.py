@@ -31,6 +31,12 @@ def write_adapter(folder: Path) -> Path:
             weights[f"{at}.lora_A.weight"] = torch.randn(RANK, takes, generator=random) / takes**0.5
             weights[f"{at}.lora_B.weight"] = torch.randn(gives, RANK, generator=random) / gives**0.5
     save_file(weights, folder / "adapter_model.safetensors")
-    said = {"peft_type": "LORA", "r": RANK, "lora_alpha": 2 * RANK, "target_modules": list(SHAPES), "bias": "none"}
+    said = {
+        "peft_type": "LORA",
+        "r": RANK,
+        "lora_alpha": 2 * RANK,
+        "target_modules": list(SHAPES),
+        "bias": "none",
+    }
     (folder / "adapter_config.json").write_text(json.dumps(said))
     return folder

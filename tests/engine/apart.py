@@ -9,11 +9,17 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("OEA_", "SGLANG_PLUGINS"))}
+CLEAN = {
+    name: value
+    for name, value in os.environ.items()
+    if not name.startswith(("OEA_", "SGLANG_PLUGINS"))
+}
 """This process's environment without what would steer a server."""
 
 
-def said(module: str, *arguments: str, given: Any = None, environment: Mapping[str, str] = CLEAN) -> Any:
+def said(
+    module: str, *arguments: str, given: Any = None, environment: Mapping[str, str] = CLEAN
+) -> Any:
     """The JSON in the last line that ``python -m MODULE`` prints; `given` is its input, as JSON."""
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],

@@ -1,9 +1,9 @@
-"""Builds the MoE blocks of SGLang's models, each from a config of its own, and routes rows by each block's `TopK`.
+"""Builds the MoE blocks of SGLang's models, each from a config of its own, and routes rows by each
+block's `TopK`.
 
 Most of these models have an attention that no CPU runs; what routes does run there. Run: python -m
-tests.engine.build_blocks. Prints, as JSON, by family: its router in words, why it cannot be handled, whether our
-vanilla chooses SGLang's experts, and by how much the weights differ.
-"""
+tests.engine.build_blocks. Prints, as JSON, by family: its router in words, why it cannot be
+handled, whether our vanilla chooses SGLang's experts, and by how much the weights differ."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ V4 = {"scoring_func": "sqrtsoftplus", "num_hash_layers": 3, "vocab_size": 512}
 BLOCKS = {
     "DeepSeek-V3": Block(DEEPSEEK, GROUPED),
     "DeepSeek-V2": Block(
-        DEEPSEEK, {**GROUPED, "topk_method": "greedy", "scoring_func": "softmax", "norm_topk_prob": False}
+        DEEPSEEK,
+        {**GROUPED, "topk_method": "greedy", "scoring_func": "softmax", "norm_topk_prob": False},
     ),
     "DeepSeek-V4": Block(DEEPSEEK, V4, {"is_deepseek_v4": True}),
     "DeepSeek-V4, a first layer": Block(DEEPSEEK, V4, {"is_deepseek_v4": True, "layer_id": 0}),
@@ -85,24 +86,39 @@ BLOCKS = {
         {"moe_k": 6, "moe_num_experts": 64, "moe_num_shared_experts": 0, "use_bias": False},
     ),
     "Kimi-K2": Block(DEEPSEEK, {}),
-    "DeepSeek-V3.2": Block(DEEPSEEK, {**GROUPED, "architectures": ["DeepseekV32ForCausalLM"], "index_topk": 2048}),
+    "DeepSeek-V3.2": Block(
+        DEEPSEEK, {**GROUPED, "architectures": ["DeepseekV32ForCausalLM"], "index_topk": 2048}
+    ),
     "GLM-5": Block(DEEPSEEK, {"architectures": ["GlmMoeDsaForCausalLM"], "index_topk": 2048}),
     "GLM-4.5": Block("glm4_moe.Glm4MoeSparseMoeBlock", {}),
     "GLM-4.7-Flash": Block("glm4_moe_lite.Glm4MoeLiteSparseMoeBlock", {}),
-    "Trinity": Block("afmoe.AfmoeMoE", {"score_func": "sigmoid", "route_norm": True, "route_scale": 2.0}),
+    "Trinity": Block(
+        "afmoe.AfmoeMoE", {"score_func": "sigmoid", "route_norm": True, "route_scale": 2.0}
+    ),
     "Command-A": Block(
-        "cohere2_moe.Cohere2MoeSparseMoeBlock", {"expert_selection_fn": "sigmoid", "norm_topk_prob": False}
+        "cohere2_moe.Cohere2MoeSparseMoeBlock",
+        {"expert_selection_fn": "sigmoid", "norm_topk_prob": False},
     ),
     "Gemma-4": Block("gemma4_causal.Gemma4MoE", {"top_k_experts": 6}, {"hidden_size": 32}),
     "MiMo-V2": Block("mimo_v2.MiMoV2MoE", {}),
     "K-EXAONE": Block("exaone_moe.ExaoneMoESparseMoEBlock", {"num_shared_experts": None}),
-    "Hunyuan-3": Block("hunyuan_v3.HYV3MoEFused", {"route_norm": True, "router_scaling_factor": 2.5}),
+    "Hunyuan-3": Block(
+        "hunyuan_v3.HYV3MoEFused", {"route_norm": True, "router_scaling_factor": 2.5}
+    ),
     "MiniMax-M2": Block("minimax_m2.MiniMaxM2MoE", {"use_routing_bias": True}),
     "MiniMax-M3": Block(
         "minimax_m3.MiniMaxM3MoE",
-        {"use_routing_bias": True, "swiglu_limit": 7.0, "swiglu_alpha": 1.0, "dense_intermediate_size": 32},
+        {
+            "use_routing_bias": True,
+            "swiglu_limit": 7.0,
+            "swiglu_alpha": 1.0,
+            "dense_intermediate_size": 32,
+        },
     ),
-    "Step-3": Block("step3_vl.Step3TextMoEMLP", {"moe_num_experts": 64, "moe_top_k": 6, "norm_expert_weight": False}),
+    "Step-3": Block(
+        "step3_vl.Step3TextMoEMLP",
+        {"moe_num_experts": 64, "moe_top_k": 6, "norm_expert_weight": False},
+    ),
     "Step-3.5": Block(
         "step3p5.Step3p5MoEMLP",
         {
@@ -129,8 +145,12 @@ BLOCKS = {
     "Kimi-Linear": Block("kimi_linear.KimiMoE", KIMI, layer="layer_idx"),
     "Kimi-K3": Block("kimi_k3.KimiK3MoE", KIMI, layer="layer_idx"),
     "LFM2": Block("lfm2_moe.Lfm2MoeSparseMoeBlock", {"use_expert_bias": True}, layer="layer_idx"),
-    "Sarvam": Block("sarvam_moe.SarvamMoESparseMoeBlock", {"n_group": None, "score_function": "sigmoid"}),
-    "xLLM": Block("xllm.XllmSparseMoeBlock", {"moe_gate_bias": True, "router_score_func": "sigmoid"}),
+    "Sarvam": Block(
+        "sarvam_moe.SarvamMoESparseMoeBlock", {"n_group": None, "score_function": "sigmoid"}
+    ),
+    "xLLM": Block(
+        "xllm.XllmSparseMoeBlock", {"moe_gate_bias": True, "router_score_func": "sigmoid"}
+    ),
     "LongCat": Block(
         "longcat_flash.LongcatFlashMoE",
         {
@@ -158,7 +178,11 @@ def build(block: Block) -> torch.nn.Module:
 def described(block: Block) -> dict[str, Any]:
     model = build(block)
     (router,) = routers.inspect(model)
-    said = {"problem": router.problem, "router": str(router), "num_experts": routers.num_experts(model)}
+    said = {
+        "problem": router.problem,
+        "router": str(router),
+        "num_experts": routers.num_experts(model),
+    }
     said["past"] = any(getattr(module, fronts.ASKED, False) for module in model.modules())
     if router.problem is not None or router.source is None:
         return said
@@ -170,7 +194,8 @@ def described(block: Block) -> dict[str, Any]:
             with torch.no_grad():
                 each.copy_(torch.rand(each.shape, generator=dice) * size + least)
     topk: Any = next(module for module in model.modules() if type(module).__name__ == "TopK")
-    if rule.bias is not None and rule.bias.dim() > 1:  # ERNIE's, which SGLang does so too for its own CPU engine
+    # ERNIE's, which SGLang does so too for its own CPU engine
+    if rule.bias is not None and rule.bias.dim() > 1:
         topk.topk_config.correction_bias = rule.bias.squeeze(0)
     columns = (routers.num_experts(model) or 64) + rule.zero_experts
     logits = torch.randn(ROWS, columns, generator=dice) * 2

@@ -1,9 +1,10 @@
-"""Asks `serve` and `doctor` of models, then builds tiny models as a scheduler does: one import of SGLang for all.
+"""Asks `serve` and `doctor` of models, then builds tiny models as a scheduler does: one import of
+SGLang for all.
 
-Run: python -m tests.engine.build_models, with a JSON list of command lines as its input. Prints, as JSON, what was
-said of each command line (`compare_commands`), what our code says of each model of `tests.engine.tiny`, what a
-checkpoint of our trainer leaves unfilled of SGLang's GLM-4.5, and which modules of the CPU platform all that took.
-"""
+Run: python -m tests.engine.build_models, with a JSON list of command lines as its input. Prints, as
+JSON, what was said of each command line (`compare_commands`), what our code says of each model of
+`tests.engine.tiny`, what a checkpoint of our trainer leaves unfilled of SGLang's GLM-4.5, and which
+modules of the CPU platform all that took."""
 
 from __future__ import annotations
 
@@ -95,12 +96,20 @@ def unfilled(architecture: str) -> list[str]:
 
 def main() -> None:
     answers = [
-        [compare_commands.served(argv), compare_commands.served(argv, plain=True), *compare_commands.examined(argv)]
+        [
+            compare_commands.served(argv),
+            compare_commands.served(argv, plain=True),
+            *compare_commands.examined(argv),
+        ]
         for argv in json.load(sys.stdin)
     ]
     runtime.current = None  # what is built is not taken over
     start()
-    configs = {**tiny.HANDLED, **tiny.OTHERS, **{name: config for name, (config, _) in tiny.REFUSED.items()}}
+    configs = {
+        **tiny.HANDLED,
+        **tiny.OTHERS,
+        **{name: config for name, (config, _) in tiny.REFUSED.items()},
+    }
     found: dict[str, Any] = {}
     for name in [*configs, "qwen3_next@cuda"]:
         kind, _, device = name.partition("@")

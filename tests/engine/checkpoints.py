@@ -1,4 +1,5 @@
-"""Makes the checkpoints of `tiny_checkpoints`: random weights in float32, with the demo's tokenizer."""
+"""Makes the checkpoints of `tiny_checkpoints`: random weights in float32, with the demo's
+tokenizer."""
 
 from __future__ import annotations
 
@@ -20,12 +21,15 @@ EXPERTS = re.compile(r"\.experts\.|block_sparse_moe\.input_linear|\.moe\.(gate|u
 """In the names of experts' weights."""
 
 
-OWN_CODE = "from transformers import PretrainedConfig\n\n\nclass TinyConfig(PretrainedConfig):\n    pass\n"
+OWN_CODE = (
+    "from transformers import PretrainedConfig\n\n\nclass TinyConfig(PretrainedConfig):\n    pass\n"
+)
 """As authors ship it: what reads a config.json whose model transformers does not know."""
 
 
 def make(folder: Path, family: Recipe | Handmade) -> None:
-    """Weights as large as keeps activations at one size, so that each layer, expert and bias tells."""
+    """Weights as large as keeps activations at one size, so that each layer, expert and bias
+    tells."""
     torch.manual_seed(0)
     if isinstance(family, Handmade):
         by_hand(folder, family)
@@ -39,7 +43,9 @@ def by_transformers(folder: Path, recipe: Recipe) -> None:
     import transformers
 
     vocabulary = json.loads((MODEL / "config.json").read_text())["vocab_size"]
-    config = getattr(transformers, f"{recipe.kind}Config")(**{**SIZES, "vocab_size": vocabulary, **recipe.fields})
+    config = getattr(transformers, f"{recipe.kind}Config")(
+        **{**SIZES, "vocab_size": vocabulary, **recipe.fields}
+    )
     model = model_class(recipe.kind)(config).float()
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.is_floating_point():
@@ -82,7 +88,9 @@ def moe_layers(folder: Path) -> list[int]:
 
     with safe_open(folder / "model.safetensors", "pt") as weights:
         names = [name for name in weights.keys() if EXPERTS.search(name)]  # noqa: SIM118
-    return sorted({int(found[1]) for name in names if (found := re.search(r"layers\.(\d+)\.", name))})
+    return sorted(
+        {int(found[1]) for name in names if (found := re.search(r"layers\.(\d+)\.", name))}
+    )
 
 
 def layers(folder: Path) -> int:

@@ -1,4 +1,5 @@
-"""`serve` up to where SGLang would spawn, and `doctor`, in this process: for many models after another."""
+"""`serve` up to where SGLang would spawn, and `doctor`, in this process: for many models after
+another."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ def served(argv: Sequence[str], plain: bool = False) -> list[str]:
     """Why `serve` ends before it spawns anything; [] if it would spawn.
 
     Args:
-        plain: as `sglang serve` with variables, which nobody checks before SGLang has resolved its arguments.
+        plain: as `sglang serve` with variables, which nobody checks before SGLang has resolved its
+        arguments.
     """
     from sglang.srt.plugins import load_plugins
 
@@ -31,12 +33,17 @@ def served(argv: Sequence[str], plain: bool = False) -> list[str]:
     spawn = mock.Mock(side_effect=SpawnedError)
     try:
         launch = unchecked(argv) if plain else serve.check(argv)
-        with mock.patch.dict(os.environ, launch.settings.environment()), contextlib.ExitStack() as stack:
+        with (
+            mock.patch.dict(os.environ, launch.settings.environment()),
+            contextlib.ExitStack() as stack,
+        ):
             stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
             stack.enter_context(contextlib.redirect_stderr(said))
             load_plugins()
             stack.enter_context(mock.patch.object(runtime, "current", runtime.Runtime(read())))
-            stack.enter_context(mock.patch("sglang.srt.entrypoints.engine.PortArgs.init_new", spawn))
+            stack.enter_context(
+                mock.patch("sglang.srt.entrypoints.engine.PortArgs.init_new", spawn)
+            )
             serve.run(launch)
     except SettingsError as error:
         return str(error).splitlines()
@@ -44,7 +51,9 @@ def served(argv: Sequence[str], plain: bool = False) -> list[str]:
         return []
     except SystemExit:
         lines = said.getvalue().splitlines()
-        return [line.removeprefix(PREFIX) for line in lines if line.startswith(PREFIX)] or lines[-1:]
+        return [line.removeprefix(PREFIX) for line in lines if line.startswith(PREFIX)] or lines[
+            -1:
+        ]
     except Exception as error:
         return [f"{type(error).__name__}: {error}"]
     raise AssertionError("serve came back")
@@ -65,4 +74,8 @@ def examined(argv: Sequence[str]) -> tuple[bool, list[str], str]:
         yes = doctor.examine(argv)
     logging.disable(logging.NOTSET)
     lines = said.getvalue().splitlines()
-    return yes, [line.removeprefix("✗ ") for line in lines if line.startswith("✗ ")], said.getvalue()
+    return (
+        yes,
+        [line.removeprefix("✗ ") for line in lines if line.startswith("✗ ")],
+        said.getvalue(),
+    )

@@ -44,7 +44,8 @@ def now(plugged: None) -> Iterator[runtime.Runtime]:
 
 @pytest.fixture
 def ended(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
-    """The line with which the whole server was ended, once it was; the table has nothing to say here."""
+    """The line with which the whole server was ended, once it was; the table has nothing to say
+    here."""
     signals: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "kill", lambda pid, signum: signals.append((pid, signum)))
     monkeypatch.setattr(options, "CONFLICTS", ())

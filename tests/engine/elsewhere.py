@@ -1,8 +1,9 @@
-"""Questions to `absent.judgement` in a process that watches sockets and CUDA; the last again after SGLang was changed.
+"""Questions to `absent.judgement` in a process that watches sockets and CUDA; the last again after
+SGLang was changed.
 
-Run: python -m tests.engine.elsewhere CARD, with a JSON list of command lines as its input. Prints a JSON object: the
-answers, what they are after SGLang's default runner was changed, and what of this machine was touched.
-"""
+Run: python -m tests.engine.elsewhere CARD, with a JSON list of command lines as its input. Prints a
+JSON object: the answers, what they are after SGLang's default runner was changed, and what of this
+machine was touched."""
 
 from __future__ import annotations
 
@@ -44,8 +45,12 @@ def main() -> None:
     # SGLang's rule for gpt-oss' runner, as if it knew no kernel of its own for any GPU
     gpt_oss.get_platform = NoGPU
     changed = judgement.answer(questions[-1])
-    answered = [{**each._asdict(), "said": each.said, "works": each.works} for each in (*answers, changed)]
-    print("\n" + json.dumps({"answers": answered[:-1], "changed": answered[-1], "touched": TOUCHED}))
+    answered = [
+        {**each._asdict(), "said": each.said, "works": each.works} for each in (*answers, changed)
+    ]
+    print(
+        "\n" + json.dumps({"answers": answered[:-1], "changed": answered[-1], "touched": TOUCHED})
+    )
 
 
 if __name__ == "__main__":

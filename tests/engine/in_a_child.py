@@ -1,4 +1,5 @@
-"""SGLang's own command in a spawned child, as trainers and supervisors start it: ``in_a_child.py --model-path … ``."""
+"""SGLang's own command in a spawned child, as trainers and supervisors start it: ``in_a_child.py
+--model-path … ``."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""Bytes of an expert once SGLang has made its weights what a kernel reads, on a card that is not here.
+"""Bytes of an expert once SGLang has made its weights what a kernel reads, on a card that is not
+here.
 
-The model is built with memory, on this CPU, and each layer's own `process_weights_after_loading` is run: what launches
-a kernel there says so. Run: python -m tests.engine.load_experts CARD, with a JSON list of [config, flags] as its input.
-Prints a JSON list: the bytes of each, by layer, or the error.
-"""
+The model is built with memory, on this CPU, and each layer's own `process_weights_after_loading` is
+run: what launches a kernel there says so. Run: python -m tests.engine.load_experts CARD, with a
+JSON list of [config, flags] as its input. Prints a JSON list: the bytes of each, by layer, or the
+error."""
 
 from __future__ import annotations
 
@@ -58,7 +59,9 @@ def main() -> None:
         before = len(found)
         with tempfile.TemporaryDirectory() as folder:
             try:
-                said = judgement.answer(question.Question(card, flags, config, str(Path(folder)), [])).said
+                said = judgement.answer(
+                    question.Question(card, flags, config, str(Path(folder)), [])
+                ).said
             except Exception as error:
                 said = f"{type(error).__name__}: {error}"
         if len(found) == before:

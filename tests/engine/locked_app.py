@@ -1,4 +1,5 @@
-"""SGLang's own HTTP app with our routes and door, on a socket, before a stand-in for the schedulers."""
+"""SGLang's own HTTP app with our routes and door, on a socket, before a stand-in for the
+schedulers."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from oea_server.engine import control, http, locks, runtime
 
 
 class Manager:
-    """Stands in for SGLang's tokenizer manager: writes down what would have reached the schedulers."""
+    """Stands in for SGLang's tokenizer manager: writes down what would have reached the
+    schedulers."""
 
     def __init__(self, server_args: Any) -> None:
         self.server_args = server_args
@@ -27,7 +29,10 @@ class Manager:
 
     async def get_internal_state(self) -> list[dict[str, Any]]:
         assert runtime.current is not None
-        arguments = {"api_key": self.server_args.api_key, "admin_api_key": self.server_args.admin_api_key}
+        arguments = {
+            "api_key": self.server_args.api_key,
+            "admin_api_key": self.server_args.admin_api_key,
+        }
         return [{"oea": {**control.state_of(runtime.current), "refused": ""}, **arguments}]
 
     def resolved_config_dict(self, values: dict[str, Any]) -> dict[str, Any]:
@@ -65,14 +70,23 @@ class App(NamedTuple):
     manager: Manager
 
     def ask(
-        self, method: str, path: str, headers: list[tuple[str, str]], body: bytes = b"{}", host: str | None = None
+        self,
+        method: str,
+        path: str,
+        headers: list[tuple[str, str]],
+        body: bytes = b"{}",
+        host: str | None = None,
     ) -> tuple[int, bytes, list[str]]:
         """The status, the answer with its headers, and what reached the schedulers."""
         self.manager.reached.clear()
         connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
         connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
         connection.putheader("Host", f"127.0.0.1:{self.port}" if host is None else host)
-        for name, value in [("Content-Length", str(len(body))), ("Content-Type", "application/json"), *headers]:
+        for name, value in [
+            ("Content-Length", str(len(body))),
+            ("Content-Type", "application/json"),
+            *headers,
+        ]:
             connection.putheader(name, value)
         connection.endheaders(body)
         reply = connection.getresponse()
@@ -106,7 +120,9 @@ def listening(has: Keys, workers: int = 1, root_path: str = "") -> Iterator[App]
         if has.given:  # as `_setup_and_run_http_server` goes on
             add_api_key_middleware(app, api_key=has.api, admin_api_key=has.admin)
     server = uvicorn.Server(
-        uvicorn.Config(app, host="127.0.0.1", port=0, root_path=root_path, log_level="error", lifespan="on")
+        uvicorn.Config(
+            app, host="127.0.0.1", port=0, root_path=root_path, log_level="error", lifespan="on"
+        )
     )
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -1,9 +1,8 @@
-"""Servers in a mode of SGLang that leaves a decode step as it is, with our router and without; what they are asked, and
-what came of it.
+"""Servers in a mode of SGLang that leaves a decode step as it is, with our router and without; what
+they are asked, and what came of it.
 
-Every counted step is kept by the tests' plug-in and recounted from its logits; SGLang's own routing replay of each
-decoded token says the same, or that the token was not ours to route.
-"""
+Every counted step is kept by the tests' plug-in and recounted from its logits; SGLang's own routing
+replay of each decoded token says the same, or that the token was not ours to route."""
 
 from __future__ import annotations
 
@@ -74,7 +73,9 @@ def prompt(i: int, length: int) -> list[int]:
     return [100 + (7 * i + 3 * j + i * j // 5) % 900 for j in range(length)]
 
 
-def ask(server: Server, ids: list[int], tokens: int, adapter: str | None = None, logprobs: bool = True) -> Heard:
+def ask(
+    server: Server, ids: list[int], tokens: int, adapter: str | None = None, logprobs: bool = True
+) -> Heard:
     """One greedy request, in full."""
     body = {
         "input_ids": ids,
@@ -115,20 +116,33 @@ class Said(NamedTuple):
 
 
 def chat(served: Served, adapters: Adapters = (None,), logprobs: bool = True) -> Said:
-    """Four requests, and four more once those decode, of several lengths; what the server made of all."""
+    """Four requests, and four more once those decode, of several lengths; what the server made of
+    all."""
     before, passed = served.server.settled_metrics(), served.server.stats()["bypassed"]
     recount(served.steps, K0)
 
     def one(i: int) -> Heard:
         length = 10 + 60 * (i % 3)
-        return ask(served.server, prompt(i, length), 60 - 5 * i, adapters[i % len(adapters)], logprobs)
+        return ask(
+            served.server, prompt(i, length), 60 - 5 * i, adapters[i % len(adapters)], logprobs
+        )
 
     with ThreadPoolExecutor(8) as pool:
         first = [pool.submit(one, i) for i in range(4)]
-        until(served.server, "oea_decode_batch_size_sum", before.get("oea_decode_batch_size_sum", 0) + 20)
+        until(
+            served.server,
+            "oea_decode_batch_size_sum",
+            before.get("oea_decode_batch_size_sum", 0) + 20,
+        )
         answers = [each.result() for each in first + [pool.submit(one, i) for i in range(4, 8)]]
     gained, bypassed = since(served.server, before, passed)
-    return Said(recount(served.steps, K0), gained, bypassed, replayed(each.decoded for each in answers), answers)
+    return Said(
+        recount(served.steps, K0),
+        gained,
+        bypassed,
+        replayed(each.decoded for each in answers),
+        answers,
+    )
 
 
 def until(server: Server, name: str, least: float) -> None:
@@ -139,8 +153,14 @@ def until(server: Server, name: str, least: float) -> None:
         time.sleep(0.02)
 
 
-def since(server: Server, before: dict[str, float], passed: dict[str, int]) -> tuple[dict[str, float], dict[str, int]]:
+def since(
+    server: Server, before: dict[str, float], passed: dict[str, int]
+) -> tuple[dict[str, float], dict[str, int]]:
     """What metrics have gained, and the forward passes since that were not routed, by reason."""
     gained = {name: value - before.get(name, 0) for name, value in server.settled_metrics().items()}
     later = server.stats()["bypassed"]
-    return gained, {why: times - passed.get(why, 0) for why, times in later.items() if times != passed.get(why, 0)}
+    return gained, {
+        why: times - passed.get(why, 0)
+        for why, times in later.items()
+        if times != passed.get(why, 0)
+    }

@@ -39,12 +39,22 @@ def two_nodes(*nodes: Node) -> list[Server]:
     address = f"127.0.0.1:{20_000 + os.getpid() % 8_000}"
     return [
         Server(
-            *("--model-path", str(MODEL), "--served-model-name", "demo", *COMMON, *TOGETHER, *node.flags),
+            *(
+                "--model-path",
+                str(MODEL),
+                "--served-model-name",
+                "demo",
+                *COMMON,
+                *TOGETHER,
+                *node.flags,
+            ),
             *("--node-rank", str(rank), "--dist-init-addr", address),
             environment={
                 **NO_NCCL,
                 **node.variables,
-                "PYTHONPATH": os.pathsep.join([*map(str, node.path), str(RECORDER), os.environ.get("PYTHONPATH", "")]),
+                "PYTHONPATH": os.pathsep.join(
+                    [*map(str, node.path), str(RECORDER), os.environ.get("PYTHONPATH", "")]
+                ),
             },
             command=SGLANG,
         )
@@ -86,7 +96,9 @@ def metadata(folder: Path, package: str, number: str) -> Path:
     groups = {"sglang.srt.plugins": "oea = oea_server.engine.plugin:activate"}
     groups["sglang.srt.platforms"] = "oea_cpu = oea_server.cpu.entry:activate"
     if package == "oea-server":
-        (info / "entry_points.txt").write_text("".join(f"[{group}]\n{line}\n" for group, line in groups.items()))
+        (info / "entry_points.txt").write_text(
+            "".join(f"[{group}]\n{line}\n" for group, line in groups.items())
+        )
     assert version(package) != number
     return folder
 

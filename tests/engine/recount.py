@@ -1,4 +1,5 @@
-"""Greedy prompts that decode in step, and a recount of the experts that SGLang's routing replay says they took."""
+"""Greedy prompts that decode in step, and a recount of the experts that SGLang's routing replay
+says they took."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ class Together:
     experts: np.ndarray
     """[steps, layers, tokens, k]"""
     gained: dict[str, float]
-    """What the metrics gained, health checks in between included (which should have added nothing)."""
+    """What the metrics gained, health checks in between included (which should have added
+    nothing)."""
     bypassed: dict[str, int]
 
     @property
@@ -47,7 +49,8 @@ def record_together(server: Server, layers: int, k: int, health_checks: int = 3)
         before, bypassed = server.settled_metrics(), server.stats()["bypassed"]
         with ThreadPoolExecutor(1) as pool:
             health = [
-                pool.submit(requests.get, f"{server.url}/health_generate", timeout=60) for _ in range(health_checks)
+                pool.submit(requests.get, f"{server.url}/health_generate", timeout=60)
+                for _ in range(health_checks)
             ]
             replays = [replay_of(meta, layers, k) for meta in _generate(server)]
         assert all(each.result().status_code == 200 for each in health)
@@ -56,12 +59,15 @@ def record_together(server: Server, layers: int, k: int, health_checks: int = 3)
         passed = {reason: times - bypassed.get(reason, 0) for reason, times in later.items()}
         if gained["oea_decode_step_seconds_count"] == TOGETHER_STEPS and passed.get("prefill") == 1:
             experts = [replay[-TOGETHER_STEPS:] for replay in replays]
-            return Together(np.stack(experts, axis=2), gained, {why: n for why, n in passed.items() if n})
+            return Together(
+                np.stack(experts, axis=2), gained, {why: n for why, n in passed.items() if n}
+            )
     raise AssertionError("the prompts never came into one batch")
 
 
 def replay_of(meta: dict[str, Any], layers: int, k: int) -> np.ndarray:
-    """SGLang's routing replay in an answer's `meta_info`: [tokens - 1, layers, k]; empty if there is none."""
+    """SGLang's routing replay in an answer's `meta_info`: [tokens - 1, layers, k]; empty if there
+    is none."""
     experts = np.frombuffer(base64.b64decode(meta.get("routed_experts", "")), dtype=np.int32)
     return experts.reshape(-1, layers, k)
 
@@ -69,7 +75,11 @@ def replay_of(meta: dict[str, Any], layers: int, k: int) -> np.ndarray:
 def _generate(server: Server) -> list[dict[str, Any]]:
     body: dict[str, Any] = {
         "input_ids": [[100 + 7 * i + j for j in range(12)] for i in range(TOGETHER)],
-        "sampling_params": {"temperature": 0, "max_new_tokens": TOGETHER_STEPS + 1, "ignore_eos": True},
+        "sampling_params": {
+            "temperature": 0,
+            "max_new_tokens": TOGETHER_STEPS + 1,
+            "ignore_eos": True,
+        },
         "return_routed_experts": True,
     }
     reply = requests.post(f"{server.url}/generate", json=body, timeout=300)

@@ -1,4 +1,5 @@
-"""What a server's decode steps have routed, as the tests' plug-in kept it, recounted in plain words."""
+"""What a server's decode steps have routed, as the tests' plug-in kept it, recounted in plain
+words."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ class Recount:
 
 
 def recount(folder: Path, k0: int) -> Recount:
-    """Check that each row of each step holds its best experts of those that rows are guaranteed, and add up.
+    """Check that each row of each step holds its best experts of those that rows are guaranteed,
+    and add up.
 
     The files are taken away.
     """
@@ -52,7 +54,9 @@ def experts(
 ) -> list[tuple[int, ...]]:
     """Those of each token of a step in one layer, sorted; what pads a step holds none."""
     pool = {int(expert) for row in logits[:rows] for expert in row.topk(k0).indices}
-    held = [sorted(pool, key=lambda expert: (-float(row[expert]), expert))[:K] for row in logits[:rows]]
+    held = [
+        sorted(pool, key=lambda expert: (-float(row[expert]), expert))[:K] for row in logits[:rows]
+    ]
     for row, mine in enumerate(held):
         assert ids[row][weights[row] > 0].tolist() == mine
     assert not weights[rows:].any()
@@ -61,11 +65,14 @@ def experts(
 
 def replayed(replays: Iterable[np.ndarray]) -> Counter[tuple[int, ...]]:
     """The same of SGLang's routing replay, [tokens, layers, k] each."""
-    return Counter(tuple(sorted(set(row))) for replay in replays for row in replay.reshape(-1, K).tolist())
+    return Counter(
+        tuple(sorted(set(row))) for replay in replays for row in replay.reshape(-1, K).tolist()
+    )
 
 
 def agrees(gained: dict[str, float], found: Recount) -> bool:
-    """Whether a server's metrics gained what a recount comes to; asserts, so that a test says which did not."""
+    """Whether a server's metrics gained what a recount comes to; asserts, so that a test says which
+    did not."""
     said: dict[str, Any] = {
         "oea_decode_batch_size_count": found.layers / LAYERS,
         "oea_decode_batch_size_sum": found.tokens / LAYERS,

@@ -1,10 +1,11 @@
-"""Tiny models of well-known families, decoded by SGLang's own model runner: without us, by our vanilla, by OEA.
+"""Tiny models of well-known families, decoded by SGLang's own model runner: without us, by our
+vanilla, by OEA.
 
-Run: python -m tests.engine.run_families FOLDER RANKS NAME... Leaves of each family in FOLDER: NAME-plain.pt without our
-router, NAME-ours.pt with it; with two ranks NAME-rank0.pt and NAME-rank1.pt. Each holds the fields of its `Run`s, or
-the error. All but HTTP and the scheduler are as in a server, which would take a minute for each of them: SGLang is
-imported once, and each run is a fork of that.
-"""
+Run: python -m tests.engine.run_families FOLDER RANKS NAME... Leaves of each family in FOLDER:
+NAME-plain.pt without our router, NAME-ours.pt with it; with two ranks NAME-rank0.pt and
+NAME-rank1.pt. Each holds the fields of its `Run`s, or the error. All but HTTP and the scheduler are
+as in a server, which would take a minute for each of them: SGLang is imported once, and each run is
+a fork of that."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ ALONE = [[100 + 7 * i + j for j in range(4 + i)] for i in range(3)]
 TOGETHER = [[100 + 7 * i + j for j in range(12)] for i in range(7)]
 STEPS = 16
 KNOBS = {"OEA_K0": str(K0), "OEA_MIN_BATCH": "2", "OEA_POOL": "union"}
-FLAGS = "--dtype float32 --max-total-tokens 1024 --max-running-requests 8 --chunked-prefill-size 256"
+FLAGS = (
+    "--dtype float32 --max-total-tokens 1024 --max-running-requests 8 --chunked-prefill-size 256"
+)
 
 
 class Run(NamedTuple):
@@ -67,7 +70,9 @@ def decode(runner: Any, prompts: list[list[int]], moe: list[int]) -> Run:
     for _ in range(STEPS):
         tokens, logits = one_batch.decode(tokens, batch, runner)
         found.append(logits.clone())
-        experts.append(get_global_experts_capturer().device_cache.buffer[: len(prompts), moe].clone())
+        experts.append(
+            get_global_experts_capturer().device_cache.buffer[: len(prompts), moe].clone()
+        )
     gained = {name: value - before[name] for name, value in counted().items()}
     return Run(torch.stack(found), torch.stack(experts), gained)
 
@@ -105,7 +110,15 @@ def runner_of(folder: Path, rank: int, ranks: int, port: int) -> Any:
     parser = argparse.ArgumentParser()
     ServerArgs.add_cli_args(parser)
     flags = ["--model-path", str(folder), *FLAGS.split(), *FAMILIES[folder.name].flags.split()]
-    flags += ["--tp", str(ranks), "--ep-size", str(ranks), "--log-level", "error", "--enable-return-routed-experts"]
+    flags += [
+        "--tp",
+        str(ranks),
+        "--ep-size",
+        str(ranks),
+        "--log-level",
+        "error",
+        "--enable-return-routed-experts",
+    ]
     server_args = ServerArgs.from_cli_args(parser.parse_args(flags))
     server_args.resolve_once()
     world_rank = spawn_world_rank(server_args, tp_rank=rank, pp_rank=0)
@@ -144,7 +157,9 @@ def ours(folder: Path) -> list[Run]:
     found = []
     for policy in ("oea", "vanilla"):
         steer(policy)
-        found += [decode(runner, [prompt], moe) for prompt in ALONE] + [decode(runner, TOGETHER, moe)]
+        found += [decode(runner, [prompt], moe) for prompt in ALONE] + [
+            decode(runner, TOGETHER, moe)
+        ]
     return found
 
 
@@ -154,11 +169,13 @@ def of_two(folder: Path, rank: int, port: int) -> list[Run]:
 
 
 def forked(path: Path, work: Callable[[], list[Run]]) -> int:
-    """Do it in a child, which leaves in `path` what it returns, or the error, and beside it what it said."""
+    """Do it in a child, which leaves in `path` what it returns, or the error, and beside it what it
+    said."""
     if pid := os.fork():
         return pid
     os.setsid()
-    torch.set_num_threads(1)  # makes this process's own pool, before threads that load weights ask for it at once
+    # makes this process's own pool, before threads that load weights ask for it at once
+    torch.set_num_threads(1)
     log = os.open(path.with_suffix(".log"), os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -175,7 +192,8 @@ def forked(path: Path, work: Callable[[], list[Run]]) -> int:
 def main() -> None:
     folder, ranks, names = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
     os.environ |= {"SGLANG_PLUGINS": "oea_cpu", "HF_MODULES_CACHE": str(folder / "modules")}
-    signal.signal(signal.SIGQUIT, signal.SIG_IGN)  # a child that gives up ends its parent, as a scheduler does
+    # a child that gives up ends its parent, as a scheduler does
+    signal.signal(signal.SIGQUIT, signal.SIG_IGN)
     torch.set_num_threads(1)
     import sglang.benchmark.one_batch
     import sglang.srt.models.registry  # noqa: F401

@@ -28,7 +28,11 @@ def swiglu(where: str, names: Sequence[str] = PROJECTIONS) -> Shapes:
 
 def experts(where: str, names: Sequence[str] = PROJECTIONS) -> Shapes:
     """One after the other."""
-    return {name: shape for i in range(EXPERTS) for name, shape in swiglu(f"{where}.experts.{i}", names).items()}
+    return {
+        name: shape
+        for i in range(EXPERTS)
+        for name, shape in swiglu(f"{where}.experts.{i}", names).items()
+    }
 
 
 def gate(where: str, bias: str = "") -> Shapes:
@@ -43,7 +47,10 @@ def stacked(where: str) -> Shapes:
 
 def model(attentions: Sequence[Shapes], sparse: Shapes, embedding: str = "embed_tokens") -> Shapes:
     """A layer for each attention, the first without experts."""
-    ends: Shapes = {f"model.{embedding}.weight": (VOCABULARY, HIDDEN), "lm_head.weight": (VOCABULARY, HIDDEN)}
+    ends: Shapes = {
+        f"model.{embedding}.weight": (VOCABULARY, HIDDEN),
+        "lm_head.weight": (VOCABULARY, HIDDEN),
+    }
     found: Shapes = {**ends, "model.norm.weight": (HIDDEN,)}
     for layer, own in enumerate(attentions):
         names = {**NORMS, **own, **(sparse if layer else swiglu("mlp"))}

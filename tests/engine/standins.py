@@ -1,7 +1,8 @@
-"""Arithmetic of single kernels in plain torch, for tiny models of families whose attention or experts want a GPU's.
+"""Arithmetic of single kernels in plain torch, for tiny models of families whose attention or
+experts want a GPU's.
 
-Only `tests.engine.run_families` installs them, in the modules of these models alone: with our router and without.
-"""
+Only `tests.engine.run_families` installs them, in the modules of these models alone: with our
+router and without."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ def normed(
     """The rest of that norm, `rms_apply_serial`."""
     pairs = zip((first, second), (first_weight, second_weight), sums.chunk(2), strict=True)
     return tuple(
-        (x.float() * (each[:, None] / x.shape[1] / ranks + eps).rsqrt() * weight.float()).to(x.dtype)
+        (x.float() * (each[:, None] / x.shape[1] / ranks + eps).rsqrt() * weight.float()).to(
+            x.dtype
+        )
         for x, weight, each in pairs
     )
 
@@ -54,7 +57,8 @@ def convolved(
     conv_states: torch.Tensor,
     activation: None = None,
 ) -> torch.Tensor:
-    """`causal_conv1d_fn` of LFM2: each channel by itself, and its last columns kept for the next token.
+    """`causal_conv1d_fn` of LFM2: each channel by itself, and its last columns kept for the next
+    token.
 
     Args:
         x: [channels, tokens] of all sequences.
@@ -62,7 +66,9 @@ def convolved(
         conv_states: [slots, channels, width - 1].
     """
     starts, found = query_start_loc.tolist(), []
-    for start, end, slot, goes_on in zip(starts, starts[1:], cache_indices, has_initial_state, strict=False):
+    for start, end, slot, goes_on in zip(
+        starts, starts[1:], cache_indices, has_initial_state, strict=False
+    ):
         before = conv_states[slot] * goes_on
         columns = torch.cat([before, x[:, start:end]], dim=1)
         conv_states[slot] = columns[:, columns.shape[1] - before.shape[1] :].to(conv_states.dtype)
@@ -86,18 +92,20 @@ def convolved_token(
 
 
 def gated(attention: torch.Tensor, gate: torch.Tensor, inplace: bool = True) -> torch.Tensor:
-    """`fused_sigmoid_mul`, the gate behind Qwen3.5's attention: [B, H], and [B, H] or [B, heads, D]."""
+    """`fused_sigmoid_mul`, the gate behind Qwen3.5's attention: [B, H], and [B, H] or [B, heads,
+    D]."""
     return attention.mul_(gate.reshape(attention.shape).sigmoid())
 
 
 def multiplied(first: torch.Tensor, second: torch.Tensor, out_dtype: torch.dtype) -> torch.Tensor:
-    """`aten::mm.dtype`, by which Nemotron-3 computes its router's logits: torch has it for GPUs alone."""
+    """`aten::mm.dtype`, by which Nemotron-3 computes its router's logits: torch has it for GPUs
+    alone."""
     return first.to(out_dtype) @ second.to(out_dtype)
 
 
 def rows_of_tokens(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`RadixAttention.forward` for Hunyuan-A13B, which hands over a row for each head: SGLang 0.5.23 takes most of them
-    for padding of a prefill."""
+    """`RadixAttention.forward` for Hunyuan-A13B, which hands over a row for each head: SGLang
+    0.5.23 takes most of them for padding of a prefill."""
 
     def forward(self: Any, q: torch.Tensor, k: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         flat = q.reshape(-1, self.tp_q_head_num * self.qk_head_dim)
@@ -123,5 +131,7 @@ def install() -> None:
             setattr(module, symbol, ours)
     hunyuan: Any = import_module("sglang.srt.models.hunyuan")
     theirs = hunyuan.RadixAttention
-    hunyuan.RadixAttention = type("RowsOfTokens", (theirs,), {"forward": rows_of_tokens(theirs.forward)})
+    hunyuan.RadixAttention = type(
+        "RowsOfTokens", (theirs,), {"forward": rows_of_tokens(theirs.forward)}
+    )
     torch.library.impl("aten::mm.dtype", "CPU")(multiplied)

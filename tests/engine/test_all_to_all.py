@@ -1,4 +1,5 @@
-"""All-to-all backends: each rank routes its own rows, and what it chose is what SGLang dispatches."""
+"""All-to-all backends: each rank routes its own rows, and what it chose is what SGLang
+dispatches."""
 
 from __future__ import annotations
 
@@ -42,7 +43,9 @@ def alone(now: runtime.Runtime) -> runtime.Runtime:
 
 def forward(given: Any, layers: Callable[[Any], Any]) -> Any:
     runner = SimpleNamespace(is_draft_worker=False)
-    return forward_mode.around_forward(lambda self, forward_batch: layers(forward_batch), runner, given)
+    return forward_mode.around_forward(
+        lambda self, forward_batch: layers(forward_batch), runner, given
+    )
 
 
 def topk(hidden_states: torch.Tensor, router_logits: torch.Tensor, **_: Any) -> Any:
@@ -68,7 +71,9 @@ def test_a_block_hands_on_what_was_chosen_for_its_own_rows(
         given.append((topk_output.topk_ids, topk_output.topk_weights))
         return hidden_states
 
-    def mega(_: Any, hidden: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor, **__: Any) -> torch.Tensor:
+    def mega(
+        _: Any, hidden: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor, **__: Any
+    ) -> torch.Tensor:
         given.append((ids, weights))
         return hidden
 
@@ -98,7 +103,8 @@ def test_a_block_hands_on_what_was_chosen_for_its_own_rows(
 
 
 def test_the_experts_dispatch_what_they_are_given() -> None:
-    """`FusedMoE.forward_impl` hands it to its dispatcher, whichever that is, and nothing in between chooses."""
+    """`FusedMoE.forward_impl` hands it to its dispatcher, whichever that is, and nothing in between
+    chooses."""
     layer = ast.unparse(source("sglang.srt.layers.moe.fused_moe_triton.layer"))
     assert "self.dispatcher.dispatch(hidden_states=hidden_states, topk_output=topk_output)" in layer
 
@@ -113,12 +119,26 @@ def test_a_dispatcher_sends_rows_by_the_ids_that_were_chosen(backend: str) -> No
     module = f"sglang.srt.layers.moe.token_dispatcher.{DISPATCHERS[backend]}"
     if importlib.util.find_spec(module) is None:
         pytest.skip("this SGLang has no such backend")
-    read = [each.attr for each in ast.walk(source(module)) if isinstance(each, ast.Attribute)
-            and isinstance(each.value, ast.Name) and each.value.id == "topk_output"]  # fmt: skip
+    read = [
+        each.attr
+        for each in ast.walk(source(module))
+        if isinstance(each, ast.Attribute)
+        and isinstance(each.value, ast.Name)
+        and each.value.id == "topk_output"
+    ]
     assert "topk_ids" in read
     assert "topk_weights" in read
-    assert {"topk_ids", "topk_weights", "router_logits", "format", "to_standard", "hidden_states", "topk_config",
-            "num_token_non_padded", "_replace"} >= set(read)  # fmt: skip
+    assert {
+        "topk_ids",
+        "topk_weights",
+        "router_logits",
+        "format",
+        "to_standard",
+        "hidden_states",
+        "topk_config",
+        "num_token_non_padded",
+        "_replace",
+    } >= set(read)
 
 
 def source(module: str) -> ast.Module:
@@ -129,7 +149,8 @@ def source(module: str) -> ast.Module:
 
 
 def test_deepeps_own_dispatchers_take_them_as_they_are(plugged: None) -> None:
-    """The methods of SGLang's two classes, normal and low latency, up to where the library is called."""
+    """The methods of SGLang's two classes, normal and low latency, up to where the library is
+    called."""
     from sglang.srt.layers.moe.token_dispatcher import deepep
     from sglang.srt.layers.moe.topk import StandardTopKOutput
 
@@ -144,7 +165,9 @@ def test_deepeps_own_dispatchers_take_them_as_they_are(plugged: None) -> None:
     buffer = SimpleNamespace(group_size=2)
     normal: Any = SimpleNamespace(use_fp8=False, async_finish=False)
     fast: Any = SimpleNamespace(num_experts=16, _get_buffer=lambda: buffer, _dispatch_core=core)
-    _, by_normal, with_normal, _ = deepep._DeepEPDispatcherImplNormal.dispatch_a(normal, torch.zeros(5, 8), chosen)
+    _, by_normal, with_normal, _ = deepep._DeepEPDispatcherImplNormal.dispatch_a(
+        normal, torch.zeros(5, 8), chosen
+    )
     deepep._DeepEPDispatcherImplLowLatency.dispatch_a(fast, torch.zeros(5, 8), chosen)
     _, by_fast, with_fast = sent[0]
     for by, with_ in ((by_normal, with_normal), (by_fast, with_fast)):
@@ -153,7 +176,8 @@ def test_deepeps_own_dispatchers_take_them_as_they_are(plugged: None) -> None:
 
 
 def test_a_rank_without_tokens_takes_no_padding_for_one(alone: runtime.Runtime) -> None:
-    """It replays the graph that the longest rank needs, in which its real rows are a number on the device."""
+    """It replays the graph that the longest rank needs, in which its real rows are a number on the
+    device."""
     with_device_knobs(alone)
     with forward_mode.capturing(alone, mode("DECODE"), 8):
         real = alone.num_real(8)
@@ -168,7 +192,9 @@ def test_a_rank_without_tokens_takes_no_padding_for_one(alone: runtime.Runtime) 
 def test_a_rank_decodes_though_another_prefills(alone: runtime.Runtime) -> None:
     given = batch((5, 40), 0, is_extend_in_batch=True)
     assert forward(given, lambda _: alone.step is not None)
-    assert not forward(batch((5, 40), 1, "EXTEND", is_extend_in_batch=True), lambda _: alone.step is not None)
+    assert not forward(
+        batch((5, 40), 1, "EXTEND", is_extend_in_batch=True), lambda _: alone.step is not None
+    )
 
 
 def test_a_rank_keeps_the_wishes_of_its_own_requests(alone: runtime.Runtime) -> None:
@@ -184,7 +210,9 @@ def test_a_rank_keeps_the_wishes_of_its_own_requests(alone: runtime.Runtime) -> 
 
 
 @pytest.mark.parametrize("counts", [[5], [5, 3]])
-def test_what_sglang_says_of_the_others_does_not_matter(alone: runtime.Runtime, counts: list[int]) -> None:
+def test_what_sglang_says_of_the_others_does_not_matter(
+    alone: runtime.Runtime, counts: list[int]
+) -> None:
     """One count, or each rank's, where all have to replay graphs of one size."""
     assert forward(batch((5, 3), 0, global_num_tokens_cpu=counts), lambda _: "ran") == "ran"
 
@@ -199,7 +227,11 @@ def test_megamoes_own_gate_is_refused_by_the_layers_that_have_it(
     assert fronts.OF_MEGA in ast.unparse(source(mega_gate.__name__))
     block = DeepseekV2MoE.__new__(DeepseekV2MoE)
     torch.nn.Module.__init__(block)
-    for by, of, refused in ((True, fronts.OF_MEGA, True), (False, fronts.OF_MEGA, False), (True, "deepseek_v4", False)):
+    for by, of, refused in (
+        (True, fronts.OF_MEGA, True),
+        (False, fronts.OF_MEGA, False),
+        (True, "deepseek_v4", False),
+    ):
         monkeypatch.setattr(fronts, "by_megamoe", lambda by=by: by)
         block.config = SimpleNamespace(model_type=of)
         assert bool(fronts.problem_of(block)) == refused

@@ -21,7 +21,9 @@ def test_a_running_server_is_measured_and_left_as_it_was(
     monkeypatch.setattr(Remote, "settle", SETTLE)
     before = server.config()["settings"]
     flags = ["--batch", "2,4", "--policies", "vanilla,oea:2", "--tokens", "12", "--repeats", "3"]
-    done = CliRunner().invoke(app, ["bench", "serve", "--url", server.url, *flags, "--out", str(tmp_path)])
+    done = CliRunner().invoke(
+        app, ["bench", "serve", "--url", server.url, *flags, "--out", str(tmp_path)]
+    )
     assert done.exit_code == 0, done.output
     (path,) = tmp_path.glob("serve-*.json")
     record = json.loads(path.read_text())

@@ -1,4 +1,5 @@
-"""The blocks of well-known families as SGLang builds them: what their routers are, and that vanilla is SGLang's own."""
+"""The blocks of well-known families as SGLang builds them: what their routers are, and that vanilla
+is SGLang's own."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ from oea_server.engine import fronts
 from tests.engine import apart
 from tests.engine.build_blocks import BLOCKS
 
-pytestmark = pytest.mark.skipif(version("sglang") == "0.5.17", reason="its models are built in another way")
+pytestmark = pytest.mark.skipif(
+    version("sglang") == "0.5.17", reason="its models are built in another way"
+)
 
 BIASED = "top-6 renormalized by sigmoid scores and a bias"
 SCALED = f"{BIASED} times 2.5"
@@ -39,7 +42,9 @@ def built() -> Any:
 
 
 @pytest.mark.parametrize("name", [name for name in BLOCKS if name not in REFUSED])
-def test_vanilla_is_sglangs_own_in_every_family(built: dict[str, dict[str, Any]], name: str) -> None:
+def test_vanilla_is_sglangs_own_in_every_family(
+    built: dict[str, dict[str, Any]], name: str
+) -> None:
     here = built[name]
     assert here.get("problem", "none was built") is None, here
     assert here["router"] == ROUTERS.get(name, BIASED)

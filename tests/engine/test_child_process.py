@@ -1,4 +1,5 @@
-"""A server that a supervisor starts in a child process is the same server: routes, keys, refusals, counts."""
+"""A server that a supervisor starts in a child process is the same server: routes, keys, refusals,
+counts."""
 
 from __future__ import annotations
 
@@ -16,7 +17,9 @@ from tests.servers import COMMON, Servers
 KEY = "the-admins-own"
 IN_A_CHILD = (sys.executable, str(Path(__file__).with_name("in_a_child.py")))
 FLAGS = ("--model-path", str(MODEL), "--served-model-name", "demo", "--enable-metrics", *COMMON)
-DEAD_PROXY = dict.fromkeys(("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy"), "http://127.0.0.1:9")
+DEAD_PROXY = dict.fromkeys(
+    ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy"), "http://127.0.0.1:9"
+)
 CHATS, TOKENS = 4, 8
 pytestmark = pytest.mark.server("own")
 
@@ -54,4 +57,6 @@ def test_its_key_is_asked_for(server: Server) -> None:
 def test_what_is_refused_in_a_main_process_is_refused_in_a_child(servers: Servers) -> None:
     servers.stop()
     with pytest.raises(RuntimeError, match="enable-torch-compile"):
-        Server(*FLAGS, "--enable-torch-compile", environment={"OEA_K0": "3"}, command=IN_A_CHILD).start()
+        Server(
+            *FLAGS, "--enable-torch-compile", environment={"OEA_K0": "3"}, command=IN_A_CHILD
+        ).start()

@@ -1,4 +1,5 @@
-"""One suite for both ways into SGLang: hooks from outside, and our patches inside. Same outputs, same counts."""
+"""One suite for both ways into SGLang: hooks from outside, and our patches inside. Same outputs,
+same counts."""
 
 from __future__ import annotations
 
@@ -26,8 +27,19 @@ VANILLA, ONE_RANK, TWO_RANKS = both("vanilla"), both("k3"), both("k3-ep2", pytes
 ROUTED = [ONE_RANK, TWO_RANKS] if REPLAY else [ONE_RANK]
 KINDS = [VANILLA, *ROUTED]
 COUNTS = (
-    *("oea_unique_experts", "oea_vanilla_unique_experts", "oea_max_rank_unique_experts", "oea_decode_batch_size"),
-    *("oea_routed_tokens", "oea_assignments", "oea_piggybacked", "oea_kept_router_mass", "oea_expert_bytes"),
+    *(
+        "oea_unique_experts",
+        "oea_vanilla_unique_experts",
+        "oea_max_rank_unique_experts",
+        "oea_decode_batch_size",
+    ),
+    *(
+        "oea_routed_tokens",
+        "oea_assignments",
+        "oea_piggybacked",
+        "oea_kept_router_mass",
+        "oea_expert_bytes",
+    ),
 )
 
 
@@ -36,7 +48,8 @@ def counts(metrics: dict[str, float]) -> dict[str, float]:
 
 
 def same(metrics: dict[str, float]) -> Any:
-    """To the unit, up to a hundred million; router mass, which is a sum of rounded numbers, to as many digits."""
+    """To the unit, up to a hundred million; router mass, which is a sum of rounded numbers, to as
+    many digits."""
     return pytest.approx(metrics, rel=1e-8)
 
 
@@ -71,16 +84,32 @@ def test_prompts_that_decode_together_wake_the_same_experts(servers: Servers, ki
 def test_the_server_says_which_way_it_goes(servers: Servers, kind: str) -> None:
     for which, seams in ((kind, "hooks"), (PATCHED + kind, "patched")):
         text = servers.transcript(which).text
-        assert re.findall(r"^oea_build_info\{.*seams=\"(\w+)\".*\} 1\.0$", text, re.MULTILINE) == [seams]
+        assert re.findall(r"^oea_build_info\{.*seams=\"(\w+)\".*\} 1\.0$", text, re.MULTILINE) == [
+            seams
+        ]
 
 
 def test_the_seams_hold_in_a_patched_sglang_too(tmp_path: Path) -> None:
-    """`test_seams` without launches, the guard, and what only a patched SGLang has, in a process that imports it."""
+    """`test_seams` without launches, the guard, and what only a patched SGLang has, in a process
+    that imports it."""
     folder = Path(__file__).parent
-    files = [str(folder / name) for name in ("test_seams.py", "test_rules.py", "test_guard.py", "test_patched.py")]
+    files = [
+        str(folder / name)
+        for name in ("test_seams.py", "test_rules.py", "test_guard.py", "test_patched.py")
+    ]
     environment = {**os.environ, "PYTHONPATH": str(patched_copy(tmp_path))}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not launch", *files],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-m",
+            "not launch",
+            *files,
+        ],
         env=environment,
         capture_output=True,
         text=True,
@@ -96,12 +125,24 @@ def test_the_seams_hold_in_a_patched_sglang_too(tmp_path: Path) -> None:
 def test_half_a_patch_is_refused(tmp_path: Path) -> None:
     folder = patched_copy(tmp_path)
     runner = folder / "sglang/srt/model_executor/model_runner.py"
-    runner.write_text(runner.read_text().replace("from sglang.srt.layers.moe.batch_routing import routed_pass\n", ""))
+    runner.write_text(
+        runner.read_text().replace(
+            "from sglang.srt.layers.moe.batch_routing import routed_pass\n", ""
+        )
+    )
     script = "from sglang.srt.plugins import load_plugins\nload_plugins()\nprint('served on')\n"
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=300
+        [sys.executable, "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
     assert done.returncode == 2
-    assert "half patched (sglang.srt.model_executor.model_runner); run: oea-server patch apply" in done.stderr
+    assert (
+        "half patched (sglang.srt.model_executor.model_runner); run: oea-server patch apply"
+        in done.stderr
+    )
     assert "served on" not in done.stdout

@@ -1,4 +1,5 @@
-"""`docs/coverage.md` is what its generator writes: a sample of its answers here, all of them at night."""
+"""`docs/coverage.md` is what its generator writes: a sample of its answers here, all of them at
+night."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ def test_the_page_was_made_from_these_commands_configs_and_this_sglang() -> None
 
 
 def test_a_sample_of_its_answers_are_todays() -> None:
-    listed = [each for each in (*commands.cookbook(), *commands.recipes()) if each.hardware == "h200"]
+    listed = [
+        each for each in (*commands.cookbook(), *commands.recipes()) if each.hardware == "h200"
+    ]
     sample = listed[::4]
     text = PAGE.read_text(encoding="utf-8").splitlines()
     for command, said in ask(sample).items():
@@ -44,11 +47,16 @@ def test_every_command_names_a_card_and_a_model_that_are_there() -> None:
 
 
 def test_what_is_said_to_be_built_in_tests_is() -> None:
-    """`tests.engine.tiny` has its models built, `tests.engine.build_blocks` its blocks, `tests.engine.checkpoints`
-    its checkpoints run; the demo model is a Qwen3-MoE, `test_serve_routers` serves a GLM."""
+    """`tests.engine.tiny` has its models built, `tests.engine.build_blocks` its blocks,
+    `tests.engine.checkpoints` its checkpoints run; the demo model is a Qwen3-MoE,
+    `test_serve_routers` serves a GLM."""
     refused = [config for config, _ in tiny.REFUSED.values()]
     configs = [*tiny.HANDLED.values(), *refused]
-    built = {block for config in configs for block in architectures.ARCHITECTURES[config["architectures"][0]]}
+    built = {
+        block
+        for config in configs
+        for block in architectures.ARCHITECTURES[config["architectures"][0]]
+    }
     built |= {block.name for block in build_blocks.BLOCKS.values()}
     architectures_run = {each.architecture for each in checkpoints.FAMILIES.values()}
     run = {block for each in architectures_run for block in architectures.ARCHITECTURES[each]}

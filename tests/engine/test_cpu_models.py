@@ -1,4 +1,5 @@
-"""Models on a CPU that SGLang would serve by a Triton kernel, or with layers that no checkpoint filled."""
+"""Models on a CPU that SGLang would serve by a Triton kernel, or with layers that no checkpoint
+filled."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ PROMPT, TOKENS = [5, 6, 7, 9], 8
 
 
 def made(folder: Path, kind: str, **fields: Any) -> Any:
-    """A checkpoint of random weights with the demo's tokenizer, as transformers writes it; returns its model."""
+    """A checkpoint of random weights with the demo's tokenizer, as transformers writes it; returns
+    its model."""
     import transformers
 
     torch.manual_seed(0)
@@ -65,7 +67,9 @@ def test_a_shared_expert_is_served(tmp_path: Path) -> None:
         asked = {"input_ids": PROMPT, "sampling_params": sampling, "return_logprob": True}
         answer = ask("POST", f"{server.url}/generate", json=asked, timeout=120).json()
     with torch.no_grad():
-        logits = model.float()(torch.tensor([PROMPT + answer["output_ids"]])).logits[0, len(PROMPT) - 1 : -1]
+        logits = model.float()(torch.tensor([PROMPT + answer["output_ids"]])).logits[
+            0, len(PROMPT) - 1 : -1
+        ]
     assert answer["output_ids"] == logits.argmax(-1).tolist()
     served = torch.tensor([each[0] for each in answer["meta_info"]["output_token_logprobs"]])
     torch.testing.assert_close(served, logits.log_softmax(-1).max(-1).values, atol=1e-4, rtol=1e-4)
@@ -76,8 +80,13 @@ def test_layers_that_no_checkpoint_filled_are_refused(tmp_path: Path) -> None:
     server = Server("--model-path", str(tmp_path), "--max-total-tokens", "4096")
     with pytest.raises(RuntimeError, match="did not start"), server:
         pass
-    lines = [line for line in server.log.read_text().splitlines() if line.startswith("oea-server: refusing")]
+    lines = [
+        line
+        for line in server.log.read_text().splitlines()
+        if line.startswith("oea-server: refusing")
+    ]
     (line,) = lines
     assert line.startswith(
-        "oea-server: refusing to start: layer 1: the checkpoint has no weights for 16 of its 16 experts;"
+        "oea-server: refusing to start: layer 1: the checkpoint has no weights for 16 of its 16"
+        " experts;"
     )

@@ -1,4 +1,5 @@
-"""`doctor --on CARD`: SGLang's own resolution and model classes for a card that is not here; one process a card."""
+"""`doctor --on CARD`: SGLang's own resolution and model classes for a card that is not here; one
+process a card."""
 
 from __future__ import annotations
 
@@ -31,8 +32,26 @@ ON_H200: dict[str, Sequence[str]] = {
     "decode worker": [*FP8, "--disaggregation-mode", "decode"],
     "DP attention": [*LARGE, "--tp", "8", "--ep", "8", "--dp", "8", "--enable-dp-attention"],
     "shared batches": [*LARGE, "--tp", "8", "--ep", "8", "--dp", "4", "--enable-dp-attention"],
-    "deepep": [*LARGE, "--tp", "8", "--dp", "8", "--enable-dp-attention", "--moe-a2a-backend", "deepep"],
-    "dealt out": [*LARGE, "--tp", "8", "--dp", "4", "--enable-dp-attention", "--moe-a2a-backend", "deepep"],
+    "deepep": [
+        *LARGE,
+        "--tp",
+        "8",
+        "--dp",
+        "8",
+        "--enable-dp-attention",
+        "--moe-a2a-backend",
+        "deepep",
+    ],
+    "dealt out": [
+        *LARGE,
+        "--tp",
+        "8",
+        "--dp",
+        "4",
+        "--enable-dp-attention",
+        "--moe-a2a-backend",
+        "deepep",
+    ],
     "prefill worker": [*FP8, "--disaggregation-mode", "prefill"],
     "vanilla": [*FP8, "--oea-policy", "vanilla"],
     "shadow": [*FP8, "--oea-policy", "shadow"],
@@ -62,11 +81,15 @@ def on_b200() -> Any:
     by = "--moe-runner-backend"
     instead = [[*MXFP4, by, runner] for runner in ("marlin", "triton")]
     int4 = [INT4, [*INT4, by, "flashinfer_trtllm"]]
-    return asked("b200", [QWEN3, FP8, [*FP8, by, "triton"], GPT_OSS, [*V4, "--tp", "4"], *int4, *instead, MXFP4])
+    return asked(
+        "b200",
+        [QWEN3, FP8, [*FP8, by, "triton"], GPT_OSS, [*V4, "--tp", "4"], *int4, *instead, MXFP4],
+    )
 
 
 @pytest.mark.parametrize(
-    "name", ["bf16", "fp8", "ranks", "stages", "decode worker", "DP attention", "shared batches", "deepep"]
+    "name",
+    ["bf16", "fp8", "ranks", "stages", "decode worker", "DP attention", "shared batches", "deepep"],
 )
 def test_qwen3_is_routed_on_hopper_in_all_layers(on_h200: Any, name: str) -> None:
     answer = on_h200["answers"][name]
@@ -94,7 +117,9 @@ def test_a_prefill_worker_is_never_routed(on_h200: Any) -> None:
     assert "a prefill worker has no decode steps" in answer["said"]
 
 
-@pytest.mark.parametrize(("name", "why"), [("vanilla", "the policy is vanilla"), ("shadow", "the policy is shadow")])
+@pytest.mark.parametrize(
+    ("name", "why"), [("vanilla", "the policy is vanilla"), ("shadow", "the policy is shadow")]
+)
 def test_what_is_served_as_sglang_would_is_not_routed(on_h200: Any, name: str, why: str) -> None:
     answer = on_h200["answers"][name]
     assert (answer["vanilla"], answer["works"]) == (why, False)
@@ -105,7 +130,10 @@ def test_what_is_served_as_sglang_would_is_not_routed(on_h200: Any, name: str, w
     [
         ("k0", "above the model's top-k 8"),
         ("no such flag", "unrecognized arguments: --no-such-flag"),
-        ("dealt out", "--moe-a2a-backend deepep: deals the rows of a batch out over the ranks that share it"),
+        (
+            "dealt out",
+            "--moe-a2a-backend deepep: deals the rows of a batch out over the ranks that share it",
+        ),
     ],
 )
 def test_what_serve_refuses_is_refused(on_h200: Any, name: str, why: str) -> None:
@@ -116,7 +144,11 @@ def test_what_serve_refuses_is_refused(on_h200: Any, name: str, why: str) -> Non
 
 def test_on_blackwell_routers_choose_ahead_of_the_runner_that_sglang_takes(on_b200: Any) -> None:
     by_default, fp8, triton = on_b200["answers"][:3]
-    assert by_default["resolved"]["moe_runner_backend"] == fp8["resolved"]["moe_runner_backend"] == "flashinfer_trtllm"
+    assert (
+        by_default["resolved"]["moe_runner_backend"]
+        == fp8["resolved"]["moe_runner_backend"]
+        == "flashinfer_trtllm"
+    )
     assert {each["said"] for each in (by_default, fp8, triton)} == {"routed in all 48 layers"}
 
 
@@ -125,38 +157,64 @@ def test_a_change_of_sglangs_resolution_changes_the_answer(on_b200: Any) -> None
     assert before["problems"][0].startswith(
         "--moe-runner-backend flashinfer_mxfp4: on this GPU it routes gpt-oss inside"
     )
-    assert (after["said"], after["resolved"]["moe_runner_backend"]) == ("routed in all 36 layers", "triton_kernel")
+    assert (after["said"], after["resolved"]["moe_runner_backend"]) == (
+        "routed in all 36 layers",
+        "triton_kernel",
+    )
 
 
 @pytest.mark.parametrize("name", ["gpt-oss", "gpt-oss in 4 bits", "gpt-oss by CUTLASS"])
-def test_gpt_oss_is_routed_on_hopper_by_the_runner_that_sglang_takes(on_h200: Any, name: str) -> None:
+def test_gpt_oss_is_routed_on_hopper_by_the_runner_that_sglang_takes(
+    on_h200: Any, name: str
+) -> None:
     answer = on_h200["answers"][name]
     runner = "flashinfer_mxfp4" if "CUTLASS" in name else "triton_kernel"
-    assert (answer["said"], answer["resolved"]["moe_runner_backend"]) == ("routed in all 36 layers", runner)
+    assert (answer["said"], answer["resolved"]["moe_runner_backend"]) == (
+        "routed in all 36 layers",
+        runner,
+    )
 
 
 @pytest.mark.parametrize("runner", ["marlin", "triton"])
 def test_what_is_said_to_be_used_instead_on_blackwell_is_routed(on_b200: Any, runner: str) -> None:
-    (answer,) = [each for each in on_b200["answers"] if each["resolved"].get("moe_runner_backend") == runner][-1:]
+    (answer,) = [
+        each for each in on_b200["answers"] if each["resolved"].get("moe_runner_backend") == runner
+    ][-1:]
     assert answer["said"] == "routed in all 36 layers"
 
 
-def test_experts_in_4_bits_of_deepseek_v4_are_routed_by_the_runner_that_sglang_takes(on_b200: Any) -> None:
+def test_experts_in_4_bits_of_deepseek_v4_are_routed_by_the_runner_that_sglang_takes(
+    on_b200: Any,
+) -> None:
     answer = on_b200["answers"][4]
     assert answer["resolved"]["moe_runner_backend"] == "flashinfer_mxfp4"
-    assert answer["said"].startswith("routed in 40 of 43 layers: 3 of 43 MoE layers run vanilla: experts follow the")
+    assert answer["said"].startswith(
+        "routed in 40 of 43 layers: 3 of 43 MoE layers run vanilla: experts follow the"
+    )
 
 
-def test_int4_experts_are_steered_to_a_runner_that_takes_what_is_chosen_unless_somebody_asks(on_b200: Any) -> None:
+def test_int4_experts_are_steered_to_a_runner_that_takes_what_is_chosen_unless_somebody_asks(
+    on_b200: Any,
+) -> None:
     steered, asked_for = on_b200["answers"][5:7]
-    assert (steered["said"], steered["resolved"]["moe_runner_backend"]) == ("routed in all 58 layers", "triton")
-    assert any(note.startswith("INT4 experts run by triton, not by flashinfer_trtllm") for note in steered["notes"])
+    assert (steered["said"], steered["resolved"]["moe_runner_backend"]) == (
+        "routed in all 58 layers",
+        "triton",
+    )
+    assert any(
+        note.startswith("INT4 experts run by triton, not by flashinfer_trtllm")
+        for note in steered["notes"]
+    )
     assert asked_for["resolved"]["moe_runner_backend"] == "flashinfer_trtllm"
     assert "use --moe-runner-backend triton" in asked_for["said"]
 
 
-def test_a_config_that_only_the_models_own_code_reads_is_read_where_that_is_trusted(on_h200: Any) -> None:
-    refused, trusted, again = (on_h200["answers"][f"own code{which}"] for which in ("", ", trusted", ", again"))
+def test_a_config_that_only_the_models_own_code_reads_is_read_where_that_is_trusted(
+    on_h200: Any,
+) -> None:
+    refused, trusted, again = (
+        on_h200["answers"][f"own code{which}"] for which in ("", ", trusted", ", again")
+    )
     needs = "bailing_moe_v2 is a model whose config its own code reads: --trust-remote-code"
     assert refused["problems"] == again["problems"] == [needs]
     assert (trusted["said"], trusted["works"]) == ("routed in all 31 layers", True)
@@ -169,9 +227,13 @@ def test_nothing_is_downloaded_and_no_gpu_is_touched(on_h200: Any, on_b200: Any)
 
 @pytest.mark.launch
 @pytest.mark.parametrize(("flags", "code"), [([], 0), (["--oea-k0", "9"], 1)])
-def test_the_command_ends_with_zero_only_where_it_would_be_routed(flags: list[str], code: int) -> None:
+def test_the_command_ends_with_zero_only_where_it_would_be_routed(
+    flags: list[str], code: int
+) -> None:
     command = [sys.executable, "-m", "oea_server", "doctor", "--on", "h200", *FP8, *flags]
-    done = subprocess.run(command, capture_output=True, text=True, env=CLEAN, timeout=300, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=CLEAN, timeout=300, check=False
+    )
     assert done.returncode == code, done.stdout + done.stderr
     assert f"model     {FP8[1]}" in done.stdout
     assert ("router    top-8 renormalized\n" in done.stdout) == (code == 0)

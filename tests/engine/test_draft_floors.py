@@ -1,4 +1,5 @@
-"""Whose floor is what in a verify pass: a token's, a draft's, that of a request that wishes more; recounted."""
+"""Whose floor is what in a verify pass: a token's, a draft's, that of a request that wishes more;
+recounted."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ WISHES = {"nobody": (0, 0, 0), "exact": (0, K, 0), "both": (3, K, 0)}
 """Of its own top k, what each request wants guaranteed."""
 
 
-def floors_of(logits: torch.Tensor, draft_k0: int | None, wishes: tuple[int, ...]) -> list[list[int]]:
+def floors_of(
+    logits: torch.Tensor, draft_k0: int | None, wishes: tuple[int, ...]
+) -> list[list[int]]:
     """What each row is guaranteed."""
     found = []
     for row, best in enumerate(logits.topk(K).indices.tolist()):
@@ -32,7 +35,8 @@ def floors_of(logits: torch.Tensor, draft_k0: int | None, wishes: tuple[int, ...
 def test_experts_weights_and_counts_are_a_recount(
     now: runtime.Runtime, of: Drafts, draft_k0: int | None, wishes: tuple[int, ...]
 ) -> None:
-    """The exact request keeps its token alone: what its drafts woke, all of their own top k, was for nothing."""
+    """The exact request keeps its token alone: what its drafts woke, all of their own top k, was
+    for nothing."""
     now.steering.verifies = True
     assert now.steering.change(Settings(k0=str(K0), draft_k0=draft_k0)) is None
     torch.manual_seed(7)
@@ -45,13 +49,20 @@ def test_experts_weights_and_counts_are_a_recount(
     floors, scores = floors_of(logits, draft_k0, wishes), logits.softmax(-1)
     taken, kept = 0, 0.0
     for row in range(len(logits)):
-        pool = {expert for other in range(len(logits)) if not HIDDEN[of](row, other) for expert in floors[other]}
+        pool = {
+            expert
+            for other in range(len(logits))
+            if not HIDDEN[of](row, other)
+            for expert in floors[other]
+        }
         if len(floors[row]) == K:
             pool = set(floors[row])
         mine = sorted(pool, key=lambda expert: -float(logits[row, expert]))[:K]
         used = chosen.topk_weights[row] > 0
         assert chosen.topk_ids[row][used].tolist() == mine
-        torch.testing.assert_close(chosen.topk_weights[row][used], scores[row][mine] / scores[row][mine].sum())
+        torch.testing.assert_close(
+            chosen.topk_weights[row][used], scores[row][mine] / scores[row][mine].sum()
+        )
         taken += len(mine)
         kept += float(scores[row][mine].sum() / scores[row].topk(K).values.sum())
     woken = set().union(*floors)

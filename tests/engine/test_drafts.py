@@ -1,4 +1,5 @@
-"""Verify passes of speculative decoding through our seams: which rows are drafts, and what each row may see."""
+"""Verify passes of speculative decoding through our seams: which rows are drafts, and what each row
+may see."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ HIDDEN = {
     CHAIN: lambda row, other: other % WIDTH > row % WIDTH,
     TREE: lambda row, other: other % WIDTH and other not in (row, *leading_to(row)),
 }
-"""Whether a row must not depend on another: on a guess that does not lead to it, in whatever request."""
+"""Whether a row must not depend on another: on a guess that does not lead to it, in whatever
+request."""
 
 
 def verify_input(kind: str, topk: int = 1) -> Any:
@@ -92,7 +94,9 @@ def batch(requests: int, spec_info: Any, name: str = "TARGET_VERIFY") -> Any:
     """A `ForwardBatch` of so many requests, as it comes to `ModelRunner.forward`."""
     ids = torch.zeros(requests * WIDTH, dtype=torch.int64)
     rids = [f"r{i}" for i in range(requests)]
-    return SimpleNamespace(forward_mode=mode(name), batch_size=requests, input_ids=ids, rids=rids, spec_info=spec_info)
+    return SimpleNamespace(
+        forward_mode=mode(name), batch_size=requests, input_ids=ids, rids=rids, spec_info=spec_info
+    )
 
 
 def verified(logits: torch.Tensor, of: Drafts, requests: int, **more: Any) -> Any:
@@ -108,6 +112,7 @@ def verified(logits: torch.Tensor, of: Drafts, requests: int, **more: Any) -> An
         def forward(*_: Any) -> Any:
             with routed_pass(given, False):
                 return select(logits, **more)
+
     else:
 
         def forward(*_: Any) -> Any:
@@ -125,7 +130,8 @@ def on_device(plugged: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[runtim
     adopted.knobs = Knobs({5: 4}, 16, CPU)
     adopted.rows.read_on_device()
     assert adopted.steering.change(adopted.steering.settings) is None
-    monkeypatch.setattr(runtime, "way", lambda *_: Way("eager", eager.route, ""))  # it reads knobs, as a launch does
+    # it reads knobs, as a launch does
+    monkeypatch.setattr(runtime, "way", lambda *_: Way("eager", eager.route, ""))
     before, runtime.current = runtime.current, adopted
     yield adopted
     runtime.current = before
@@ -140,7 +146,9 @@ def on_device(plugged: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[runtim
         (("DFLASH",), CHAIN),
     ],
 )
-def test_drafts_are_read_off_sglangs_own_input(plugged: None, given: tuple[Any, ...], found: Drafts) -> None:
+def test_drafts_are_read_off_sglangs_own_input(
+    plugged: None, given: tuple[Any, ...], found: Drafts
+) -> None:
     assert drafts.of(batch(2, verify_input(*given))) == found
     assert drafts.of(batch(2, verify_input(*given), "EXTEND")) == drafts.NONE
     assert drafts.of(batch(2, None)) == drafts.NONE
@@ -199,7 +207,11 @@ def end(kept: torch.Tensor) -> None:
     "settings",
     [
         *(Settings(k0="1"), Settings(k0="3", share="0.2"), Settings(k0="2", p=0.5)),
-        *(Settings(k0="3", draft_k0=1), Settings(k0="4", share="0.2", draft_k0=2), Settings(k0="4", draft_k0=2)),
+        *(
+            Settings(k0="3", draft_k0=1),
+            Settings(k0="4", share="0.2", draft_k0=2),
+            Settings(k0="4", draft_k0=2),
+        ),
     ],
 )
 def test_experts_that_only_rejected_drafts_woke_are_counted_once(
@@ -218,7 +230,11 @@ def test_experts_that_only_rejected_drafts_woke_are_counted_once(
         for k0 in (settings.k0, settings.draft_k0 or settings.k0)
     )
     floors = [
-        set(host.route(logits[row : row + 1], drafted if row % WIDTH else alone, RULE).ids[0].tolist())
+        set(
+            host.route(logits[row : row + 1], drafted if row % WIDTH else alone, RULE)
+            .ids[0]
+            .tolist()
+        )
         for row in range(len(logits))
     ]
     kept = {int(row) for row in accepted().flatten() if row >= 0}
@@ -287,7 +303,9 @@ def test_no_row_depends_on_a_guess_that_does_not_lead_to_it(
             assert torch.equal(before.topk_weights[row], after.topk_weights[row])
 
 
-def test_a_lone_request_takes_sglangs_own_path_however_many_rows_it_has(now: runtime.Runtime) -> None:
+def test_a_lone_request_takes_sglangs_own_path_however_many_rows_it_has(
+    now: runtime.Runtime,
+) -> None:
     logits = torch.randn(WIDTH, 16)
     chosen = verified(logits, CHAIN, 1)
     assert torch.equal(chosen.topk_ids, logits.softmax(-1).topk(4).indices)
@@ -298,7 +316,8 @@ def test_a_schedule_is_read_at_requests(now: runtime.Runtime) -> None:
     assert now.steering.change(Settings(k0="1:4,4:1")) is None
     logits = torch.randn(4 * WIDTH, 16)
     assert torch.equal(
-        verified(logits[: 3 * WIDTH], CHAIN, 3).topk_ids, logits[: 3 * WIDTH].softmax(-1).topk(4).indices
+        verified(logits[: 3 * WIDTH], CHAIN, 3).topk_ids,
+        logits[: 3 * WIDTH].softmax(-1).topk(4).indices,
     )
     assert now.bypassed["schedule"] == 1
     with now.decoding(Step(3 * WIDTH, counted=True)):  # as many rows, each of its own request
@@ -319,9 +338,12 @@ def test_a_graph_follows_the_drafts_of_each_step(on_device: runtime.Runtime) -> 
         with now.decoding(Step(rows, True, False, *of)):
             told: Any = now.num_real(rows), now.drafts(8 * WIDTH)
             assert all(
-                one is None or one.data_ptr() == other.data_ptr() for one, other in zip(told, captured, strict=True)
+                one is None or one.data_ptr() == other.data_ptr()
+                for one, other in zip(told, captured, strict=True)
             )
-            ours = eager.route(logits, knobs, RULE, num_real=captured[0], drafts=captured[1], layer=5)
+            ours = eager.route(
+                logits, knobs, RULE, num_real=captured[0], drafts=captured[1], layer=5
+            )
         depths = drafts.depths(rows, of, CPU)
         expected = host.route(logits[:rows], now.policy, RULE, drafts=depths)
         assert torch.equal(ours.ids[:rows], expected.ids)
@@ -330,7 +352,8 @@ def test_a_graph_follows_the_drafts_of_each_step(on_device: runtime.Runtime) -> 
 
 
 def test_a_graph_reads_the_trees_of_each_pass(on_device: runtime.Runtime) -> None:
-    """At one address: others each time, though the steps are alike; none that is left over where SGLang says none."""
+    """At one address: others each time, though the steps are alike; none that is left over where
+    SGLang says none."""
     now, rows = on_device, 3 * WIDTH
     step, seen = Step(rows, True, False, *TREE), []
     for parents in (PARENTS, PARENTS[::-1], None):
@@ -357,7 +380,9 @@ def test_sglang_says_what_follows_what() -> None:
     from sglang.srt.speculative.ngram_info import NgramVerifyInput
 
     for kind in (EagleVerifyInput, NgramVerifyInput):
-        assert {"retrieve_next_token", "retrieve_next_sibling"} <= set(inspect.signature(kind).parameters)
+        assert {"retrieve_next_token", "retrieve_next_sibling"} <= set(
+            inspect.signature(kind).parameters
+        )
 
 
 def test_a_step_is_padded_to_a_graph_of_its_own_width(on_device: runtime.Runtime) -> None:
@@ -372,8 +397,9 @@ def test_a_step_is_padded_to_a_graph_of_its_own_width(on_device: runtime.Runtime
 
 def test_a_floor_for_drafts_is_refused_where_there_are_none(now: runtime.Runtime) -> None:
     before = now.steering.settings
-    assert now.steering.change(Settings(draft_k0=2)) == (
-        "draft_k0=2 has no effect: no steps verify drafts without --speculative-algorithm"
+    assert (
+        now.steering.change(Settings(draft_k0=2))
+        == "draft_k0=2 has no effect: no steps verify drafts without --speculative-algorithm"
     )
     assert now.steering.settings is before
     now.steering.verifies = True
@@ -389,8 +415,12 @@ def test_a_graph_follows_the_floor_of_drafts(on_device: runtime.Runtime) -> None
     for settings in (Settings(k0="3"), Settings(k0="3", draft_k0=1), Settings(k0="3")):
         assert now.steering.change(settings) is None
         with now.decoding(Step(rows, True, False, *CHAIN)):
-            ours = eager.route(logits, knobs, RULE, num_real=torch.tensor(rows), drafts=now.drafts(rows), layer=5)
-        expected = host.route(logits, settings.policy_for(4), RULE, drafts=drafts.depths(rows, CHAIN, CPU))
+            ours = eager.route(
+                logits, knobs, RULE, num_real=torch.tensor(rows), drafts=now.drafts(rows), layer=5
+            )
+        expected = host.route(
+            logits, settings.policy_for(4), RULE, drafts=drafts.depths(rows, CHAIN, CPU)
+        )
         assert torch.equal(ours.ids, expected.ids)
         found.append(int(ours.pool.sum()))
     assert found[1] < found[0] == found[2]
@@ -400,7 +430,9 @@ def test_a_budget_is_refused_where_steps_verify_drafts(now: runtime.Runtime) -> 
     """Its k0 is 1 by default, for what votes add: in a verify pass they add nothing."""
     now.steering.verifies = True
     before = now.steering.settings
-    assert "use pool=union or fill" in str(now.steering.change(Settings(pool="budget", rank_budget=4)))
+    assert "use pool=union or fill" in str(
+        now.steering.change(Settings(pool="budget", rank_budget=4))
+    )
     assert now.steering.settings is before
     assert now.steering.change(Settings(pool="fill")) is None
 
@@ -410,7 +442,9 @@ def test_so_it_is_before_anything_is_spawned(plugged: None) -> None:
     budget = Settings(pool="budget", rank_budget=4)
     drafted = ("--speculative-algorithm", "NGRAM")
     for flags, found in (((), []), (drafted, [DRAFTED])):
-        assert [each for each in launch.judge(budget, server_args(*flags)).problems if "pool" in each] == found
+        assert [
+            each for each in launch.judge(budget, server_args(*flags)).problems if "pool" in each
+        ] == found
     for flags, times in (((), 1), (drafted, 0)):
         said = "\n".join(launch.judge(Settings(draft_k0=1), server_args(*flags)).problems)
         assert said.count("draft_k0=1 has no effect") == times
@@ -420,6 +454,8 @@ def test_counting_beside_shadow_sees_the_same_rows(now: runtime.Runtime) -> None
     assert now.steering.change(Settings(policy="shadow", k0="1")) is None
     logits = torch.randn(3 * WIDTH, 16)
     assert torch.equal(verified(logits, CHAIN, 3).topk_ids, logits.softmax(-1).topk(4).indices)
-    expected = host.route(logits, Settings(k0="1").policy_for(4), RULE, drafts=drafts.depths(12, CHAIN, CPU))
+    expected = host.route(
+        logits, Settings(k0="1").policy_for(4), RULE, drafts=drafts.depths(12, CHAIN, CPU)
+    )
     assert now.shadow_tally is not None
     assert now.shadow_tally.unique[0].nonzero().flatten().tolist() == [int(expected.pool.sum())]

@@ -1,4 +1,5 @@
-"""Tiny models of well-known families, decoded by SGLang's own model runner on a CPU (`tests.engine.run_families`)."""
+"""Tiny models of well-known families, decoded by SGLang's own model runner on a CPU
+(`tests.engine.run_families`)."""
 
 from __future__ import annotations
 
@@ -19,7 +20,9 @@ from tests.transcript import REPLAY
 
 pytestmark = [
     pytest.mark.nightly,
-    pytest.mark.skipif(IS_PATCHED or not REPLAY, reason="run once, where SGLang keeps routing replays"),
+    pytest.mark.skipif(
+        IS_PATCHED or not REPLAY, reason="run once, where SGLang keeps routing replays"
+    ),
 ]
 ON_TWO_RANKS = tuple(name for name in FAMILIES if name not in NOT_ON_TWO_RANKS)
 
@@ -35,13 +38,21 @@ class Runs:
         if not path.exists():
             pytest.fail(f"{name} left nothing; {path.with_suffix('.log').read_text()[-2000:]}")
         found: Any = torch.load(path)
-        assert not isinstance(found, str), f"{found}: {path.with_suffix('.log').read_text()[-2000:]}"
+        assert not isinstance(found, str), (
+            f"{found}: {path.with_suffix('.log').read_text()[-2000:]}"
+        )
         return [Run(*each) for each in found]
 
 
-def run(folder: Path, ranks: int, request: pytest.FixtureRequest, families: tuple[str, ...]) -> Runs:
+def run(
+    folder: Path, ranks: int, request: pytest.FixtureRequest, families: tuple[str, ...]
+) -> Runs:
     """Those families alone whose tests were asked for."""
-    asked = {item.callspec.params.get("name") for item in request.session.items if hasattr(item, "callspec")}
+    asked = {
+        item.callspec.params.get("name")
+        for item in request.session.items
+        if hasattr(item, "callspec")
+    }
     names = [name for name in families if name in asked]
     command = [sys.executable, "-m", "tests.engine.run_families", str(folder), str(ranks), *names]
     subprocess.run(command, env={**CLEAN, "OMP_NUM_THREADS": "1"}, timeout=3600, check=True)
@@ -60,7 +71,8 @@ def two(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_vanilla_is_sglang_without_us(one: Runs, name: str) -> None:
-    """To the bit: all logits of prompts that decode alone and together, and the experts of each token."""
+    """To the bit: all logits of prompts that decode alone and together, and the experts of each
+    token."""
     theirs, vanilla = one.of(name, "plain"), one.of(name, "ours")[len(ALONE) + 1 :]
     for ours, plain in zip(vanilla, theirs, strict=True):
         assert torch.equal(ours.logits, plain.logits)
@@ -71,7 +83,9 @@ def test_vanilla_is_sglang_without_us(one: Runs, name: str) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_lone_token_is_routed_as_without_us(one: Runs, name: str) -> None:
-    for ours, plain in zip(one.of(name, "ours")[: len(ALONE)], one.of(name, "plain")[: len(ALONE)], strict=True):
+    for ours, plain in zip(
+        one.of(name, "ours")[: len(ALONE)], one.of(name, "plain")[: len(ALONE)], strict=True
+    ):
         assert torch.equal(ours.logits, plain.logits)
         assert ours.gained["unique"] == ours.gained["vanilla"] == sum(map(len, read(ours)))
 
@@ -100,7 +114,9 @@ def test_two_ranks_agree_with_one(one: Runs, two: Runs, name: str) -> None:
     assert torch.equal(first.experts.sort().values, alone.experts.sort().values)
     torch.testing.assert_close(first.logits, alone.logits, atol=1e-3, rtol=1e-3)
     half = EXPERTS // 2
-    busiest = sum(max(sum(each // half == rank for each in ids) for rank in (0, 1)) for ids in read(first))
+    busiest = sum(
+        max(sum(each // half == rank for each in ids) for rank in (0, 1)) for ids in read(first)
+    )
     assert first.gained["busiest"] == busiest
     assert first.gained["unique"] == sum(map(len, read(first))) < first.gained["vanilla"]
 

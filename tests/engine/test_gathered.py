@@ -1,4 +1,5 @@
-"""DP attention without an all-to-all backend: all ranks route all ranks' rows, each alike, idle ones too."""
+"""DP attention without an all-to-all backend: all ranks route all ranks' rows, each alike, idle
+ones too."""
 
 from __future__ import annotations
 
@@ -65,7 +66,9 @@ def at(counts: tuple[int, ...], slots: list[int]) -> torch.Tensor:
 def forward(now: runtime.Runtime, given: Any, layers: Callable[[Any], Any]) -> Any:
     """Through our seam."""
     runner = SimpleNamespace(is_draft_worker=False)
-    return forward_mode.around_forward(lambda self, forward_batch: layers(forward_batch), runner, given)
+    return forward_mode.around_forward(
+        lambda self, forward_batch: layers(forward_batch), runner, given
+    )
 
 
 @pytest.mark.parametrize("padding", [MAX_LEN, SUM_LEN])
@@ -98,20 +101,25 @@ def test_a_schedule_reads_the_sum_over_the_ranks(now: runtime.Runtime) -> None:
         now.rows.ranks = Ranks(2, 1)
         rows = torch.randn(sum(counts), 16)
 
-        def layers(forward_batch: Any, rows: torch.Tensor = rows, counts: tuple[int, ...] = counts) -> Any:
+        def layers(
+            forward_batch: Any, rows: torch.Tensor = rows, counts: tuple[int, ...] = counts
+        ) -> Any:
             return select(laid_out(rows, counts, pad(forward_batch, SUM_LEN)))
 
         chosen = forward(now, batch(counts, 1), layers)
         pool = route(rows, now.policy).pool if k0 == 2 else None
         taken = set(chosen.topk_ids.flatten().tolist())
         expected = (
-            set(rows.topk(4).indices.flatten().tolist()) if pool is None else set(pool.nonzero().flatten().tolist())
+            set(rows.topk(4).indices.flatten().tolist())
+            if pool is None
+            else set(pool.nonzero().flatten().tolist())
         )
         assert taken == expected
 
 
 def test_a_step_is_counted_once_by_the_first_rank_that_has_tokens(now: runtime.Runtime) -> None:
-    """It knows whose they are. So health checks and warm-ups count nowhere, and idle ranks do not guess."""
+    """It knows whose they are. So health checks and warm-ups count nowhere, and idle ranks do not
+    guess."""
     rows = torch.randn(5, 16)
     for counts, rids, speaker in (
         ((3, 2), {0: ["a", "b", "c"], 1: ["d", "e"]}, 0),
@@ -128,7 +136,9 @@ def test_a_step_is_counted_once_by_the_first_rank_that_has_tokens(now: runtime.R
                 return select(laid_out(rows, counts, pad(forward_batch, MAX_LEN)))
 
             chosen = forward(now, batch(counts, own, rids=rids.get(own, [])), layers)
-            assert torch.equal(chosen.topk_ids[at(counts, [max(counts)] * 2)], route(rows, now.policy).ids)
+            assert torch.equal(
+                chosen.topk_ids[at(counts, [max(counts)] * 2)], route(rows, now.policy).ids
+            )
             assert int(now.tally.sums[0, TOKENS]) - before == (5 if own == speaker else 0)
             assert now.clock is not None
             assert [tokens for tokens, _ in now.clock.read()] == ([5] if own == speaker else [])
@@ -141,7 +151,9 @@ def test_where_one_rank_prefills_none_routes(now: runtime.Runtime, own: int, nam
     given = batch((3, 9, 0), own, name, is_extend_in_batch=True)
     chosen = forward(now, given, lambda _: select(logits))
     assert torch.equal(chosen.topk_ids, logits.softmax(-1).topk(4).indices)
-    assert {why: times for why, times in now.bypassed.items() if times} == ({"mixed": 1} if own == 0 else {})
+    assert {why: times for why, times in now.bypassed.items() if times} == (
+        {"mixed": 1} if own == 0 else {}
+    )
 
 
 @pytest.mark.parametrize("tree", [False, True])
@@ -151,10 +163,12 @@ def test_where_one_rank_prefills_none_routes(now: runtime.Runtime, own: int, nam
 def test_drafts_are_verified_as_one_server_of_the_same_rows_does(
     now: runtime.Runtime, own: int, padding: str, attn_tp_size: int, tree: bool
 ) -> None:
-    """Four rows of each request; on an idle rank, whose own batch does not tell; in slots of no whole request."""
+    """Four rows of each request; on an idle rank, whose own batch does not tell; in slots of no
+    whole request."""
     counts, requests, of = (8, 0, 4), [2, 0, 1], Drafts(4, tree)
     now.rows.ranks = Ranks(3, own, tree=tree)
-    now.steering.change(now.steering.settings.model_copy(update={"k0": "1:4,3:2"}))  # a schedule counts requests
+    # a schedule counts requests
+    now.steering.change(now.steering.settings.model_copy(update={"k0": "1:4,3:2"}))
     rows = torch.randn(sum(counts), 16)
     told = {"original_global_num_tokens_cpu": requests, "batch_size": requests[own]}
     if counts[own]:
@@ -190,8 +204,12 @@ def test_a_pass_without_any_tokens_is_no_step(now: runtime.Runtime) -> None:
     ],
 )
 def test_counts_that_cannot_be_end_it(
-    now: runtime.Runtime, ended: Callable[[], str], counts: tuple[int, ...], more: dict[str, Any], said: str
-) -> None:  # fmt: skip
+    now: runtime.Runtime,
+    ended: Callable[[], str],
+    counts: tuple[int, ...],
+    more: dict[str, Any],
+    said: str,
+) -> None:
     now.rows.ranks = Ranks(2, 0)
     with pytest.raises(SystemExit):
         forward(now, batch(counts, 0, **more), lambda _: "ran")
@@ -240,7 +258,9 @@ def test_a_graph_reads_its_mask_on_the_device(now: runtime.Runtime) -> None:
         assert torch.equal(found.pool, expected.pool)
 
 
-def test_a_graph_that_is_captured_later_changes_what_a_step_is_padded_to(now: runtime.Runtime) -> None:
+def test_a_graph_that_is_captured_later_changes_what_a_step_is_padded_to(
+    now: runtime.Runtime,
+) -> None:
     now.rows.ranks = Ranks(2, 0)
     with_device_knobs(now)
     for size in (8, 4):
@@ -271,7 +291,11 @@ def test_it_is_read_from_sglangs_own_widths(plugged: None, monkeypatch: pytest.M
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(gathered, "grows_trees", lambda: False)
     control = {"enable_dp_attention_local_control_broadcast": False}
-    for size, scattered, expected in ((1, False, None), (4, False, Ranks(4, 2)), (4, True, Ranks(4, 2, False))):
+    for size, scattered, expected in (
+        (1, False, None),
+        (4, False, Ranks(4, 2)),
+        (4, True, Ranks(4, 2, False)),
+    ):
         parallel = SimpleNamespace(attn_dp_size=size, attn_dp_rank=2, attn_tp_size=1, **control)
         monkeypatch.setattr(runtime_context, "get_parallel", lambda parallel=parallel: parallel)
         monkeypatch.setattr(gathered, "routed_alone", lambda scattered=scattered: scattered)
@@ -280,8 +304,12 @@ def test_it_is_read_from_sglangs_own_widths(plugged: None, monkeypatch: pytest.M
     parallel = SimpleNamespace(attn_dp_size=2, attn_dp_rank=0, attn_tp_size=2)
     monkeypatch.setattr(runtime_context, "get_parallel", lambda: parallel)
     monkeypatch.setattr(utils, "get_moe_a2a_backend", lambda: utils.MoeA2ABackend("deepep"))
-    with pytest.raises(ValueError, match=r"^--moe-a2a-backend deepep: deals the rows of a batch out"):
+    with pytest.raises(
+        ValueError, match=r"^--moe-a2a-backend deepep: deals the rows of a batch out"
+    ):
         gathered.ranks()
     parallel = SimpleNamespace(attn_dp_size=2, enable_dp_attention_local_control_broadcast=True)
     monkeypatch.setattr(runtime_context, "get_parallel", lambda: parallel)
-    assert str(gathered.frozen()).startswith("--enable-dp-attention-local-control-broadcast: a request for a change")
+    assert str(gathered.frozen()).startswith(
+        "--enable-dp-attention-local-control-broadcast: a request for a change"
+    )

@@ -1,4 +1,5 @@
-"""A decode step whose router sees other rows than the step's ends the server: nobody could tell pads from tokens."""
+"""A decode step whose router sees other rows than the step's ends the server: nobody could tell
+pads from tokens."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ def batch(requests: int, rows: int | None = None, name: str = "DECODE", **more: 
     """A `ForwardBatch` as it comes to `ModelRunner.forward`."""
     ids = torch.zeros(requests if rows is None else rows, dtype=torch.int64)
     rids = [f"r{i}" for i in range(requests)]
-    return SimpleNamespace(forward_mode=mode(name), batch_size=requests, input_ids=ids, rids=rids, **more)
+    return SimpleNamespace(
+        forward_mode=mode(name), batch_size=requests, input_ids=ids, rids=rids, **more
+    )
 
 
 def forward(given: Any, draft: bool = False) -> str:
@@ -39,15 +42,35 @@ def forward(given: Any, draft: bool = False) -> str:
     [
         ({"requests": 4, "rows": 8}, "a decode step of 4 requests has 8 rows"),
         ({"requests": 4, "rows": 3}, "a decode step of 4 requests has 3 rows"),
-        ({"requests": 4, "global_num_tokens_cpu": [4, 3]}, "a batch of 7 rows, those of other ranks (4, 3)"),
-        ({"requests": 4, "global_num_tokens_cpu": [4, 0]}, "a batch of 4 rows, those of other ranks (4, 0)"),
+        (
+            {"requests": 4, "global_num_tokens_cpu": [4, 3]},
+            "a batch of 7 rows, those of other ranks (4, 3)",
+        ),
+        (
+            {"requests": 4, "global_num_tokens_cpu": [4, 0]},
+            "a batch of 4 rows, those of other ranks (4, 0)",
+        ),
         ({"requests": 4, "global_num_tokens_cpu": torch.tensor([1, 4, 2, 2])}, "a batch of 9 rows"),
         ({"requests": 4, "global_num_tokens_cpu": [8]}, "a batch of 8 rows"),
-        ({"requests": 2, "input_embeds": torch.zeros(6, 3)}, "a decode step of 2 requests has 6 rows"),
-        ({"requests": 2, "rows": 8, "name": "TARGET_VERIFY"}, "2 requests has 8 rows, where each request has one"),
         (
-            {"requests": 3, "rows": 8, "name": "TARGET_VERIFY", "spec_info": SimpleNamespace(num_tokens_per_req=4)},
-            "a decode step of 3 requests has 8 rows, where each request has 4, its drafts among them",
+            {"requests": 2, "input_embeds": torch.zeros(6, 3)},
+            "a decode step of 2 requests has 6 rows",
+        ),
+        (
+            {"requests": 2, "rows": 8, "name": "TARGET_VERIFY"},
+            "2 requests has 8 rows, where each request has one",
+        ),
+        (
+            {
+                "requests": 3,
+                "rows": 8,
+                "name": "TARGET_VERIFY",
+                "spec_info": SimpleNamespace(num_tokens_per_req=4),
+            },
+            (
+                "a decode step of 3 requests has 8 rows, where each request has 4, its drafts among"
+                " them"
+            ),
         ),
     ],
 )
@@ -72,7 +95,12 @@ def test_a_batch_that_is_not_one_row_per_request_ends_before_it_runs(
         # no decode step: SGLang's own top k, whatever its rows
         {"requests": 2, "rows": 40, "name": "EXTEND", "global_num_tokens_cpu": [40, 3]},
         {"requests": 0, "name": "IDLE", "global_num_tokens_cpu": [0, 3]},
-        {"requests": 2, "rows": 8, "name": "TARGET_VERIFY", "spec_info": SimpleNamespace(num_tokens_per_req=4)},
+        {
+            "requests": 2,
+            "rows": 8,
+            "name": "TARGET_VERIFY",
+            "spec_info": SimpleNamespace(num_tokens_per_req=4),
+        },
     ],
 )
 def test_a_batch_of_known_rows_runs(now: runtime.Runtime, given: dict[str, Any]) -> None:
@@ -109,7 +137,9 @@ def test_while_a_graph_is_captured_its_own_rows_alone_will_do(
     assert f"a router got {rows} rows in the capture of a graph of 8" in ended()
 
 
-def test_padding_that_sglang_declares_is_padding(now: runtime.Runtime, ended: Callable[[], str]) -> None:
+def test_padding_that_sglang_declares_is_padding(
+    now: runtime.Runtime, ended: Callable[[], str]
+) -> None:
     with padded(now, 5, 8):
         assert not select(torch.randn(8, 16)).topk_weights[5:].any()
     with padded(now, 5, 8), pytest.raises(SystemExit):
@@ -117,7 +147,9 @@ def test_padding_that_sglang_declares_is_padding(now: runtime.Runtime, ended: Ca
     assert "a router got 7 rows in a decode step of 5" in ended()
 
 
-def test_the_rows_of_the_graph_that_is_replayed_are_known(now: runtime.Runtime, ended: Callable[[], str]) -> None:
+def test_the_rows_of_the_graph_that_is_replayed_are_known(
+    now: runtime.Runtime, ended: Callable[[], str]
+) -> None:
     """`--debug-cuda-graph` runs the layers anew at each replay."""
     with now.decoding(Step(8, counted=False, capturing=True)):
         select(torch.randn(8, 16))

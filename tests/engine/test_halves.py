@@ -1,4 +1,5 @@
-"""Two-batch overlap: SGLang's own code cuts a step in two and runs both; each half is a pool of its own tokens."""
+"""Two-batch overlap: SGLang's own code cuts a step in two and runs both; each half is a pool of its
+own tokens."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ from tests.transcript import REPLAY
 from tests.unit.test_trees import links
 
 pytestmark = pytest.mark.skipif(
-    IS_PATCHED or not REPLAY, reason="driven in SGLang 0.5.23; where it is patched two-batch overlap is refused"
+    IS_PATCHED or not REPLAY,
+    reason="driven in SGLang 0.5.23; where it is patched two-batch overlap is refused",
 )
 LAYERS, EXPERTS, K = (5, 6), 16, 4
 
@@ -40,7 +42,12 @@ def now(plugged: None) -> Iterator[Runtime]:
     before = runtime.current
     adopted = Runtime(Settings(k0="1", min_batch=2))
     adopted.rows.ranks, adopted.rows.halved = Ranks(2, 0, together=False), True
-    assert adopted.adopt([Router(layer, K, True, None) for layer in LAYERS], EXPERTS, torch.device("cpu")) == []
+    assert (
+        adopted.adopt(
+            [Router(layer, K, True, None) for layer in LAYERS], EXPERTS, torch.device("cpu")
+        )
+        == []
+    )
     adopted.start_counting(EXPERTS, 1, torch.device("cpu"))
     runtime.current = adopted
     yield adopted
@@ -49,7 +56,8 @@ def now(plugged: None) -> Iterator[Runtime]:
 
 @pytest.fixture
 def sglang(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As much of a server as SGLang's code asks for on the way: rows of a rank's own, and no EPLB."""
+    """As much of a server as SGLang's code asks for on the way: rows of a rank's own, and no
+    EPLB."""
     from sglang.srt.eplb.expert_location_dispatch import ExpertLocationDispatchInfo
     from sglang.srt.layers.attention.tbo_backend import TboAttnBackend
     from sglang.srt.layers.moe import utils
@@ -64,14 +72,17 @@ def sglang(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     backend.children = [SimpleNamespace(), SimpleNamespace()]
     with ExitStack() as stack:
         stack.enter_context(
-            get_parallel().override(attn_tp_size=1, attn_cp_size=1, moe_dense_tp_size=None, tp_group=None)
+            get_parallel().override(
+                attn_tp_size=1, attn_cp_size=1, moe_dense_tp_size=None, tp_group=None
+            )
         )
         stack.enter_context(forward_context(ForwardContext(attn_backend=backend)))
         yield
 
 
 def batch(tokens: int, rows: int | None = None) -> Any:
-    """A decode step of one rank of two, cut where SGLang's scheduler cuts it; padded behind its tokens by now."""
+    """A decode step of one rank of two, cut where SGLang's scheduler cuts it; padded behind its
+    tokens by now."""
     from sglang.srt.layers.dp_attention import DpPaddingMode
 
     n = tokens if rows is None else rows
@@ -88,12 +99,15 @@ def batch(tokens: int, rows: int | None = None) -> Any:
     given.rids = [f"r{i}" for i in range(tokens)]
     given.dp_padding_mode, given.global_forward_mode = DpPaddingMode.MAX_LEN, ForwardMode.DECODE
     given.global_num_tokens_cpu, given.global_num_token_non_padded_cpu = [tokens, 3], tokens
-    given.tbo_split_seq_index = two_batch_overlap.compute_split_seq_index(ForwardMode.DECODE, tokens, None, 1)
+    given.tbo_split_seq_index = two_batch_overlap.compute_split_seq_index(
+        ForwardMode.DECODE, tokens, None, 1
+    )
     return given
 
 
 class Layer(torch.nn.Module):
-    """SGLang's MoE block between operations that hand rows on; its router's logits are the rows themselves."""
+    """SGLang's MoE block between operations that hand rows on; its router's logits are the rows
+    themselves."""
 
     def __init__(self, layer: int) -> None:
         from sglang.srt.layers.moe.topk import TopK, TopKConfig
@@ -102,18 +116,27 @@ class Layer(torch.nn.Module):
         super().__init__()
         self.layer, self.is_layer_sparse = layer, True
         self.dispatched: list[list[Any]] = [[], []]
-        dispatcher = two_batch_overlap.MaybeTboDeepEPDispatcher.__new__(two_batch_overlap.MaybeTboDeepEPDispatcher)
+        dispatcher = two_batch_overlap.MaybeTboDeepEPDispatcher.__new__(
+            two_batch_overlap.MaybeTboDeepEPDispatcher
+        )
         dispatcher._inners = [Dispatcher(each) for each in self.dispatched]
 
         topk: Any = TopK.__new__(TopK)
         torch.nn.Module.__init__(topk)
-        topk.layer_id, topk.is_draft, topk.enable_waterfill, topk.waterfill_balancer = layer, False, False, None
+        topk.layer_id, topk.is_draft, topk.enable_waterfill, topk.waterfill_balancer = (
+            layer,
+            False,
+            False,
+            None,
+        )
         topk.topk_config, topk.forward = TopKConfig(top_k=K, torch_native=True), topk.forward_native
         block: Any = Qwen3MoeSparseMoeBlock.__new__(Qwen3MoeSparseMoeBlock)
         torch.nn.Module.__init__(block)
         block.layer_id, block.ep_size, block.topk = layer, 2, topk
         block.gate = lambda hidden: (hidden, None)
-        block.experts = SimpleNamespace(dispatcher=dispatcher, run_moe_core=lambda dispatch_output: dispatch_output)
+        block.experts = SimpleNamespace(
+            dispatcher=dispatcher, run_moe_core=lambda dispatch_output: dispatch_output
+        )
         self.mlp = block
         self.self_attn = SimpleNamespace(op_prepare=nothing, op_core=nothing)
 
@@ -158,7 +181,9 @@ def run(given: Any, rows: torch.Tensor) -> list[Layer]:
     layers = [Layer(layer) for layer in LAYERS]
     strategies = [operations_strategy._compute_moe_qwen3_decode(layer) for layer in layers]
     strategy = operations_strategy.OperationsStrategy.concat(strategies)
-    inputs = two_batch_overlap._model_forward_tbo_split_inputs_raw(rows, None, given.positions, given, None)
+    inputs = two_batch_overlap._model_forward_tbo_split_inputs_raw(
+        rows, None, given.positions, given, None
+    )
     two_batch_overlap.execute_overlapped_operations(
         inputs_arr=inputs,
         operations_arr=[strategy.operations] * 2,
@@ -169,20 +194,33 @@ def run(given: Any, rows: torch.Tensor) -> list[Layer]:
 
 def forward(given: Any, layers: Callable[[Any], Any]) -> Any:
     runner = SimpleNamespace(is_draft_worker=False)
-    return forward_mode.around_forward(lambda self, forward_batch: layers(forward_batch), runner, given)
+    return forward_mode.around_forward(
+        lambda self, forward_batch: layers(forward_batch), runner, given
+    )
 
 
 def padded(given: Any, rows: int) -> Any:
     """What SGLang pads by then, in place."""
     fresh = batch(given.batch_size, rows)
-    for name in ("input_ids", "req_pool_indices", "seq_lens", "seq_lens_cpu", "out_cache_loc", "positions"):
+    for name in (
+        "input_ids",
+        "req_pool_indices",
+        "seq_lens",
+        "seq_lens_cpu",
+        "out_cache_loc",
+        "positions",
+    ):
         setattr(given, name, getattr(fresh, name))
     given.batch_size = rows
     return given
 
 
-@pytest.mark.parametrize(("tokens", "rows"), [(8, 8), (7, 7), (5, 8), (4, 4), (2, 6), (1, 1), (1, 4)])
-def test_each_half_is_routed_from_its_own_tokens(now: Runtime, sglang: None, tokens: int, rows: int) -> None:
+@pytest.mark.parametrize(
+    ("tokens", "rows"), [(8, 8), (7, 7), (5, 8), (4, 4), (2, 6), (1, 1), (1, 4)]
+)
+def test_each_half_is_routed_from_its_own_tokens(
+    now: Runtime, sglang: None, tokens: int, rows: int
+) -> None:
     logits = torch.randn(rows, EXPERTS)
     split = tokens // 2
 
@@ -195,13 +233,17 @@ def test_each_half_is_routed_from_its_own_tokens(now: Runtime, sglang: None, tok
     for half, (start, end, real) in enumerate(((0, split, split), (split, rows, tokens - split))):
         for layer in ran:
             if start == end:
-                assert not [len(each.topk_ids) for each in layer.dispatched[half] if len(each.topk_ids)]
+                assert not [
+                    len(each.topk_ids) for each in layer.dispatched[half] if len(each.topk_ids)
+                ]
                 continue
             (chosen,) = layer.dispatched[half]
             if real < 2:  # a lone token is vanilla
                 weights, ids = logits[start : start + real].softmax(-1).topk(K)
                 assert torch.equal(chosen.topk_ids[:real].long(), ids)
-                torch.testing.assert_close(chosen.topk_weights[:real], weights / weights.sum(-1, keepdim=True))
+                torch.testing.assert_close(
+                    chosen.topk_weights[:real], weights / weights.sum(-1, keepdim=True)
+                )
                 pools.append(K)
                 continue
             expected = route(logits[start : start + real], now.policy)
@@ -212,7 +254,9 @@ def test_each_half_is_routed_from_its_own_tokens(now: Runtime, sglang: None, tok
     assert now.tally is not None
     assert [int(each) for each in now.tally.sums[:, TOKENS]] == [tokens] * len(LAYERS)
     counted = now.tally.unique.sum(0)
-    assert {n: int(counted[n]) for n in counted.nonzero().flatten().tolist()} == {n: pools.count(n) for n in set(pools)}
+    assert {n: int(counted[n]) for n in counted.nonzero().flatten().tolist()} == {
+        n: pools.count(n) for n in set(pools)
+    }
     assert now.clock is not None
     assert [batch for batch, _ in now.clock.read()] == [tokens]
     assert now.bypassed["schedule"] == int(tokens < 3)
@@ -220,8 +264,11 @@ def test_each_half_is_routed_from_its_own_tokens(now: Runtime, sglang: None, tok
 
 @pytest.mark.parametrize("topk", [1, 2])
 @pytest.mark.parametrize("requests", [7, 3, 2])
-def test_drafts_are_verified_in_the_half_of_their_request(now: Runtime, sglang: None, requests: int, topk: int) -> None:
-    """A pass of three rows a request, chains or trees, every other one a fork; cut between two requests."""
+def test_drafts_are_verified_in_the_half_of_their_request(
+    now: Runtime, sglang: None, requests: int, topk: int
+) -> None:
+    """A pass of three rows a request, chains or trees, every other one a fork; cut between two
+    requests."""
     from sglang.srt.speculative.eagle_info import EagleVerifyInput
 
     width, rows = 3, 3 * requests
@@ -230,9 +277,16 @@ def test_drafts_are_verified_in_the_half_of_their_request(now: Runtime, sglang: 
     given.batch_size, given.rids = requests, given.rids[:requests]
     for name in ("req_pool_indices", "seq_lens", "seq_lens_cpu"):
         setattr(given, name, getattr(given, name)[:requests])
-    required = [each for each in dataclasses.fields(EagleVerifyInput) if each.default is dataclasses.MISSING]
+    required = [
+        each for each in dataclasses.fields(EagleVerifyInput) if each.default is dataclasses.MISSING
+    ]
     fields = dict.fromkeys(each.name for each in required)
-    told = {"draft_token": given.input_ids, "topk": topk, "draft_token_num": width, "spec_steps": width - 1}
+    told = {
+        "draft_token": given.input_ids,
+        "topk": topk,
+        "draft_token_num": width,
+        "spec_steps": width - 1,
+    }
     trees_of = [links([-1, 0, i % 2]) for i in range(requests)]
     child, sibling = (torch.tensor(each) for each in zip(*trees_of, strict=True))
     told |= {"retrieve_next_token": child, "retrieve_next_sibling": sibling}
@@ -240,7 +294,9 @@ def test_drafts_are_verified_in_the_half_of_their_request(now: Runtime, sglang: 
     known = depths(rows, of, torch.device("cpu")).clone()
     if of.tree:
         trees.write(child, sibling, known)
-    given.tbo_split_seq_index = two_batch_overlap.compute_split_seq_index(ForwardMode.TARGET_VERIFY, rows, None, width)
+    given.tbo_split_seq_index = two_batch_overlap.compute_split_seq_index(
+        ForwardMode.TARGET_VERIFY, rows, None, width
+    )
     logits = torch.randn(rows, EXPERTS)
     dispatched = forward(given, layers_of(logits))[0].dispatched
     split = requests // 2 * width
@@ -314,7 +370,8 @@ def test_a_step_that_runs_as_one_is_one_pool(now: Runtime, sglang: None) -> None
 def test_a_graph_reads_how_many_tokens_each_half_has(
     now: Runtime, sglang: None, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Captured once with SGLang's own plug-in for graphs, and replayed by hand: tensors alone change in between."""
+    """Captured once with SGLang's own plug-in for graphs, and replayed by hand: tensors alone
+    change in between."""
     from oea_server.routing.knobs import Knobs
 
     now.knobs = knobs = Knobs(dict.fromkeys(LAYERS, K), EXPERTS, torch.device("cpu"))
@@ -358,11 +415,14 @@ def test_a_graph_reads_how_many_tokens_each_half_has(
         for rows, real in ((logits[:split], first), (logits[split:], second)):
             if int(real) > 1:
                 chosen = route_eagerly(rows, knobs, now.routers[5].rule, num_real=real, layer=5)
-                assert torch.equal(chosen.ids[: int(real)], route(rows[: int(real)], now.policy).ids)
+                assert torch.equal(
+                    chosen.ids[: int(real)], route(rows[: int(real)], now.policy).ids
+                )
 
 
 def test_a_replayed_graph_is_cut_in_its_middle_not_in_the_steps(now: Runtime) -> None:
-    """Two tokens in a graph of four are both in its first half, and share; a step without a graph has them apart."""
+    """Two tokens in a graph of four are both in its first half, and share; a step without a graph
+    has them apart."""
     given = batch(2)
 
     def cut(_: Any) -> tuple[int, ...]:
@@ -375,19 +435,25 @@ def test_a_replayed_graph_is_cut_in_its_middle_not_in_the_steps(now: Runtime) ->
     assert now.bypassed["schedule"] == 1
 
 
-def test_another_half_than_sglang_cut_ends_the_server(now: Runtime, sglang: None, ended: Callable[[], str]) -> None:
+def test_another_half_than_sglang_cut_ends_the_server(
+    now: Runtime, sglang: None, ended: Callable[[], str]
+) -> None:
     """Rows of which nobody has said how many are tokens."""
 
     def layers(given: Any) -> None:
         two_batch_overlap.TboForwardBatchPreparer.prepare(given)
         first, _ = given.tbo_children
-        first.num_token_non_padded = first.num_token_non_padded.clone()  # no longer what the router is told
+        # no longer what the router is told
+        first.num_token_non_padded = first.num_token_non_padded.clone()
         first.tbo_padded_len = 2
         Layer(5).mlp.topk(torch.zeros(3, 8), torch.randn(3, EXPERTS))
 
     with pytest.raises(SystemExit):
         forward(batch(6), layers)
-    assert "a router got 3 rows in a decode step of 6: nobody knows which of them are tokens" in ended()
+    assert (
+        "a router got 3 rows in a decode step of 6: nobody knows which of them are tokens"
+        in ended()
+    )
 
 
 def test_what_is_refused(plugged: None, monkeypatch: pytest.MonkeyPatch) -> None:

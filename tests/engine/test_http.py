@@ -39,7 +39,11 @@ def chats(server: Server, count: int = 8, tokens: int = 40) -> dict[str, float]:
     """So many at once; what the metrics gained."""
     before = server.settled_metrics()
     with ThreadPoolExecutor(count) as pool:
-        list(pool.map(lambda i: generate(server, f"{PROMPTS[0]} {i}", max_new_tokens=tokens), range(count)))
+        list(
+            pool.map(
+                lambda i: generate(server, f"{PROMPTS[0]} {i}", max_new_tokens=tokens), range(count)
+            )
+        )
     after = server.settled_metrics()
     return {name: after[name] - before.get(name, 0) for name in after}
 
@@ -47,13 +51,16 @@ def chats(server: Server, count: int = 8, tokens: int = 40) -> dict[str, float]:
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": KEY}])
 def test_no_change_without_the_key(server: Server, headers: dict[str, str]) -> None:
     before = server.config()
-    reply = requests.put(f"{server.url}/oea/config", json={"policy": "vanilla"}, headers=headers, timeout=30)
+    reply = requests.put(
+        f"{server.url}/oea/config", json={"policy": "vanilla"}, headers=headers, timeout=30
+    )
     assert (reply.status_code, reply.json()) == (401, {"error": "Unauthorized"})
     assert server.config() == before
 
 
 def test_nobody_reads_the_key(server: Server) -> None:
-    """Anybody asks every route, the log is read, and the process list of every process of the server."""
+    """Anybody asks every route, the log is read, and the process list of every process of the
+    server."""
     described = requests.get(f"{server.url}/openapi.json", timeout=30).json()
     paths = [path for path, methods in described["paths"].items() if "get" in methods]
     assert {"/server_info", "/get_server_info", "/oea/config"} <= set(paths)
@@ -64,7 +71,9 @@ def test_nobody_reads_the_key(server: Server) -> None:
         if path in changing and path not in FREE:
             assert reply.status_code == 401, path
     info = requests.get(f"{server.url}/server_info", headers=KEYED, timeout=60)
-    assert info.json()["admin_api_key"] == info.json()["internal_states"][0]["admin_api_key"] == "***"
+    assert (
+        info.json()["admin_api_key"] == info.json()["internal_states"][0]["admin_api_key"] == "***"
+    )
     assert KEY not in info.text + server.log.read_text(errors="replace")
     listed = command_lines(server)
     assert len(listed) > 2
@@ -73,19 +82,38 @@ def test_nobody_reads_the_key(server: Server) -> None:
 
 def test_no_page_of_another_origin_and_no_odd_host_changes_anything(server: Server) -> None:
     before = server.config()
-    for more, status in (({"Origin": "http://evil.example"}, 403), ({"Sec-Fetch-Site": "cross-site"}, 403)):
-        reply = requests.put(f"{server.url}/oea/config", json={"k0": 1}, headers={**KEYED, **more}, timeout=30)
+    for more, status in (
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+    ):
+        reply = requests.put(
+            f"{server.url}/oea/config", json={"k0": 1}, headers={**KEYED, **more}, timeout=30
+        )
         assert reply.status_code == status
-        assert requests.get(f"{server.url}/flush_cache", headers={**KEYED, **more}, timeout=30).status_code == status
-    odd = requests.put(f"{server.url}/oea/config", json={"k0": 1}, headers={**KEYED, "Host": "x/health?"}, timeout=30)
+        assert (
+            requests.get(
+                f"{server.url}/flush_cache", headers={**KEYED, **more}, timeout=30
+            ).status_code
+            == status
+        )
+    odd = requests.put(
+        f"{server.url}/oea/config",
+        json={"k0": 1},
+        headers={**KEYED, "Host": "x/health?"},
+        timeout=30,
+    )
     assert odd.status_code == 400
     assert server.config() == before
     page = {**KEYED, "Origin": server.url, "Sec-Fetch-Site": "same-origin"}
-    assert requests.put(f"{server.url}/oea/config", json={"policy": "oea"}, headers=page, timeout=30).ok
+    assert requests.put(
+        f"{server.url}/oea/config", json={"policy": "oea"}, headers=page, timeout=30
+    ).ok
 
 
 def test_one_call_turns_it_off_and_one_on_again(server: Server, admin: Remote) -> None:
-    off = requests.put(f"{server.url}/oea/config", json={"policy": "vanilla"}, headers=KEYED, timeout=30).json()
+    off = requests.put(
+        f"{server.url}/oea/config", json={"policy": "vanilla"}, headers=KEYED, timeout=30
+    ).json()
     assert (off["active"], off["reason"]) == (False, "the policy is vanilla")
     gained = chats(server)
     assert gained["oea_unique_experts_sum"] == gained["oea_vanilla_unique_experts_sum"]
@@ -146,7 +174,9 @@ def test_the_stats_are_the_metrics(server: Server) -> None:
     text = requests.get(f"{server.url}/metrics", timeout=30).text
     for each in layers:
         assert f'oea_layer_steps_total{{layer="{each["layer"]}"}} {float(total["steps"])}' in text
-    later = requests.get(f"{server.url}/oea/stats", params={"since": before["t"]}, timeout=30).json()["points"]
+    later = requests.get(
+        f"{server.url}/oea/stats", params={"since": before["t"]}, timeout=30
+    ).json()["points"]
     assert later
     assert all(point["t"] > before["t"] for point in later)
     assert sum(point["steps"] for point in later) == total["steps"] - before["total"]["steps"]
@@ -183,14 +213,27 @@ def test_the_command_line_reads_and_changes(server: Server) -> None:
 def test_fuzzing_finds_no_failure(server: Server, headers: dict[str, str], examples: int) -> None:
     """Schemathesis, from the server's own description of /oea."""
     before = server.config()
-    flags: list[Any] = ["--include-path-regex", "^/oea", "--max-examples", str(examples), "--seed", "1", "--no-color"]
-    # FastAPI keeps the methods of one path as routes apart, and names the first one's alone in Allow
+    flags: list[Any] = [
+        "--include-path-regex",
+        "^/oea",
+        "--max-examples",
+        str(examples),
+        "--seed",
+        "1",
+        "--no-color",
+    ]
+    # FastAPI keeps the methods of one path as routes apart, and names the first one's alone in
+    # Allow
     flags += ["--exclude-checks", "allow_header_conformance"]
     for name, value in headers.items():
         flags += ["--header", f"{name}: {value}"]
     tool = Path(sys.executable).with_name("schemathesis")
     done = subprocess.run(
-        [tool, "run", f"{server.url}/openapi.json", *flags], capture_output=True, text=True, timeout=600, check=False
+        [tool, "run", f"{server.url}/openapi.json", *flags],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
     print(done.stdout[-6000:])
     assert done.returncode == 0, done.stdout[-6000:]

@@ -1,5 +1,6 @@
-"""A server whose folder for metrics was used before: by one that was killed, and by all kinds that the tests started
-before this one (plain SGLang, which leaves its files there, and a vanilla server)."""
+"""A server whose folder for metrics was used before: by one that was killed, and by all kinds that
+the tests started before this one (plain SGLang, which leaves its files there, and a vanilla
+server)."""
 
 from __future__ import annotations
 
@@ -52,7 +53,10 @@ def metrics(server: Server) -> str:
 
 def chat(server: Server) -> None:
     server.client.chat.completions.create(
-        model="demo", messages=[{"role": "user", "content": "hello"}], max_tokens=8, extra_body={"ignore_eos": True}
+        model="demo",
+        messages=[{"role": "user", "content": "hello"}],
+        max_tokens=8,
+        extra_body={"ignore_eos": True},
     )
 
 
@@ -70,7 +74,9 @@ def test_sglangs_own_metrics_are_of_this_start_too(server: Server, own: Path) ->
     assert "\nsglang:num_requests_total" in metrics(server)
 
 
-def test_files_that_nobody_can_read_stop_nothing_and_are_named_once(server: Server, foreign: list[Path]) -> None:
+def test_files_that_nobody_can_read_stop_nothing_and_are_named_once(
+    server: Server, foreign: list[Path]
+) -> None:
     steps = server.settled_metrics()["oea_decode_batch_size_count"]
     chat(server)
     assert server.settled_metrics()["oea_decode_batch_size_count"] == steps + 7

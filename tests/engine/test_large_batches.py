@@ -1,4 +1,5 @@
-"""What CUDA graphs hold and what a step runs above the rows of a GPU's launch. No GPU: the host decides."""
+"""What CUDA graphs hold and what a step runs above the rows of a GPU's launch. No GPU: the host
+decides."""
 
 from __future__ import annotations
 
@@ -23,11 +24,18 @@ SIZES = (1, 8, 64, 512, MOST, MOST + 8, 2 * MOST)
 
 @pytest.fixture
 def now(plugged: None, request: pytest.FixtureRequest) -> Iterator[runtime.Runtime]:
-    """A runtime as on a GPU: its knobs and counters are tensors, if tensors of a CPU; started as the test says."""
-    adopted = runtime.Runtime(Settings(k0="1", min_batch=2, policy=getattr(request, "param", "oea")))
+    """A runtime as on a GPU: its knobs and counters are tensors, if tensors of a CPU; started as
+    the test says."""
+    adopted = runtime.Runtime(
+        Settings(k0="1", min_batch=2, policy=getattr(request, "param", "oea"))
+    )
     assert adopted.adopt([Router(5, 4, True, None)], 16, CPU) == []
     adopted.start_counting(16, 1, CPU)
-    adopted.device, adopted.knobs, adopted.shadow_knobs = CUDA, Knobs({5: 4}, 16, CPU), Knobs({5: 4}, 16, CPU)
+    adopted.device, adopted.knobs, adopted.shadow_knobs = (
+        CUDA,
+        Knobs({5: 4}, 16, CPU),
+        Knobs({5: 4}, 16, CPU),
+    )
     assert adopted.steering.change(adopted.steering.settings) is None
     before, runtime.current = runtime.current, adopted
     yield adopted
@@ -61,8 +69,12 @@ def test_a_server_started_without_our_routing_has_none_in_any_graph(now: runtime
     assert now.graphs.held == now.steering.settings.policy
 
 
-@pytest.mark.parametrize(("batch", "reason"), [(2, []), (MOST, []), (MOST + 1, ["rows"]), (3 * MOST, ["rows"])])
-def test_a_step_above_the_launch_is_counted_as_bypassed(now: runtime.Runtime, batch: int, reason: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("batch", "reason"), [(2, []), (MOST, []), (MOST + 1, ["rows"]), (3 * MOST, ["rows"])]
+)
+def test_a_step_above_the_launch_is_counted_as_bypassed(
+    now: runtime.Runtime, batch: int, reason: list[str]
+) -> None:
     assert bypassed(now, batch) == reason  # without graphs
     capture(now)
     assert bypassed(now, batch) == reason
@@ -106,7 +118,8 @@ def test_so_do_those_of_a_server_that_only_counts(now: runtime.Runtime) -> None:
 
 
 def test_every_step_of_a_gpu_counts_by_the_devices_word(now: runtime.Runtime) -> None:
-    """One kernel for warm-up, health checks, graphs and traffic: the first health check compiles nothing."""
+    """One kernel for warm-up, health checks, graphs and traffic: the first health check compiles
+    nothing."""
     for counted, capturing in ((True, False), (False, False), (False, True)):
         with now.decoding(Step(8, counted=counted, capturing=capturing)):
             assert now.tally_of_step is now.tally
@@ -118,7 +131,9 @@ def test_a_rank_that_does_not_report_counts_nothing_in_the_same_kernel(
     now: runtime.Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        runtime, "tally_on", lambda device, layers, n, ranks, placed: DeviceTally(layers, n, ranks, CPU, placed)
+        runtime,
+        "tally_on",
+        lambda device, layers, n, ranks, placed: DeviceTally(layers, n, ranks, CPU, placed),
     )
     now.start_counting(16, 1, CUDA, reports=False)
     assert now.clock is None
@@ -127,7 +142,9 @@ def test_a_rank_that_does_not_report_counts_nothing_in_the_same_kernel(
         assert int(now.tally_of_step.counting) == 0
 
 
-@pytest.mark.parametrize(("experts", "k", "bound"), [(1025, 8, "1025 experts"), (512, 33, "33 experts per token")])
+@pytest.mark.parametrize(
+    ("experts", "k", "bound"), [(1025, 8, "1025 experts"), (512, 33, "33 experts per token")]
+)
 def test_what_no_launch_takes_is_left_to_sglang_and_said(experts: int, k: int, bound: str) -> None:
     refused = limits.problem_of(CUDA, experts, k)
     assert refused is not None
@@ -141,11 +158,15 @@ def test_doctor_says_so_on_a_gpu_only() -> None:
     assert limits.fact("cpu") is None
 
 
-def test_a_gpus_kernels_are_compiled_before_traffic(now: runtime.Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpus_kernels_are_compiled_before_traffic(
+    now: runtime.Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One call for each kind of router, with what the steps have."""
     now.routers[6] = Router(6, 2, False, None)
     asked = []
-    monkeypatch.setattr(fused, "warm_up", lambda dtype, knobs, rule, **how: asked.append((dtype, knobs, rule, how)))
+    monkeypatch.setattr(
+        fused, "warm_up", lambda dtype, knobs, rule, **how: asked.append((dtype, knobs, rule, how))
+    )
     now.warm_up(torch.bfloat16)
     assert [(rule.k, rule.renormalize) for _, _, rule, _ in asked] == [(4, True), (2, False)]
     for dtype, knobs, _, how in asked:
@@ -158,7 +179,8 @@ def test_a_gpus_kernels_are_compiled_before_traffic(now: runtime.Runtime, monkey
 
 
 def test_graphs_that_were_captured_without_a_budget_cannot_get_one(now: runtime.Runtime) -> None:
-    """On one rank what holds the pool to a budget is a launch of its own; until there are graphs, it can be chosen."""
+    """On one rank what holds the pool to a budget is a launch of its own; until there are graphs,
+    it can be chosen."""
     budget = Settings(k0="1", pool="budget", rank_budget=4)
     assert now.steering.change(budget) is None
     assert now.steering.change(Settings(k0="1")) is None

@@ -1,4 +1,5 @@
-"""SGLang without patches beside a file that a patched one left behind, and one that lacks that file."""
+"""SGLang without patches beside a file that a patched one left behind, and one that lacks that
+file."""
 
 from __future__ import annotations
 
@@ -29,7 +30,12 @@ print("served on", plugin.active, plugin.patched, plugin.leftover())
 """
     environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{OURS}"}
     return subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=300
+        [sys.executable, "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
 
 
@@ -48,5 +54,8 @@ def test_a_patched_sglang_without_it_is_half_patched(tmp_path: Path) -> None:
     (folder / ADDED).unlink()
     done = loaded(folder)
     assert done.returncode == 2
-    assert f"SGLang is half patched (without {plugin.PATCHED}); run: oea-server patch apply" in done.stderr
+    assert (
+        f"SGLang is half patched (without {plugin.PATCHED}); run: oea-server patch apply"
+        in done.stderr
+    )
     assert "served on" not in done.stdout

@@ -25,9 +25,11 @@ MODES = {
     "admin": Keys(admin=ADMIN),
     "both": Keys(API, ADMIN),
 }
-BEARERS = {"none": [], "wrong": [("Authorization", "Bearer wrong")], "odd": [("Authorization", "Bearer \xe9")]} | {
-    key: [("Authorization", f"Bearer {key}")] for key in (ADMIN, API)
-}
+BEARERS = {
+    "none": [],
+    "wrong": [("Authorization", "Bearer wrong")],
+    "odd": [("Authorization", "Bearer \xe9")],
+} | {key: [("Authorization", f"Bearer {key}")] for key in (ADMIN, API)}
 ODD_HOSTS = {"health": "x/health?", "page": "x/oea?", "at": "a@b/oea#", "empty": ""}
 HOSTS = {"own": None, "rebound": "evil.example:80", **ODD_HOSTS}
 ORIGINS: dict[str, list[tuple[str, str]]] = {
@@ -75,7 +77,8 @@ def place(request: pytest.FixtureRequest, now: runtime.Runtime) -> Iterator[tupl
 
 
 def elsewhere(host: str, origin: str) -> bool:
-    """Whether a browser would say that a page of another origin asks; a name that was pointed here is its own."""
+    """Whether a browser would say that a page of another origin asks; a name that was pointed here
+    is its own."""
     return origin not in ("none", "page") and (host, origin) != ("rebound", "foreign")
 
 
@@ -92,7 +95,9 @@ def test_only_the_keys_holder_changes_anything(place: tuple[App, Keys]) -> None:
         CHANGES[:3], BEARERS.items(), HOSTS, ORIGINS
     ):
         check(app, has, method, path, body, bearer, proof, host, origin)
-    for (method, path, body), bearer, origin in itertools.product(CHANGES[3:], ("none", has.control or API), ORIGINS):
+    for (method, path, body), bearer, origin in itertools.product(
+        CHANGES[3:], ("none", has.control or API), ORIGINS
+    ):
         check(app, has, method, path, body, bearer, BEARERS[bearer], "own", origin)
 
 
@@ -135,14 +140,24 @@ def test_no_answer_holds_a_key(place: tuple[App, Keys]) -> None:
     from sglang.srt.entrypoints import http_server
 
     app, has = place
-    paths = {route.path for route in locks.leaves(http_server.app) if "GET" in (getattr(route, "methods", None) or ())}
+    paths = {
+        route.path
+        for route in locks.leaves(http_server.app)
+        if "GET" in (getattr(route, "methods", None) or ())
+    }
     assert {"/server_info", "/get_server_info", "/model_info"} <= paths
-    for path, bearer in itertools.product(sorted(paths | {"/oea", "/oea/config"}), ("none", "wrong", ADMIN, API)):
+    for path, bearer in itertools.product(
+        sorted(paths | {"/oea", "/oea/config"}), ("none", "wrong", ADMIN, API)
+    ):
         status, answer, _ = app.ask("GET", path, BEARERS[bearer], b"")
         assert no_key(answer), (path, bearer, status)
     for path, bearer in itertools.product(("/server_info", "/get_server_info"), BEARERS):
         status, answer, _ = app.ask("GET", path, BEARERS[bearer], b"")
-        assert status == (200 if has.control is None or bearer == has.control else 401), (path, bearer, answer)
+        assert status == (200 if has.control is None or bearer == has.control else 401), (
+            path,
+            bearer,
+            answer,
+        )
         if status == 200 and has.given:
             assert b'"***"' in answer
 
@@ -152,30 +167,44 @@ def test_what_needs_no_key_needs_none(place: tuple[App, Keys]) -> None:
     assert app.ask("GET", "/oea", [], b"")[0] == 200
     assert app.ask("GET", "/oea/config", [], b"")[0] == (401 if has.api else 200)
     assert app.ask("GET", "/health", [], b"")[0] not in (401, 403)
-    assert app.ask("GET", "/oea/config", BEARERS[API] if has.api else [], b"", host="evil.example")[0] == 200
+    assert (
+        app.ask("GET", "/oea/config", BEARERS[API] if has.api else [], b"", host="evil.example")[0]
+        == 200
+    )
 
 
 @pytest.mark.parametrize(
-    "claim", [("X-Forwarded-For", "10.1.2.3"), ("X-Real-IP", "10.1.2.3"), ("Forwarded", "for=[::1]")]
+    "claim",
+    [("X-Forwarded-For", "10.1.2.3"), ("X-Real-IP", "10.1.2.3"), ("Forwarded", "for=[::1]")],
 )
-def test_a_proxy_on_this_machine_passes_for_nobody_else(now: runtime.Runtime, claim: tuple[str, str]) -> None:
+def test_a_proxy_on_this_machine_passes_for_nobody_else(
+    now: runtime.Runtime, claim: tuple[str, str]
+) -> None:
     with listening(Keys()) as app:
         status, answer, reached = app.ask("PUT", "/oea/config", [claim], b'{"k0": 3}')
         assert (status, reached) == (403, [])
-        assert json.loads(answer.split(b"}")[0] + b"}")["error"].startswith("this server has no key")
+        assert json.loads(answer.split(b"}")[0] + b"}")["error"].startswith(
+            "this server has no key"
+        )
         assert app.ask("PUT", "/oea/config", [("X-Forwarded-For", "127.0.0.1")], b'{"k0": 3}')[2]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_server_that_would_let_anybody_in_does_not_serve(
-    now: runtime.Runtime, workers: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    now: runtime.Runtime,
+    workers: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """As with a starlette before 1.0.1: the path that is judged is the one that Host names."""
     from starlette.requests import Request
 
     class Url:
         def __init__(self, request: Request) -> None:
-            self.path = f"/{request.headers['host']}".replace("/x", "").split("?")[0] or request.scope["path"]
+            self.path = (
+                f"/{request.headers['host']}".replace("/x", "").split("?")[0]
+                or request.scope["path"]
+            )
 
     monkeypatch.setattr(Request, "url", property(Url))
     ended: list[str] = []
@@ -187,12 +216,20 @@ def test_a_server_that_would_let_anybody_in_does_not_serve(
 
 
 def test_an_old_starlette_is_refused_where_there_is_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    for installed, old in (("0.46.2", True), ("1.0.0", True), ("1.0.1", False), ("1.10.0", False), ("2.0", False)):
+    for installed, old in (
+        ("0.46.2", True),
+        ("1.0.0", True),
+        ("1.0.1", False),
+        ("1.10.0", False),
+        ("2.0", False),
+    ):
         monkeypatch.setattr(locks, "version", lambda _, installed=installed: installed)
         assert (locks.old_starlette() is not None) == old, installed
 
 
-def test_a_route_that_nothing_marks_ends_the_launch(now: runtime.Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_route_that_nothing_marks_ends_the_launch(
+    now: runtime.Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sglang.srt.utils.auth.auth_level", lambda level: lambda endpoint: endpoint)
     with pytest.raises(SystemExit), listening(Keys(admin=ADMIN)):
         pass
@@ -204,7 +241,9 @@ def test_an_app_of_somebody_elses_is_refused_to_workers(monkeypatch: pytest.Monk
         http.hand_to_workers(object(), object(), Keys(admin=ADMIN))
 
 
-@pytest.mark.parametrize(("flags", "admin"), [([], ADMIN), (["--admin-api-key", "flag's"], "flag's")])
+@pytest.mark.parametrize(
+    ("flags", "admin"), [([], ADMIN), (["--admin-api-key", "flag's"], "flag's")]
+)
 def test_keys_come_from_variables_where_flags_name_none(
     now: runtime.Runtime, flags: list[str], admin: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,16 +264,27 @@ def test_keys_come_from_variables_where_flags_name_none(
     [
         ({}, {"api_key": ""}, "--api-key: an empty key locks nothing"),
         ({}, {"admin_api_key": "\xe9"}, "--admin-api-key: a key is printable ASCII"),
-        ({}, {"api_key": "k", "smg_grpc_mode": True}, "--smg-grpc-mode: SGLang asks for no key there"),
+        (
+            {},
+            {"api_key": "k", "smg_grpc_mode": True},
+            "--smg-grpc-mode: SGLang asks for no key there",
+        ),
         ({}, {"api_key": "k", "grpc_port": 5}, "--grpc-port: SGLang asks for no key there"),
-        ({"SGLANG_RUST_SERVER": "1"}, {"admin_api_key": "k"}, "SGLANG_RUST_SERVER: SGLang asks for no key there"),
+        (
+            {"SGLANG_RUST_SERVER": "1"},
+            {"admin_api_key": "k"},
+            "SGLANG_RUST_SERVER: SGLang asks for no key there",
+        ),
         ({"SGLANG_RUST_SERVER": "1"}, {}, None),
         ({}, {"smg_grpc_mode": True}, None),
         ({}, {"api_key": "k", "admin_api_key": "k"}, None),
     ],
 )
 def test_a_launch_that_could_not_keep_its_keys_is_refused(
-    environment: dict[str, str], view: dict[str, Any], said: str | None, monkeypatch: pytest.MonkeyPatch
+    environment: dict[str, str],
+    view: dict[str, Any],
+    said: str | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

@@ -47,9 +47,15 @@ def test_its_own_warm_up_is_no_traffic(server: Server) -> None:
     assert counted(server) == (0, 0)
 
 
-def ask(server: Server, method: str, path: str, key: str | None = None, **more: Any) -> requests.Response:
+def ask(
+    server: Server, method: str, path: str, key: str | None = None, **more: Any
+) -> requests.Response:
     """On a connection of its own, so that either worker may get it."""
-    headers = {"Connection": "close", **({"Authorization": f"Bearer {key}"} if key else {}), **more.pop("headers", {})}
+    headers = {
+        "Connection": "close",
+        **({"Authorization": f"Bearer {key}"} if key else {}),
+        **more.pop("headers", {}),
+    }
     return requests.request(method, f"{server.url}{path}", headers=headers, timeout=60, **more)
 
 
@@ -62,22 +68,32 @@ def test_no_worker_lets_anybody_change_anything(server: Server) -> None:
             asked = {"server_args": {"oea_k0": 2}}
             assert ask(server, "POST", "/set_internal_state", key, json=asked).status_code == 401
     foreign = {"Origin": "http://evil.example"}
-    assert ask(server, "PUT", "/oea/config", ADMIN, json={"k0": 2}, headers=foreign).status_code == 403
+    assert (
+        ask(server, "PUT", "/oea/config", ADMIN, json={"k0": 2}, headers=foreign).status_code == 403
+    )
     assert ask(server, "GET", "/health", headers={"Host": "x/oea?"}).status_code == 400
     assert ask(server, "GET", "/oea/config", API).json() == before
 
 
 def test_who_has_the_key_is_served_by_every_worker(server: Server) -> None:
     asked = {"model": "demo", "prompt": "hello", "max_tokens": 4}
-    assert {ask(server, "POST", "/v1/completions", key, json=asked).status_code for key in (None, ADMIN)} == {401}
-    answers = [ask(server, "POST", "/v1/completions", API, json=asked).status_code for _ in range(8)]
+    assert {
+        ask(server, "POST", "/v1/completions", key, json=asked).status_code for key in (None, ADMIN)
+    } == {401}
+    answers = [
+        ask(server, "POST", "/v1/completions", API, json=asked).status_code for _ in range(8)
+    ]
     assert answers == [200] * 8
     assert ask(server, "PUT", "/oea/config", ADMIN, json={"k0": 2}).json()["settings"]["k0"] == "2"
-    assert {ask(server, "GET", "/oea/config", API).json()["settings"]["k0"] for _ in range(8)} == {"2"}
+    assert {ask(server, "GET", "/oea/config", API).json()["settings"]["k0"] for _ in range(8)} == {
+        "2"
+    }
 
 
 def test_probes_and_the_page_need_no_key_under_a_root_path(server: Server) -> None:
-    assert [ask(server, "GET", path).status_code for path in ("/health", "/metrics", "/oea")] == [200] * 3
+    assert [ask(server, "GET", path).status_code for path in ("/health", "/metrics", "/oea")] == [
+        200
+    ] * 3
 
 
 def test_no_key_is_told_logged_or_listed(server: Server) -> None:
@@ -92,9 +108,15 @@ def test_no_key_is_told_logged_or_listed(server: Server) -> None:
 
 def test_the_command_beside_the_server_finds_the_key(server: Server, tmp_path: Path) -> None:
     (tmp_path / "admin").write_text(ADMIN)
-    environment = {**os.environ, "OEA_URL": server.url, "OEA_ADMIN_KEY_FILE": str(tmp_path / "admin")}
+    environment = {
+        **os.environ,
+        "OEA_URL": server.url,
+        "OEA_ADMIN_KEY_FILE": str(tmp_path / "admin"),
+    }
     command = [sys.executable, "-m", "oea_server", "config", "set", "policy=vanilla"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
     assert "policy: oea -> vanilla" in done.stdout, done.stderr
 
 
@@ -120,10 +142,18 @@ def test_a_closed_terminal_cuts_no_stream(server: Server) -> None:
     The stream outlasts the five seconds after which the worker that has nothing to answer ends.
     """
     assert server.process is not None
-    asked = {"model": "demo", "prompt": "hello", "max_tokens": TOKENS, "ignore_eos": True, "stream": True}
+    asked = {
+        "model": "demo",
+        "prompt": "hello",
+        "max_tokens": TOKENS,
+        "ignore_eos": True,
+        "stream": True,
+    }
     asked["stream_options"] = {"include_usage": True}
     headers = {"Authorization": f"Bearer {API}"}
-    with requests.post(f"{server.url}/v1/completions", json=asked, headers=headers, stream=True, timeout=60) as reply:
+    with requests.post(
+        f"{server.url}/v1/completions", json=asked, headers=headers, stream=True, timeout=60
+    ) as reply:
         lines = (line for line in reply.iter_lines() if line)
         first = next(lines)
         os.killpg(server.process.pid, signal.SIGHUP)
@@ -139,6 +169,8 @@ def test_a_closed_terminal_cuts_no_stream(server: Server) -> None:
 
 def in_group(leader: int) -> list[str]:
     """What still runs of a process's group."""
-    done = subprocess.run(["ps", "-eo", "pgid=,stat=,args="], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["ps", "-eo", "pgid=,stat=,args="], capture_output=True, text=True, check=True
+    )
     lines = (line.split(maxsplit=2) for line in done.stdout.splitlines())
     return [" ".join(line) for line in lines if line[0] == str(leader) and line[1][0] != "Z"]

@@ -1,4 +1,5 @@
-"""Well-known families: built by SGLang, read from their configs, asked of `serve` and of `doctor`: one answer."""
+"""Well-known families: built by SGLang, read from their configs, asked of `serve` and of `doctor`:
+one answer."""
 
 from __future__ import annotations
 
@@ -39,8 +40,11 @@ def answers(folders: dict[str, str]) -> Any:
 
 @pytest.fixture
 def asked(answers: Any) -> dict[tuple[str, ...], list[Any]]:
-    """A family and flags -> what serve said, and `sglang serve`, whether doctor said yes, its refusals, its output."""
-    return {(name, *flags): answer for (name, flags), answer in zip(cases(), answers[0], strict=True)}
+    """A family and flags -> what serve said, and `sglang serve`, whether doctor said yes, its
+    refusals, its output."""
+    return {
+        (name, *flags): answer for (name, flags), answer in zip(cases(), answers[0], strict=True)
+    }
 
 
 @pytest.fixture
@@ -51,7 +55,8 @@ def built(answers: Any) -> dict[str, dict[str, Any]]:
 
 
 def test_sglang_takes_every_weight_of_a_second_demo_model(answers: Any) -> None:
-    """And its drafter all that is its own: the embedding and the head are the model's, which SGLang shares with it."""
+    """And its drafter all that is its own: the embedding and the head are the model's, which SGLang
+    shares with it."""
     left = answers[2]
     assert left == {
         "Glm4MoeForCausalLM": [],
@@ -74,7 +79,9 @@ def test_a_model_that_is_handled(built: dict[str, dict[str, Any]], name: str) ->
 
 
 @pytest.mark.parametrize("name", tiny.OTHERS)
-def test_experts_in_modules_of_their_own_are_counted(built: dict[str, dict[str, Any]], name: str) -> None:
+def test_experts_in_modules_of_their_own_are_counted(
+    built: dict[str, dict[str, Any]], name: str
+) -> None:
     here = built[name]
     assert here.get("problems") == [""], here
     assert ModelCard(*here["card"]) == ModelCard(here["num_experts"], here["k"]) == ModelCard(16, 4)
@@ -83,17 +90,23 @@ def test_experts_in_modules_of_their_own_are_counted(built: dict[str, dict[str, 
 
 
 @pytest.mark.parametrize("name", tiny.REFUSED)
-def test_a_model_that_is_refused_is_refused_in_one_way(built: dict[str, dict[str, Any]], name: str) -> None:
+def test_a_model_that_is_refused_is_refused_in_one_way(
+    built: dict[str, dict[str, Any]], name: str
+) -> None:
     config, why = tiny.REFUSED[name]
     here = built[name]
     assert len(here.get("problems", ())) == 1, here
     assert why in here["problems"][0]
     card = ModelCard(*here["card"])
     assert card == ModelCard(here["num_experts"], card.k, card.problem)
-    assert str(card.problem).removeprefix(config["model_type"]) == here["problems"][0].removeprefix("the model")
+    assert str(card.problem).removeprefix(config["model_type"]) == here["problems"][0].removeprefix(
+        "the model"
+    )
 
 
-def test_a_shared_expert_appended_after_the_router_is_not_the_routers(built: dict[str, dict[str, Any]]) -> None:
+def test_a_shared_expert_appended_after_the_router_is_not_the_routers(
+    built: dict[str, dict[str, Any]],
+) -> None:
     """Qwen3-Next on a GPU: 512 logits, and a 513th expert among SGLang's."""
     on_gpu, on_cpu = built["qwen3_next@cuda"], built["qwen3_next"]
     assert on_gpu["fused"] == [16, 16]
@@ -106,15 +119,23 @@ def cases() -> list[tuple[str, tuple[str, ...]]]:
     found: list[tuple[str, tuple[str, ...]]] = [(name, ()) for name in (*FAMILIES, "dense")]
     for name in ("qwen3_moe", "phimoe", "dense"):
         found += [(name, ("--oea-policy", "vanilla")), (name, ("--oea-allow-inactive",))]
-        found += [(name, ("--oea-policy", "vanilla", "--oea-k0", "9")), (name, ("--oea-policy", "shadow"))]
-        found += [(name, ("--json-model-override-args", text)) for text in ("[]", "null", "{", "[1]")]
+        found += [
+            (name, ("--oea-policy", "vanilla", "--oea-k0", "9")),
+            (name, ("--oea-policy", "shadow")),
+        ]
+        found += [
+            (name, ("--json-model-override-args", text)) for text in ("[]", "null", "{", "[1]")
+        ]
     return [
         *found,
         ("gpt_oss", ("--moe-runner-backend", "triton")),
         ("qwen3_moe", ("--enable-torch-compile",)),
         ("qwen3_moe", ("--model-impl", "transformers")),
         ("qwen3_moe", ("--no-such-flag",)),
-        ("qwen3_moe", ("--json-model-override-args", '{"num_experts_per_tok": 2}', "--oea-k0", "3")),
+        (
+            "qwen3_moe",
+            ("--json-model-override-args", '{"num_experts_per_tok": 2}', "--oea-k0", "3"),
+        ),
     ]
 
 
@@ -123,8 +144,16 @@ EXPECTED = {
     ("phimoe", "--oea-policy", "shadow"): "phimoe brings its own routing function",
     ("qwen3_moe", "--no-such-flag"): "unrecognized arguments: --no-such-flag",
     ("qwen3_moe", "--oea-policy", "vanilla", "--oea-k0", "9"): "above the model's top-k 4",
-    ("qwen3_moe", "--json-model-override-args", "[1]"): "--json-model-override-args=[1]: not a JSON object",
-    ("qwen3_moe", "--model-impl", "transformers"): "qwen3_moe chooses its experts outside SGLang's TopK",
+    (
+        "qwen3_moe",
+        "--json-model-override-args",
+        "[1]",
+    ): "--json-model-override-args=[1]: not a JSON object",
+    (
+        "qwen3_moe",
+        "--model-impl",
+        "transformers",
+    ): "qwen3_moe chooses its experts outside SGLang's TopK",
     ("gpt_oss",): "--moe-runner-backend triton_kernel",  # what SGLang makes of `auto`
     ("qwen3_next",): "Mamba cache",  # SGLang has no such cache on a CPU
 }
@@ -138,8 +167,11 @@ def test_doctor_says_what_serve_does(
     served, served_by_sglang, yes, refusals, text = asked[case]
     assert yes == (served == []), (served, refusals)
     assert folders[case[0]] in text
-    assert [line.removeprefix("SGLang does not take these arguments: ") for line in refusals] == served
-    if "--json-model-override-args" not in case:  # SGLang ends with a traceback over those that are no objects
+    assert [
+        line.removeprefix("SGLang does not take these arguments: ") for line in refusals
+    ] == served
+    # SGLang ends with a traceback over those that are no objects
+    if "--json-model-override-args" not in case:
         assert served_by_sglang == served
     inactive = "serving would be vanilla, not OEA: "
     if yes:

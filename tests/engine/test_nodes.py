@@ -1,4 +1,5 @@
-"""Two nodes serve together only if both route by the same: otherwise both end before they serve, and say why."""
+"""Two nodes serve together only if both route by the same: otherwise both end before they serve,
+and say why."""
 
 from __future__ import annotations
 
@@ -55,7 +56,9 @@ def last_steps(folder: Path) -> list[list[Any]]:
     return [json.loads(path.read_text().splitlines()[-1])["layers"] for path in files]
 
 
-def test_nodes_that_agree_serve_and_change_together(together: Callable[..., list[Server]], tmp_path: Path) -> None:
+def test_nodes_that_agree_serve_and_change_together(
+    together: Callable[..., list[Server]], tmp_path: Path
+) -> None:
     recorded = {**variables(k0=3, min_batch=1), "RECORDER_FOLDER": str(tmp_path)}
     reports = variables(per_layer_metrics="true", allow_inactive="true")  # which may differ
     first, _ = pair = together(Node(recorded), Node({**recorded, **reports}))
@@ -93,7 +96,9 @@ def test_a_node_without_our_plug_in_is_missed(refused: Refused, without: int) ->
     plain, ours = Node({"SGLANG_PLUGINS": "oea_cpu,oea_tests"}), Node(variables(k0=2))
     both = refused(*((plain, ours) if without == 0 else (ours, plain)))
     (line,) = both[1 - without]
-    assert line.startswith(f"refusing to start: rank {without} (node {without}) did not answer in 40 s: ")
+    assert line.startswith(
+        f"refusing to start: rank {without} (node {without}) did not answer in 40 s: "
+    )
     assert both[without] == []
 
 
@@ -114,14 +119,20 @@ def test_every_knob_is_named(refused: Refused, knobs: dict[str, object]) -> None
 
 
 @pytest.mark.nightly
-def test_a_schedules_content_and_what_lies_below_are_named(refused: Refused, tmp_path: Path) -> None:
+def test_a_schedules_content_and_what_lies_below_are_named(
+    refused: Refused, tmp_path: Path
+) -> None:
     """The same path on both nodes would not do: what differs is what lies there."""
     for name, k0 in (("one", "1:8,4:3"), ("other", "1:8,4:2")):
         (tmp_path / name).write_text(json.dumps({"k0": k0, "k": 8}))
-    path = [nodes.patched(tmp_path / "patched"), nodes.metadata(tmp_path / "sglang", "sglang", "0.5.18")]
+    path = [
+        nodes.patched(tmp_path / "patched"),
+        nodes.metadata(tmp_path / "sglang", "sglang", "0.5.18"),
+    ]
     path.append(nodes.other_code(tmp_path / "code"))
     one, other = refused(
-        Node(variables(schedule=tmp_path / "one")), Node(variables(schedule=tmp_path / "other"), path=path)
+        Node(variables(schedule=tmp_path / "one")),
+        Node(variables(schedule=tmp_path / "other"), path=path),
     )
     assert one == other
     assert "ranks differ: code " in one[0]
@@ -144,7 +155,9 @@ def test_another_version_is_named(refused: Refused, tmp_path: Path) -> None:
 @pytest.mark.nightly
 def test_other_layers_are_named(refused: Refused) -> None:
     override = json.dumps({"num_experts_per_tok": 6, "num_hidden_layers": 3})
-    one, other = refused(Node(variables(k0=2)), Node(variables(k0=2), ["--json-model-override-args", override]))
+    one, other = refused(
+        Node(variables(k0=2)), Node(variables(k0=2), ["--json-model-override-args", override])
+    )
     assert one == other
     assert "ranks differ: layer 0 top-8 renormalized on rank 0 (node 0, " in one[0]
     assert ", top-6 renormalized on rank 1 (node 1, " in one[0]

@@ -1,4 +1,5 @@
-"""Every option of the installed SGLang is refused, or has a reason why a router's rows stay the step's."""
+"""Every option of the installed SGLang is refused, or has a reason why a router's rows stay the
+step's."""
 
 from __future__ import annotations
 
@@ -52,7 +53,9 @@ def has(option: str) -> bool:
 
 def test_the_table_names_every_option_of_this_sglang(plugged: None) -> None:
     assert len(fields()) > 400
-    assert set(fields()) - conflicts.names() == set(), "look at what they mean for the rows of a step"
+    assert set(fields()) - conflicts.names() == set(), (
+        "look at what they mean for the rows of a step"
+    )
 
 
 def test_the_table_names_none_twice_and_says_why() -> None:
@@ -150,7 +153,10 @@ def server_args(*flags: str) -> Any:
     [
         ("--tp 2 --dp 2 --enable-dp-attention", None),
         ("--tp 2 --attn-dp-size 2", None),
-        ("--tp 4 --dp 2 --enable-dp-attention --attn-cp-size 2", "--attn-cp-size 2: deals rows out over ranks"),
+        (
+            "--tp 4 --dp 2 --enable-dp-attention --attn-cp-size 2",
+            "--attn-cp-size 2: deals rows out over ranks",
+        ),
     ],
 )
 def test_dp_attention_is_served_unless_something_else_deals_its_rows_out(
@@ -177,13 +183,22 @@ def test_an_engine_started_from_python_is_judged_by_the_same_values(plugged: Non
     assert len(conflicts.find_in_server_args(args)) == 1
 
 
-def test_a_weight_file_that_is_cut_is_refused_unless_no_weights_are_read(plugged: None, tmp_path: Path) -> None:
+def test_a_weight_file_that_is_cut_is_refused_unless_no_weights_are_read(
+    plugged: None, tmp_path: Path
+) -> None:
     model = shutil.copytree(MODEL, tmp_path / "model")
     os.truncate(model / "model.safetensors", 1000)
     for settings in (Settings(), Settings(policy="vanilla")):
         (line,) = launch.judge(settings, server_args("--model-path", str(model))).problems
-        assert line.startswith(f"{model / 'model.safetensors'}: no whole safetensors file of 1000 bytes")
-    assert launch.judge(Settings(), server_args("--model-path", str(model), "--load-format", "dummy")).problems == []
+        assert line.startswith(
+            f"{model / 'model.safetensors'}: no whole safetensors file of 1000 bytes"
+        )
+    assert (
+        launch.judge(
+            Settings(), server_args("--model-path", str(model), "--load-format", "dummy")
+        ).problems
+        == []
+    )
 
 
 @pytest.mark.parametrize("flags", ["--tp 2", "--tp 2 --dp-size 2", "--tp 2 --moe-dense-tp-size 1"])
@@ -223,7 +238,9 @@ def test_a_scheduler_refuses_what_its_launcher_let_through(
 def test_a_vanilla_server_of_unknown_rows_serves_counts_nothing_and_stays_vanilla(
     plugged: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now, found = allow(monkeypatch, Settings(policy="vanilla"), ROUTERS, args=SimpleNamespace(moe_dp_size=2))
+    now, found = allow(
+        monkeypatch, Settings(policy="vanilla"), ROUTERS, args=SimpleNamespace(moe_dp_size=2)
+    )
     assert now.adopt(found, 16, CPU) == []
     assert (now.routers, now.steering.active, now.steering.policies) == ({}, False, ())
     assert "1 of 1 MoE layers run vanilla: --moe-dp-size 2" in now.steering.reason

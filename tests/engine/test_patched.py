@@ -1,4 +1,5 @@
-"""What a patched SGLang calls, where it was patched to. `test_conformance` runs this in a patched copy."""
+"""What a patched SGLang calls, where it was patched to. `test_conformance` runs this in a patched
+copy."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ from oea_server.engine import drafts, runtime
 from tests.engine.patched import IS_PATCHED
 from tests.engine.test_seams import select
 
-pytestmark = pytest.mark.skipif(not IS_PATCHED, reason="SGLang is as released; test_conformance runs this in a copy")
+pytestmark = pytest.mark.skipif(
+    not IS_PATCHED, reason="SGLang is as released; test_conformance runs this in a copy"
+)
 
 
 def mode(name: str) -> Any:
@@ -89,7 +92,9 @@ def test_capture_goes_through_the_runner(now: runtime.Runtime) -> None:
     assert "routed_capture" in source.__code__.co_names
 
 
-def test_the_count_of_real_rows_is_written_before_a_pass_and_stays_one_tensor(now: runtime.Runtime) -> None:
+def test_the_count_of_real_rows_is_written_before_a_pass_and_stays_one_tensor(
+    now: runtime.Runtime,
+) -> None:
     from sglang.srt.layers.moe.batch_routing import real_rows, routed_pass
 
     rows = real_rows(torch.device("cpu"))
@@ -101,8 +106,11 @@ def test_the_count_of_real_rows_is_written_before_a_pass_and_stays_one_tensor(no
     assert real_rows(torch.device("cpu")) is rows
 
 
-def test_what_a_graph_captures_reads_sglangs_count(plugged: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a GPU, where the knobs are tensors: rows that pad are inert by SGLang's number, not by ours."""
+def test_what_a_graph_captures_reads_sglangs_count(
+    plugged: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where the knobs are tensors: rows that pad are inert by SGLang's number, not by
+    ours."""
     from sglang.srt.layers.moe.batch_routing import real_rows, routed_pass
 
     from oea_server.engine.routers import Router
@@ -118,7 +126,8 @@ def test_what_a_graph_captures_reads_sglangs_count(plugged: None, monkeypatch: p
     assert now.adopt([Router(5, 4, True, None)], 16, torch.device("cpu")) == []
     now.knobs = Knobs({5: 4}, 16, torch.device("cpu"))
     now.rows.read_on_device()
-    monkeypatch.setattr(runtime, "way", lambda *_: Way("eager", eager.route, ""))  # it reads knobs, as a launch does
+    # it reads knobs, as a launch does
+    monkeypatch.setattr(runtime, "way", lambda *_: Way("eager", eager.route, ""))
     now.steering.change(now.steering.settings)
     logits = torch.randn(8, 16)
     now.rows.forward_batch = batch("DECODE", 5)  # which SGLang has padded to 8 rows
@@ -159,7 +168,10 @@ def test_an_id_of_minus_one_is_no_expert(absent: int, monkeypatch: pytest.Monkey
         w13_weight=torch.randn(experts, 2 * inner, hidden),
         w2_weight=torch.randn(experts, hidden, inner),
         moe_runner_config=SimpleNamespace(
-            activation="silu", gemm1_alpha=None, gemm1_clamp_limit=None, apply_router_weight_on_input=False
+            activation="silu",
+            gemm1_alpha=None,
+            gemm1_clamp_limit=None,
+            apply_router_weight_on_input=False,
         ),
     )
     x = torch.randn(tokens, hidden)
@@ -175,7 +187,9 @@ def test_an_id_of_minus_one_is_no_expert(absent: int, monkeypatch: pytest.Monkey
                 )
     topk = (weights, ids, None)
     given = SimpleNamespace(hidden_states=x, topk_output=topk)
-    assert torch.allclose(native.fused_moe_forward_native(layer, given).hidden_states, expected, atol=1e-4)
+    assert torch.allclose(
+        native.fused_moe_forward_native(layer, given).hidden_states, expected, atol=1e-4
+    )
     # its own looks for the kernel of the machine that it was built for
     monkeypatch.setattr(native, "SiluAndMul", lambda: silu_and_mul)
     got = native.moe_forward_native(layer, x, topk, layer.moe_runner_config)

@@ -1,4 +1,5 @@
-"""`qualify` on the real server: routers that are broken on purpose fail at a stated margin, vanilla does not."""
+"""`qualify` on the real server: routers that are broken on purpose fail at a stated margin, vanilla
+does not."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ pytestmark = [pytest.mark.nightly, pytest.mark.launch]
 
 MARGIN = 0.02
 NUMBER, MANY = 360, 1080
-"""Tasks. A floor that is one short costs some five points, which 360 told from two in one run of two."""
+"""Tasks. A floor that is one short costs some five points, which 360 told from two in one run of
+two."""
 GROUPS = (
     "repeat",
     "copy-list",
@@ -53,14 +55,29 @@ def fault(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(fault: Path) -> Iterator[Server]:
-    with Server("--model-path", str(MODEL), *FLAGS, environment={**with_plugin(), "FAULT_FILE": str(fault)}) as started:
+    with Server(
+        "--model-path", str(MODEL), *FLAGS, environment={**with_plugin(), "FAULT_FILE": str(fault)}
+    ) as started:
         yield started
 
 
-def qualified(server: Server, tasks: Path, folder: Path, candidate: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+def qualified(
+    server: Server, tasks: Path, folder: Path, candidate: str, monkeypatch: pytest.MonkeyPatch
+) -> Any:
     monkeypatch.setattr("oea_server.client.remote.Remote.settle", SETTLE)
-    given = ("--url", server.url, "--tasks", str(tasks), "--candidate", candidate, "--margin", str(MARGIN))
-    done = CliRunner().invoke(app, ["qualify", *given, "--completions", "--rounds", "2", "--out", str(folder)])
+    given = (
+        "--url",
+        server.url,
+        "--tasks",
+        str(tasks),
+        "--candidate",
+        candidate,
+        "--margin",
+        str(MARGIN),
+    )
+    done = CliRunner().invoke(
+        app, ["qualify", *given, "--completions", "--rounds", "2", "--out", str(folder)]
+    )
     print(done.output)
     record = json.loads((folder / "qualify.json").read_text())
     return done.exit_code, record["verdicts"][candidate]
@@ -76,11 +93,18 @@ def test_vanilla_is_no_worse_than_vanilla(
 
 @pytest.mark.parametrize("planted", ["weights", "floor", "rows"])
 def test_a_router_that_is_broken_is_shown_to_be_worse(
-    server: Server, tasks: Path, fault: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planted: str
+    server: Server,
+    tasks: Path,
+    fault: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    planted: str,
 ) -> None:
     fault.write_text(planted)
     try:
-        candidate, asked = ("k0=2", written(tmp_path, MANY)) if planted == "floor" else ("k0=7", tasks)
+        candidate, asked = (
+            ("k0=2", written(tmp_path, MANY)) if planted == "floor" else ("k0=7", tasks)
+        )
         code, verdict = qualified(server, asked, tmp_path / "out", candidate, monkeypatch)
     finally:
         fault.write_text("")
@@ -102,7 +126,9 @@ def test_pads_in_the_pool_read_more_experts(
     for planted in ("", "pads"):
         fault.write_text(planted)
         try:
-            _, verdict = qualified(server, tasks, tmp_path / (planted or "whole"), "k0=3", monkeypatch)
+            _, verdict = qualified(
+                server, tasks, tmp_path / (planted or "whole"), "k0=3", monkeypatch
+            )
         finally:
             fault.write_text("")
         reads[planted] = verdict["cost"]["unique"]["ratio"]["value"]

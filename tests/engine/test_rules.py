@@ -1,4 +1,5 @@
-"""Every kind of router, through the seam: what SGLang would choose, and what the policy makes of it."""
+"""Every kind of router, through the seam: what SGLang would choose, and what the policy makes of
+it."""
 
 from __future__ import annotations
 
@@ -50,7 +51,13 @@ KINDS: dict[str, dict[str, Any]] = {
         "routed_scaling_factor": 2.5,
     },
     "DeepSeek-V3": {**GROUPS, "correction_bias": BIAS, "routed_scaling_factor": 2.5},
-    "DeepSeek-V3, scaled, a shared expert": {**GROUPS, **shared(1), **SCALED, "top_k": 7, "correction_bias": BIAS},
+    "DeepSeek-V3, scaled, a shared expert": {
+        **GROUPS,
+        **shared(1),
+        **SCALED,
+        "top_k": 7,
+        "correction_bias": BIAS,
+    },
     "DeepSeek-V3, bfloat16 bias": {**GROUPS, "correction_bias": BIAS.bfloat16()},
     "DeepSeek-V2": {**GROUPS, "renormalize": False, "routed_scaling_factor": 16.0},
     "DeepSeek-V2, one group": {**ONE_GROUP, "renormalize": False},
@@ -71,7 +78,9 @@ def adopted(config: Any, settings: Settings) -> Iterator[runtime.Runtime]:
     before = runtime.current
     now = runtime.Runtime(settings)
     source = Source(config, native=True)
-    router = Router(LAYER, rules.columns(config)[0], config.renormalize, problem_of(config, LAYER), source)
+    router = Router(
+        LAYER, rules.columns(config)[0], config.renormalize, problem_of(config, LAYER), source
+    )
     assert now.adopt([router], EXPERTS, CPU) == []
     now.start_counting(EXPERTS, 1, CPU)
     runtime.current = now
@@ -93,7 +102,9 @@ def in_order(weights: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, to
 
 def whole(config: Any, routing: Routing) -> tuple[torch.Tensor, torch.Tensor]:
     """A routing as the experts see it, shared ones included."""
-    return rules.with_shared((routing.weights, routing.ids), config.top_k, EXPERTS, rules.shared_weight(config))
+    return rules.with_shared(
+        (routing.weights, routing.ids), config.top_k, EXPERTS, rules.shared_weight(config)
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -101,7 +112,9 @@ def test_vanilla_is_sglangs_own(plugged: None, kind: str) -> None:
     config = config_of(kind)
     theirs = in_order(*select(config, LOGITS)[:2])
     for route in (host.route, eager.route):
-        ours = in_order(*whole(config, route(LOGITS, Policy.vanilla(), Source(config, native=True).rule())))
+        ours = in_order(
+            *whole(config, route(LOGITS, Policy.vanilla(), Source(config, native=True).rule()))
+        )
         assert torch.equal(ours[1], theirs[1])
         torch.testing.assert_close(ours[0], theirs[0], rtol=0, atol=1e-6)
 
@@ -117,11 +130,14 @@ def test_the_policy_chooses_by_the_models_rule(plugged: None, kind: str) -> None
         assert now.tally is not None
         assert now.tally.unique[0].nonzero().flatten().tolist() == [int(expected.pool.sum())]
         sums = dict(zip(("tokens", "assignments"), now.tally.sums[0].tolist(), strict=False))
-    assert all(torch.equal(*pair) for pair in zip(whole(config, expected), (weights, ids), strict=True))
+    assert all(
+        torch.equal(*pair) for pair in zip(whole(config, expected), (weights, ids), strict=True)
+    )
     vanilla = host.route(logits, Policy.vanilla(), rule)
     assert vanilla.pool.sum() > expected.pool.sum()
     assert sums == {"tokens": 16, "assignments": int((expected.weights > 0).sum())}
-    own = eager.own_keys(logits, eager.scores_of(logits, rule.scoring), rule) >= 0  # in its own groups
+    # in its own groups
+    own = eager.own_keys(logits, eager.scores_of(logits, rule.scoring), rule) >= 0
     assert own.gather(1, ids[:, : rule.k].long()).all()
 
 
@@ -146,7 +162,10 @@ def test_a_bias_is_read_as_it_is_when_a_step_runs(plugged: None) -> None:
     config = config_of("MiniMax-M2")
     config.correction_bias = torch.zeros(EXPERTS)
     with adopted(config, Settings(k0="2")) as now:
-        for change in (lambda: config.correction_bias.copy_(BIAS), lambda: setattr(config, "correction_bias", -BIAS)):
+        for change in (
+            lambda: config.correction_bias.copy_(BIAS),
+            lambda: setattr(config, "correction_bias", -BIAS),
+        ):
             change()
             with now.decoding(Step(16, counted=True)):
                 chosen = select(config, LOGITS[:16])
@@ -169,7 +188,10 @@ def test_softmax_takes_a_bias_only_where_sglang_runs_plain_torch() -> None:
         ("GLM-4.5, scaled", "top-6 renormalized by sigmoid scores and a bias times 2.5"),
         (
             "DeepSeek-V3, scaled, a shared expert",
-            "top-6 renormalized by sigmoid scores and a bias in 3 of 8 groups by top2 times 2.5 and 1 shared",
+            (
+                "top-6 renormalized by sigmoid scores and a bias in 3 of 8 groups by top2 times 2.5"
+                " and 1 shared"
+            ),
         ),
         ("ERNIE-4.5", "top-6 renormalized by softmax scores and a bias"),
     ],
@@ -181,7 +203,8 @@ def test_a_rule_in_words(kind: str, words: str) -> None:
 
 
 def test_experts_that_compute_nothing_are_counted_nowhere(plugged: None) -> None:
-    """As LongCat-Flash has them: the last columns of its router, behind the experts that have weights."""
+    """As LongCat-Flash has them: the last columns of its router, behind the experts that have
+    weights."""
     from sglang.srt.layers.moe.topk import TopKConfig
 
     zeros, logits = 16, LOGITS[:16]

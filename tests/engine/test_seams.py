@@ -42,7 +42,8 @@ def select(logits: torch.Tensor, layer: int = 5, **kwargs: Any) -> Any:
 
 @contextmanager
 def padded(now: runtime.Runtime, batch: int, rows: int) -> Iterator[None]:
-    """A decode step of `batch` tokens that SGLang has padded to `rows` by the time that its layers run."""
+    """A decode step of `batch` tokens that SGLang has padded to `rows` by the time that its layers
+    run."""
     now.rows.forward_batch = SimpleNamespace(input_ids=torch.zeros(rows, dtype=torch.int64))
     try:
         with now.decoding(Step(batch, counted=True)):
@@ -139,15 +140,24 @@ def test_what_a_graph_captures_follows_rows_and_knobs_on_the_device(now: runtime
         assert not now.is_vanilla(router)
     assert knobs is not None
     assert tally is not None
-    for settings in (Settings(k0="1"), Settings(k0="2", p=0.5), Settings(policy="vanilla"), Settings(policy="random")):
+    for settings in (
+        Settings(k0="1"),
+        Settings(k0="2", p=0.5),
+        Settings(policy="vanilla"),
+        Settings(policy="random"),
+    ):
         assert now.steering.change(settings) is None
         for batch in (1, 3, 8):
             before = tally.unique.clone()
             with now.decoding(Step(batch, counted=True)):
-                replayed = route_eagerly(logits, knobs, Rule(4), num_real=captured, layer=5, tally=tally)
+                replayed = route_eagerly(
+                    logits, knobs, Rule(4), num_real=captured, layer=5, tally=tally
+                )
             expected = route(logits[:batch], settings.policy_for(4), layer=5)
             assert torch.equal(replayed.ids[:batch], expected.ids)
-            assert (tally.unique - before)[0].nonzero().flatten().tolist() == [int(expected.pool.sum())]
+            assert (tally.unique - before)[0].nonzero().flatten().tolist() == [
+                int(expected.pool.sum())
+            ]
     with now.decoding(Step(8, counted=False)):
         before = tally.unique.clone()
         route_eagerly(logits, knobs, Rule(4), num_real=captured, layer=5, tally=tally)
@@ -159,7 +169,9 @@ def test_graphs_captured_vanilla_are_sglangs_own_and_stay_so(now: runtime.Runtim
     with now.decoding(Step(8, counted=False, capturing=True)):
         assert now.is_vanilla(now.routers[5])
     assert now.steering.policies == ("vanilla",)
-    assert "captured with SGLang's own kernels, without our routing" in str(now.steering.change(Settings()))
+    assert "captured with SGLang's own kernels, without our routing" in str(
+        now.steering.change(Settings())
+    )
     assert now.steering.settings.policy == "vanilla"
 
 
@@ -175,8 +187,16 @@ def test_shadow_serves_vanilla_and_counts_what_oea_would_do(now: runtime.Runtime
     assert now.tally is not None
     assert now.shadow_tally is not None
     assert now.shadow_tally.unique[0].nonzero().flatten().tolist() == [int(would.pool.sum())]
-    assert now.shadow_tally.vanilla[0].tolist() == now.tally.vanilla[0].tolist() == now.tally.unique[0].tolist()
-    assert (now.steering.active, now.steering.reason, now.bypassed["policy"]) == (False, "the policy is shadow", 1)
+    assert (
+        now.shadow_tally.vanilla[0].tolist()
+        == now.tally.vanilla[0].tolist()
+        == now.tally.unique[0].tolist()
+    )
+    assert (now.steering.active, now.steering.reason, now.bypassed["policy"]) == (
+        False,
+        "the policy is shadow",
+        1,
+    )
     with now.decoding(Step(8, counted=False)):  # warm-up
         select(logits)
     now.steering.change(Settings(k0="1"))
@@ -196,7 +216,10 @@ def test_graphs_captured_as_shadow_count_what_the_knobs_ask_for(now: runtime.Run
     assert knobs is not None
     assert tally is not None
     assert "only vanilla and shadow can run in them" in str(now.steering.change(Settings()))
-    for settings, counts in ((Settings(policy="shadow", k0="2"), True), (Settings(policy="vanilla"), False)):
+    for settings, counts in (
+        (Settings(policy="shadow", k0="2"), True),
+        (Settings(policy="vanilla"), False),
+    ):
         assert now.steering.change(settings) is None
         before = tally.unique.clone()
         with now.decoding(Step(3, counted=True)):
@@ -209,7 +232,9 @@ def test_graphs_captured_with_our_routing_cannot_turn_to_shadow(now: runtime.Run
     with now.decoding(Step(8, counted=False, capturing=True)):
         assert not now.is_vanilla(now.routers[5])
     assert "shadow" not in now.steering.policies
-    assert "only oea and vanilla and pruned and random" in str(now.steering.change(Settings(policy="shadow")))
+    assert "only oea and vanilla and pruned and random" in str(
+        now.steering.change(Settings(policy="shadow"))
+    )
     assert now.steering.change(Settings(policy="vanilla")) is None
 
 
@@ -237,7 +262,9 @@ def test_the_page_needs_no_key_and_its_data_does(now: runtime.Runtime) -> None:
         ("GET", "/oea/config", False),
         ("GET", "/v1/models", False),
     ):
-        decision = decide_request_auth(method=method, path=path, auth_level=AuthLevel.NORMAL, **keys)
+        decision = decide_request_auth(
+            method=method, path=path, auth_level=AuthLevel.NORMAL, **keys
+        )
         assert decision.allowed == allowed, (method, path)
     assert not decide_request_auth(
         method="PUT",
@@ -263,10 +290,15 @@ def test_a_change_waits_for_the_next_step(now: runtime.Runtime) -> None:
     assert now.steering.reason == "the policy is vanilla"
 
 
-def test_a_share_by_batch_size_and_a_mixture_hold_from_the_next_step_on(now: runtime.Runtime) -> None:
+def test_a_share_by_batch_size_and_a_mixture_hold_from_the_next_step_on(
+    now: runtime.Runtime,
+) -> None:
     asked = {"oea_k0": 4, "oea_share=3:0.2,6:0.4": 1, "oea_mix": 0.5}
     assert control.change(now, asked) is None
-    for rows, policy in ((5, Policy.oea(4, share=0.2, mix=0.5)), (6, Policy.oea(4, share=0.4, mix=0.5))):
+    for rows, policy in (
+        (5, Policy.oea(4, share=0.2, mix=0.5)),
+        (6, Policy.oea(4, share=0.4, mix=0.5)),
+    ):
         logits = torch.randn(rows, 16)
         expected = route(logits, policy)
         with now.decoding(Step(rows, counted=True)):
@@ -276,14 +308,17 @@ def test_a_share_by_batch_size_and_a_mixture_hold_from_the_next_step_on(now: run
     told = control.state_of(now)
     assert [told["share_by_batch"][batch] for batch in ("2", "4", "8")] == [0.0, 0.2, 0.4]
     assert set(told["mix_by_batch"].values()) == {0.5, 1.0}  # a lone token is vanilla
-    assert now.bypass(2) == "schedule"  # all k experts are guaranteed there: that is vanilla, whatever the mixture
+    # all k experts are guaranteed there: that is vanilla, whatever the mixture
+    assert now.bypass(2) == "schedule"
     assert now.bypass(3) is None
 
 
 def test_a_mixture_needs_a_model_that_divides_weights() -> None:
     state = runtime.Runtime(Settings(mix="0.5"))
     (problem,) = state.adopt([Router(0, 4, False, None)], 16, torch.device("cpu"))
-    assert problem.startswith("mix=0.5 has no effect: this model does not divide weights by their sum")
+    assert problem.startswith(
+        "mix=0.5 has no effect: this model does not divide weights by their sum"
+    )
 
 
 @pytest.mark.parametrize(
@@ -320,10 +355,16 @@ def test_a_change_that_does_not_fit_is_refused_whole(
         ({"oea_k0": 2}, {"k0": "2"}),
         ({"oea_k0=1:4,8:2; 5=3": 1, "oea_p": 0.5}, {"k0": "1:4,8:2; 5=3", "p": 0.5}),
         ({"oea_share": 0.1, "oea_mix": 0.5}, {"share": "0.1", "mix": "0.5"}),
-        ({"oea_share=1:0,16:0.13": 1, "oea_mix=16:0.5": 1}, {"share": "1:0,16:0.13", "mix": "16:0.5"}),
+        (
+            {"oea_share=1:0,16:0.13": 1, "oea_mix=16:0.5": 1},
+            {"share": "1:0,16:0.13", "mix": "16:0.5"},
+        ),
         ({"oea_max_rank": 9.0, "oea_k_max": 3}, {"max_rank": 9, "k_max": 3}),
         ({"oea_max_rank=none": 1}, {"max_rank": None}),
-        ({"oea_k0=auto": 1, "oea_min_batch": 4, "oea_seed": 3}, {"k0": "auto", "min_batch": 4, "seed": 3}),
+        (
+            {"oea_k0=auto": 1, "oea_min_batch": 4, "oea_seed": 3},
+            {"k0": "auto", "min_batch": 4, "seed": 3},
+        ),
     ],
 )
 def test_a_change_keeps_everything_else(
@@ -344,7 +385,9 @@ def test_knobs_that_do_not_fit_the_model_are_refused_when_it_is_built() -> None:
 @pytest.mark.parametrize("allowed", [False, True])
 def test_a_model_without_a_router_for_us(allowed: bool) -> None:
     state = runtime.Runtime(Settings(allow_inactive=allowed))
-    problems = state.adopt([Router(0, 4, True, "grouped routing is not supported yet")] * 3, 16, torch.device("cpu"))
+    problems = state.adopt(
+        [Router(0, 4, True, "grouped routing is not supported yet")] * 3, 16, torch.device("cpu")
+    )
     reason = "3 of 3 MoE layers run vanilla: grouped routing is not supported yet"
     assert problems == ([] if allowed else [reason])
     assert not state.steering.active
@@ -354,7 +397,12 @@ def test_a_model_without_a_router_for_us(allowed: bool) -> None:
 
 def test_a_model_with_some_routers_for_us_says_which_are_not() -> None:
     state = runtime.Runtime(Settings())
-    assert state.adopt([Router(0, 4, True, None), Router(1, 4, True, "biased")], 16, torch.device("cpu")) == []
+    assert (
+        state.adopt(
+            [Router(0, 4, True, None), Router(1, 4, True, "biased")], 16, torch.device("cpu")
+        )
+        == []
+    )
     assert state.steering.active
     assert list(state.routers) == [0]
     assert state.steering.reason == "1 of 2 MoE layers run vanilla: biased"
@@ -366,23 +414,35 @@ def test_every_kind_of_router_that_is_not_handled_says_why(plugged: None) -> Non
     from oea_server.engine.routers import problem_of
 
     assert problem_of(TopKConfig(top_k=4), 0) is None
-    assert problem_of(TopKConfig(top_k=4, scoring_func="sigmoid", correction_bias=torch.zeros(16)), 0) is None
+    assert (
+        problem_of(TopKConfig(top_k=4, scoring_func="sigmoid", correction_bias=torch.zeros(16)), 0)
+        is None
+    )
     assert problem_of(TopKConfig(top_k=4, use_grouped_topk=True, num_expert_group=4), 0) is None
     for changed, why in (
         ({"scoring_func": "tanh"}, "tanh scores"),
         ({"custom_routing_function": len}, "own routing function"),
     ):
         assert why in str(problem_of(TopKConfig(top_k=4, **changed), 0))  # type: ignore[arg-type]
-    assert "BYPASSED format never materialises" in str(problem_of(TopKConfig(top_k=4), 0, output="BYPASSED"))
+    assert "BYPASSED format never materialises" in str(
+        problem_of(TopKConfig(top_k=4), 0, output="BYPASSED")
+    )
     biased = TopKConfig(top_k=4, correction_bias=torch.zeros(16))
-    assert "TRITON_KERNEL format never materialises" in str(problem_of(biased, 0, output="TRITON_KERNEL"))
+    assert "TRITON_KERNEL format never materialises" in str(
+        problem_of(biased, 0, output="TRITON_KERNEL")
+    )
     assert problem_of(TopKConfig(top_k=4), 0, output="TRITON_KERNEL") is None
     assert "does not know its layer" in str(problem_of(TopKConfig(top_k=4), -1))
 
 
 def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, capture_output=True, text=True, env={**CLEAN, **environment}, timeout=300, check=False
+        command,
+        capture_output=True,
+        text=True,
+        env={**CLEAN, **environment},
+        timeout=300,
+        check=False,
     )
 
 
@@ -390,14 +450,21 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def test_plain_sglang_with_a_wrong_variable_ends_at_once() -> None:
     done = run(str(BIN / "sglang"), "serve", "--model-path", str(MODEL), OEA_P="3")
     assert done.returncode == 2
-    assert "oea-server: refusing to start: OEA_P=3: input should be less than or equal to 1" in done.stderr
+    assert (
+        "oea-server: refusing to start: OEA_P=3: input should be less than or equal to 1"
+        in done.stderr
+    )
 
 
 @pytest.mark.launch
 def test_plain_sglang_with_a_clashing_option_ends_before_weights_load() -> None:
     done = run(str(BIN / "sglang"), "serve", "--model-path", str(MODEL), "--enable-torch-compile")
     assert done.returncode == 2
-    lines = [line for line in done.stderr.splitlines() if line.startswith("oea-server: refusing to start: ")]
+    lines = [
+        line
+        for line in done.stderr.splitlines()
+        if line.startswith("oea-server: refusing to start: ")
+    ]
     assert len(lines) == 1
     assert "--enable-torch-compile: compiled decoding" in lines[0]
     assert "Load weight" not in done.stderr
@@ -405,7 +472,8 @@ def test_plain_sglang_with_a_clashing_option_ends_before_weights_load() -> None:
 
 @pytest.mark.launch
 def test_the_plug_in_leaves_prometheus_to_sglang() -> None:
-    """Imported before SGLang has set its folder, prometheus_client would keep the launcher's metrics to itself."""
+    """Imported before SGLang has set its folder, prometheus_client would keep the launcher's
+    metrics to itself."""
     script = (
         "import sys\n"
         "from sglang.srt.plugins import load_plugins\n"
@@ -430,11 +498,10 @@ def test_an_end_is_not_held_up_by_a_last_collection() -> None:
 @pytest.mark.launch
 def test_a_plug_in_that_breaks_is_not_swallowed() -> None:
     script = (
-        "from oea_server.engine import plugin\n"
-        "plugin.SEAMS += (plugin.Seam('sglang.srt.layers.moe.topk.no_such_thing', 'AROUND', plugin.SEAMS[2].hook),)\n"
-        "from sglang.srt.plugins import load_plugins\n"
-        "load_plugins()\n"
-        "print('served on')\n"
+        "from oea_server.engine import plugin\nplugin.SEAMS +="
+        " (plugin.Seam('sglang.srt.layers.moe.topk.no_such_thing', 'AROUND',"
+        " plugin.SEAMS[2].hook),)\nfrom sglang.srt.plugins import"
+        " load_plugins\nload_plugins()\nprint('served on')\n"
     )
     done = run(sys.executable, "-c", script)
     assert done.returncode == 2
@@ -447,14 +514,19 @@ def test_a_plug_in_that_breaks_is_not_swallowed() -> None:
 
 @pytest.mark.launch
 @pytest.mark.parametrize("command", ["serve", "doctor"])
-def test_a_launch_into_which_sglang_does_not_load_us_is_refused(command: str, tmp_path: Path) -> None:
-    """Another installation of our name, say, whose entry point leads elsewhere: SGLang would serve, and say nothing."""
+def test_a_launch_into_which_sglang_does_not_load_us_is_refused(
+    command: str, tmp_path: Path
+) -> None:
+    """Another installation of our name, say, whose entry point leads elsewhere: SGLang would serve,
+    and say nothing."""
     shadow = tmp_path / "oea_server-0.0.dist-info"
     shadow.mkdir()
     (shadow / "METADATA").write_text("Metadata-Version: 2.1\nName: oea-server\nVersion: 0.0\n")
     platform = "oea_cpu = oea_server.cpu.entry:activate"
     entries = {"sglang.srt.plugins": "oea = builtins:dict", "sglang.srt.platforms": platform}
-    (shadow / "entry_points.txt").write_text("".join(f"[{group}]\n{entry}\n" for group, entry in entries.items()))
+    (shadow / "entry_points.txt").write_text(
+        "".join(f"[{group}]\n{entry}\n" for group, entry in entries.items())
+    )
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     done = run(str(BIN / "oea-server"), command, PYTHONPATH=path)
     assert done.returncode != 0

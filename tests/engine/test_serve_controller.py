@@ -1,4 +1,5 @@
-"""The controller on the real server: it moves among its rungs, keeps the floor, and stands back for a hand."""
+"""The controller on the real server: it moves among its rungs, keeps the floor, and stands back for
+a hand."""
 
 from __future__ import annotations
 
@@ -29,10 +30,20 @@ def stop() -> threading.Event:
 
 @pytest.fixture(scope="module")
 def server(servers: Servers, stop: threading.Event) -> Iterator[Server]:
-    """With a target that no rung can hold, a floor that allows three, and chats until they are stopped."""
+    """With a target that no rung can hold, a floor that allows three, and chats until they are
+    stopped."""
     servers.stop()
-    flags = ("--oea-target-tpot", "0.1ms", "--oea-rungs", str(RUNGS), "--oea-quality-floor", "0.013nats")
-    with Server("--model-path", str(MODEL), "--served-model-name", "demo", *COMMON, *flags) as started:
+    flags = (
+        "--oea-target-tpot",
+        "0.1ms",
+        "--oea-rungs",
+        str(RUNGS),
+        "--oea-quality-floor",
+        "0.013nats",
+    )
+    with Server(
+        "--model-path", str(MODEL), "--served-model-name", "demo", *COMMON, *flags
+    ) as started:
         chats = [threading.Thread(target=chat, args=(started, stop)) for _ in range(CHATS)]
         for each in chats:
             each.start()
@@ -43,9 +54,17 @@ def server(servers: Servers, stop: threading.Event) -> Iterator[Server]:
 
 
 def chat(server: Server, stop: threading.Event) -> None:
-    asked = {"model": "demo", "prompt": "go on", "max_tokens": 64, "ignore_eos": True, "stream": True}
+    asked = {
+        "model": "demo",
+        "prompt": "go on",
+        "max_tokens": 64,
+        "ignore_eos": True,
+        "stream": True,
+    }
     while not stop.is_set():
-        with requests.post(f"{server.url}/v1/completions", json=asked, stream=True, timeout=60) as reply:
+        with requests.post(
+            f"{server.url}/v1/completions", json=asked, stream=True, timeout=60
+        ) as reply:
             for _ in reply.iter_lines():
                 pass
 
@@ -56,7 +75,9 @@ def controller(server: Server) -> dict[str, Any]:
 
 
 def switch(server: Server, on: bool) -> dict[str, Any]:
-    state: dict[str, Any] = requests.put(f"{server.url}/oea/controller", json={"on": on}, timeout=60).json()
+    state: dict[str, Any] = requests.put(
+        f"{server.url}/oea/controller", json={"on": on}, timeout=60
+    ).json()
     return state
 
 
@@ -103,7 +124,9 @@ def test_switched_off_the_flags_hold_again(server: Server) -> None:
     assert until(lambda: server.metrics()["oea_controller_on"] == 0)
 
 
-def test_without_requests_the_safe_rung_serves_in_the_end(server: Server, stop: threading.Event) -> None:
+def test_without_requests_the_safe_rung_serves_in_the_end(
+    server: Server, stop: threading.Event
+) -> None:
     assert switch(server, True)["mode"] == "on"
     assert until(lambda: controller(server)["rung"] == "k0=5")
     stop.set()

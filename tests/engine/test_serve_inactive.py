@@ -1,4 +1,5 @@
-"""A model without experts: refused, or served vanilla when that is asked for, and said so everywhere."""
+"""A model without experts: refused, or served vanilla when that is asked for, and said so
+everywhere."""
 
 from __future__ import annotations
 
@@ -45,14 +46,18 @@ def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model.layers.0.mlp.up_proj": (inner, hidden),
         "model.layers.0.mlp.down_proj": (hidden, inner),
     }
-    weights = {f"{name}.weight": torch.randn(shape) / shape[-1] ** 0.5 for name, shape in shapes.items()}
+    weights = {
+        f"{name}.weight": torch.randn(shape) / shape[-1] ** 0.5 for name, shape in shapes.items()
+    }
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
     return directory
 
 
 def test_refused_unless_asked_for(servers: Servers, dense: Path) -> None:
     servers.stop()
-    with pytest.raises(RuntimeError, match="qwen3 has no experts to route; --oea-allow-inactive serves it vanilla"):
+    with pytest.raises(
+        RuntimeError, match="qwen3 has no experts to route; --oea-allow-inactive serves it vanilla"
+    ):
         Server("--model-path", str(dense)).start()
 
 

@@ -1,4 +1,5 @@
-"""LoRA, HiCache, chunked and mixed prefill, each served for real: what was routed, and what was counted."""
+"""LoRA, HiCache, chunked and mixed prefill, each served for real: what was routed, and what was
+counted."""
 
 from __future__ import annotations
 
@@ -14,7 +15,19 @@ import requests
 
 from oea_server.client.server import Server
 from tests.engine.adapter import write_adapter
-from tests.engine.modes import Heard, Said, Served, alone, ask, chat, prompt, serving, since, until, without
+from tests.engine.modes import (
+    Heard,
+    Said,
+    Served,
+    alone,
+    ask,
+    chat,
+    prompt,
+    serving,
+    since,
+    until,
+    without,
+)
 from tests.engine.patched import IS_PATCHED
 from tests.engine.routed import agrees
 from tests.servers import LAYERS, K, Servers
@@ -78,10 +91,13 @@ def test_prompts_in_chunks_come_between_steps(steps: Path) -> None:
         said = chat(served)
         agree(said)
         assert said.bypassed["prefill"] > sum(10 + 60 * (i % 3) for i in range(8)) / CHUNK
-        prefills = re.findall(r"#new-token: (\d+),.*#running-req: (\d+)", served.server.log.read_text()[mark:])
+        prefills = re.findall(
+            r"#new-token: (\d+),.*#running-req: (\d+)", served.server.log.read_text()[mark:]
+        )
         assert prefills
         assert all(int(tokens) <= CHUNK for tokens, _ in prefills)
-        assert any(int(running) >= 4 for _, running in prefills)  # of the first four, beside the second's chunks
+        # of the first four, beside the second's chunks
+        assert any(int(running) >= 4 for _, running in prefills)
 
 
 def test_a_prefix_that_comes_back_from_the_host_changes_no_step(steps: Path) -> None:
@@ -99,7 +115,8 @@ def test_a_prefix_that_comes_back_from_the_host_changes_no_step(steps: Path) -> 
 
 
 def evicted_and_back(server: Server) -> list[Heard]:
-    """A long prompt's answer; the same when others had taken its place in the cache, as loaded from the host."""
+    """A long prompt's answer; the same when others had taken its place in the cache, as loaded from
+    the host."""
     requests.post(f"{server.url}/flush_cache", timeout=30).raise_for_status()
     first, _, again = (ask(server, prompt(i, LONG), 12) for i in (50, 51, 50))
     assert first.from_host == 0
@@ -124,7 +141,8 @@ def mixed(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def test_mixed_steps_run_vanilla_and_say_so(mixed: Mixed) -> None:
-    """The last rows of a mixed step are decoded tokens, behind those of prefills: none of ours, and none is counted."""
+    """The last rows of a mixed step are decoded tokens, behind those of prefills: none of ours, and
+    none is counted."""
     said = chat(mixed.served, logprobs=False)
     assert agrees(said.gained, said.found)
     assert said.found.rows <= said.decoded
@@ -136,7 +154,8 @@ def test_mixed_steps_run_vanilla_and_say_so(mixed: Mixed) -> None:
 
 
 def test_a_request_that_decodes_beside_chunks_is_sglangs_own(mixed: Mixed) -> None:
-    """A step of several requests would be routed; here one decodes, alone or in mixed steps: that is as without us."""
+    """A step of several requests would be routed; here one decodes, alone or in mixed steps: that
+    is as without us."""
     server = mixed.served.server
     server.steer(k0=1, min_batch=2)
     before, passed = server.settled_metrics(), server.stats()["bypassed"]

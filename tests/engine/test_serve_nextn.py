@@ -1,4 +1,5 @@
-"""A model's own layer that looks ahead drafts (NEXTN), in a chain: what is routed, counted and answered."""
+"""A model's own layer that looks ahead drafts (NEXTN), in a chain: what is routed, counted and
+answered."""
 
 from __future__ import annotations
 
@@ -15,12 +16,22 @@ from safetensors import safe_open
 from oea_server.client.server import SGLANG, Server
 from oea_server.lab.demo.glm4_moe import CONFIG
 from tests.engine.patched import IS_PATCHED
-from tests.engine.speculating import NEW_TOKENS, Answers, answers, check_rejected, generated, leading_to, start
+from tests.engine.speculating import (
+    NEW_TOKENS,
+    Answers,
+    answers,
+    check_rejected,
+    generated,
+    leading_to,
+    start,
+)
 from tests.transcript import REPLAY
 
 pytestmark = [
     pytest.mark.launch,
-    pytest.mark.skipif(IS_PATCHED or not REPLAY, reason="served once; the CPU platform has stand-ins for 0.5.23"),
+    pytest.mark.skipif(
+        IS_PATCHED or not REPLAY, reason="served once; the CPU platform has stand-ins for 0.5.23"
+    ),
 ]
 K0, K, PROMPTS = 2, int(CONFIG["num_experts_per_tok"]), 4
 DENSE = int(CONFIG["first_k_dense_replace"])
@@ -34,7 +45,8 @@ def chain(steps: int) -> tuple[str, ...]:
 
 
 def tree(topk: int, steps: int, width: int) -> tuple[str, ...]:
-    """The flags for branches of drafts, of which so many rows are verified, the token's among them."""
+    """The flags for branches of drafts, of which so many rows are verified, the token's among
+    them."""
     numbers = ("--speculative-num-steps", str(steps), "--speculative-num-draft-tokens", str(width))
     return ("--speculative-algorithm", "NEXTN", "--speculative-eagle-topk", str(topk), *numbers)
 
@@ -78,9 +90,11 @@ def floors_of(choice: torch.Tensor, per_request: int, draft_k0: int = K0) -> lis
     return [mine[: K0 if row % per_request == 0 else draft_k0] for row, mine in enumerate(best)]
 
 
-def recounted(choice: torch.Tensor, row: int, floors: list[list[int]], step: dict[str, Any]) -> list[int]:
-    """The experts of a row, in plain words: its best of those that are its own floor, or that of a row no deeper than
-    itself in a chain, of a token or of a guess that it follows in a tree."""
+def recounted(
+    choice: torch.Tensor, row: int, floors: list[list[int]], step: dict[str, Any]
+) -> list[int]:
+    """The experts of a row, in plain words: its best of those that are its own floor, or that of a
+    row no deeper than itself in a chain, of a token or of a guess that it follows in a tree."""
     each = step["per_request"]
     depth = 0 if step["tree"] else row % each
     seen = [row, *(other for other in range(len(choice)) if other % each <= depth)]
@@ -91,7 +105,8 @@ def recounted(choice: torch.Tensor, row: int, floors: list[list[int]], step: dic
 
 
 def check_routed(found: Answers, width: int, *, is_tree: bool = False, draft_k0: int = K0) -> None:
-    """Each verified row against a recount, what was counted against the rows. The layer that drafts is in neither."""
+    """Each verified row against a recount, what was counted against the rows. The layer that drafts
+    is in neither."""
     together = [step for step in found.routed if step["batch"] > step["per_request"]]
     assert len(together) >= min(found.verified) > 3
     for step in found.routed:
@@ -114,7 +129,9 @@ def check_routed(found: Answers, width: int, *, is_tree: bool = False, draft_k0:
     assert found.bypassed.keys() <= {"prefill", "schedule"}
     assert found.bypassed.get("schedule", 0) == alone
     assert found.bypassed["prefill"] <= PROMPTS  # one, if all have arrived by then
-    check_rejected(found, lambda logits, place: floors_of(logits.sigmoid() + biases()[place], width, draft_k0))
+    check_rejected(
+        found, lambda logits, place: floors_of(logits.sigmoid() + biases()[place], width, draft_k0)
+    )
 
 
 def test_each_row_takes_what_it_may_see_and_the_layer_that_drafts_is_counted_nowhere(
@@ -134,11 +151,16 @@ def test_drafts_can_be_guaranteed_less_than_tokens(server: Server, steps: Path) 
     finally:
         server.steer(draft_k0=None)
     check_routed(found, width=2, draft_k0=1)
-    read = [each.gained["oea_unique_experts_sum"] / each.gained["oea_unique_experts_count"] for each in (found, whole)]
+    read = [
+        each.gained["oea_unique_experts_sum"] / each.gained["oea_unique_experts_count"]
+        for each in (found, whole)
+    ]
     assert read[0] < read[1]
 
 
-def test_at_k0_of_k_the_tokens_are_those_without_speculation(server: Server, vanilla: Answers) -> None:
+def test_at_k0_of_k_the_tokens_are_those_without_speculation(
+    server: Server, vanilla: Answers
+) -> None:
     """Those that transformers draws from the model, one at a time."""
     try:
         server.steer(k0=str(K))
@@ -149,7 +171,9 @@ def test_at_k0_of_k_the_tokens_are_those_without_speculation(server: Server, van
     assert routed.ids == without_sglang()
 
 
-def test_a_lone_request_is_vanilla_and_no_pass_of_the_layer_that_drafts_is_a_bypass(server: Server) -> None:
+def test_a_lone_request_is_vanilla_and_no_pass_of_the_layer_that_drafts_is_a_bypass(
+    server: Server,
+) -> None:
     found = answers(server, asked(1))
     assert found.bypassed == {"prefill": 1, "schedule": found.verified[0]}
     assert found.gained["oea_decode_requests_total"] == found.verified[0]
@@ -164,7 +188,12 @@ def without_sglang() -> list[list[int]]:
     for text in asked()["text"]:
         ids = tokenizer(text, return_tensors="pt")["input_ids"]
         whole = network.generate(
-            ids, do_sample=False, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, eos_token_id=-1, pad_token_id=0
+            ids,
+            do_sample=False,
+            max_new_tokens=NEW_TOKENS,
+            min_new_tokens=NEW_TOKENS,
+            eos_token_id=-1,
+            pad_token_id=0,
         )
         found.append(whole[0, ids.shape[1] :].tolist())
     return found
@@ -172,7 +201,8 @@ def without_sglang() -> list[list[int]]:
 
 @pytest.mark.nightly
 def test_more_drafts_and_a_tree_of_them(server: Server, steps: Path, vanilla: Answers) -> None:
-    """Three after one another, then two branches each of two, of which the best five are verified."""
+    """Three after one another, then two branches each of two, of which the best five are
+    verified."""
     server.stop()
     for flags, width in ((chain(3), 4), (tree(topk=2, steps=2, width=5), 5)):
         with start(GLM4_MOE, *flags, *OURS, environment={"ROUTED_FOLDER": str(steps)}) as deeper:
@@ -184,7 +214,9 @@ def test_more_drafts_and_a_tree_of_them(server: Server, steps: Path, vanilla: An
 
 
 @pytest.mark.nightly
-def test_vanilla_is_sglang_without_us_with_speculation_and_without(server: Server, vanilla: Answers) -> None:
+def test_vanilla_is_sglang_without_us_with_speculation_and_without(
+    server: Server, vanilla: Answers
+) -> None:
     server.stop()
     cpu = {"SGLANG_PLUGINS": "oea_cpu"}
     with start(GLM4_MOE, *chain(1), environment=cpu, command=SGLANG) as plain:

@@ -1,4 +1,5 @@
-"""A layer that drafts, on two ranks with batches of their own: a verify pass of both is one step from one pool."""
+"""A layer that drafts, on two ranks with batches of their own: a verify pass of both is one step
+from one pool."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ from tests.transcript import REPLAY
 pytestmark = [
     pytest.mark.nightly,
     pytest.mark.launch,
-    pytest.mark.skipif(IS_PATCHED or not REPLAY, reason="served once; the CPU platform has stand-ins for 0.5.23"),
+    pytest.mark.skipif(
+        IS_PATCHED or not REPLAY, reason="served once; the CPU platform has stand-ins for 0.5.23"
+    ),
 ]
 DRAFTS = 1
 ROWS = DRAFTS + 1
@@ -49,13 +52,18 @@ def fresh(server: Server, records: Path) -> dict[str, float]:
 
 def steps(records: Path) -> list[list[dict[str, Any]]]:
     """Each rank's."""
-    found = [[json.loads(line) for line in path.read_text().splitlines()] for path in records.iterdir()]
+    found = [
+        [json.loads(line) for line in path.read_text().splitlines()] for path in records.iterdir()
+    ]
     return [each for each in found if each]
 
 
 @pytest.mark.parametrize("prompts", [1, 2, 5])
-def test_a_verify_pass_of_both_ranks_is_one_step(server: Server, records: Path, prompts: int) -> None:
-    """Idle, equal and unequal ranks; the rows that are tokens and drafts come to the same without what pads them."""
+def test_a_verify_pass_of_both_ranks_is_one_step(
+    server: Server, records: Path, prompts: int
+) -> None:
+    """Idle, equal and unequal ranks; the rows that are tokens and drafts come to the same without
+    what pads them."""
     before = fresh(server, records)
     ids, verified = generated(server, asked(prompts))
     gained = {name: value - before.get(name, 0) for name, value in server.settled_metrics().items()}

@@ -61,7 +61,9 @@ def test_sixteen_at_once_wake_fewer_experts_than_vanilla_would(server: Server) -
                 range(16),
             )
         )
-    assert all(reply.usage is not None and reply.usage.completion_tokens == tokens for reply in replies)
+    assert all(
+        reply.usage is not None and reply.usage.completion_tokens == tokens for reply in replies
+    )
     after = server.settled_metrics()
     delta = {name: after[name] - before[name] for name in after}
     batch = delta["oea_decode_batch_size_sum"] / delta["oea_decode_batch_size_count"]
@@ -89,13 +91,17 @@ def test_a_connection_dropped_mid_stream_disturbs_nobody(server: Server) -> None
     )
     with socket.create_connection(("127.0.0.1", server.port)) as wire:
         head = ("POST /v1/chat/completions HTTP/1.1", "Host: x", "Content-Type: application/json")
-        wire.sendall("\r\n".join((*head, f"Content-Length: {len(request)}", "", "")).encode() + request)
+        wire.sendall(
+            "\r\n".join((*head, f"Content-Length: {len(request)}", "", "")).encode() + request
+        )
         assert b"200" in wire.recv(4096)
         assert wire.recv(4096)
     # the abandoned request ends, and the next one is alone again, so it answers as before
     deadline = time.monotonic() + 60
     while "num_running_reqs" in (text := requests.get(f"{server.url}/metrics", timeout=30).text):
-        running = [line for line in text.splitlines() if line.startswith("sglang:num_running_reqs{")]
+        running = [
+            line for line in text.splitlines() if line.startswith("sglang:num_running_reqs{")
+        ]
         if all(line.endswith(" 0.0") for line in running):
             break
         assert time.monotonic() < deadline, running
@@ -110,7 +116,9 @@ def test_the_text_is_prometheus(server: Server) -> None:
         if line.startswith("# HELP oea_")
     }
     # without those that were asked for, and one which has no series before the first reason
-    assert {name for name in helps if not name.startswith("oea_layer_")} - {"oea_router_limits"} == {
+    assert {name for name in helps if not name.startswith("oea_layer_")} - {
+        "oea_router_limits"
+    } == {
         "oea_router_active",
         "oea_unique_experts",
         "oea_vanilla_unique_experts",
@@ -143,7 +151,14 @@ def chats(server: Server, tokens: int = 40) -> dict[str, float]:
     """Eight chats at once; what the metrics gained."""
     before = server.settled_metrics()
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda i: generate(server, f"{PROMPTS[0]} {i}", max_new_tokens=tokens, temperature=1), range(8)))
+        list(
+            pool.map(
+                lambda i: generate(
+                    server, f"{PROMPTS[0]} {i}", max_new_tokens=tokens, temperature=1
+                ),
+                range(8),
+            )
+        )
     after = server.settled_metrics()
     return {name: after[name] - before.get(name, 0) for name in after}
 
@@ -160,14 +175,17 @@ def test_the_running_server_is_steered(server: Server) -> None:
         assert 'oea_router_limits{reason="the policy is vanilla"} 1.0' in text
         assert "oea_router_mass_kept 1.0" in text
 
-        server.steer(policy="oea", k0=2, min_batch=1)  # so that lone tokens, too, hold two on a busy machine
+        # so that lone tokens, too, hold two on a busy machine
+        server.steer(policy="oea", k0=2, min_batch=1)
         on = chats(server)
         assert on["oea_unique_experts_sum"] < on["oea_vanilla_unique_experts_sum"]
         assert on["oea_unique_experts_sum"] <= 2 * on["oea_routed_tokens_total"]
         assert 0 < on["oea_piggybacked_assignments_total"] <= 6 * on["oea_routed_tokens_total"]
         assert "oea_router_active 1.0" in requests.get(f"{server.url}/metrics", timeout=30).text
         assert server.config()["settings"]["k0"] == "2"
-        assert "OEA: settings changed: policy vanilla -> oea, k0 auto -> 2" in server.log.read_text()
+        assert (
+            "OEA: settings changed: policy vanilla -> oea, k0 auto -> 2" in server.log.read_text()
+        )
 
         server.steer(k0=8, share="1:0,2:0.25", mix=0.5)  # without the share, that would be vanilla
         shared = chats(server)
@@ -191,7 +209,11 @@ def test_the_counterfactual_is_what_vanilla_reads(server: Server) -> None:
     finally:
         server.steer(policy="oea")
     unique = sum(map(len, together.layers))
-    assert together.gained["oea_vanilla_unique_experts_sum"] == together.gained["oea_unique_experts_sum"] == unique
+    assert (
+        together.gained["oea_vanilla_unique_experts_sum"]
+        == together.gained["oea_unique_experts_sum"]
+        == unique
+    )
     assert together.bypassed["policy"] == TOGETHER_STEPS
 
 
@@ -204,14 +226,19 @@ def test_a_wrong_knob_changes_nothing_and_says_why(server: Server) -> None:
 
 
 def test_switching_under_load_loses_nothing(server: Server) -> None:
-    """Every chat is answered in full while the policy changes many times; a lone one is as before."""
+    """Every chat is answered in full while the policy changes many times; a lone one is as
+    before."""
     alone = generate(server, PROMPTS[2]).ids
     try:
         with ThreadPoolExecutor(8) as pool:
-            replies = [pool.submit(generate, server, PROMPTS[i % 5], max_new_tokens=80) for i in range(8)]
+            replies = [
+                pool.submit(generate, server, PROMPTS[i % 5], max_new_tokens=80) for i in range(8)
+            ]
             switches = 0
             while not all(reply.done() for reply in replies):
-                server.steer(policy=("vanilla", "oea", "pruned", "random")[switches % 4], k0=1 + switches % 8)
+                server.steer(
+                    policy=("vanilla", "oea", "pruned", "random")[switches % 4], k0=1 + switches % 8
+                )
                 switches += 1
         assert switches > 4
         assert all(len(reply.result().ids) == 80 for reply in replies)

@@ -1,4 +1,5 @@
-"""A disaggregated pair on one machine: a worker that prefills, one that decodes, and SGLang's router before them."""
+"""A disaggregated pair on one machine: a worker that prefills, one that decodes, and SGLang's
+router before them."""
 
 from __future__ import annotations
 
@@ -46,11 +47,20 @@ class Pair(NamedTuple):
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     steps, bootstrap = tmp_path_factory.mktemp("steps"), ports.free()
     model = ("--model-path", str(MODEL), "--served-model-name", "demo", *COMMON)
-    through = ("--disaggregation-transfer-backend", "mooncake", "--disaggregation-bootstrap-port", str(bootstrap))
+    through = (
+        "--disaggregation-transfer-backend",
+        "mooncake",
+        "--disaggregation-bootstrap-port",
+        str(bootstrap),
+    )
     ours = ("--oea-k0", str(K0), "--oea-min-batch", "1", "--oea-pool", "union")
-    prefill = Server(*model, *through, "--disaggregation-mode", "prefill", environment=with_plugin())
+    prefill = Server(
+        *model, *through, "--disaggregation-mode", "prefill", environment=with_plugin()
+    )
     environment = {**with_plugin(), "ROUTED_FOLDER": str(steps)}
-    decode = Server(*model, *through, "--disaggregation-mode", "decode", *ours, environment=environment)
+    decode = Server(
+        *model, *through, "--disaggregation-mode", "decode", *ours, environment=environment
+    )
     prefill.settle = decode.settle = SETTLE
     with ThreadPoolExecutor(2) as pool:
         starts = [pool.submit(worker.start) for worker in (prefill, decode)]
@@ -77,7 +87,10 @@ def generate(pair: Pair, tokens: int = NEW_TOKENS, **prompts: list[Any]) -> list
     workers = (pair.prefill, pair.decode)
     with ThreadPoolExecutor(2) as pool:
         replies = list(
-            pool.map(lambda worker: requests.post(f"{worker.url}/generate", json=asked, timeout=120), workers)
+            pool.map(
+                lambda worker: requests.post(f"{worker.url}/generate", json=asked, timeout=120),
+                workers,
+            )
         )
     assert [reply.status_code for reply in replies] == [200, 200], [reply.text for reply in replies]
     return list(replies[1].json())
@@ -86,20 +99,29 @@ def generate(pair: Pair, tokens: int = NEW_TOKENS, **prompts: list[Any]) -> list
 def test_each_decode_step_is_routed_and_counted(pair: Pair) -> None:
     before, passed = pair.decode.settled_metrics(), pair.decode.stats()["bypassed"]
     recount(pair.steps, K0)
-    answers = generate(pair, input_ids=[[100 + 7 * i + j for j in range(12)] for i in range(TOGETHER)])
-    gained = {name: value - before.get(name, 0) for name, value in pair.decode.settled_metrics().items()}
+    answers = generate(
+        pair, input_ids=[[100 + 7 * i + j for j in range(12)] for i in range(TOGETHER)]
+    )
+    gained = {
+        name: value - before.get(name, 0) for name, value in pair.decode.settled_metrics().items()
+    }
     found = recount(pair.steps, K0)
     assert agrees(gained, found)
     assert found.unique < gained["oea_vanilla_unique_experts_sum"]
-    # SGLang's own record: it has no rows of steps that ran before a request was seen to have all its tokens
-    decoded = replayed(replay_of(each["meta_info"], LAYERS, K)[-(NEW_TOKENS - 1) :] for each in answers)
+    # SGLang's own record: it has no rows of steps that ran before a request was seen to have all
+    # its tokens
+    decoded = replayed(
+        replay_of(each["meta_info"], LAYERS, K)[-(NEW_TOKENS - 1) :] for each in answers
+    )
     assert decoded.total() == TOGETHER * (NEW_TOKENS - 1) * LAYERS
     assert decoded <= found.rows
     assert found.tokens <= TOGETHER * NEW_TOKENS * LAYERS
     assert pair.decode.stats()["bypassed"] == passed  # it has no prefills
 
 
-def test_with_vanilla_the_tokens_are_those_of_a_server_without_us(pair: Pair, servers: Servers) -> None:
+def test_with_vanilla_the_tokens_are_those_of_a_server_without_us(
+    pair: Pair, servers: Servers
+) -> None:
     pair.decode.steer(policy="vanilla")
     try:
         answers = [generate(pair, text=[prompt])[0]["output_ids"] for prompt in PROMPTS]
@@ -123,11 +145,18 @@ def test_a_prefill_worker_says_that_it_never_decodes(pair: Pair) -> None:
 
 def test_sglangs_router_chats_with_the_pair(pair: Pair, tmp_path: Path) -> None:
     port, log = ports.free(), tmp_path / "log"
-    words = ["--host=127.0.0.1", f"--port={port}", f"--prometheus-port={ports.free()}", "--pd-disaggregation"]
+    words = [
+        "--host=127.0.0.1",
+        f"--port={port}",
+        f"--prometheus-port={ports.free()}",
+        "--pd-disaggregation",
+    ]
     words += ["--prefill", pair.prefill.url, str(pair.bootstrap), "--decode", pair.decode.url]
     with log.open("wb") as out:
         router = subprocess.Popen(
-            [sys.executable, "-m", "sglang_router.launch_router", *words], stdout=out, stderr=subprocess.STDOUT
+            [sys.executable, "-m", "sglang_router.launch_router", *words],
+            stdout=out,
+            stderr=subprocess.STDOUT,
         )
     try:
         deadline = time.monotonic() + 120
@@ -136,9 +165,15 @@ def test_sglangs_router_chats_with_the_pair(pair: Pair, tmp_path: Path) -> None:
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.5)
         recount(pair.steps, K0)
-        asked = {"model": "demo", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 9}
+        asked = {
+            "model": "demo",
+            "messages": [{"role": "user", "content": "hello"}],
+            "max_tokens": 9,
+        }
         reply = requests.post(
-            f"http://127.0.0.1:{port}/v1/chat/completions", json={**asked, "ignore_eos": True}, timeout=60
+            f"http://127.0.0.1:{port}/v1/chat/completions",
+            json={**asked, "ignore_eos": True},
+            timeout=60,
         )
         assert reply.status_code == 200, reply.text
         assert reply.json()["usage"]["completion_tokens"] == 9

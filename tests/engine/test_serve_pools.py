@@ -1,4 +1,5 @@
-"""Pools that know the ranks, on two of them, switched live; and under EPLB, which moves and copies experts."""
+"""Pools that know the ranks, on two of them, switched live; and under EPLB, which moves and copies
+experts."""
 
 from __future__ import annotations
 
@@ -58,12 +59,16 @@ def test_eplb_moves_experts_under_load_and_nothing_breaks(servers: Servers) -> N
         assert list(pool.map(chat, range(8))) == [100] * 8
     gained = {name: value - before.get(name, 0) for name, value in server.settled_metrics().items()}
     assert server.log.read_text().count("[EPLBManager] rebalance end") >= 4  # two ranks
-    # fill: of all that was read the busiest rank read about half, and less than it would have under vanilla
+    # fill: of all that was read the busiest rank read about half, and less than it would have under
+    # vanilla
     assert gained["oea_unique_experts_sum"] <= 2 * gained["oea_max_rank_unique_experts_sum"]
     assert gained["oea_max_rank_unique_experts_sum"] <= 0.55 * gained["oea_unique_experts_sum"]
-    assert gained["oea_max_rank_unique_experts_sum"] < gained["oea_vanilla_max_rank_unique_experts_sum"]
-    # a pool with room for all that tokens want is vanilla's choice, through our map of copies: were a copy missing or
-    # read twice, the log-probabilities would be far apart
+    assert (
+        gained["oea_max_rank_unique_experts_sum"]
+        < gained["oea_vanilla_max_rank_unique_experts_sum"]
+    )
+    # a pool with room for all that tokens want is vanilla's choice, through our map of copies: were
+    # a copy missing or read twice, the log-probabilities would be far apart
     server.steer(k0="7", pool="budget", rank_budget=128, min_batch=1)
     routed = generate(server, PROMPTS[0])
     assert routed.ids == plain.ids
@@ -79,7 +84,10 @@ def test_fill_takes_the_room_beside_the_busiest_rank_and_no_more(servers: Server
     gained = together.gained
     assert gained["oea_max_rank_unique_experts_sum"] == sum(busiest(read))
     assert gained["oea_unique_experts_sum"] == sum(map(len, read))
-    assert gained["oea_vanilla_max_rank_unique_experts_sum"] > gained["oea_max_rank_unique_experts_sum"]
+    assert (
+        gained["oea_vanilla_max_rank_unique_experts_sum"]
+        > gained["oea_max_rank_unique_experts_sum"]
+    )
 
 
 @on_two_ranks

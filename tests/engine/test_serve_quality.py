@@ -26,7 +26,8 @@ def test_a_live_servers_loss_is_the_models_own(servers: Servers) -> None:
         pruned = served.measure(server, ids, 4, {"policy": "pruned", "k0": "1"})
     finally:
         server.steer(policy="oea", k0="auto")
-    np.testing.assert_allclose(vanilla.loss, nats[:, 1:].mean(dim=1), atol=1e-3)  # the first token is prefill's
+    # the first token is prefill's
+    np.testing.assert_allclose(vanilla.loss, nats[:, 1:].mean(dim=1), atol=1e-3)
     assert vanilla.kept == pytest.approx(1.0, abs=1e-4)
     assert np.mean(pruned.loss) > np.mean(vanilla.loss) + 0.05
     assert pruned.unique <= pruned.batch < vanilla.unique <= K * vanilla.batch

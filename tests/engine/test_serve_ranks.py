@@ -1,4 +1,5 @@
-"""OEA on one rank (plain `sglang serve`, steered by variables) and on two (TP2/EP2) is the same OEA."""
+"""OEA on one rank (plain `sglang serve`, steered by variables) and on two (TP2/EP2) is the same
+OEA."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ def decode_experts(generation: Generation) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", [on("k3"), on("k3-ep2")])
 def test_routing_replay_sees_the_policys_choice(servers: Servers, kind: str) -> None:
-    """A lone token under k0=3 and min_batch=1 holds exactly 3 experts; its prompt was routed vanilla."""
+    """A lone token under k0=3 and min_batch=1 holds exactly 3 experts; its prompt was routed
+    vanilla."""
     for generation in servers.transcript(kind).generations:
         decoded = decode_experts(generation)
         assert {len(set(row)) for row in decoded.reshape(-1, decoded.shape[-1]).tolist()} == {3}
@@ -39,10 +41,14 @@ def test_the_metric_is_an_independent_recount_of_the_replay(servers: Servers, ki
     transcript = servers.transcript(kind)
     decoded = np.concatenate([decode_experts(generation) for generation in transcript.generations])
     rows = [set(row) for row in decoded.reshape(-1, decoded.shape[-1]).tolist()]
-    assert transcript.after["oea_unique_experts_count"] == len(rows) == len(PROMPTS) * DECODED * LAYERS
+    assert (
+        transcript.after["oea_unique_experts_count"] == len(rows) == len(PROMPTS) * DECODED * LAYERS
+    )
     assert transcript.after["oea_unique_experts_sum"] == sum(map(len, rows))
     if kind == "k3-ep2":
-        busiest = sum(max(sum(expert // 64 == rank for expert in row) for rank in (0, 1)) for row in rows)
+        busiest = sum(
+            max(sum(expert // 64 == rank for expert in row) for rank in (0, 1)) for row in rows
+        )
         assert transcript.after["oea_max_rank_unique_experts_sum"] == busiest
         assert transcript.after["oea_max_rank_unique_experts_count"] == len(rows)
     else:
@@ -55,11 +61,16 @@ def test_the_counters_are_a_recount_of_many_at_once(servers: Servers, kind: str)
     together = servers.together(kind)
     gained, layers, tokens = together.gained, together.layers, together.tokens
     unique, taken = sum(map(len, layers)), sum(map(len, tokens))
-    # an expert, float32 here; SGLang on CPUs pads its width to 32 for each of two ranks, and so it is read
+    # an expert, float32 here; SGLang on CPUs pads its width to 32 for each of two ranks, and so it
+    # is read
     width = 64 if kind == "k3-ep2" else 32
     size = 3 * 192 * width * 4
     assert gained["oea_decode_batch_size_sum"] == TOGETHER * TOGETHER_STEPS
-    assert gained["oea_unique_experts_count"] == gained["oea_vanilla_unique_experts_count"] == len(layers)
+    assert (
+        gained["oea_unique_experts_count"]
+        == gained["oea_vanilla_unique_experts_count"]
+        == len(layers)
+    )
     assert gained["oea_unique_experts_sum"] == unique
     assert gained["oea_routed_tokens_total"] == len(tokens)
     assert gained["oea_assignments_total"] == taken
@@ -69,7 +80,9 @@ def test_the_counters_are_a_recount_of_many_at_once(servers: Servers, kind: str)
     assert saved > 0
     assert gained["oea_expert_bytes_saved_total"] == saved * size
     if kind == "k3-ep2":
-        busiest = sum(max(sum(expert // 64 == rank for expert in each) for rank in (0, 1)) for each in layers)
+        busiest = sum(
+            max(sum(expert // 64 == rank for expert in each) for rank in (0, 1)) for each in layers
+        )
         assert gained["oea_max_rank_unique_experts_sum"] == busiest
     assert list(together.bypassed) == ["prefill"]
 
@@ -77,8 +90,9 @@ def test_the_counters_are_a_recount_of_many_at_once(servers: Servers, kind: str)
 @pytest.mark.server("k3", "k3-ep2")
 @pytest.mark.parametrize("prompt", range(len(PROMPTS)))
 def test_two_ranks_agree_with_one(servers: Servers, prompt: int) -> None:
-    """Same experts for the same tokens, log-probabilities within float32. Were the two ranks to choose
-    differently, experts would be missing or doubled in the sum, and these would be far apart."""
+    """Same experts for the same tokens, log-probabilities within float32. Were the two ranks to
+    choose differently, experts would be missing or doubled in the sum, and these would be far
+    apart."""
     one = servers.transcript("k3").generations[prompt]
     two = servers.transcript("k3-ep2").generations[prompt]
     assert one.ids == two.ids
@@ -101,7 +115,8 @@ def test_pruning_a_lone_token_is_not_vanilla(servers: Servers) -> None:
 
 @pytest.mark.server("plain", "k3-ep2")
 def test_both_ranks_follow_a_change(servers: Servers) -> None:
-    """Off and on again: were one rank alone to follow, experts would be missing from the sum or double in it."""
+    """Off and on again: were one rank alone to follow, experts would be missing from the sum or
+    double in it."""
     server, plain = servers.get("k3-ep2"), servers.transcript("plain").generations[0]
     try:
         server.steer(policy="vanilla")

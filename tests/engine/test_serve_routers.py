@@ -1,5 +1,5 @@
-"""A model that routes as GLM-4.5 and DeepSeek-V3 do, served: sigmoid scores, a bias that chooses, groups, scaled
-weights, a shared expert. Its checkpoint is made here."""
+"""A model that routes as GLM-4.5 and DeepSeek-V3 do, served: sigmoid scores, a bias that chooses,
+groups, scaled weights, a shared expert. Its checkpoint is made here."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from tests.transcript import REPLAY
 
 pytestmark = [
     pytest.mark.launch,
-    pytest.mark.skipif(IS_PATCHED or not REPLAY, reason="served once, where SGLang keeps routing replays"),
+    pytest.mark.skipif(
+        IS_PATCHED or not REPLAY, reason="served once, where SGLang keeps routing replays"
+    ),
 ]
 LAYERS, EXPERTS, K, GROUPS, TOP_GROUPS, K0 = 2, 16, 4, 4, 2, 2
 EXPERT_BYTES = 3 * 64 * 32 * 4
@@ -53,7 +55,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(folder: Path, *flags: str, **given: Any) -> Server:
-    common = ("--dtype", "float32", "--max-total-tokens", "4096", "--enable-return-routed-experts", "--enable-metrics")
+    common = (
+        "--dtype",
+        "float32",
+        "--max-total-tokens",
+        "4096",
+        "--enable-return-routed-experts",
+        "--enable-metrics",
+    )
     server = Server("--model-path", str(folder), *common, *flags, **given)
     server.settle = SETTLE
     return server
@@ -91,7 +100,10 @@ def test_what_is_counted_is_a_recount(routed: Together) -> None:
 
 
 def test_no_token_leaves_its_groups(routed: Together) -> None:
-    assert max(len({expert * GROUPS // EXPERTS for expert in token}) for token in routed.tokens) <= TOP_GROUPS
+    assert (
+        max(len({expert * GROUPS // EXPERTS for expert in token}) for token in routed.tokens)
+        <= TOP_GROUPS
+    )
 
 
 def test_vanilla_and_a_lone_token_are_the_same(server: Server, routed: Together) -> None:
@@ -104,7 +116,11 @@ def test_vanilla_and_a_lone_token_are_the_same(server: Server, routed: Together)
         server.steer(policy="oea")
     assert {len(token) for token in vanilla.tokens} == {K}
     unique = sum(map(len, vanilla.layers))
-    assert vanilla.gained["oea_unique_experts_sum"] == vanilla.gained["oea_vanilla_unique_experts_sum"] == unique
+    assert (
+        vanilla.gained["oea_unique_experts_sum"]
+        == vanilla.gained["oea_vanilla_unique_experts_sum"]
+        == unique
+    )
 
 
 @pytest.mark.nightly
@@ -122,5 +138,8 @@ def test_two_ranks_agree_with_one(checkpoint: Path, routed: Together) -> None:
         together = record_together(both, LAYERS, K)
     assert np.array_equal(np.sort(together.experts), np.sort(routed.experts))
     half = EXPERTS // 2
-    busiest = sum(max(sum(expert // half == rank for expert in each) for rank in (0, 1)) for each in together.layers)
+    busiest = sum(
+        max(sum(expert // half == rank for expert in each) for rank in (0, 1))
+        for each in together.layers
+    )
     assert together.gained["oea_max_rank_unique_experts_sum"] == busiest

@@ -1,4 +1,5 @@
-"""Speculative decoding on a real server (NGRAM, whose drafts are trees): what is routed, counted and answered."""
+"""Speculative decoding on a real server (NGRAM, whose drafts are trees): what is routed, counted
+and answered."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ from tests.transcript import REPLAY
 
 pytestmark = [
     pytest.mark.launch,
-    pytest.mark.skipif(IS_PATCHED or not REPLAY, reason="served once; the CPU platform has stand-ins for 0.5.23"),
+    pytest.mark.skipif(
+        IS_PATCHED or not REPLAY, reason="served once; the CPU platform has stand-ins for 0.5.23"
+    ),
 ]
 K0, WIDTH, PROMPTS = 2, 5, 4
 RID = "prompt-"
@@ -34,7 +37,16 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(steps: Path) -> Iterator[Server]:
-    ours = ("--oea-k0", str(K0), "--oea-min-batch", "2", "--oea-pool", "union", "--oea-policy", "oea")
+    ours = (
+        "--oea-k0",
+        str(K0),
+        "--oea-min-batch",
+        "2",
+        "--oea-pool",
+        "union",
+        "--oea-policy",
+        "oea",
+    )
     with start(MODEL, *NGRAM, *ours, environment={"ROUTED_FOLDER": str(steps)}) as running:
         yield running
 
@@ -50,11 +62,13 @@ def asked(prompts: int = PROMPTS, exact: int | None = None) -> dict[str, Any]:
 
 
 def recounted(logits: torch.Tensor, row: int, step: dict[str, Any]) -> list[int]:
-    """The experts of a row in a tree, in plain words: its best of those that are its own floor, a token's, or that of a
-    guess which it follows."""
+    """The experts of a row in a tree, in plain words: its best of those that are its own floor, a
+    token's, or that of a guess which it follows."""
     tokens = [other for other in range(len(logits)) if other % step["per_request"] == 0]
     floors = logits.topk(K0, dim=1).indices
-    pool = {int(expert) for other in (*tokens, *leading_to(step, row), row) for expert in floors[other]}
+    pool = {
+        int(expert) for other in (*tokens, *leading_to(step, row), row) for expert in floors[other]
+    }
     return sorted(pool, key=lambda expert: (-float(logits[row, expert]), expert))[:K]
 
 
@@ -77,12 +91,22 @@ def test_each_row_takes_what_it_may_see_and_all_are_counted(server: Server, step
                 awake.update(logits[row].topk(K0).indices.tolist())
             unique += len(awake)
     alone = [step for step in found.routed if step["batch"] == step["per_request"]]
-    assert found.gained["oea_routed_tokens_total"] == sum(step["batch"] for step in found.routed) * LAYERS
+    assert (
+        found.gained["oea_routed_tokens_total"]
+        == sum(step["batch"] for step in found.routed) * LAYERS
+    )
     assert found.gained["oea_unique_experts_count"] == len(found.routed) * LAYERS
-    assert found.gained["oea_decode_requests_total"] == sum(step["batch"] for step in found.routed) / WIDTH
+    assert (
+        found.gained["oea_decode_requests_total"]
+        == sum(step["batch"] for step in found.routed) / WIDTH
+    )
     assert found.gained["oea_decode_batch_size_sum"] == sum(step["batch"] for step in found.routed)
     if not alone:
-        assert found.gained["oea_unique_experts_sum"] == unique < found.gained["oea_vanilla_unique_experts_sum"]
+        assert (
+            found.gained["oea_unique_experts_sum"]
+            == unique
+            < found.gained["oea_vanilla_unique_experts_sum"]
+        )
     assert found.bypassed == {"prefill": 1} | ({"schedule": len(alone)} if alone else {})
     check_rejected(found, lambda logits, _: logits.topk(K0, dim=1).indices.tolist())
 
@@ -100,8 +124,11 @@ def test_at_k0_of_k_the_tokens_are_vanillas_and_so_is_what_is_accepted(server: S
     assert vanilla.bypassed.keys() == {"prefill", "policy"}
 
 
-def test_all_rows_of_an_exact_request_are_vanillas_and_its_neighbours_lose_nothing(server: Server, steps: Path) -> None:
-    """Drafts that are verified among them: recounted from what each layer was given, and what it made of it."""
+def test_all_rows_of_an_exact_request_are_vanillas_and_its_neighbours_lose_nothing(
+    server: Server, steps: Path
+) -> None:
+    """Drafts that are verified among them: recounted from what each layer was given, and what it
+    made of it."""
     found, mine = answers(server, asked(exact=1), steps), f"{RID}1"
     together = [step for step in found.routed if step["layers"] and mine in step["rids"]]
     assert len(together) > 3
@@ -148,5 +175,6 @@ def test_vanilla_is_sglang_without_us(server: Server) -> None:
         server.steer(policy="oea")
     server.stop()
     with start(MODEL, *NGRAM, environment={"SGLANG_PLUGINS": "oea_cpu"}, command=SGLANG) as plain:
-        ask("POST", f"{plain.url}/flush_cache").raise_for_status()  # what its warm-up has taught the drafts
+        # what its warm-up has taught the drafts
+        ask("POST", f"{plain.url}/flush_cache").raise_for_status()
         assert generated(plain, asked()) == (ours.ids, ours.verified)

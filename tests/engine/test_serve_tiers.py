@@ -1,4 +1,5 @@
-"""Three tiers on a real server, with keys and a gateway's header: what each got is recounted from what was routed."""
+"""Three tiers on a real server, with keys and a gateway's header: what each got is recounted from
+what was routed."""
 
 from __future__ import annotations
 
@@ -45,10 +46,28 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(steps: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     file = tmp_path_factory.mktemp("keys") / "tier-keys"
     file.write_text("".join(f"{tier}: {keys.hashed(key)}\n" for tier, key in KEYS.items()))
-    tiers = ("--oea-tiers", TIERS, "--oea-default-tier", "bronze", "--oea-tier-header", "X-OEA-Tier")
-    flags = ("--model-path", str(MODEL), "--served-model-name", "demo", *COMMON, *tiers, "--oea-tier-keys", str(file))
+    tiers = (
+        "--oea-tiers",
+        TIERS,
+        "--oea-default-tier",
+        "bronze",
+        "--oea-tier-header",
+        "X-OEA-Tier",
+    )
+    flags = (
+        "--model-path",
+        str(MODEL),
+        "--served-model-name",
+        "demo",
+        *COMMON,
+        *tiers,
+        "--oea-tier-keys",
+        str(file),
+    )
     environment = {**with_plugin(), "ROUTED_FOLDER": str(steps), "OEA_ADMIN_KEY": ADMIN}
-    running = Server(*flags, "--oea-k0", "2", "--oea-share", "0", environment=environment, key=ADMIN)
+    running = Server(
+        *flags, "--oea-k0", "2", "--oea-share", "0", environment=environment, key=ADMIN
+    )
     running.settle = SETTLE
     with running:
         yield running
@@ -79,11 +98,17 @@ def bearing(tier: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {KEYS[tier]}"} if tier in KEYS else {}
 
 
-def generate(server: Server, rid: str, headers: dict[str, str], oea: Any = None, tokens: int = 16) -> requests.Response:
+def generate(
+    server: Server, rid: str, headers: dict[str, str], oea: Any = None, tokens: int = 16
+) -> requests.Response:
     sampling: dict[str, Any] = {"temperature": 0, "max_new_tokens": tokens, "ignore_eos": True}
     if oea is not None:
         sampling["custom_params"] = {"oea": oea}
-    body = {"input_ids": [100 + sum(rid.encode()) % 500, 7, 9], "sampling_params": sampling, "rid": rid}
+    body = {
+        "input_ids": [100 + sum(rid.encode()) % 500, 7, 9],
+        "sampling_params": sampling,
+        "rid": rid,
+    }
     return requests.post(f"{server.url}/generate", json=body, headers=headers, timeout=300)
 
 
@@ -110,8 +135,8 @@ def crowd(server: Server, prefix: str) -> dict[str, Got]:
 
 
 def recounted(steps: Path, sent: dict[str, Got]) -> dict[str, tuple[int, float]]:
-    """Of each tier: its tokens in all layers, and the mass that they kept; from the logits that each layer had. Layers
-    that SGLang routed itself kept all."""
+    """Of each tier: its tokens in all layers, and the mass that they kept; from the logits that
+    each layer had. Layers that SGLang routed itself kept all."""
     tokens: dict[str, int] = defaultdict(int)
     mass: dict[str, float] = defaultdict(float)
     for file in sorted(steps.iterdir()):
@@ -130,7 +155,8 @@ def recounted(steps: Path, sent: dict[str, Got]) -> dict[str, tuple[int, float]]
 
 
 def promised(steps: Path, sent: dict[str, Got], k0: dict[str, int]) -> int:
-    """Check that rows took their own best, and exact ones just these. Returns how many of them there were."""
+    """Check that rows took their own best, and exact ones just these. Returns how many of them
+    there were."""
     seen = 0
     for file in sorted(steps.iterdir()):
         step = torch.load(file)
@@ -151,7 +177,9 @@ def clear(steps: Path) -> None:
         file.unlink()
 
 
-def test_each_tier_gets_what_it_is_promised_and_is_counted_by_itself(server: Server, steps: Path) -> None:
+def test_each_tier_gets_what_it_is_promised_and_is_counted_by_itself(
+    server: Server, steps: Path
+) -> None:
     generate(server, "first", {}).raise_for_status()
     settled(server, "requests_total")
     clear(steps)
@@ -163,20 +191,31 @@ def test_each_tier_gets_what_it_is_promised_and_is_counted_by_itself(server: Ser
     sent = crowd(server, "a")
     settled(server, "sampled_tokens_total")
     gained = {
-        name: {tier: value - before[name].get(tier, 0.0) for tier, value in by_tier(server, name).items()}
+        name: {
+            tier: value - before[name].get(tier, 0.0)
+            for tier, value in by_tier(server, name).items()
+        }
         for name in names
     }
-    of = {tier: [each for each in sent.values() if each.tier == tier] for tier in ("gold", "silver", "bronze")}
+    of = {
+        tier: [each for each in sent.values() if each.tier == tier]
+        for tier in ("gold", "silver", "bronze")
+    }
     tokens = {tier: sum(each.tokens for each in mine) for tier, mine in of.items()}
     assert gained["requests_total"] == {tier: len(mine) for tier, mine in of.items()}
     assert gained["tokens_total"] == tokens
     # the last token of an answer that is not streamed comes with those before it
-    assert all(0 <= tokens[tier] - count <= tokens[tier] for tier, count in gained[names[2]].items())
+    assert all(
+        0 <= tokens[tier] - count <= tokens[tier] for tier, count in gained[names[2]].items()
+    )
     found = recounted(steps, sent)
     assert gained["sampled_tokens_total"] == {tier: found[tier][0] for tier in of}
     for tier in of:
         assert gained["kept_router_mass_total"][tier] == pytest.approx(found[tier][1], rel=1e-5)
-    kept = {tier: gained["kept_router_mass_total"][tier] / gained["sampled_tokens_total"][tier] for tier in of}
+    kept = {
+        tier: gained["kept_router_mass_total"][tier] / gained["sampled_tokens_total"][tier]
+        for tier in of
+    }
     assert kept["gold"] == pytest.approx(1.0, abs=1e-6)
     assert kept["bronze"] < kept["silver"] < 1
     assert not any(gained["broken_promises_total"].values())
@@ -224,7 +263,9 @@ def test_streams_tell_the_time_between_two_tokens_of_each_tier(server: Server) -
         ({**bearing("*"), "X-OEA-Tier": "lead"}, None),
     ],
 )
-def test_who_bears_no_key_cannot_have_a_tier(server: Server, headers: dict[str, str], oea: Any) -> None:
+def test_who_bears_no_key_cannot_have_a_tier(
+    server: Server, headers: dict[str, str], oea: Any
+) -> None:
     before = by_tier(server, "requests_total")
     reply = generate(server, f"no-{time.monotonic_ns()}", headers, oea)
     assert reply.status_code == 400
@@ -243,7 +284,11 @@ def test_a_header_of_another_spelling_and_one_that_is_there_twice(server: Server
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=300)
         body = b'{"text": "x", "sampling_params": {"max_new_tokens": 2}}'
         connection.putrequest("POST", "/generate")
-        for name, value in (("Content-Type", "application/json"), ("Content-Length", str(len(body))), *headers):
+        for name, value in (
+            ("Content-Type", "application/json"),
+            ("Content-Length", str(len(body))),
+            *headers,
+        ):
             connection.putheader(name, value)
         connection.endheaders(body)
         return connection.getresponse().status
@@ -251,11 +296,22 @@ def test_a_header_of_another_spelling_and_one_that_is_there_twice(server: Server
     before = settled(server, "requests_total")
     assert status(("X_OEA_Tier", "gold")) == 200  # says nothing
     assert status(("X-OEA-Tier", "bronze"), ("x-oea-tier", "gold")) == 400
-    assert status(("X-OEA-Tier", "gold"), ("X-OEA-Tier", "gold"), ("Authorization", f"Bearer {KEYS['*']}")) == 400
-    both = ("Authorization", f"Bearer {KEYS['gold']}"), ("Authorization", "Bearer x"), ("X-OEA-Tier", "gold")
+    assert (
+        status(
+            ("X-OEA-Tier", "gold"), ("X-OEA-Tier", "gold"), ("Authorization", f"Bearer {KEYS['*']}")
+        )
+        == 400
+    )
+    both = (
+        ("Authorization", f"Bearer {KEYS['gold']}"),
+        ("Authorization", "Bearer x"),
+        ("X-OEA-Tier", "gold"),
+    )
     assert status(*both) == 400
     after = settled(server, "requests_total")
-    assert {tier: after[tier] - before[tier] for tier in after if after[tier] != before[tier]} == {"bronze": 1}
+    assert {tier: after[tier] - before[tier] for tier in after if after[tier] != before[tier]} == {
+        "bronze": 1
+    }
 
 
 def test_a_tiers_key_changes_nothing_and_no_answer_holds_one(server: Server) -> None:
@@ -286,7 +342,8 @@ def test_a_live_change_is_for_those_that_come_after_it(server: Server, steps: Pa
     sent = {f"c{i}": Got(("gold", "silver")[i % 2], 0) for i in range(12)}
     with ThreadPoolExecutor(WORKERS) as pool:
         assert {
-            each.status_code for each in pool.map(lambda rid: generate(server, rid, bearing(sent[rid].tier)), sent)
+            each.status_code
+            for each in pool.map(lambda rid: generate(server, rid, bearing(sent[rid].tier)), sent)
         } == {200}
     assert promised(steps, sent, {"gold": 6, "silver": 3}) > 200
     assert settled(server, "requests_total")["lead"] == 1

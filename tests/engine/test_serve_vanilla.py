@@ -15,7 +15,9 @@ with_plain = pytest.mark.server("plain", "vanilla")
 
 @with_plain
 @pytest.mark.parametrize("prompt", range(len(PROMPTS)))
-def test_vanilla_is_sglang_token_for_token_and_logprob_for_logprob(servers: Servers, prompt: int) -> None:
+def test_vanilla_is_sglang_token_for_token_and_logprob_for_logprob(
+    servers: Servers, prompt: int
+) -> None:
     ours = servers.transcript("vanilla").generations[prompt]
     plain = servers.transcript("plain").generations[prompt]
     assert ours.ids == plain.ids
@@ -26,7 +28,9 @@ def test_vanilla_is_sglang_token_for_token_and_logprob_for_logprob(servers: Serv
 
 @pytest.mark.server("plain", "oea")
 def test_a_batch_of_one_is_vanilla_to_the_bit(servers: Servers) -> None:
-    for ours, plain in zip(servers.transcript("oea").generations, servers.transcript("plain").generations, strict=True):
+    for ours, plain in zip(
+        servers.transcript("oea").generations, servers.transcript("plain").generations, strict=True
+    ):
         assert ours.ids == plain.ids
         assert ours.logprobs == plain.logprobs
 
@@ -51,7 +55,8 @@ def test_without_us_there_are_no_metrics_of_ours(servers: Servers) -> None:
 
 @pytest.mark.server("vanilla")
 def test_the_logits_are_transformers(servers: Servers) -> None:
-    """Log-probabilities of prompt and answer against Hugging Face's Qwen3-MoE on the same checkpoint."""
+    """Log-probabilities of prompt and answer against Hugging Face's Qwen3-MoE on the same
+    checkpoint."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32).eval()

@@ -1,4 +1,5 @@
-"""Wishes on a real server: kept in a crowd and alone, by the official client, or refused in one line."""
+"""Wishes on a real server: kept in a crowd and alone, by the official client, or refused in one
+line."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ pytestmark = pytest.mark.server("oea")
 CROWD, NEW_TOKENS, EXACT = 16, 24, 5
 KNOBS = {"k0": "2", "share": "0.05", "mix": "0.5", "min_batch": 2}
 CLOSE = 2e-5
-"""In log probability: with other neighbours in it, the product with an expert's weights rounds otherwise."""
+"""In log probability: with other neighbours in it, the product with an expert's weights rounds
+otherwise."""
 
 
 @pytest.fixture
@@ -33,16 +35,23 @@ def server(servers: Servers) -> Iterator[Server]:
 
 
 def crowd(server: Server, wishes: dict[int, Any], size: int = CROWD) -> list[dict[str, Any]]:
-    """Greedy prompts of one length in one request, which prefill together and decode in step; what came of each."""
+    """Greedy prompts of one length in one request, which prefill together and decode in step; what
+    came of each."""
     for _ in range(20):
         ask("POST", f"{server.url}/flush_cache", server.key).raise_for_status()
         before = server.stats()["bypassed"]
         sampling = {"temperature": 0, "max_new_tokens": NEW_TOKENS, "ignore_eos": True}
-        each = [{**sampling, **({"custom_params": {"oea": wishes[i]}} if i in wishes else {})} for i in range(size)]
+        each = [
+            {**sampling, **({"custom_params": {"oea": wishes[i]}} if i in wishes else {})}
+            for i in range(size)
+        ]
         reply = requests.post(
             f"{server.url}/generate",
             json={
-                "input_ids": [[100 + 7 * (i if size > 1 else EXACT) + j for j in range(12)] for i in range(size)],
+                "input_ids": [
+                    [100 + 7 * (i if size > 1 else EXACT) + j for j in range(12)]
+                    for i in range(size)
+                ],
                 "sampling_params": each,
                 "return_logprob": True,
                 "return_routed_experts": REPLAY,
@@ -99,7 +108,11 @@ def test_neighbours_keep_no_less(server: Server) -> None:
 def chat(server: Server, wish: Any, **more: Any) -> Any:
     messages: list[Any] = [{"role": "user", "content": "hello"}]
     return server.client.chat.completions.create(
-        model="demo", messages=messages, max_tokens=12, extra_body={"custom_params": {"oea": wish}}, **more
+        model="demo",
+        messages=messages,
+        max_tokens=12,
+        extra_body={"custom_params": {"oea": wish}},
+        **more,
     )
 
 
@@ -107,12 +120,17 @@ def chat(server: Server, wish: Any, **more: Any) -> Any:
 def test_the_official_client_wishes(server: Server, wish: Any) -> None:
     whole = chat(server, wish, temperature=0)
     assert whole.usage.completion_tokens == 12
-    chunks = [each.choices[0].delta.content or "" for each in chat(server, wish, temperature=0, stream=True)]
+    chunks = [
+        each.choices[0].delta.content or ""
+        for each in chat(server, wish, temperature=0, stream=True)
+    ]
     assert "".join(chunks) == whole.choices[0].message.content
     several = chat(server, wish, temperature=0, n=3)
     assert len(several.choices) == 3
     if wish == {"exact": True}:  # each of them, in a step of three
-        assert {each.message.content for each in several.choices} == {whole.choices[0].message.content}
+        assert {each.message.content for each in several.choices} == {
+            whole.choices[0].message.content
+        }
     completed = server.client.completions.create(
         model="demo", prompt=PROMPTS[:2], max_tokens=6, extra_body={"custom_params": {"oea": wish}}
     )
@@ -130,7 +148,10 @@ def test_nonsense_is_a_400_with_its_line_and_nothing_is_scheduled(server: Server
             with pytest.raises(openai.BadRequestError) as refused:
                 chat(server, wish, **more)
             assert line in str(refused.value)
-        body = {"text": list(PROMPTS[:2]), "sampling_params": [{}, {"custom_params": {"oea": wish}}]}
+        body = {
+            "text": list(PROMPTS[:2]),
+            "sampling_params": [{}, {"custom_params": {"oea": wish}}],
+        }
         reply = requests.post(f"{server.url}/generate", json=body, timeout=30)
         assert (reply.status_code, line in reply.text) == (400, True)
     assert server.settled_metrics()["oea_routed_tokens_total"] == before
@@ -139,7 +160,9 @@ def test_nonsense_is_a_400_with_its_line_and_nothing_is_scheduled(server: Server
 
 def test_a_wish_below_the_floor_names_it_after_a_live_change_too(server: Server) -> None:
     server.steer(k0="5", share="0")
-    with pytest.raises(openai.BadRequestError, match="k0: 4 is below 5, which this server guarantees each token"):
+    with pytest.raises(
+        openai.BadRequestError, match="k0: 4 is below 5, which this server guarantees each token"
+    ):
         chat(server, {"k0": 4})
     server.steer(k0="3")
     assert chat(server, {"k0": 4}).choices[0].message.content

@@ -1,5 +1,5 @@
-"""Pipeline stages, replicas and HTTP workers on a CPU: each rank has cores, all agree, a change reaches all, and what
-replicas and HTTP workers route is counted once."""
+"""Pipeline stages, replicas and HTTP workers on a CPU: each rank has cores, all agree, a change
+reaches all, and what replicas and HTTP workers route is counted once."""
 
 from __future__ import annotations
 
@@ -33,13 +33,16 @@ def test_served_and_steered(flags: tuple[str, str], servers: Servers) -> None:
 
 
 @pytest.mark.skipif(IS_PATCHED or not REPLAY, reason="run with SGLang 0.5.23")
-@pytest.mark.parametrize("flags", [("--pp-size", "2"), ("--dp-size", "2"), ("--tokenizer-worker-num", "2")])
+@pytest.mark.parametrize(
+    "flags", [("--pp-size", "2"), ("--dp-size", "2"), ("--tokenizer-worker-num", "2")]
+)
 def test_counted_once(flags: tuple[str, str], servers: Servers, tmp_path: Path) -> None:
     servers.stop()
     with serving(tmp_path, *flags) as served:
         said = chat(served)
         assert agrees(said.gained, said.found)
-        unknown = said.decoded.pop((0,), 0)  # SGLang's replay has the layers of the last stage alone
+        # SGLang's replay has the layers of the last stage alone
+        unknown = said.decoded.pop((0,), 0)
         assert bool(unknown) == ("--pp-size" in flags)
         assert said.decoded <= said.found.rows
         assert unknown + said.decoded.total() == said.found.tokens

@@ -61,7 +61,9 @@ def recorded(request: pytest.FixtureRequest, servers: Servers) -> Recorded:
         streams = [pool.submit(stream, server, i, stop) for i in range(STREAMS)]
         try:
             for i in range(changes):
-                server.steer(policy=("oea", "vanilla", "oea", "pruned", "shadow")[i % 5], k0=1 + i % 8)
+                server.steer(
+                    policy=("oea", "vanilla", "oea", "pruned", "shadow")[i % 5], k0=1 + i % 8
+                )
                 answers.append(server.config())
                 time.sleep(0.05)
         finally:
@@ -69,8 +71,12 @@ def recorded(request: pytest.FixtureRequest, servers: Servers) -> Recorded:
             server.steer(**answers[0]["started_with"])
     assert all(each.result() > 0 for each in streams)
     gained = {name: value - before.get(name, 0) for name, value in server.settled_metrics().items()}
-    lines = [path.read_bytes()[start:].splitlines() for path, start in zip(files, starts, strict=True)]
-    return Recorded(changes, answers, [[json.loads(line) for line in rank] for rank in lines], gained)
+    lines = [
+        path.read_bytes()[start:].splitlines() for path, start in zip(files, starts, strict=True)
+    ]
+    return Recorded(
+        changes, answers, [[json.loads(line) for line in rank] for rank in lines], gained
+    )
 
 
 def test_every_change_was_taken_in_turn(recorded: Recorded) -> None:
@@ -99,5 +105,8 @@ def test_the_changes_fell_among_the_steps(recorded: Recorded) -> None:
 
 
 def test_the_metrics_counted_the_steps_that_were_recorded(recorded: Recorded) -> None:
-    assert recorded.gained["oea_config_changes_total"] == recorded.changes + 1  # and back to what it was started with
-    assert recorded.gained["oea_decode_batch_size_sum"] == sum(step["batch"] for step in recorded.ranks[0])
+    # and back to what it was started with
+    assert recorded.gained["oea_config_changes_total"] == recorded.changes + 1
+    assert recorded.gained["oea_decode_batch_size_sum"] == sum(
+        step["batch"] for step in recorded.ranks[0]
+    )

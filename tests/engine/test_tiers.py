@@ -1,4 +1,5 @@
-"""Tiers through our seams: from SGLang's own bodies, with a key or a header, to what each tier's rows keep."""
+"""Tiers through our seams: from SGLang's own bodies, with a key or a header, to what each tier's
+rows keep."""
 
 from __future__ import annotations
 
@@ -11,7 +12,15 @@ from typing import Any
 import pytest
 import torch
 
-from oea_server.engine import http, runtime, tier_counts, tier_times, wish_door, wish_gather, wishers
+from oea_server.engine import (
+    http,
+    runtime,
+    tier_counts,
+    tier_times,
+    wish_door,
+    wish_gather,
+    wishers,
+)
 from oea_server.engine.drafts import Drafts
 from oea_server.engine.gathered import Ranks
 from oea_server.engine.tier_counts import TierCounts
@@ -54,7 +63,9 @@ def door(plugged: None, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(
             runtime,
             "current",
-            runtime.Runtime(Settings(**{"k0": "2", "tiers": TIERS, "default_tier": "bronze", **knobs})),
+            runtime.Runtime(
+                Settings(**{"k0": "2", "tiers": TIERS, "default_tier": "bronze", **knobs})
+            ),
         )
         monkeypatch.setattr(wish_door, "known", None)
         monkeypatch.setattr(wish_door, "bound", bound)
@@ -67,7 +78,9 @@ def http_request(*headers: tuple[str, str], path: str = "/generate") -> Any:
     from starlette.requests import Request
 
     encoded = [(name.lower().encode(), value.encode()) for name, value in headers]
-    return Request({"type": "http", "method": "POST", "path": path, "root_path": "", "headers": encoded})
+    return Request(
+        {"type": "http", "method": "POST", "path": path, "root_path": "", "headers": encoded}
+    )
 
 
 def sampling_of(route: str, wish: Any, n: int = 1) -> Any:
@@ -83,7 +96,9 @@ def sampling_of(route: str, wish: Any, n: int = 1) -> Any:
         return chat.to_sampling_params([], {}, None)
     if route == "completions":
         body = protocol.CompletionRequest(model="demo", prompt="x", n=n, **params)
-        return OpenAIServingCompletion._build_sampling_params(SimpleNamespace(default_sampling_params={}), body)
+        return OpenAIServingCompletion._build_sampling_params(
+            SimpleNamespace(default_sampling_params={}), body
+        )
     return {"n": n, **params}
 
 
@@ -100,10 +115,14 @@ def arrive(sampling: Any, *headers: tuple[str, str], text: Any = "x") -> list[An
         wish_door.before_generate_request(MANAGER, obj, http_request(*headers))
     assert json.dumps(sampling) == before, "what SGLang builds later turns from was changed"
     obj.normalize_batch_and_arguments()
-    several = obj.sampling_params if isinstance(obj.sampling_params, list) else [obj.sampling_params]
+    several = (
+        obj.sampling_params if isinstance(obj.sampling_params, list) else [obj.sampling_params]
+    )
     found = []
     for number, each in enumerate(several):
-        sent = msgspec.msgpack.decode(msgspec.msgpack.encode(SamplingParams(**each)), type=SamplingParams)
+        sent = msgspec.msgpack.decode(
+            msgspec.msgpack.encode(SamplingParams(**each)), type=SamplingParams
+        )
         found.append(Req(f"r{number}", "", [1, 2, 3], sent, vocab_size=100))
     return found
 
@@ -146,7 +165,9 @@ def test_a_tier_comes_through_sglangs_own_classes(door: Any, route: str, n: int)
         ({"tier": None}, ()),
     ],
 )
-def test_who_bears_no_key_gets_no_more(door: Any, route: str, wish: Any, headers: tuple[tuple[str, str], ...]) -> None:
+def test_who_bears_no_key_gets_no_more(
+    door: Any, route: str, wish: Any, headers: tuple[tuple[str, str], ...]
+) -> None:
     door(BOUND)
     with pytest.raises(ValueError, match=r"^[ -~]+$"):
         arrive(sampling_of(route, wish), *headers)
@@ -157,11 +178,18 @@ def test_each_of_a_batch_is_held_to_it(door: Any) -> None:
     door(BOUND)
     given = [sampling_of("generate", {"tier": tier}) for tier in ("silver", "gold", "bronze")]
     held = arrive(given, BEARER, text=["a", "b", "c"])
-    assert [each.tier for each in wishers.tiers_of([req.rid for req in held])] == ["silver", "gold", "bronze"]
+    assert [each.tier for each in wishers.tiers_of([req.rid for req in held])] == [
+        "silver",
+        "gold",
+        "bronze",
+    ]
     with pytest.raises(ValueError, match="silver is above tier bronze"):
         arrive(given, text=["a", "b", "c"])
     alike = arrive(sampling_of("generate", {"tier": "silver"}), BEARER, text=["a", "b"])
-    assert [each.tier for each in wishers.tiers_of([req.rid for req in alike])] == ["silver", "silver"]
+    assert [each.tier for each in wishers.tiers_of([req.rid for req in alike])] == [
+        "silver",
+        "silver",
+    ]
 
 
 def test_what_no_client_says_says_nothing_of_it(door: Any) -> None:
@@ -176,7 +204,9 @@ def test_what_no_client_says_says_nothing_of_it(door: Any) -> None:
     assert embedding.sampling_params is None
     from_inside = GenerateReqInput(text="x")
     wish_door.before_generate_request(MANAGER, from_inside)
-    assert from_inside.sampling_params == {"custom_params": {"oea": {"tier": "bronze", "promise": 0}}}
+    assert from_inside.sampling_params == {
+        "custom_params": {"oea": {"tier": "bronze", "promise": 0}}
+    }
     bad = GenerateReqInput(text="x", sampling_params={"custom_params": "gold"})
     with pytest.raises(ValueError, match="custom_params: 'gold' is no object"):
         wish_door.before_generate_request(MANAGER, bad, http_request())
@@ -186,7 +216,9 @@ def test_what_the_operator_prefers_is_no_clients_wish(door: Any) -> None:
     from sglang.srt.managers.io_struct import GenerateReqInput
 
     door(BOUND)
-    prefers = SimpleNamespace(**vars(MANAGER), preferred_sampling_params={"custom_params": {"oea": {"exact": True}}})
+    prefers = SimpleNamespace(
+        **vars(MANAGER), preferred_sampling_params={"custom_params": {"oea": {"exact": True}}}
+    )
     obj = GenerateReqInput(text="x", sampling_params={})
     wish_door.before_generate_request(prefers, obj, http_request())
     assert obj.sampling_params["custom_params"]["oea"] == {"tier": "bronze", "promise": EXACT}
@@ -195,12 +227,20 @@ def test_what_the_operator_prefers_is_no_clients_wish(door: Any) -> None:
         wish_door.before_generate_request(prefers, obj, http_request())
 
 
-def test_after_a_live_change_those_of_the_schedulers_hold(door: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    state = {"model": {"top_k": 4}, "least_k0": 2, "settings": Settings(tiers="gold: k0=4; lead: auto").live()}
+def test_after_a_live_change_those_of_the_schedulers_hold(
+    door: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = {
+        "model": {"top_k": 4},
+        "least_k0": 2,
+        "settings": Settings(tiers="gold: k0=4; lead: auto").live(),
+    }
     monkeypatch.setattr(wish_door, "known", lambda: state)
     held = arrive(sampling_of("generate", {"tier": "gold"}))
     assert wishers.tiers_of(["r0"]) == (Carried("gold", 4),)
-    with pytest.raises(ValueError, match="'silver' is no tier of this server; there are gold, lead"):
+    with pytest.raises(
+        ValueError, match="'silver' is no tier of this server; there are gold, lead"
+    ):
         arrive(sampling_of("generate", {"tier": "silver"}))
     state["settings"] = Settings().live()
     with pytest.raises(ValueError, match="this server has no tiers"):
@@ -210,17 +250,28 @@ def test_after_a_live_change_those_of_the_schedulers_hold(door: Any, monkeypatch
 
 def rows_of(wishes: list[Carried | None]) -> list[Any]:
     """SGLang's requests, as the door has admitted them."""
-    return [request(f"t{i}", None if each is None else Admitted.of(*each)) for i, each in enumerate(wishes)]
+    return [
+        request(f"t{i}", None if each is None else Admitted.of(*each))
+        for i, each in enumerate(wishes)
+    ]
 
 
-MIXED = [Carried("gold", EXACT), None, Carried("silver", 3), Carried("bronze", 0), Carried("bronze", 0)]
+MIXED = [
+    Carried("gold", EXACT),
+    None,
+    Carried("silver", 3),
+    Carried("bronze", 0),
+    Carried("bronze", 0),
+]
 
 
 def recounted(logits: torch.Tensor, chosen: Any, rows: list[int]) -> tuple[int, float]:
     """Tokens and mass of some rows, from what SGLang was given."""
     scores = logits.softmax(-1)
     own = scores.topk(4).values.sum(-1)
-    taken = torch.where(chosen.topk_weights > 0, scores.gather(1, chosen.topk_ids.long()), 0).sum(-1)
+    taken = torch.where(chosen.topk_weights > 0, scores.gather(1, chosen.topk_ids.long()), 0).sum(
+        -1
+    )
     return len(rows), float((taken / own)[rows].sum())
 
 
@@ -242,7 +293,9 @@ def test_what_the_rows_of_each_tier_keep_is_counted(now: runtime.Runtime) -> Non
     assert now.tally is not None
     assert before is not None
     total = (now.tally.data - before)[0, -1]
-    assert total / MASS_UNIT == pytest.approx(recounted(logits, chosen, [0, 1, 2, 3, 4])[1], abs=1e-5)
+    assert total / MASS_UNIT == pytest.approx(
+        recounted(logits, chosen, [0, 1, 2, 3, 4])[1], abs=1e-5
+    )
 
 
 def test_steps_that_sglang_routes_keep_all(now: runtime.Runtime) -> None:
@@ -255,14 +308,20 @@ def test_steps_that_sglang_routes_keep_all(now: runtime.Runtime) -> None:
     }
 
 
-def test_a_promise_that_is_not_kept_is_counted(now: runtime.Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_promise_that_is_not_kept_is_counted(
+    now: runtime.Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The wishes are lost between the requests and the layers."""
     held, logits = rows_of(MIXED), torch.randn(5, 16)
     monkeypatch.setattr(runtime.Runtime, "asked", lambda self, rows: None)
     step_of(now, held, lambda: select(logits))
     found = tier_counts.counts.read()
     assert found is not None
-    assert {tier: broken for tier, (_, _, broken) in found.items()} == {"gold": 1, "silver": 1, "bronze": 0}
+    assert {tier: broken for tier, (_, _, broken) in found.items()} == {
+        "gold": 1,
+        "silver": 1,
+        "bronze": 0,
+    }
 
 
 def test_a_broken_row_was_not_guaranteed_anything(now: runtime.Runtime) -> None:
@@ -281,7 +340,9 @@ def test_rows_of_drafts_are_those_of_their_request(now: runtime.Runtime) -> None
     found = tier_counts.counts.read()
     assert found is not None
     assert found["gold"] == (WIDTH, WIDTH * MASS_UNIT, 0)
-    assert found["bronze"][1] / MASS_UNIT == pytest.approx(recounted(logits, chosen, list(range(WIDTH)))[1], abs=1e-5)
+    assert found["bronze"][1] / MASS_UNIT == pytest.approx(
+        recounted(logits, chosen, list(range(WIDTH)))[1], abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("padding", [gathered.MAX_LEN, gathered.SUM_LEN])
@@ -310,7 +371,9 @@ def test_a_rank_counts_its_own_rows_though_another_speaks(
     mine = [row for row in range(5) if (row < 3) == (own == 0)]
     for tier, (tokens, mass, broken) in found.items():
         its = [row for row, asked in zip(mine, told[own], strict=True) if tiers[asked].tier == tier]
-        routed = SimpleNamespace(topk_ids=chosen.topk_ids[real], topk_weights=chosen.topk_weights[real])
+        routed = SimpleNamespace(
+            topk_ids=chosen.topk_ids[real], topk_weights=chosen.topk_weights[real]
+        )
         assert (tokens, broken) == (len(its), 0)
         assert mass / MASS_UNIT == pytest.approx(recounted(rows, routed, its)[1], abs=1e-5)
     assert bool((now.tally.data != tally).any()) == (own == 0), (
@@ -339,13 +402,19 @@ def test_what_clients_got_is_observed_by_tier(door: Any, monkeypatch: pytest.Mon
 
     registry = CollectorRegistry()
     monkeypatch.setattr(tier_times, "metrics", tier_metrics.Times(registry))
-    state = SimpleNamespace(obj=SimpleNamespace(sampling_params={"custom_params": {"oea": Admitted.of("gold", EXACT)}}))
+    state = SimpleNamespace(
+        obj=SimpleNamespace(sampling_params={"custom_params": {"oea": Admitted.of("gold", EXACT)}})
+    )
     clock = iter([10.0, 10.5, 10.6, 11.0])
     monkeypatch.setattr(tier_times, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     for tokens, finished in ((1, False), (3, False), (3, False), (4, True)):
         state.finished = finished
-        tier_times.after_collect_metrics(None, None, state, SimpleNamespace(completion_tokens=[9, tokens]), 1)
-    other = SimpleNamespace(obj=SimpleNamespace(sampling_params={"max_new_tokens": 1}), finished=True)
+        tier_times.after_collect_metrics(
+            None, None, state, SimpleNamespace(completion_tokens=[9, tokens]), 1
+        )
+    other = SimpleNamespace(
+        obj=SimpleNamespace(sampling_params={"max_new_tokens": 1}), finished=True
+    )
     tier_times.after_collect_metrics(None, None, other, SimpleNamespace(completion_tokens=[1]), 0)
     found = {
         name: registry.get_sample_value(f"oea_tier_{name}", {"tier": "gold"})
@@ -376,19 +445,25 @@ def test_a_tiers_key_is_served_where_the_api_key_is_and_changes_nothing(
         admin_api_key=None,
         auth_level=AuthLevel[level],
     )
-    served = bearer is not None and (bearer.endswith("api") or (level == "NORMAL" and bearer.endswith(GOLD)))
+    served = bearer is not None and (
+        bearer.endswith("api") or (level == "NORMAL" and bearer.endswith(GOLD))
+    )
     assert decision.allowed == (served and level != "ADMIN_FORCE")
 
 
 @pytest.mark.anyio
-async def test_a_tier_that_keys_are_bound_to_is_not_taken_away(door: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_tier_that_keys_are_bound_to_is_not_taken_away(
+    door: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     schedulers = http.Schedulers(SimpleNamespace(), BOUND)
     monkeypatch.setattr(tier_times, "make", None)
     with pytest.raises(RefusalError, match="they need --enable-metrics"):
         await schedulers.change({"tiers": TIERS})
     monkeypatch.setattr(tier_times, "make", object)
     for tiers in ("silver: k0=3", None):
-        with pytest.raises(RefusalError, match=r"keys are bound to gold \(tier_keys\), which would be gone"):
+        with pytest.raises(
+            RefusalError, match=r"keys are bound to gold \(tier_keys\), which would be gone"
+        ):
             await schedulers.change({"tiers": tiers})
 
 

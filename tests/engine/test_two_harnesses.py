@@ -1,4 +1,5 @@
-"""lm-eval, which shares no code with `qualify`, finds the same accuracy on the same server and tasks."""
+"""lm-eval, which shares no code with `qualify`, finds the same accuracy on the same server and
+tasks."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ ROOT = Path(__file__).parents[2]
 LM_EVAL = "lm-eval[api]==0.4.13"
 NUMBER = 200
 SAME = {"vanilla": 0.97, "k0=1": 0.8}
-"""Task by task: under a rule an answer depends on those decoded with it, which are others in each harness."""
+"""Task by task: under a rule an answer depends on those decoded with it, which are others in each
+harness."""
 
 
 @pytest.fixture(scope="module")
@@ -37,15 +39,33 @@ def lm_eval(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with Server("--model-path", str(MODEL), "--max-running-requests", "16", "--max-total-tokens", "65536") as started:
+    with Server(
+        "--model-path", str(MODEL), "--max-running-requests", "16", "--max-total-tokens", "65536"
+    ) as started:
         yield started
 
 
-def test_two_harnesses_agree_on_vanilla_and_on_one_expert(server: Server, lm_eval: Path, tmp_path: Path) -> None:
-    words = ["--url", server.url, "--number", str(NUMBER), "--lm-eval", str(lm_eval), "--out", str(tmp_path)]
+def test_two_harnesses_agree_on_vanilla_and_on_one_expert(
+    server: Server, lm_eval: Path, tmp_path: Path
+) -> None:
+    words = [
+        "--url",
+        server.url,
+        "--number",
+        str(NUMBER),
+        "--lm-eval",
+        str(lm_eval),
+        "--out",
+        str(tmp_path),
+    ]
     script = str(ROOT / "benchmarks" / "harnesses.py")
     done = subprocess.run(
-        [sys.executable, script, *words], cwd=ROOT, capture_output=True, text=True, timeout=1800, check=False
+        [sys.executable, script, *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     vanilla, one = json.loads((tmp_path / "harnesses-demo.json").read_text())["rows"]

@@ -34,7 +34,9 @@ def request(rid: str, wish: Any = None, **more: Any) -> Any:
     from sglang.srt.managers.schedule_batch import Req
     from sglang.srt.sampling.sampling_params import SamplingParams
 
-    params = None if wish is None and not more else {**({} if wish is None else {"oea": wish}), **more}
+    params = (
+        None if wish is None and not more else {**({} if wish is None else {"oea": wish}), **more}
+    )
     sampling = SamplingParams(max_new_tokens=5, custom_params=params)
     return Req(rid, "", [1, 2, 3], sampling, vocab_size=100)
 
@@ -47,7 +49,12 @@ def nobody_asks() -> Iterator[None]:
     assert not wishers.asking, "a request that SGLang has let go is still known"
 
 
-def step_of(now: runtime.Runtime, requests: list[Any], layers: Callable[[], Any], of: Drafts = Drafts()) -> Any:  # noqa: B008
+def step_of(
+    now: runtime.Runtime,
+    requests: list[Any],
+    layers: Callable[[], Any],
+    of: Drafts = Drafts(),  # noqa: B008
+) -> Any:
     """A decode step, or one that verifies drafts, of SGLang's requests, through our seam."""
     name = "DECODE" if of.per_request == 1 else "TARGET_VERIFY"
     given = SimpleNamespace(
@@ -55,7 +62,9 @@ def step_of(now: runtime.Runtime, requests: list[Any], layers: Callable[[], Any]
         batch_size=len(requests),
         input_ids=torch.zeros(len(requests) * of.per_request, dtype=torch.int64),
         rids=[each.rid for each in requests],
-        spec_info=SimpleNamespace(num_tokens_per_req=of.per_request, tree_topk=-1 if of.tree else 1),
+        spec_info=SimpleNamespace(
+            num_tokens_per_req=of.per_request, tree_topk=-1 if of.tree else 1
+        ),
     )
     return through(given, lambda _: layers())
 
@@ -123,7 +132,9 @@ def test_a_wish_comes_through_sglangs_own_classes(plugged: None, route_of: str, 
     from sglang.srt.sampling.sampling_params import SamplingParams
 
     if route_of == "chat":
-        body: Any = protocol.ChatCompletionRequest(messages=[{"role": "user", "content": "x"}], n=n, **BODY)
+        body: Any = protocol.ChatCompletionRequest(
+            messages=[{"role": "user", "content": "x"}], n=n, **BODY
+        )
         sampling = body.to_sampling_params([], {}, None)
     elif route_of == "completions":
         body = protocol.CompletionRequest(prompt="x", n=n, **BODY)
@@ -134,13 +145,19 @@ def test_a_wish_comes_through_sglangs_own_classes(plugged: None, route_of: str, 
     obj = GenerateReqInput(text="x", sampling_params=sampling)
     config = {"architectures": ["Qwen3MoeForCausalLM"], "num_experts": 16, "num_experts_per_tok": 4}
     hf_config = SimpleNamespace(to_dict=lambda: config)
-    wish_door.before_generate_request(SimpleNamespace(model_config=SimpleNamespace(hf_config=hf_config)), obj)
+    wish_door.before_generate_request(
+        SimpleNamespace(model_config=SimpleNamespace(hf_config=hf_config)), obj
+    )
     sampling["custom_params"] = {"oea": {"k0": 5}}
     with pytest.raises(ValueError, match="k0: 5 is above 4, the model's top k"):
-        wish_door.before_generate_request(SimpleNamespace(model_config=SimpleNamespace(hf_config=hf_config)), obj)
+        wish_door.before_generate_request(
+            SimpleNamespace(model_config=SimpleNamespace(hf_config=hf_config)), obj
+        )
     sampling["custom_params"] = BODY["custom_params"]
     obj.normalize_batch_and_arguments()
-    several = obj.sampling_params if isinstance(obj.sampling_params, list) else [obj.sampling_params]
+    several = (
+        obj.sampling_params if isinstance(obj.sampling_params, list) else [obj.sampling_params]
+    )
     held = []
     for number, each in enumerate(several):
         params = SamplingParams(**each)
@@ -153,21 +170,31 @@ def test_a_wish_comes_through_sglangs_own_classes(plugged: None, route_of: str, 
 def test_each_row_gets_what_its_request_wishes(now: runtime.Runtime) -> None:
     """k0 is 1: an exact row is vanilla's, another takes its own three, whoever is beside it."""
     logits = torch.randn(5, 16)
-    requests = [request("a"), request("b", EXACT_WISH), request("c", FOUR), request("d"), request("e")]
+    requests = [
+        request("a"),
+        request("b", EXACT_WISH),
+        request("c", FOUR),
+        request("d"),
+        request("e"),
+    ]
     chosen = step_of(now, requests, lambda: select(logits))
     expected = route(logits, now.policy, row_k0=torch.tensor([0, -EXACT, -3, 0, 0]))
     assert torch.equal(chosen.topk_ids, expected.ids)
     assert torch.equal(chosen.topk_weights, expected.weights)
     weights, ids = logits.softmax(-1).topk(4)
     assert torch.equal(chosen.topk_ids[1], ids[1].int())
-    torch.testing.assert_close(chosen.topk_weights[1], weights[1] / weights[1].sum(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        chosen.topk_weights[1], weights[1] / weights[1].sum(), rtol=0, atol=1e-6
+    )
     assert torch.equal(chosen.topk_weights[1], route(logits, Policy.vanilla()).weights[1])
     assert torch.equal(chosen.topk_ids[2, :3], ids[2, :3].int())
     assert now.tally is not None
     assert now.tally.unique[0].nonzero().flatten().tolist() == [int(expected.pool.sum())]
 
 
-def test_where_nobody_asks_nothing_is_handed_on(now: runtime.Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_nobody_asks_nothing_is_handed_on(
+    now: runtime.Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
     held, logits = request("elsewhere", EXACT_WISH), torch.randn(5, 16)
     monkeypatch.setattr(runtime.Runtime, "asked", seen := Seen(runtime.Runtime.asked))
     chosen = step_of(now, [request(str(i)) for i in range(5)], lambda: select(logits))
@@ -203,7 +230,10 @@ def test_all_rows_of_a_request_get_its_wish(now: runtime.Runtime, tree: bool) ->
 
 
 def test_the_higher_of_wish_and_server_holds_in_each_step(now: runtime.Runtime) -> None:
-    logits, requests = torch.randn(6, 16), [request("a", {"k0": 2}), *(request(str(i)) for i in range(5))]
+    logits, requests = (
+        torch.randn(6, 16),
+        [request("a", {"k0": 2}), *(request(str(i)) for i in range(5))],
+    )
     best = logits.topk(4).indices.int()
     for k0, held in (("1", 2), ("3", 3), ("1:4,6:2", 2), ("1:4,7:2", 4)):
         assert now.steering.change(Settings(k0=k0)) is None
@@ -212,7 +242,10 @@ def test_the_higher_of_wish_and_server_holds_in_each_step(now: runtime.Runtime) 
 
 
 def test_where_an_operator_allows_less_a_wish_is_taken_as_it_is(now: runtime.Runtime) -> None:
-    logits, requests = torch.randn(6, 16), [request("a", {"k0": 1}), *(request(str(i)) for i in range(5))]
+    logits, requests = (
+        torch.randn(6, 16),
+        [request("a", {"k0": 1}), *(request(str(i)) for i in range(5))],
+    )
     logits[0, 12:] += 20  # where nobody else goes
     logits[1:, 12:] -= 20
     assert now.steering.change(Settings(k0="3", wish_floor=1)) is None
@@ -222,7 +255,9 @@ def test_where_an_operator_allows_less_a_wish_is_taken_as_it_is(now: runtime.Run
     assert int((chosen.topk_ids[0] >= 12).sum()) == 1
 
 
-def test_under_vanilla_and_in_a_step_too_small_to_share_all_is_sglangs(now: runtime.Runtime) -> None:
+def test_under_vanilla_and_in_a_step_too_small_to_share_all_is_sglangs(
+    now: runtime.Runtime,
+) -> None:
     logits = torch.randn(3, 16)
     lone = step_of(now, [request("a", FOUR)], lambda: select(logits[:1]))
     assert torch.equal(lone.topk_ids, logits[:1].softmax(-1).topk(4).indices)
@@ -234,7 +269,9 @@ def test_under_vanilla_and_in_a_step_too_small_to_share_all_is_sglangs(now: runt
 def test_at_random_an_exact_row_is_not_drawn(now: runtime.Runtime) -> None:
     logits = torch.randn(3, 16)
     assert now.steering.change(Settings(policy="random")) is None
-    chosen = step_of(now, [request("a"), request("b", EXACT_WISH), request("c")], lambda: select(logits))
+    chosen = step_of(
+        now, [request("a"), request("b", EXACT_WISH), request("c")], lambda: select(logits)
+    )
     assert torch.equal(chosen.topk_ids[1], logits.softmax(-1).topk(4).indices[1].int())
 
 
@@ -245,11 +282,17 @@ def test_shadow_counts_what_wishes_would_cost(now: runtime.Runtime) -> None:
     counted = []
     for wish in (None, EXACT_WISH):
         before = now.shadow_tally.unique.clone()
-        step_of(now, [request("a", wish), request("b"), request("c"), request("d")], lambda: select(logits))
+        step_of(
+            now,
+            [request("a", wish), request("b"), request("c"), request("d")],
+            lambda: select(logits),
+        )
         counted.append(int((now.shadow_tally.unique - before)[0].nonzero().flatten()))
     assert now.shadow is not None
     row_k0 = torch.tensor([EXACT, 0, 0, 0])
-    assert counted == [int(route(logits, now.shadow, row_k0=each).pool.sum()) for each in (None, row_k0)]
+    assert counted == [
+        int(route(logits, now.shadow, row_k0=each).pool.sum()) for each in (None, row_k0)
+    ]
 
 
 def test_a_graph_reads_wishes_where_they_were_when_it_was_captured(now: runtime.Runtime) -> None:
@@ -262,13 +305,24 @@ def test_a_graph_reads_wishes_where_they_were_when_it_was_captured(now: runtime.
     assert not captured[1].any()
 
     def replay() -> Any:
-        return eager.route(logits, knobs, Rule(4), num_real=captured[0], row_k0=captured[1], layer=5)
+        return eager.route(
+            logits, knobs, Rule(4), num_real=captured[0], row_k0=captured[1], layer=5
+        )
 
-    for wishes in ((EXACT_WISH, None, FOUR, None, None), (), (None, None, EXACT_WISH), (None,) * 8, (FOUR,) * 8):
+    for wishes in (
+        (EXACT_WISH, None, FOUR, None, None),
+        (),
+        (None, None, EXACT_WISH),
+        (None,) * 8,
+        (FOUR,) * 8,
+    ):
         size = len(wishes) or 4
         requests = [request(str(i), wish) for i, wish in enumerate(wishes or (None,) * 4)]
         found = step_of(now, requests, replay)
-        asked = [0 if wish is None else -EXACT if wish == EXACT_WISH else -3 for wish in wishes or (None,) * 4]
+        asked = [
+            0 if wish is None else -EXACT if wish == EXACT_WISH else -3
+            for wish in wishes or (None,) * 4
+        ]
         expected = route(logits[:size], now.policy, row_k0=torch.tensor(asked))
         assert captured[1].tolist() == [*asked, *[0] * (8 - size)]
         assert torch.equal(found.ids[:size], expected.ids)
@@ -283,7 +337,14 @@ def test_where_nobody_asks_nothing_is_written_to_the_device(now: runtime.Runtime
     for wish in (None, None, EXACT_WISH, EXACT_WISH, None, None):
         step_of(now, [request("a", wish), request("b")], lambda: None)
         written.append(buffer._version)
-    assert [one != other for one, other in pairwise(written)] == [False, False, True, False, True, False]
+    assert [one != other for one, other in pairwise(written)] == [
+        False,
+        False,
+        True,
+        False,
+        True,
+        False,
+    ]
     assert not buffer.any()
 
 
@@ -304,7 +365,8 @@ def ranks_own(own: int) -> list[Any]:
 def test_all_ranks_keep_the_wishes_of_all_of_them(
     now: runtime.Runtime, monkeypatch: pytest.MonkeyPatch, own: int, padding: str, each: int
 ) -> None:
-    """Their rows come together in slots, whose padding asks nothing; an idle rank's as well; with drafts, too."""
+    """Their rows come together in slots, whose padding asks nothing; an idle rank's as well; with
+    drafts, too."""
     monkeypatch.setattr(wish_gather, "asked", TOLD)
     now.rows.ranks = Ranks(3, own)
     counts = tuple(count * each for count in COUNTS)
@@ -323,7 +385,10 @@ def test_all_ranks_keep_the_wishes_of_all_of_them(
     chosen, slots = through(given, layers)
     row_k0 = torch.tensor([asked for rank in TOLD for asked in rank]).repeat_interleave(each)
     depths = None if each == 1 else torch.arange(sum(counts)) % each
-    expected, real = route(rows, now.policy, row_k0=row_k0, drafts=depths), gathered.at(counts, slots)
+    expected, real = (
+        route(rows, now.policy, row_k0=row_k0, drafts=depths),
+        gathered.at(counts, slots),
+    )
     assert torch.equal(chosen.topk_ids[real], expected.ids)
     assert torch.equal(chosen.topk_weights[real], expected.weights)
     assert not chosen.topk_weights[~real].any()
@@ -344,13 +409,17 @@ def test_a_graph_of_all_ranks_reads_wishes_in_their_slots(
         given = gathered.batch(COUNTS, 2, rids=[req.rid for req in held])
         found = through(
             given,
-            lambda _: eager.route(logits, knobs, Rule(4), num_real=captured[0], row_k0=captured[1], layer=5),
+            lambda _: eager.route(
+                logits, knobs, Rule(4), num_real=captured[0], row_k0=captured[1], layer=5
+            ),
         )
         row_k0 = torch.tensor([0, -EXACT, 0, -3, 0]) if told else None
         real, expected = gathered.at(COUNTS, slots), route(rows, now.policy, row_k0=row_k0)
         assert torch.equal(found.ids[real], expected.ids)
         assert torch.equal(found.pool, expected.pool)
-        assert captured[1].tolist() == ([0, -EXACT, 0, 0, *[0] * 4, -3, 0, 0, 0] if told else [0] * 12)
+        assert captured[1].tolist() == (
+            [0, -EXACT, 0, 0, *[0] * 4, -3, 0, 0, 0] if told else [0] * 12
+        )
 
 
 @pytest.mark.parametrize("told", [(), ((0, 0, 0), (), (-3, 0)), ((0, -EXACT), (), (-3, 0))])
@@ -362,15 +431,21 @@ def test_wishes_that_ranks_have_told_each_other_otherwise_end_it(
     held = ranks_own(0)
     with pytest.raises(SystemExit):
         through(gathered.batch(COUNTS, 0, rids=[req.rid for req in held]), lambda _: None)
-    assert "a decode step of 3, 0, 2 requests on as many ranks, which have told each other of other wishes" in ended()
+    assert (
+        "a decode step of 3, 0, 2 requests on as many ranks, which have told each other of other"
+        " wishes" in ended()
+    )
 
 
-@pytest.mark.skipif(not REPLAY, reason="0.5.17 pins memory for DP attention, and no CPU serves it there")
+@pytest.mark.skipif(
+    not REPLAY, reason="0.5.17 pins memory for DP attention, and no CPU serves it there"
+)
 @pytest.mark.parametrize("wish", [None, EXACT_WISH])
 def test_ranks_meet_once_more_only_where_somebody_asks(
     now: runtime.Runtime, monkeypatch: pytest.MonkeyPatch, wish: Any
 ) -> None:
-    """SGLang's own row of numbers, which all ranks get from all: here from one other, whose request wishes."""
+    """SGLang's own row of numbers, which all ranks get from all: here from one other, whose request
+    wishes."""
     from sglang.srt.managers.scheduler_components import dp_attn
 
     requests, met = [request("a"), request("b", None if wish is None else FOUR)], []
@@ -385,7 +460,9 @@ def test_ranks_meet_once_more_only_where_somebody_asks(
         heard[0].copy_(told)
         heard[1].copy_(torch.tensor([0, -EXACT, 0]))
 
-    group = SimpleNamespace(cpu_group=None, active_ranks_cpu=torch.ones(2), active_ranks=torch.ones(2))
+    group = SimpleNamespace(
+        cpu_group=None, active_ranks_cpu=torch.ones(2), active_ranks=torch.ones(2)
+    )
     parallel = SimpleNamespace(tp_group=group)
     monkeypatch.setattr(dp_attn, "exchange_sync_rows", gather)
     monkeypatch.setattr(dp_attn, "get_parallel", lambda: parallel)
@@ -393,14 +470,23 @@ def test_ranks_meet_once_more_only_where_somebody_asks(
     monkeypatch.setattr(torch.distributed, "all_gather", all_gather)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda _: 2)
     told = dict.fromkeys(("num_tokens", "num_tokens_for_logprob", "local_forward_mode"), 0)
-    votes = {name: True for name in dp_attn.MLPSyncBatchInfo.__dataclass_fields__ if name.startswith("can_run")}
+    votes = {
+        name: True
+        for name in dp_attn.MLPSyncBatchInfo.__dataclass_fields__
+        if name.startswith("can_run")
+    }
     sizes = {"num_dp_ranks": 2, "tp_size": 1, "cp_size": 1}
-    info = dp_attn.MLPSyncBatchInfo(**told, **votes, **sizes, is_extend_in_batch=False, local_can_run_tbo=False)
+    info = dp_attn.MLPSyncBatchInfo(
+        **told, **votes, **sizes, is_extend_in_batch=False, local_can_run_tbo=False
+    )
     info.all_gather("cpu", None)
     assert info.global_num_tokens == [0, 0]
     now.rows.ranks = Ranks(2, 0)
     decode = SimpleNamespace(
-        reqs=requests, forward_mode=mode("DECODE"), is_extend_in_batch=False, global_num_tokens=[2, 3]
+        reqs=requests,
+        forward_mode=mode("DECODE"),
+        is_extend_in_batch=False,
+        global_num_tokens=[2, 3],
     )
     assert wish_gather.after_prepare(decode) is decode
     if wish is None:
@@ -408,11 +494,14 @@ def test_ranks_meet_once_more_only_where_somebody_asks(
     else:
         assert met == [[0, -3, 0]]
         assert wish_gather.asked == ((0, -3), (0, -EXACT, 0))
-    assert wish_gather.after_prepare(decode) is decode  # ranks that have told each other nothing since do not meet
+    # ranks that have told each other nothing since do not meet
+    assert wish_gather.after_prepare(decode) is decode
     assert (len(met), wish_gather.asked) == (int(wish is not None), ())
 
 
-def test_ids_that_are_not_one_for_each_request_end_it(now: runtime.Runtime, ended: Callable[[], str]) -> None:
+def test_ids_that_are_not_one_for_each_request_end_it(
+    now: runtime.Runtime, ended: Callable[[], str]
+) -> None:
     asks = request("a", EXACT_WISH)
     with pytest.raises(SystemExit):
         forward_mode.running(now, mode("DECODE"), 3, [asks.rid, "b"])

@@ -1,7 +1,8 @@
-"""A thousand requests of random wishes on two ranks, while knobs change: each got its promise, recounted.
+"""A thousand requests of random wishes on two ranks, while knobs change: each got its promise,
+recounted.
 
-What each layer was given and made of it is written down by every rank, with the ids of the requests as SGLang's batch
-has them; what experts a request's tokens took, SGLang's own routing replay says.
+What each layer was given and made of it is written down by every rank, with the ids of the requests
+as SGLang's batch has them; what experts a request's tokens took, SGLang's own routing replay says.
 """
 
 from __future__ import annotations
@@ -30,12 +31,23 @@ from tests.transcript import REPLAY
 pytestmark = [
     pytest.mark.nightly,
     pytest.mark.launch,
-    pytest.mark.skipif(IS_PATCHED or not REPLAY, reason="it starts both kinds itself; 0.5.17 has no replay on a CPU"),
+    pytest.mark.skipif(
+        IS_PATCHED or not REPLAY,
+        reason="it starts both kinds itself; 0.5.17 has no replay on a CPU",
+    ),
 ]
 
 REQUESTS, STREAMS, PAUSE = 1000, 16, 0.3
 CHANGES: tuple[dict[str, Any], ...] = (
-    {"policy": "oea", "k0": "2", "share": "0", "mix": "1", "max_rank": None, "pool": "union", "min_batch": 2},
+    {
+        "policy": "oea",
+        "k0": "2",
+        "share": "0",
+        "mix": "1",
+        "max_rank": None,
+        "pool": "union",
+        "min_batch": 2,
+    },
     {"k0": "3", "mix": "0.3", "pool": "fill"},
     {"k0": "8", "share": "0.2", "mix": "0"},
     {"share": "0", "k0": "5", "p": 0.6},
@@ -66,7 +78,11 @@ def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     steps = tmp_path_factory.mktemp("steps")
     path = [
         str(PLUGIN),
-        *([str(patched_copy(tmp_path_factory.mktemp("sglang")))] if request.param == "patched" else []),
+        *(
+            [str(patched_copy(tmp_path_factory.mktemp("sglang")))]
+            if request.param == "patched"
+            else []
+        ),
     ]
     environment = {
         "ROUTED_FOLDER": str(steps),
@@ -85,7 +101,9 @@ def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def run(server: Server, steps: Path) -> Run:
     done: list[bool] = []
     dice = random.Random(0)
-    wishes = [dice.choice([None, {"exact": True}, {"k0": dice.randint(1, K)}]) for _ in range(REQUESTS)]
+    wishes = [
+        dice.choice([None, {"exact": True}, {"k0": dice.randint(1, K)}]) for _ in range(REQUESTS)
+    ]
     with ThreadPoolExecutor(1) as hand, ThreadPoolExecutor(STREAMS) as pool:
         turned = hand.submit(turn, server, done)
         answers = pool.map(lambda i: send(server, i, wishes[i]), range(REQUESTS))
@@ -110,12 +128,19 @@ def turn(server: Server, done: list[bool]) -> int:
 
 def send(server: Server, i: int, wish: dict[str, Any] | None) -> tuple[int, Any]:
     dice = random.Random(i)
-    sampling: dict[str, Any] = {"temperature": dice.choice([0, 1]), "max_new_tokens": dice.randint(2, 24)}
+    sampling: dict[str, Any] = {
+        "temperature": dice.choice([0, 1]),
+        "max_new_tokens": dice.randint(2, 24),
+    }
     reply = requests.post(
         f"{server.url}/generate",
         json={
             "input_ids": [dice.randint(100, 900) for _ in range(dice.randint(3, 30))],
-            "sampling_params": {**sampling, "ignore_eos": True, "custom_params": wish and {"oea": wish}},
+            "sampling_params": {
+                **sampling,
+                "ignore_eos": True,
+                "custom_params": wish and {"oea": wish},
+            },
             "rid": f"w{i}",
             "return_routed_experts": True,
         },
@@ -136,7 +161,8 @@ def test_what_was_asked_was_served_or_refused_for_the_floor(ran: Run) -> None:
 
 
 def test_each_row_got_its_promise_in_each_layer(ran: Run) -> None:
-    """From the logits that the layer had: its own top k0 at least, or its own top k with their own weights."""
+    """From the logits that the layer had: its own top k0 at least, or its own top k with their own
+    weights."""
     kept: Counter[str] = Counter()
     for step in ran.steps[0]:
         for row, rid in enumerate(step["rids"]):
@@ -184,6 +210,8 @@ def test_both_ranks_made_the_same_of_it(ran: Run) -> None:
     for mine, theirs in zip(one, other, strict=True):
         assert mine["rids"] == theirs["rids"]
         assert len(mine["layers"]) == len(theirs["layers"])
-        for (_, ids, weights), (_, their_ids, their_weights) in zip(mine["layers"], theirs["layers"], strict=True):
+        for (_, ids, weights), (_, their_ids, their_weights) in zip(
+            mine["layers"], theirs["layers"], strict=True
+        ):
             assert np.array_equal(ids, their_ids)
             assert np.array_equal(weights, their_weights)

@@ -1,4 +1,5 @@
-"""Configs of well-known MoE families, cut down until SGLang builds their models in a second on a CPU."""
+"""Configs of well-known MoE families, cut down until SGLang builds their models in a second on a
+CPU."""
 
 from __future__ import annotations
 
@@ -65,7 +66,12 @@ def model(architecture: str, model_type: str, **fields: Any) -> Config:
     return {**SIZES, "architectures": [architecture], "model_type": model_type, **fields}
 
 
-QWEN3: Config = {"num_experts": 16, "num_experts_per_tok": 4, "norm_topk_prob": True, "decoder_sparse_step": 1}
+QWEN3: Config = {
+    "num_experts": 16,
+    "num_experts_per_tok": 4,
+    "norm_topk_prob": True,
+    "decoder_sparse_step": 1,
+}
 DEEPSEEK: Config = {
     **MLA,
     "n_routed_experts": 16,
@@ -88,16 +94,29 @@ GLM4: Config = {
     "partial_rotary_factor": 0.5,
     "use_qk_norm": False,
 }
-SHARED: Config = {"shared_expert_intermediate_size": 32, "num_experts": 15, "num_experts_per_tok": 4}
+SHARED: Config = {
+    "shared_expert_intermediate_size": 32,
+    "num_experts": 15,
+    "num_experts_per_tok": 4,
+}
 
 HANDLED = {
     "qwen3_moe": model("Qwen3MoeForCausalLM", "qwen3_moe", **QWEN3, mlp_only_layers=[]),
     "qwen3_next": model(
-        "Qwen3NextForCausalLM", "qwen3_next", **LINEAR, **SHARED, norm_topk_prob=True, mlp_only_layers=[]
+        "Qwen3NextForCausalLM",
+        "qwen3_next",
+        **LINEAR,
+        **SHARED,
+        norm_topk_prob=True,
+        mlp_only_layers=[],
     ),
-    "qwen2_moe": model("Qwen2MoeForCausalLM", "qwen2_moe", **SHARED, norm_topk_prob=False, mlp_only_layers=[]),
+    "qwen2_moe": model(
+        "Qwen2MoeForCausalLM", "qwen2_moe", **SHARED, norm_topk_prob=False, mlp_only_layers=[]
+    ),
     "mixtral": model("MixtralForCausalLM", "mixtral", num_local_experts=8, num_experts_per_tok=2),
-    "olmoe": model("OlmoeForCausalLM", "olmoe", num_experts=16, num_experts_per_tok=4, num_key_value_heads=4),
+    "olmoe": model(
+        "OlmoeForCausalLM", "olmoe", num_experts=16, num_experts_per_tok=4, num_key_value_heads=4
+    ),
     "granitemoe": model(
         "GraniteMoeForCausalLM",
         "granitemoe",
@@ -212,7 +231,13 @@ REFUSED = {
         "own routing function",
     ),
     "phimoe": (
-        model("PhiMoEForCausalLM", "phimoe", num_local_experts=8, num_experts_per_tok=2, lm_head_bias=False),
+        model(
+            "PhiMoEForCausalLM",
+            "phimoe",
+            num_local_experts=8,
+            num_experts_per_tok=2,
+            lm_head_bias=False,
+        ),
         "own routing function",
     ),
 }

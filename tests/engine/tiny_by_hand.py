@@ -1,4 +1,5 @@
-"""Tiny checkpoints whose weights no class of transformers writes: a config.json, and names and shapes as SGLang loads.
+"""Tiny checkpoints whose weights no class of transformers writes: a config.json, and names and
+shapes as SGLang loads.
 
 The layers' kinds of attention are those that run on a CPU: of the two Kimi the full one.
 """
@@ -42,7 +43,8 @@ class Handmade(NamedTuple):
 
 
 OWN_CODE = {"auto_map": {"AutoConfig": "configuration_tiny.TinyConfig"}}
-"""Of families whose config.json is read by code beside it, as is their authors' (`checkpoints` writes one)."""
+"""Of families whose config.json is read by code beside it, as is their authors' (`checkpoints`
+writes one)."""
 TRUSTED = "--trust-remote-code"
 COMMON: dict[str, Any] = {
     **SIZES,
@@ -53,7 +55,12 @@ COMMON: dict[str, Any] = {
     "hidden_act": "silu",
     "torch_dtype": "float32",
 }
-STEP = {"moe_num_experts": EXPERTS, "moe_top_k": K, "moe_layers_enum": "1,2", "share_expert_dim": 64}
+STEP = {
+    "moe_num_experts": EXPERTS,
+    "moe_top_k": K,
+    "moe_layers_enum": "1,2",
+    "share_expert_dim": 64,
+}
 STEP_3: Shapes = {
     **{f"self_attn.{name}_proj.weight": (HEAD, HIDDEN) for name in "kv"},
     "self_attn.q_proj.weight": (32, HIDDEN),
@@ -108,7 +115,10 @@ FAMILIES = {
         {
             "architectures": ["Step3VLForConditionalGeneration"],
             "model_type": "step3_vl",
-            **{name: COMMON[name] for name in ("hidden_size", "num_hidden_layers", "vocab_size", "torch_dtype")},
+            **{
+                name: COMMON[name]
+                for name in ("hidden_size", "num_hidden_layers", "vocab_size", "torch_dtype")
+            },
             "text_config": {
                 **COMMON,
                 **STEP,
@@ -153,7 +163,10 @@ FAMILIES = {
             "swiglu_limits_shared": [0.0] * 3,
         },
         model(
-            [{**attention(heads), **QK_NORMS, "self_attn.g_proj.weight": (heads, HIDDEN)} for heads in (4, 8, 4)],
+            [
+                {**attention(heads), **QK_NORMS, "self_attn.g_proj.weight": (heads, HIDDEN)}
+                for heads in (4, 8, 4)
+            ],
             {**gate("moe", "router_bias"), **stacked("moe"), **swiglu("share_expert")},
         ),
         TRUSTED,
@@ -189,7 +202,9 @@ FAMILIES = {
     "Kimi-Linear": Handmade(
         {**KIMI, "architectures": ["KimiLinearForCausalLM"]}, kimi("block_sparse_moe"), NO_SNAPSHOTS
     ),
-    "Kimi-K3": Handmade({**KIMI, "architectures": ["KimiK3LinearForCausalLM"]}, kimi("mlp"), NO_SNAPSHOTS),
+    "Kimi-K3": Handmade(
+        {**KIMI, "architectures": ["KimiK3LinearForCausalLM"]}, kimi("mlp"), NO_SNAPSHOTS
+    ),
     "MiMo-V2": Handmade(
         {
             **COMMON,

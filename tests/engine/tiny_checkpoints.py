@@ -1,4 +1,5 @@
-"""Tiny checkpoints of well-known families, as data: transformers' class, and what of its config is not `SIZES`."""
+"""Tiny checkpoints of well-known families, as data: transformers' class, and what of its config is
+not `SIZES`."""
 
 from __future__ import annotations
 
@@ -26,10 +27,17 @@ class Recipe(NamedTuple):
 
     @property
     def architecture(self) -> str:
-        return str(self.written.get("architectures", [f"{self.kind.removesuffix('Text')}ForCausalLM"])[0])
+        return str(
+            self.written.get("architectures", [f"{self.kind.removesuffix('Text')}ForCausalLM"])[0]
+        )
 
 
-SIZES: dict[str, Any] = {**BODY, "moe_intermediate_size": 64, "num_experts": 16, "num_experts_per_tok": 4}
+SIZES: dict[str, Any] = {
+    **BODY,
+    "moe_intermediate_size": 64,
+    "num_experts": 16,
+    "num_experts_per_tok": 4,
+}
 MLA = {
     **LATENT,
     "num_key_value_heads": 4,
@@ -45,7 +53,12 @@ MLA = {
         "original_max_position_embeddings": 256,
     },
 }
-DEEPSEEK = {"n_routed_experts": 16, "n_shared_experts": 1, "first_k_dense_replace": 1, "num_hidden_layers": 3}
+DEEPSEEK = {
+    "n_routed_experts": 16,
+    "n_shared_experts": 1,
+    "first_k_dense_replace": 1,
+    "num_hidden_layers": 3,
+}
 SIGMOID = {"topk_method": "noaux_tc", "scoring_func": "sigmoid", "moe_layer_freq": 1}
 SHARED = {"shared_expert_intermediate_size": 64}
 FULL = {"layer_types": ["full_attention"] * 2}
@@ -58,18 +71,28 @@ FAMILIES = {
     "Granite-MoE": Recipe("GraniteMoe", {"num_local_experts": 16, "intermediate_size": 64}),
     "Qwen2-MoE": Recipe("Qwen2Moe", SHARED),
     "Hunyuan-3": Recipe(
-        "HYV3", {"num_hidden_layers": 3, "num_shared_experts": 1}, {"route_norm": True, "first_k_dense_replace": 1}
+        "HYV3",
+        {"num_hidden_layers": 3, "num_shared_experts": 1},
+        {"route_norm": True, "first_k_dense_replace": 1},
     ),
-    "GLM-4.5": Recipe("Glm4Moe", {**DEEPSEEK, "routed_scaling_factor": 2.5, "n_group": 4, "topk_group": 2}),
-    "GLM-4.7-Flash": Recipe("Glm4MoeLite", {**MLA, **DEEPSEEK, "routed_scaling_factor": 1.8}, SIGMOID),
+    "GLM-4.5": Recipe(
+        "Glm4Moe", {**DEEPSEEK, "routed_scaling_factor": 2.5, "n_group": 4, "topk_group": 2}
+    ),
+    "GLM-4.7-Flash": Recipe(
+        "Glm4MoeLite", {**MLA, **DEEPSEEK, "routed_scaling_factor": 1.8}, SIGMOID
+    ),
     "DeepSeek-V2": Recipe(
         "DeepseekV2",
         {**MLA, **DEEPSEEK, "n_group": 4, "topk_group": 2, "topk_method": "group_limited_greedy"},
         {"scoring_func": "softmax", "norm_topk_prob": False, "moe_layer_freq": 1},
     ),
-    "DeepSeek-V3": Recipe("DeepseekV3", {**MLA, **DEEPSEEK, "n_group": 4, "topk_group": 2}, SIGMOID),
+    "DeepSeek-V3": Recipe(
+        "DeepseekV3", {**MLA, **DEEPSEEK, "n_group": 4, "topk_group": 2}, SIGMOID
+    ),
     "Kimi-K2": Recipe(
-        "DeepseekV3", {**MLA, **DEEPSEEK, "n_group": 1, "topk_group": 1, "routed_scaling_factor": 2.827}, SIGMOID
+        "DeepseekV3",
+        {**MLA, **DEEPSEEK, "n_group": 1, "topk_group": 1, "routed_scaling_factor": 2.827},
+        SIGMOID,
     ),
     "ERNIE-4.5": Recipe(
         "Ernie4_5_Moe",
@@ -95,7 +118,8 @@ FAMILIES = {
         {"architectures": ["Gemma4ForCausalLM"], "swa_num_key_value_heads": 2, "swa_head_dim": 16},
     ),
     "Command-A": Recipe(
-        "Cohere2Moe", {"expert_selection_fn": "sigmoid", "norm_topk_prob": False, "sliding_window": 128}
+        "Cohere2Moe",
+        {"expert_selection_fn": "sigmoid", "norm_topk_prob": False, "sliding_window": 128},
     ),
     "Laguna": Recipe(
         "Laguna",
@@ -130,7 +154,13 @@ FAMILIES = {
     "MiniMax-M2": Recipe(
         "MiniMaxM2",
         {"num_local_experts": 16},
-        {**SIGMOID, "use_qk_norm": True, "qk_norm_type": "per_layer", "use_routing_bias": True, "rotary_dim": 8},
+        {
+            **SIGMOID,
+            "use_qk_norm": True,
+            "qk_norm_type": "per_layer",
+            "use_routing_bias": True,
+            "rotary_dim": 8,
+        },
     ),
     "gpt-oss": Recipe(
         "GptOss",
@@ -141,7 +171,12 @@ FAMILIES = {
     "Hunyuan-A13B": Recipe(
         "HunYuanMoEV1",
         {"moe_topk": 4},
-        {"use_qk_norm": True, "use_mixed_mlp_moe": True, "num_shared_expert": 1, "attention_head_dim": 16},
+        {
+            "use_qk_norm": True,
+            "use_mixed_mlp_moe": True,
+            "num_shared_expert": 1,
+            "attention_head_dim": 16,
+        },
     ),
     "Trinity": Recipe("Afmoe", {**DENSE_FIRST, "num_dense_layers": 1, "num_shared_experts": 1}),
     "K-EXAONE": Recipe(
@@ -160,10 +195,15 @@ FAMILIES = {
         flags=NO_SNAPSHOTS,
     ),
     "Granite-4.0-H": Recipe(
-        "GraniteMoeHybrid", {**FULL, "num_local_experts": 16, "shared_intermediate_size": 64, "mamba_n_heads": 8}
+        "GraniteMoeHybrid",
+        {**FULL, "num_local_experts": 16, "shared_intermediate_size": 64, "mamba_n_heads": 8},
     ),
-    "Qwen3-Next": Recipe("Qwen3Next", {**SHARED, **FULL}, {"full_attention_interval": 1}, NO_SNAPSHOTS),
-    "Qwen3.5": Recipe("Qwen3_5MoeText", {**SHARED, **FULL}, {"full_attention_interval": 1}, NO_SNAPSHOTS),
+    "Qwen3-Next": Recipe(
+        "Qwen3Next", {**SHARED, **FULL}, {"full_attention_interval": 1}, NO_SNAPSHOTS
+    ),
+    "Qwen3.5": Recipe(
+        "Qwen3_5MoeText", {**SHARED, **FULL}, {"full_attention_interval": 1}, NO_SNAPSHOTS
+    ),
     "Nemotron-3": Recipe(
         "NemotronH",
         {
@@ -180,9 +220,17 @@ FAMILIES = {
 
 NOT_ON_TWO_RANKS = {
     "OLMoE": "SGLang norms queries over all heads, which no rank has",
-    "Gemma-4": "its experts' GELU runs by SGLang's own code, which fails on the id -1 of other ranks' experts",
-    "gpt-oss": "SGLang's loader gives each rank its own share of the experts that the rank holds whole",
-    "Nemotron-3": "SGLang takes a GPU's runner for it on a CPU as well, whose experts keep the ids of all ranks",
+    "Gemma-4": (
+        "its experts' GELU runs by SGLang's own code, which fails on the id -1 of other ranks'"
+        " experts"
+    ),
+    "gpt-oss": (
+        "SGLang's loader gives each rank its own share of the experts that the rank holds whole"
+    ),
+    "Nemotron-3": (
+        "SGLang takes a GPU's runner for it on a CPU as well, whose experts keep the ids of all"
+        " ranks"
+    ),
     "LongCat": "refused there: SGLang adds its experts that compute nothing once for each rank",
 }
 """Why a family does not run there."""

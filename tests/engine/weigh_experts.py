@@ -1,8 +1,8 @@
-"""Bytes of an expert in each format of weights, of models that SGLang builds for a card that is not here.
+"""Bytes of an expert in each format of weights, of models that SGLang builds for a card that is not
+here.
 
-Run: python -m tests.engine.weigh_experts CARD, with a JSON list of [config, flags] as its input. Prints a JSON list:
-the bytes of each, by layer, or the error.
-"""
+Run: python -m tests.engine.weigh_experts CARD, with a JSON list of [config, flags] as its input.
+Prints a JSON list: the bytes of each, by layer, or the error."""
 
 from __future__ import annotations
 

@@ -13,7 +13,9 @@ from tests.ptx.compiling import assert_compiling
 
 def pytest_report_header() -> str:
     return "tests/gpu: on " + (
-        torch.cuda.get_device_name() if torch.cuda.is_available() else "the PTX interpreter, for sm_90: no GPU here"
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else "the PTX interpreter, for sm_90: no GPU here"
     )
 
 

@@ -28,7 +28,8 @@ class Device(NamedTuple):
 
 @contextmanager
 def device() -> Iterator[Device]:
-    """The GPU where there is one. Without one, CPU tensors and the PTX that Triton compiles for sm_90."""
+    """The GPU where there is one. Without one, CPU tensors and the PTX that Triton compiles for
+    sm_90."""
     if torch.cuda.is_available():
         yield Device(torch.device("cuda"), torch.cuda.CUDAGraph, torch.cuda.graph)  # type: ignore[arg-type]
         return

@@ -1,4 +1,5 @@
-"""Kernel, loop and vectorised form agree on what is drawn at random, with the kernel on a GPU: not yet run on one."""
+"""Kernel, loop and vectorised form agree on what is drawn at random, with the kernel on a GPU: not
+yet run on one."""
 
 from __future__ import annotations
 
@@ -11,7 +12,10 @@ DRAWS = 40
 """Of a kernel each, which takes seconds to compile."""
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: tests/ptx runs such draws in an interpreter of PTX")
+@pytest.mark.skipif(
+    not torch.cuda.is_available(),
+    reason="no GPU: tests/ptx runs such draws in an interpreter of PTX",
+)
 def test_all_three_agree() -> None:
     for seed in range(DRAWS):
         agree(seed, torch.device("cuda"))

@@ -44,7 +44,9 @@ def test_replays_follow_the_device(router: Callable[..., Routing], ranks: int, g
     )
 
     def call() -> Routing:
-        return router(logits, knobs, Router(8), num_real=num_real, layer=5, tally=tally, placement=place)
+        return router(
+            logits, knobs, Router(8), num_real=num_real, layer=5, tally=tally, placement=place
+        )
 
     for _ in range(2):  # kernels and cached tables are made before the capture
         call()
@@ -60,10 +62,17 @@ def test_replays_follow_the_device(router: Callable[..., Routing], ranks: int, g
             graph.replay()
             counted = HostTally([5], 128, ranks)
             expected = eager.route(
-                logits.cpu()[:batch], policy, Router(8), layer=5, tally=counted, placement=expected_place
+                logits.cpu()[:batch],
+                policy,
+                Router(8),
+                layer=5,
+                tally=counted,
+                placement=expected_place,
             )
             assert torch.equal(routing.ids[:batch].cpu(), expected.ids)
-            torch.testing.assert_close(routing.weights[:batch].cpu(), expected.weights, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(
+                routing.weights[:batch].cpu(), expected.weights, rtol=1e-5, atol=1e-6
+            )
             assert torch.equal(routing.pool.cpu(), expected.pool)
             assert not routing.weights[batch:].any()
             gained = (tally.data - before).cpu()
@@ -76,8 +85,8 @@ def test_replays_follow_the_device(router: Callable[..., Routing], ranks: int, g
 
 
 def test_a_step_is_counted_when_its_last_layer_is_through(gpu: Device) -> None:
-    """As a server does: a launch for each layer, and one that counts them all; where the last layer runs SGLang's own
-    top k, that layer's own count brings it."""
+    """As a server does: a launch for each layer, and one that counts them all; where the last layer
+    runs SGLang's own top k, that layer's own count brings it."""
     device = gpu.torch_device
     logits = torch.randn(3, 16, 128, device=device).bfloat16()
     num_real = torch.tensor(13, device=device, dtype=torch.int32)
@@ -88,7 +97,9 @@ def test_a_step_is_counted_when_its_last_layer_is_through(gpu: Device) -> None:
 
     def step() -> None:
         for layer in (4, 5):
-            fused.route(logits[layer - 4], knobs, Router(8), num_real=num_real, layer=layer, tally=tally)
+            fused.route(
+                logits[layer - 4], knobs, Router(8), num_real=num_real, layer=layer, tally=tally
+            )
         tally.add_vanilla(6, own, num_real)
 
     for _ in range(2):
@@ -104,6 +115,13 @@ def test_a_step_is_counted_when_its_last_layer_is_through(gpu: Device) -> None:
         own.copy_(eager.route(logits[2], Policy.vanilla(), Router(8)).ids)
         graph.replay()
         for layer in (4, 5):
-            eager.route(logits[layer - 4].cpu(), Policy.oea(3), Router(8), num_real=batch, layer=layer, tally=expected)
+            eager.route(
+                logits[layer - 4].cpu(),
+                Policy.oea(3),
+                Router(8),
+                num_real=batch,
+                layer=layer,
+                tally=expected,
+            )
         expected.add_vanilla(6, own.cpu(), batch)
     assert torch.equal(tally.data[:, :-1].cpu(), expected.data[:, :-1])

@@ -1,4 +1,5 @@
-"""A stub to load, and Locust as its users run it: in a process of its own, for it patches the one it is in."""
+"""A stub to load, and Locust as its users run it: in a process of its own, for it patches the one
+it is in."""
 
 from __future__ import annotations
 
@@ -54,6 +55,8 @@ def locust(tmp_path: Path) -> Locust:
             check=False,
         )
         output = done.stdout + done.stderr
-        return Outcome(done.returncode, output, json.loads(figures.read_text()) if figures.exists() else {})
+        return Outcome(
+            done.returncode, output, json.loads(figures.read_text()) if figures.exists() else {}
+        )
 
     return run

@@ -1,4 +1,5 @@
-"""A server that streams chats by a script, counts as an oea-server does, and can be steered. No model, no SGLang."""
+"""A server that streams chats by a script, counts as an oea-server does, and can be steered. No
+model, no SGLang."""
 
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ STEPS = 4
 class Stub:
     """Serves in a thread until it is stopped.
 
-    The model's name says what becomes of a request: `refuse` is a 429, `cut` ends without [DONE], `fail` reports an
-    error in the stream, all others are answered.
+    The model's name says what becomes of a request: `refuse` is a 429, `cut` ends without [DONE],
+    `fail` reports an error in the stream, all others are answered.
 
     Args:
         gap: seconds between two tokens, by policy.
@@ -91,7 +92,11 @@ class Stub:
 
         @app.get("/oea/config")
         async def config() -> dict[str, Any]:
-            return {"settings": self.settings, "started_with": self.settings, "policies": list(EXPERTS)}
+            return {
+                "settings": self.settings,
+                "started_with": self.settings,
+                "policies": list(EXPERTS),
+            }
 
         @app.get("/oea/controller")
         async def controller() -> dict[str, Any]:
@@ -117,15 +122,13 @@ class Stub:
         async def metrics() -> PlainTextResponse:
             counted = self.counted
             return PlainTextResponse(
-                "# TYPE oea_unique_experts histogram\n"
-                f"oea_unique_experts_sum {counted['experts']}\noea_unique_experts_count {counted['observations']}\n"
-                "# TYPE oea_kept_router_mass_total counter\n"
-                f"oea_kept_router_mass_total {counted['mass']}\n"
-                "# TYPE oea_routed_tokens_total counter\n"
-                f"oea_routed_tokens_total {counted['tokens']}\n"
-                "# TYPE oea_decode_batch_size histogram\n"
-                f"oea_decode_batch_size_sum {counted['tokens']}\n"
-                f"oea_decode_batch_size_count {counted['observations']}\n"
+                "# TYPE oea_unique_experts histogram\noea_unique_experts_sum"
+                f" {counted['experts']}\noea_unique_experts_count {counted['observations']}\n# TYPE"
+                " oea_kept_router_mass_total counter\noea_kept_router_mass_total"
+                f" {counted['mass']}\n# TYPE oea_routed_tokens_total"
+                f" counter\noea_routed_tokens_total {counted['tokens']}\n# TYPE"
+                " oea_decode_batch_size histogram\noea_decode_batch_size_sum"
+                f" {counted['tokens']}\noea_decode_batch_size_count {counted['observations']}\n"
             )
 
         return app
@@ -174,7 +177,11 @@ def event(content: dict[str, Any]) -> str:
 
 def usage(body: dict[str, Any]) -> dict[str, int]:
     words = sum(len(message["content"].split()) for message in body["messages"])
-    return {"prompt_tokens": words, "completion_tokens": body["max_tokens"], "total_tokens": words + body["max_tokens"]}
+    return {
+        "prompt_tokens": words,
+        "completion_tokens": body["max_tokens"],
+        "total_tokens": words + body["max_tokens"],
+    }
 
 
 def counted_so_far(body: dict[str, Any], tokens: int) -> dict[str, Any]:
@@ -186,7 +193,10 @@ def counted_so_far(body: dict[str, Any], tokens: int) -> dict[str, Any]:
 def whole(body: dict[str, Any]) -> dict[str, Any]:
     text = "".join(f"t{number} " for number in range(body["max_tokens"]))
     message = {"role": "assistant", "content": text}
-    return {"choices": [{"index": 0, "message": message, "finish_reason": "length"}], "usage": usage(body)}
+    return {
+        "choices": [{"index": 0, "message": message, "finish_reason": "length"}],
+        "usage": usage(body),
+    }
 
 
 def refusal(status: int, message: str) -> JSONResponse:

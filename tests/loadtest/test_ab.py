@@ -1,4 +1,5 @@
-"""A/B on the stub, whose policies are as fast and as wide as the test says; and the page it writes."""
+"""A/B on the stub, whose policies are as fast and as wide as the test says; and the page it
+writes."""
 
 from __future__ import annotations
 
@@ -54,7 +55,8 @@ def test_each_block_is_steered_and_the_server_is_left_as_found(stub: Stub) -> No
     ab.measure(stub.remote, plan("policy=oea", "policy=vanilla,k0=3", pairs=4))
     a, b = {"policy": "oea", "k0": "5"}, {"policy": "vanilla", "k0": 3}
     assert len(stub.steered) == 2 * 5 + 1
-    assert all(stub.steered[i : i + 2] in ([a, b], [b, a]) for i in range(0, 10, 2))  # pairs; the first warms up
+    # pairs; the first warms up
+    assert all(stub.steered[i : i + 2] in ([a, b], [b, a]) for i in range(0, 10, 2))
     assert stub.steered[-1] == {"policy": "shadow", "k0": "5"}
     assert stub.settings["policy"] == "shadow"
 
@@ -68,7 +70,8 @@ def test_a_refused_configuration_is_an_error_and_undone(stub: Stub) -> None:
 def test_a_share_of_the_requests_may_wish_to_be_exact(stub: Stub) -> None:
     record = ab.measure(stub.remote, plan("policy=oea", "policy=oea,exact=0.25", pairs=2))
     wished = [body.get("custom_params") for body in stub.bodies]
-    assert sum(each == {"oea": {"exact": True}} for each in wished) == 3  # one of four, in three blocks of B
+    # one of four, in three blocks of B
+    assert sum(each == {"oea": {"exact": True}} for each in wished) == 3
     assert sum(each is not None for each in wished) == 3
     assert all("exact" not in knobs for knobs in stub.steered)
     assert record["arms"]["b"]["exact"] == 0.25
@@ -78,7 +81,9 @@ def test_a_share_of_the_requests_may_wish_to_be_exact(stub: Stub) -> None:
 
 def test_both_blocks_of_a_pair_ask_for_the_same_lengths(stub: Stub) -> None:
     ab.measure(stub.remote, plan("policy=vanilla", "policy=vanilla", pairs=2))
-    lengths = [sorted(body["max_tokens"] for body in stub.bodies[i : i + 4]) for i in range(0, 24, 4)]
+    lengths = [
+        sorted(body["max_tokens"] for body in stub.bodies[i : i + 4]) for i in range(0, 24, 4)
+    ]
     assert lengths[0::2] == lengths[1::2]
     assert len({json.dumps(body["messages"]) for body in stub.bodies}) == 24  # and no prompt twice
 
@@ -88,7 +93,10 @@ def test_both_blocks_of_a_pair_ask_for_the_same_lengths(stub: Stub) -> None:
     [
         ("policy=vanilla", {"policy": "vanilla"}),
         ("policy=oea,k0=3", {"policy": "oea", "k0": 3}),
-        ("k0=1:8,2:6,16:3, max-rank=none,p=0.5", {"k0": "1:8,2:6,16:3", "max_rank": None, "p": 0.5}),
+        (
+            "k0=1:8,2:6,16:3, max-rank=none,p=0.5",
+            {"k0": "1:8,2:6,16:3", "max_rank": None, "p": 0.5},
+        ),
         ("k0=1:8,16:3; 0-3=8,policy=oea", {"k0": "1:8,16:3; 0-3=8", "policy": "oea"}),
     ],
 )
@@ -118,9 +126,22 @@ def test_a_block_with_an_unanswered_request_is_none(stub: Stub) -> None:
     assert caught.group_contains(StreamError, match="ended without")
 
 
-def test_the_command_and_its_page(stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_and_its_page(
+    stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Remote, "settled_metrics", Remote.metrics)
-    flags = ["--url", stub.url, "--pairs", "2", "--chats", "2", "--requests", "2", "--tenant", "t output=fixed:4"]
+    flags = [
+        "--url",
+        stub.url,
+        "--pairs",
+        "2",
+        "--chats",
+        "2",
+        "--requests",
+        "2",
+        "--tenant",
+        "t output=fixed:4",
+    ]
     done = CliRunner().invoke(app, ["ab", *flags, "--out", str(tmp_path), "--null"])
     assert done.exit_code == 0, done.output
     record = json.loads((tmp_path / "ab-null.json").read_text())
@@ -129,11 +150,14 @@ def test_the_command_and_its_page(stub: Stub, tmp_path: Path, monkeypatch: pytes
     assert "--null" in record["command"]
     assert {"python", "torch", "sglang"} <= set(record["versions"])
     page = (tmp_path / "ab-null.html").read_text()
-    assert re.findall(r"(?:https?:)?//[\w.]+", re.sub(r"base64,[\w+/=]+", "", page)) == []  # nothing from elsewhere
+    # nothing from elsewhere
+    assert re.findall(r"(?:https?:)?//[\w.]+", re.sub(r"base64,[\w+/=]+", "", page)) == []
     assert page.count("data:image/png;base64,") == 2
     assert "<script" not in page
     lines = list(csv.DictReader(io.StringIO((tmp_path / "ab-null.csv").read_text())))
-    assert [(line["pair"], line["arm"]) for line in lines] == [(str(b["pair"]), b["arm"]) for b in record["blocks"]]
+    assert [(line["pair"], line["arm"]) for line in lines] == [
+        (str(b["pair"]), b["arm"]) for b in record["blocks"]
+    ]
     assert (tmp_path / "ab-null.md").read_text() == report.markdown(record)
 
 
@@ -148,7 +172,12 @@ def test_the_command_and_its_page(stub: Stub, tmp_path: Path, monkeypatch: pytes
 )
 def test_a_wrong_option_is_one_line(flags: tuple[str, ...], said: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "loadtest", *flags], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-m", "loadtest", *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 2
     assert said in done.stderr

@@ -1,4 +1,5 @@
-"""How a fault is judged, on the stub: the faults themselves run against real servers, by `python -m loadtest chaos`."""
+"""How a fault is judged, on the stub: the faults themselves run against real servers, by `python -m
+loadtest chaos`."""
 
 from __future__ import annotations
 
@@ -123,7 +124,9 @@ def test_trouble_in_the_log_is_told_from_then_on(judged: Judged) -> None:
         return Seen("nothing")
 
     found = judged.bear(fault)
-    assert found.server_did == "logged 2 lines of trouble, first: Traceback (most recent call last):"
+    assert (
+        found.server_did == "logged 2 lines of trouble, first: Traceback (most recent call last):"
+    )
     assert found.verdict == HELD  # what is logged is told, not judged
 
 

@@ -1,4 +1,5 @@
-"""How crowds, stalls, races and signals are judged, and what a server leaves behind: each wrong thing is found."""
+"""How crowds, stalls, races and signals are judged, and what a server leaves behind: each wrong
+thing is found."""
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ WHOLE = {"whole": FIT}
 
 def test_a_crowd_of_which_what_fits_is_answered_and_the_rest_refused_is_right() -> None:
     seen = crowds.crowd_seen(Counter({**WHOLE, "503": 5, crowds.IN_STREAM: 1}), True, ALIVE)
-    what = f"{FIT + 6} requests: {FIT} x whole, 5 x 503, 1 x 200 with a 503 in it; 3 probes answered"
+    what = (
+        f"{FIT + 6} requests: {FIT} x whole, 5 x 503, 1 x 200 with a 503 in it; 3 probes answered"
+    )
     assert (seen.wrong, seen.what) == ((), what)
     assert seen.known == ("a stream that finds the queue full: 200 with a 503 in it",)
 
@@ -43,7 +46,9 @@ def test_a_crowd_of_which_what_fits_is_answered_and_the_rest_refused_is_right() 
         (WHOLE, True, ALIVE + Counter({"/metrics 500": 1}), "probe /metrics 500"),
     ],
 )
-def test_what_is_wrong_with_a_crowd(heard: dict[str, int], again: bool, probes: Counter[str], wrong: str) -> None:
+def test_what_is_wrong_with_a_crowd(
+    heard: dict[str, int], again: bool, probes: Counter[str], wrong: str
+) -> None:
     assert crowds.crowd_seen(Counter(heard), again, probes).wrong == (wrong,)
 
 
@@ -62,7 +67,9 @@ def test_what_one_of_a_crowd_hears(stub: Stub, monkeypatch: pytest.MonkeyPatch) 
 
 
 def reply(version: int, min_batch: int, status: int = 200, **more: Any) -> Reply:
-    return Reply(status, f'"{version}"', {"settings": {"min_batch": min_batch}, "version": version, **more})
+    return Reply(
+        status, f'"{version}"', {"settings": {"min_batch": min_batch}, "version": version, **more}
+    )
 
 
 TOLD = Reply(412, "", {"error": "the version is 2 by now"})
@@ -119,7 +126,10 @@ def test_a_stall_whose_changes_were_told_right_is_right() -> None:
         (
             [LATE, reply(3, stalls.NEXT, changes={"min_batch": [stalls.GONE, stalls.NEXT]}), TOLD],
             stalls.NEXT,
-            f"an earlier change was applied, given up or not: {{'min_batch': [{stalls.GONE}, {stalls.NEXT}]}}",
+            (
+                f"an earlier change was applied, given up or not: {{'min_batch': [{stalls.GONE},"
+                f" {stalls.NEXT}]}}"
+            ),
         ),
     ],
 )
@@ -160,7 +170,9 @@ def test_what_is_wrong_with_an_end(
     script: str, said: str, wrong: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "traceback").write_text(TRACEBACK.format("oea_server/engine/http.py", "KeyError: 'oea'"))
+    (tmp_path / "traceback").write_text(
+        TRACEBACK.format("oea_server/engine/http.py", "KeyError: 'oea'")
+    )
     made = list[Server]()
 
     def server(environment: dict[str, str]) -> Server:
@@ -173,7 +185,9 @@ def test_what_is_wrong_with_an_end(
     monkeypatch.setattr(signals, "DEADLINE", 0.5 if goes_on else 30.0)
     monkeypatch.setattr(traces, "DEADLINE", 0.5 if remains else 30.0)
     monkeypatch.setattr(Server, "stop", traces.clear)
-    how, found = asyncio.run(signals._one(signals.Case("waiting", signal.SIGTERM, signals.IMPORTING, 0.1)))
+    how, found = asyncio.run(
+        signals._one(signals.Case("waiting", signal.SIGTERM, signals.IMPORTING, 0.1))
+    )
     for each in made:
         assert each.process is not None
         each.process.wait(10)
@@ -215,12 +229,19 @@ def test_a_client_tries_again_where_nothing_was_begun(stub: Stub) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{probe.getsockname()[1]}"
-    body = {"model": "demo", "max_tokens": 2, "stream": True, "messages": [{"role": "user", "content": "hello"}]}
+    body = {
+        "model": "demo",
+        "max_tokens": 2,
+        "stream": True,
+        "messages": [{"role": "user", "content": "hello"}],
+    }
 
     async def ask(urls: list[str], model: str) -> tuple[str, Counter[str]]:
         retries = Counter[str]()
         async with session() as http:
-            _, text = await restarts._insist(http, restarts.Balancer(urls), 0, {**body, "model": model}, retries)
+            _, text = await restarts._insist(
+                http, restarts.Balancer(urls), 0, {**body, "model": model}, retries
+            )
         return text, retries
 
     text, retries = asyncio.run(ask([stub.url, nobody], "demo"))

@@ -14,7 +14,11 @@ import pytest
 from loadtest.chaos import not_numbers
 from loadtest.client import session
 
-PAGES = {"/oea/stats": '{"total": 1.5}', "/oea/config": "{}", "/metrics": "oea_router_mass_kept 1.0\nsglang:x NaN\n"}
+PAGES = {
+    "/oea/stats": '{"total": 1.5}',
+    "/oea/config": "{}",
+    "/metrics": "oea_router_mass_kept 1.0\nsglang:x NaN\n",
+}
 BROKEN = {
     "/oea/stats": ('{"total": NaN}', "NaN is no JSON"),
     "/oea/config": ('{"p": -Infinity}', "-Infinity is no JSON"),

@@ -25,7 +25,10 @@ def test_equal_records_by_one_policy_a_step_are_right() -> None:
 @pytest.mark.parametrize(
     ("other", "wrong"),
     [
-        ([GOOD[0], step(4, [0, "vanilla None", 5])], "the ranks' steps differ from number 1 of 2 and 2 on"),
+        (
+            [GOOD[0], step(4, [0, "vanilla None", 5])],
+            "the ranks' steps differ from number 1 of 2 and 2 on",
+        ),
         (GOOD[:1], "the ranks' steps differ from number 1 of 2 and 1 on"),
         ([], "1 ranks wrote steps down, not 2"),
     ],
@@ -37,7 +40,10 @@ def test_a_rank_that_went_another_way_is_found(other: list[dict[str, Any]], wron
 @pytest.mark.parametrize(
     ("bad", "wrong"),
     [
-        (step(8, [0, "oea 3", 11], [1, "oea 4", 12]), "1 steps were routed by more than one policy"),
+        (
+            step(8, [0, "oea 3", 11], [1, "oea 4", 12]),
+            "1 steps were routed by more than one policy",
+        ),
         (step(8, [0, "oea 3", 11, False]), "1 layers are no recount of their tokens' rows"),
         (step(8, [0, "vanilla None", None]), "no step was routed"),
     ],

@@ -19,7 +19,9 @@ from oea_server.client.server import Server
         ("cuts", ("lost: ClientPayloadError",)),
     ],
 )
-def test_a_rolling_restart(ends: str, wrong: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rolling_restart(
+    ends: str, wrong: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = list[Server]()
 
     def server() -> Server:

@@ -1,4 +1,5 @@
-"""How a server is judged whose /dev/shm fills up under streams: it answers all, or ends and says why."""
+"""How a server is judged whose /dev/shm fills up under streams: it answers all, or ends and says
+why."""
 
 from __future__ import annotations
 

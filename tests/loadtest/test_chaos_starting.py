@@ -19,9 +19,15 @@ LINE = f"{PREFIX}/models/x.safetensors: cut"
 CLEAR = Ended(2, [LINE], 0, [], 20.0)
 TROUBLES = {
     "went on": (CLEAR._replace(code=None), "neither refused nor served after 20 s"),
-    "no line": (CLEAR._replace(refusals=[]), "0 lines of refusal, and none that says x.safetensors"),
+    "no line": (
+        CLEAR._replace(refusals=[]),
+        "0 lines of refusal, and none that says x.safetensors",
+    ),
     "two lines": (CLEAR._replace(refusals=[LINE, LINE]), "2 lines of refusal"),
-    "another line": (CLEAR._replace(refusals=[f"{PREFIX}no"]), "1 lines of refusal, and none that says x.safetensors"),
+    "another line": (
+        CLEAR._replace(refusals=[f"{PREFIX}no"]),
+        "1 lines of refusal, and none that says x.safetensors",
+    ),
     "traceback": (CLEAR._replace(tracebacks=3), "3 tracebacks"),
     "left": (CLEAR._replace(left=["python 17"]), "left behind: python 17"),
 }
@@ -56,7 +62,9 @@ def test_one_that_may_be_refused_has_to_be_in_one_line(name: str) -> None:
 @pytest.fixture
 def sleeper() -> Iterator[int]:
     """A process of a group of its own."""
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True
+    ) as process:
         yield process.pid
         process.kill()
 

@@ -43,11 +43,15 @@ print("held")
 def test_the_wall_clock_moves_and_waits_do_not(tmp_path: Path) -> None:
     library, clock = tmp_path / "clock.so", tmp_path / "offset"
     warnings = ["-Wall", "-Wextra", "-Werror"]
-    subprocess.run(["cc", *warnings, "-shared", "-fPIC", "-O2", "-o", library, SHIFTS, "-ldl"], check=True)
+    subprocess.run(
+        ["cc", *warnings, "-shared", "-fPIC", "-O2", "-o", library, SHIFTS, "-ldl"], check=True
+    )
     set_clock(clock, 0)
     environment = {**os.environ, "LD_PRELOAD": str(library), "CLOCK_OFFSET": str(clock)}
     command = [sys.executable, "-c", WATCH, str(clock)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.stdout == "held\n", done.stderr
 
 

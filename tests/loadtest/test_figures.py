@@ -21,7 +21,9 @@ def test_a_histogram_is_right_within_half_a_percent() -> None:
     histogram = Histogram()
     histogram.extend(values)
     for share in (0.01, 0.5, 0.95, 0.99):
-        assert histogram.quantile(share) == pytest.approx(values[round(share * 5000) - 1], rel=0.006)
+        assert histogram.quantile(share) == pytest.approx(
+            values[round(share * 5000) - 1], rel=0.006
+        )
     assert histogram.mean == pytest.approx(statistics.fmean(values))
     assert Histogram().quantile(0.5) is None
     assert Histogram().mean is None
@@ -52,18 +54,34 @@ def test_workers_figures_add_up() -> None:
 
 
 def given(**limits: float) -> dict[str, float | None]:
-    return {**{option: None for option, _, _ in gates.names()}, "min_tokens_per_s": None, "max_failures": 0.0, **limits}
+    return {
+        **{option: None for option, _, _ in gates.names()},
+        "min_tokens_per_s": None,
+        "max_failures": 0.0,
+        **limits,
+    }
 
 
 def test_thresholds() -> None:
     figures = Figures()
     figures.answered(stream(0.2, [0.05] * 9), 10.0)
-    assert gates.misses(figures, given(ttft_p95=0.21, itl_mean=0.051, e2e_p99=0.66, min_tokens_per_s=10)) == []
-    assert gates.misses(figures, given(ttft_p95=0.19)) == ["ttft p95: 0.2005 s, 0.19 s is the limit"]
+    assert (
+        gates.misses(
+            figures, given(ttft_p95=0.21, itl_mean=0.051, e2e_p99=0.66, min_tokens_per_s=10)
+        )
+        == []
+    )
+    assert gates.misses(figures, given(ttft_p95=0.19)) == [
+        "ttft p95: 0.2005 s, 0.19 s is the limit"
+    ]
     assert gates.misses(figures, given(late_p50=1)) == ["late p50: no values, 1 s is the limit"]
-    assert gates.misses(figures, given(min_tokens_per_s=16)) == ["tokens per second: 15.4, 16 is the least"]
+    assert gates.misses(figures, given(min_tokens_per_s=16)) == [
+        "tokens per second: 15.4, 16 is the least"
+    ]
     figures.failed("why")
-    assert gates.misses(figures, given()) == ["failed: 50.00% of the requests, at most 0.00% are allowed"]
+    assert gates.misses(figures, given()) == [
+        "failed: 50.00% of the requests, at most 0.00% are allowed"
+    ]
     assert gates.misses(figures, given(max_failures=0.5)) == []
 
 
@@ -84,12 +102,16 @@ def test_the_interval_is_that_of_a_normal_mean() -> None:
     found = paired.difference([1.0] * 400, [1.0 + change for change in changes])
     half = 1.96 * statistics.stdev(changes) / 20
     assert found.change == pytest.approx(statistics.fmean(changes))
-    assert (found.low, found.high) == pytest.approx((found.change - half, found.change + half), abs=0.02)
+    assert (found.low, found.high) == pytest.approx(
+        (found.change - half, found.change + half), abs=0.02
+    )
 
 
 def test_drift_cancels_within_pairs() -> None:
     drift = [float(i) for i in range(12)]
-    found = paired.difference(drift, [each + 0.1 + 0.01 * (-1) ** i for i, each in enumerate(drift)])
+    found = paired.difference(
+        drift, [each + 0.1 + 0.01 * (-1) ** i for i, each in enumerate(drift)]
+    )
     assert found.low > 0
     assert found.p < 0.001
 

@@ -1,5 +1,5 @@
-"""Locust, headless, in processes of its own, against the stub. Orders and counts; times only as bounds that hold
-however slow the machine is."""
+"""Locust, headless, in processes of its own, against the stub. Orders and counts; times only as
+bounds that hold however slow the machine is."""
 
 from __future__ import annotations
 
@@ -20,13 +20,28 @@ TOKENS = 8
 
 
 def test_a_closed_loop_sends_what_it_was_asked_for(stub: Stub, locust: Locust) -> None:
-    seen = locust(stub.url, "-u", "3", "-r", "3", "--requests", "12", "--tenants", f"chat output=fixed:{TOKENS}")
+    seen = locust(
+        stub.url,
+        "-u",
+        "3",
+        "-r",
+        "3",
+        "--requests",
+        "12",
+        "--tenants",
+        f"chat output=fixed:{TOKENS}",
+    )
     assert seen.code == 0, seen.output
     figures = seen.figures
     assert figures["counts"] == {"answered": 12, "failed": 0, "cancelled": 0, "cut": 0}
     assert len(stub.bodies) == 12
     assert figures["output_tokens"] == 12 * TOKENS
-    assert [figures[f"{name}_s"]["n"] for name in ("ttft", "tpot", "itl", "e2e")] == [12, 12, 12 * (TOKENS - 1), 12]
+    assert [figures[f"{name}_s"]["n"] for name in ("ttft", "tpot", "itl", "e2e")] == [
+        12,
+        12,
+        12 * (TOKENS - 1),
+        12,
+    ]
     assert figures["ttft_s"]["mean"] >= GAP  # not the time to the headers
     assert figures["tpot_s"]["mean"] >= GAP * 0.9
     assert figures["e2e_s"]["mean"] >= TOKENS * GAP
@@ -35,7 +50,12 @@ def test_a_closed_loop_sends_what_it_was_asked_for(stub: Stub, locust: Locust) -
 
 
 def test_a_body_is_what_the_official_client_sends(stub: Stub, locust: Locust) -> None:
-    assert locust(stub.url, "-u", "1", "--requests", "1", "--tenants", "one output=fixed:5 key=sesame").code == 0
+    assert (
+        locust(
+            stub.url, "-u", "1", "--requests", "1", "--tenants", "one output=fixed:5 key=sesame"
+        ).code
+        == 0
+    )
     body = stub.bodies[0]
     assert body["stream"] is True
     assert body["stream_options"] == {"include_usage": True}
@@ -46,7 +66,17 @@ def test_a_body_is_what_the_official_client_sends(stub: Stub, locust: Locust) ->
 
 def test_the_same_seed_asks_the_same(stub: Stub, locust: Locust) -> None:
     for seed in ("1", "1", "2"):
-        locust(stub.url, "-u", "1", "--requests", "4", "--seed", seed, "--tenants", "a output=lognormal:10:0.5")
+        locust(
+            stub.url,
+            "-u",
+            "1",
+            "--requests",
+            "4",
+            "--seed",
+            seed,
+            "--tenants",
+            "a output=lognormal:10:0.5",
+        )
     first, again, other = stub.bodies[:4], stub.bodies[4:8], stub.bodies[8:]
     assert first == again
     assert first != other
@@ -67,7 +97,9 @@ def test_the_same_seed_asks_the_same(stub: Stub, locust: Locust) -> None:
 def test_thresholds_set_the_exit_status(
     stub: Stub, locust: Locust, flags: tuple[str, ...], code: int, said: str
 ) -> None:
-    seen = locust(stub.url, "-u", "2", "-r", "2", "--requests", "4", "--tenants", "a output=fixed:4", *flags)
+    seen = locust(
+        stub.url, "-u", "2", "-r", "2", "--requests", "4", "--tenants", "a output=fixed:4", *flags
+    )
     assert seen.code == code, seen.output
     assert said in seen.output
 
@@ -87,7 +119,9 @@ def test_thresholds_come_from_the_environment_too(stub: Stub, locust: Locust) ->
     ],
 )
 def test_what_is_no_answer_fails(stub: Stub, locust: Locust, model: str, why: str) -> None:
-    seen = locust(stub.url, "-u", "1", "--requests", "2", "--model", model, "--tenants", "a output=fixed:4")
+    seen = locust(
+        stub.url, "-u", "1", "--requests", "2", "--model", model, "--tenants", "a output=fixed:4"
+    )
     assert seen.code == 1
     assert seen.figures["counts"]["failed"] == 2
     assert seen.figures["errors"] == {why: 2}
@@ -113,7 +147,16 @@ def test_an_open_loop_does_not_wait_for_answers(stub: Stub, locust: Locust) -> N
 
 def test_a_pool_too_small_shows_in_the_times(stub: Stub, locust: Locust) -> None:
     stub.gap["oea"] = 0.05
-    flags = ("--requests", "6", "--open", "constant:100", "--tenants", "a output=fixed:4", "--late-p95", "0.3")
+    flags = (
+        "--requests",
+        "6",
+        "--open",
+        "constant:100",
+        "--tenants",
+        "a output=fixed:4",
+        "--late-p95",
+        "0.3",
+    )
     seen = locust(stub.url, "-u", "1", *flags)
     assert seen.figures["counts"]["answered"] == 6
     assert seen.figures["late_s"]["n"] == 6
@@ -123,7 +166,17 @@ def test_a_pool_too_small_shows_in_the_times(stub: Stub, locust: Locust) -> None
 
 
 def test_cancelled_requests_are_neither_answers_nor_failures(stub: Stub, locust: Locust) -> None:
-    seen = locust(stub.url, "-u", "4", "-r", "4", "--requests", "40", "--tenants", "a output=fixed:30 cancel=0.5")
+    seen = locust(
+        stub.url,
+        "-u",
+        "4",
+        "-r",
+        "4",
+        "--requests",
+        "40",
+        "--tenants",
+        "a output=fixed:30 cancel=0.5",
+    )
     assert seen.code == 0, seen.output
     counts = seen.figures["counts"]
     assert counts["failed"] == 0
@@ -132,7 +185,8 @@ def test_cancelled_requests_are_neither_answers_nor_failures(stub: Stub, locust:
     deadline = time.monotonic() + 10
     while stub.left < counts["cancelled"] and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert stub.left > 0.5 * counts["cancelled"]  # the server saw them leave; some had all but the end
+    # the server saw them leave; some had all but the end
+    assert stub.left > 0.5 * counts["cancelled"]
 
 
 def test_tenants_share_the_users_and_turns_share_their_past(stub: Stub, locust: Locust) -> None:
@@ -145,25 +199,46 @@ def test_tenants_share_the_users_and_turns_share_their_past(stub: Stub, locust: 
     assert len({messages[0]["content"] for messages in talk}) == 1  # the shared prefix
     assert {messages[0]["role"] for messages in talk} == {"system"}
     longest = max(talk, key=len)
-    assert [m["role"] for m in longest] == ["system", "user", "assistant", "user", "assistant", "user"]
+    assert [m["role"] for m in longest] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+        "assistant",
+        "user",
+    ]
     assert longest[2]["content"] == "t0 t1 t2 "
 
 
 def test_workers_share_a_run(stub: Stub, locust: Locust) -> None:
     port = str(ports.free())
     workers = [
-        subprocess.Popen([*LOCUST, "--worker", "--master-host", "127.0.0.1", "--master-port", port], cwd=ROOT)
+        subprocess.Popen(
+            [*LOCUST, "--worker", "--master-host", "127.0.0.1", "--master-port", port], cwd=ROOT
+        )
         for _ in range(2)
     ]
     try:
         seen = locust(
-            *(stub.url, "--master", "--master-bind-port", port, "--expect-workers", "2", "-u", "4", "-r", "4"),
+            *(
+                stub.url,
+                "--master",
+                "--master-bind-port",
+                port,
+                "--expect-workers",
+                "2",
+                "-u",
+                "4",
+                "-r",
+                "4",
+            ),
             *("--requests", "21", "--tenants", "a output=fixed:6", "--ttft-p50", "0.0001"),
         )
         assert seen.figures["counts"]["answered"] == 21, seen.output
         assert seen.figures["itl_s"]["n"] == 21 * 5
         assert seen.code == 1  # the master judges
-        assert len({body["messages"][0]["content"] for body in stub.bodies}) == 21  # nobody asks what another asks
+        # nobody asks what another asks
+        assert len({body["messages"][0]["content"] for body in stub.bodies}) == 21
         assert [worker.wait(20) for worker in workers] == [0, 0]
     finally:
         for worker in workers:
@@ -174,7 +249,10 @@ def test_workers_share_a_run(stub: Stub, locust: Locust) -> None:
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("--tenants", "a prompt=fixed:0"), "tenant a: prompt=fixed:0: prompt=fixed:0: is none of fixed:TOKENS"),
+        (
+            ("--tenants", "a prompt=fixed:0"),
+            "tenant a: prompt=fixed:0: prompt=fixed:0: is none of fixed:TOKENS",
+        ),
         (("--tenants", "a prompts=1"), "tenant a: prompts=1: none of: weight=3"),
         (("--tenants", "a; a"), "--tenants: a name stands twice"),
         (("--tenants", ";"), "--tenants: names none"),
@@ -182,7 +260,9 @@ def test_workers_share_a_run(stub: Stub, locust: Locust) -> None:
         (("--requests", "-1"), "--requests: below 0"),
     ],
 )
-def test_a_wrong_option_is_refused_in_one_line(locust: Locust, flags: tuple[str, ...], said: str) -> None:
+def test_a_wrong_option_is_refused_in_one_line(
+    locust: Locust, flags: tuple[str, ...], said: str
+) -> None:
     seen = locust("http://127.0.0.1:9", "-u", "1", *flags)
     assert seen.code == 1
     assert f"loadtest: {said}" in seen.output
@@ -190,8 +270,20 @@ def test_a_wrong_option_is_refused_in_one_line(locust: Locust, flags: tuple[str,
 
 def test_the_web_page_starts_a_run(stub: Stub) -> None:
     port = str(ports.free())
-    command = [*LOCUST, "--host", stub.url, "--web-host", "127.0.0.1", "--web-port", port, "--requests", "3"]
-    web = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    command = [
+        *LOCUST,
+        "--host",
+        stub.url,
+        "--web-host",
+        "127.0.0.1",
+        "--web-port",
+        port,
+        "--requests",
+        "3",
+    ]
+    web = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     try:
         page = f"http://127.0.0.1:{port}"
         for _ in range(200):

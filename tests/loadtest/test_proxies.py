@@ -1,4 +1,5 @@
-"""Load goes straight to a server on this machine, with the key that was given, whatever the environment says."""
+"""Load goes straight to a server on this machine, with the key that was given, whatever the
+environment says."""
 
 from __future__ import annotations
 
@@ -15,7 +16,12 @@ from tests.loadtest.conftest import Locust
 from tests.loadtest.stub import Stub
 
 KEY = "the-key"
-ASKED = {"model": "demo", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4, "stream": True}
+ASKED = {
+    "model": "demo",
+    "messages": [{"role": "user", "content": "hello"}],
+    "max_tokens": 4,
+    "stream": True,
+}
 
 
 @pytest.fixture
@@ -42,7 +48,9 @@ def test_chats_of_ab_soak_and_chaos(stub: Stub, proxy: Heard) -> None:
 
 
 def test_chats_of_locust(stub: Stub, proxy: Heard, locust: Locust) -> None:
-    done = locust(stub.url, "-u", "1", "--requests", "1", "--tenants", f"t output=fixed:4 key={KEY}")
+    done = locust(
+        stub.url, "-u", "1", "--requests", "1", "--tenants", f"t output=fixed:4 key={KEY}"
+    )
     assert done.code == 0, done.output
     assert stub.keys == [KEY]
     assert proxy.requests == []
@@ -56,7 +64,10 @@ def test_what_is_watched(proxy: Heard) -> None:
 
 
 def test_no_chat_follows_a_redirect() -> None:
-    with hearing(Heard()) as other, hearing(Heard(307, headers={"Location": f"{other.url}/"})) as server:
+    with (
+        hearing(Heard()) as other,
+        hearing(Heard(307, headers={"Location": f"{other.url}/"})) as server,
+    ):
         with pytest.raises(RefusedError, match="307"):
             asyncio.run(one(server.url))
         assert other.requests == []

@@ -36,8 +36,13 @@ def test_a_second_play_asks_anew_and_a_second_soak_the_same(fast: Stub) -> None:
 
 
 def test_what_is_no_answer_is_broken(fast: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loadtest.workload.Ask.body", lambda ask, _: {"model": "cut", "messages": [], "max_tokens": 2})
+    monkeypatch.setattr(
+        "loadtest.workload.Ask.body",
+        lambda ask, _: {"model": "cut", "messages": [], "max_tokens": 2},
+    )
     soak = Soak(fast.url, 0)
     soak.play(40)
     assert soak.seen["broken"] > 20
-    assert any("StreamError" in why or "ended without" in why or "KeyError" in why for why in soak.broken)
+    assert any(
+        "StreamError" in why or "ended without" in why or "KeyError" in why for why in soak.broken
+    )

@@ -7,7 +7,12 @@ from typing import Any
 
 from loadtest import soaked
 
-HELD = {"handles": {"http": 45}, "threads": {"http": 22}, "load": {"num_running_reqs": 0}, "rss": {"http": 1268.0}}
+HELD = {
+    "handles": {"http": 45},
+    "threads": {"http": 22},
+    "load": {"num_running_reqs": 0},
+    "rss": {"http": 1268.0},
+}
 RECORD: dict[str, Any] = {
     "requests": 100,
     "concurrency": [16, 32],
@@ -39,7 +44,11 @@ def test_the_page_and_the_picture(tmp_path: Path) -> None:
 
 
 def test_beside_sglang_without_us(tmp_path: Path) -> None:
-    plain = {**RECORD, "requests": 40, "slopes_mib_per_1000": {"http": {"per_1000": 0.4, "error": 0.02}}}
+    plain = {
+        **RECORD,
+        "requests": 40,
+        "slopes_mib_per_1000": {"http": {"per_1000": 0.4, "error": 0.02}},
+    }
     as_far = {"http": {"per_1000": 0.6, "error": 0.03}}
     record = {**RECORD, "blocks": 10, "beside": plain, "slopes_as_far_mib_per_1000": as_far}
     page = soaked.markdown(record)

@@ -1,4 +1,5 @@
-"""Steps of load on the stub, whose rungs are as fast and as wide as the test says; and the page of it."""
+"""Steps of load on the stub, whose rungs are as fast and as wide as the test says; and the page of
+it."""
 
 from __future__ import annotations
 
@@ -60,7 +61,9 @@ def test_who_keeps_the_target_is_judged_by_what_clients_saw(stub: Stub, tmp_path
 def test_a_token_without_text_is_a_token(stub: Stub) -> None:
     stub.gap |= {"vanilla": 0.02, "oea": 0.02}
     stub.texts = ["half ", "", "", ""]
-    (vanilla,) = [row for row in steer.measure(stub.remote, plan(0.05))["rows"] if row["side"] == "vanilla"]
+    (vanilla,) = [
+        row for row in steer.measure(stub.remote, plan(0.05))["rows"] if row["side"] == "vanilla"
+    ]
     assert vanilla["late"] == 0 < vanilla["spans"]
 
 
@@ -75,7 +78,9 @@ def test_a_floor_that_is_not_kept_is_counted(stub: Stub) -> None:
 def test_the_page_has_a_line_for_each_side_and_the_reasons(stub: Stub) -> None:
     record = steer.measure(stub.remote, plan(0.03, alone=False))
     machine = {"name": "m", "processor": "p", "cores": 2, "memory_gib": 24}
-    page = steered.markdown({**record, "model": {"name": "x"}, "machine": machine, "versions": {}, "command": "c"}, "n")
+    page = steered.markdown(
+        {**record, "model": {"name": "x"}, "machine": machine, "versions": {}, "command": "c"}, "n"
+    )
     assert "| **controller** |" in page
     assert "| 0 | oea | it is on |" in page
     assert "at 6: late" in page
@@ -90,7 +95,13 @@ def test_as_many_chats_as_the_step_says(stub: Stub) -> None:
     assert load_steps.until(LOAD, 4, 0.4) == pytest.approx(0.8)
     assert load_steps.until((*LOAD, Step(2, 1.0)), 4, 0.5) == pytest.approx(0.7)
     assert load_steps.until((*LOAD, Step(2, 1.0)), 0, 0.5) == pytest.approx(1.7)
-    assert [load_steps.at(LOAD, seconds) for seconds in (0, 0.39, 0.41, 1.19, 1.21)] == [0, 0, 1, 1, 2]
+    assert [load_steps.at(LOAD, seconds) for seconds in (0, 0.39, 0.41, 1.19, 1.21)] == [
+        0,
+        0,
+        1,
+        1,
+        2,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,15 @@ def read(*lines: tuple[bytes, float]) -> Stream:
 def test_figures_are_those_of_sglangs_own_client() -> None:
     role = line(choices=[{"delta": {"role": "assistant", "content": ""}}])
     stream = read(
-        (role, 10.5), (text("a"), 11.0), (b"\n", 11.1), (text("b"), 11.5), (text("c"), 13.0), (END, 13.5),
-        (USAGE, 13.6), (DONE, 14.0),
-    )  # fmt: skip
+        (role, 10.5),
+        (text("a"), 11.0),
+        (b"\n", 11.1),
+        (text("b"), 11.5),
+        (text("c"), 13.0),
+        (END, 13.5),
+        (USAGE, 13.6),
+        (DONE, 14.0),
+    )
     stream.check()
     assert stream.ttft == 1.0  # not the chunk without text
     assert stream.gaps == [0.5, 1.5]
@@ -67,7 +73,10 @@ def test_one_token_has_no_time_per_token() -> None:
         ([text("a"), END], "ended without"),
         ([text("a"), DONE], "no finish_reason"),
         ([END, DONE], "no text"),
-        ([text("a"), line(choices=[{"delta": {}, "finish_reason": "abort"}]), DONE], "finish_reason abort"),
+        (
+            [text("a"), line(choices=[{"delta": {}, "finish_reason": "abort"}]), DONE],
+            "finish_reason abort",
+        ),
     ],
 )
 def test_what_is_missing_is_said(lines: list[bytes], why: str) -> None:

@@ -1,4 +1,5 @@
-"""Lengths, prompts, conversations and arrivals: their distributions, and that a seed settles them."""
+"""Lengths, prompts, conversations and arrivals: their distributions, and that a seed settles
+them."""
 
 from __future__ import annotations
 
@@ -33,11 +34,13 @@ def test_sharegpt_lengths(side: lengths.Side) -> None:
     drawn = [each.draw(dice) for _ in range(8000)]
     low, high = lengths.SHAREGPT_BOUNDS
     assert low <= min(drawn) <= max(drawn) <= high
-    assert statistics.fmean(drawn) == pytest.approx(lengths.SHAREGPT_MEANS[side], rel=0.15)  # less what is cut off
+    # less what is cut off
+    assert statistics.fmean(drawn) == pytest.approx(lengths.SHAREGPT_MEANS[side], rel=0.15)
 
 
 @pytest.mark.parametrize(
-    "text", ["fixed", "fixed:0", "fixed:1.5", "lognormal:9", "lognormal:9:9", "sharegpt:1", "x", "fixed:a"]
+    "text",
+    ["fixed", "fixed:0", "fixed:1.5", "lognormal:9", "lognormal:9:9", "sharegpt:1", "x", "fixed:a"],
 )
 def test_a_wrong_length_is_refused(text: str) -> None:
     with pytest.raises(LengthError, match=f"prompt={text}"):
@@ -102,7 +105,9 @@ def test_tenants_have_their_weights() -> None:
     assert picked.count("a") / 2000 == pytest.approx(0.75, abs=0.03)
 
 
-@pytest.mark.parametrize("part", ["weight=0", "turns=0", "prefix=-1", "cancel=2", "key=", "mood=good", "turns=x"])
+@pytest.mark.parametrize(
+    "part", ["weight=0", "turns=0", "prefix=-1", "cancel=2", "key=", "mood=good", "turns=x"]
+)
 def test_a_wrong_part_is_refused(part: str) -> None:
     with pytest.raises(LengthError, match=f"tenant t: {part}"):
         workload.parse(f"t {part}")
@@ -144,7 +149,17 @@ def test_bursts_come_and_go() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "constant", "constant:0", "poisson:-1", "ramp:1:2", "burst:9:1:10:2", "burst:1:9:2:2", "constant:nan"]
+    "text",
+    [
+        "",
+        "constant",
+        "constant:0",
+        "poisson:-1",
+        "ramp:1:2",
+        "burst:9:1:10:2",
+        "burst:1:9:2:2",
+        "constant:nan",
+    ],
 )
 def test_wrong_arrivals_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is none of constant:RATE"):

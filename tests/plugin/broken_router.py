@@ -1,4 +1,5 @@
-"""A router that is broken on purpose, while the server runs: a file names the fault, nothing in it is none.
+"""A router that is broken on purpose, while the server runs: a file names the fault, nothing in it
+is none.
 
 Vanilla is SGLang's own routing, and stays whole: faults meet candidates alone.
 """
@@ -41,14 +42,23 @@ def again(self: Any, router: Any, logits: Any, **more: Any) -> Any:
     """What `Runtime.route` asks of the routing, with something else."""
     from oea_server.routing import route
 
-    return route(logits, self.policy, self._rule(router), layer=router.layer, tally=self.tally_of_step, **more)
+    return route(
+        logits,
+        self.policy,
+        self._rule(router),
+        layer=router.layer,
+        tally=self.tally_of_step,
+        **more,
+    )
 
 
 def floor_off_by_one(self: Any, router: Any, logits: Any) -> Any:
     """One expert less than the policy guarantees, and never none."""
     import torch
 
-    floor = self.policy.numbers(len(logits), router.layer, k=self.k, num_experts=self.num_experts).floor
+    floor = self.policy.numbers(
+        len(logits), router.layer, k=self.k, num_experts=self.num_experts
+    ).floor
     return again(self, router, logits, row_k0=torch.full((len(logits),), max(int(floor) - 1, 1)))
 
 
@@ -56,7 +66,9 @@ def pads_in_the_pool(self: Any, router: Any, logits: Any) -> Any:
     """Rows that are no tokens have floors and are counted, as where nobody masks them."""
     import torch
 
-    noise = torch.randn(PADS, logits.shape[1], generator=torch.Generator().manual_seed(router.layer))
+    noise = torch.randn(
+        PADS, logits.shape[1], generator=torch.Generator().manual_seed(router.layer)
+    )
     routing = again(self, router, torch.cat([logits, noise.to(logits.dtype)]))
     return routing._replace(weights=routing.weights[: len(logits)], ids=routing.ids[: len(logits)])
 

@@ -1,12 +1,13 @@
-"""A plug-in of the tests' servers: reports come ten times a second, and on request every rank writes its steps down.
+"""A plug-in of the tests' servers: reports come ten times a second, and on request every rank
+writes its steps down.
 
-On the server's PYTHONPATH together with its .dist-info. With RECORDER_FOLDER set, each decode step that is counted, or
-shared with other ranks, is a line there, one file per process: its batch, by what each layer routed it, and whether a
-recount of the rows that are tokens comes to the same. With ROUTED_FOLDER, a file per counted step: its rows, the
-requests that they are of, and the logits, experts and weights of each layer that was routed by us; and beside it, of a
-step that verified drafts, which rows were accepted. With FAULT_FILE, the router is broken as that file says
-(`broken_router`).
-"""
+On the server's PYTHONPATH together with its .dist-info. With RECORDER_FOLDER set, each decode step
+that is counted, or shared with other ranks, is a line there, one file per process: its batch, by
+what each layer routed it, and whether a recount of the rows that are tokens comes to the same. With
+ROUTED_FOLDER, a file per counted step: its rows, the requests that they are of, and the logits,
+experts and weights of each layer that was routed by us; and beside it, of a step that verified
+drafts, which rows were accepted. With FAULT_FILE, the router is broken as that file says
+(`broken_router`)."""
 
 from __future__ import annotations
 
@@ -79,21 +80,31 @@ def record(path: Path) -> None:
         return routing
 
     def recounted(self: Runtime, router: Any, logits: Any, routing: Any) -> bool:
-        """Whether `route` comes to the same from the tokens' rows alone, those of each rank taken from its slot."""
+        """Whether `route` comes to the same from the tokens' rows alone, those of each rank taken
+        from its slot."""
         import torch
 
         from oea_server.routing import route as again
 
         assert self.step is not None
         slots = self.rows.slots(self.step)
-        rows = [sum(slots[:rank]) + i for rank, n in enumerate(self.step.of_ranks) for i in range(n)]
+        rows = [
+            sum(slots[:rank]) + i for rank, n in enumerate(self.step.of_ranks) for i in range(n)
+        ]
         row_k0, drafts = (
-            None if each is None else each[rows] for each in (self.asked(len(logits)), self.drafts(len(logits)))
+            None if each is None else each[rows]
+            for each in (self.asked(len(logits)), self.drafts(len(logits)))
         )
-        expected = again(logits[rows], self.policy, router.rule, layer=router.layer, row_k0=row_k0, drafts=drafts)
-        same = torch.equal(expected.ids, routing.ids[rows]) and torch.equal(expected.weights, routing.weights[rows])
+        expected = again(
+            logits[rows], self.policy, router.rule, layer=router.layer, row_k0=row_k0, drafts=drafts
+        )
+        same = torch.equal(expected.ids, routing.ids[rows]) and torch.equal(
+            expected.weights, routing.weights[rows]
+        )
         pads = [row for row in range(len(logits)) if row not in rows]
-        return bool(same and torch.equal(expected.pool, routing.pool) and not routing.weights[pads].any())
+        return bool(
+            same and torch.equal(expected.pool, routing.pool) and not routing.weights[pads].any()
+        )
 
     Runtime.decoding = recorded  # type: ignore[method-assign]
     Runtime.is_vanilla = recorded_is_vanilla  # type: ignore[method-assign]
@@ -121,7 +132,12 @@ def keep_routed(folder: Path) -> None:
             yield
         if step.counted:
             last = folder / f"{next(number):06}-{os.getpid()}.pt"
-            found = {"batch": step.batch, "per_request": step.per_request, "tree": step.tree, "layers": layers}
+            found = {
+                "batch": step.batch,
+                "per_request": step.per_request,
+                "tree": step.tree,
+                "layers": layers,
+            }
             rids = None if self.rows.forward_batch is None else self.rows.forward_batch.rids
             torch.save({**found, "rids": rids, "links": links_of(self.rows.forward_batch)}, last)
 

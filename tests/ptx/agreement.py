@@ -1,8 +1,8 @@
-"""Whether kernel, loop and vectorised form agree on what a router, a policy, a placement and a step can be.
+"""Whether kernel, loop and vectorised form agree on what a router, a policy, a placement and a step
+can be.
 
-Draws are of everything that `route` takes, ties, pads, masks, broken rows, floors by row and guesses to be verified
-among them.
-"""
+Draws are of everything that `route` takes, ties, pads, masks, broken rows, floors by row and
+guesses to be verified among them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ BATCHES = (1, 3, 16, 17, 32, 33, 50, 130)
 ELEMENTS = 20_000
 """Of a step's logits, about: the interpreter of PTX takes a second for them."""
 MASS = 40
-"""Units of router mass by which the sums of a row may differ: float32 rounds its scores and their sum."""
+"""Units of router mass by which the sums of a row may differ: float32 rounds its scores and their
+sum."""
 
 
 class Case(NamedTuple):
@@ -51,7 +52,9 @@ def drawn(seed: int) -> Case:
     if draw.random() < 0.3:
         logits = logits.round()  # ties
     if draw.random() < 0.3:
-        logits[draw.randrange(batch), draw.randrange(n)] = draw.choice([torch.nan, -torch.nan, torch.inf, -torch.inf])
+        logits[draw.randrange(batch), draw.randrange(n)] = draw.choice(
+            [torch.nan, -torch.nan, torch.inf, -torch.inf]
+        )
     logits = logits.to(draw.choice([torch.bfloat16, torch.bfloat16, torch.float16, torch.float32]))
     rest: dict[str, Any] = {"layer": draw.choice([0, 7])}
     if (how := draw.random()) < 0.25:
@@ -59,7 +62,9 @@ def drawn(seed: int) -> Case:
     elif how < 0.5:
         rest["num_real"] = draw.randint(0, batch)
     elif how < 0.75:
-        rest["num_real"] = torch.tensor(draw.randint(0, batch), dtype=draw.choice([torch.int32, torch.int64]))
+        rest["num_real"] = torch.tensor(
+            draw.randint(0, batch), dtype=draw.choice([torch.int32, torch.int64])
+        )
     if draw.random() < 0.3:
         rest["row_k0"] = torch.randint(-k - 1, k + 2, (batch,), generator=generator)
     if draw.random() < 0.3:
@@ -87,7 +92,11 @@ def router_of(draw: random.Random, generator: torch.Generator, n: int, k: int) -
 
 def policy_of(draw: random.Random, n: int, k: int, ranks: int) -> Policy:
     k0 = draw.randint(1, k)
-    others = {"vanilla": Policy.vanilla(), "random": Policy.random(draw.randint(0, 9)), "pruned": Policy.pruned(k0)}
+    others = {
+        "vanilla": Policy.vanilla(),
+        "random": Policy.random(draw.randint(0, 9)),
+        "pruned": Policy.pruned(k0),
+    }
     if (name := draw.choice(["oea", "oea", "oea", "oea", *others])) in others:
         return others[name]
     return Policy.oea(
@@ -114,26 +123,49 @@ def agree(seed: int, device: torch.device = CPU) -> None:
     case = drawn(seed)
     layer, n = case.rest["layer"], case.logits.shape[1]
     loaded = n - case.router.zero_experts
-    tallies = [Tally([layer], loaded, case.ranks, device), *(HostTally([layer], loaded, case.ranks) for _ in range(2))]
+    tallies = [
+        Tally([layer], loaded, case.ranks, device),
+        *(HostTally([layer], loaded, case.ranks) for _ in range(2)),
+    ]
     ours, *others = (
         answer(case, route, tally, where)
-        for route, tally, where in zip((fused.route, eager.route, host.route), tallies, (device, CPU, CPU), strict=True)
+        for route, tally, where in zip(
+            (fused.route, eager.route, host.route), tallies, (device, CPU, CPU), strict=True
+        )
     )
     for other in others:
         for name in ("ids", "pool", "home", "counts"):
             assert torch.equal(ours[name], other[name]), name
-        torch.testing.assert_close(ours["weights"], other["weights"], rtol=2e-5, atol=1e-6, equal_nan=True)
+        torch.testing.assert_close(
+            ours["weights"], other["weights"], rtol=2e-5, atol=1e-6, equal_nan=True
+        )
         assert int((ours["mass"] - other["mass"]).abs()) <= MASS * len(case.logits)
 
 
 def answer(case: Case, route: Any, tally: Tally, device: torch.device) -> dict[str, torch.Tensor]:
     """All that comes of a call on a device, on the CPU."""
     n, router = case.logits.shape[1], case.router
-    moved = {name: each.to(device) for name in ("bias", "expert_scale") if (each := getattr(router, name)) is not None}
+    moved = {
+        name: each.to(device)
+        for name in ("bias", "expert_scale")
+        if (each := getattr(router, name)) is not None
+    }
     router = replace(router, **moved)
-    rest = {name: each.to(device) if isinstance(each, torch.Tensor) else each for name, each in case.rest.items()}
-    place = contiguous(n, case.ranks, device)._replace(home=torch.full((n,), -1, dtype=torch.int32, device=device))
+    rest = {
+        name: each.to(device) if isinstance(each, torch.Tensor) else each
+        for name, each in case.rest.items()
+    }
+    place = contiguous(n, case.ranks, device)._replace(
+        home=torch.full((n,), -1, dtype=torch.int32, device=device)
+    )
     placement = place if case.ranks > 1 else None
-    routing = route(case.logits.to(device), case.policy, router, tally=tally, placement=placement, **rest)
-    found = {**routing._asdict(), "home": place.home, "counts": tally.data[:, :-1], "mass": tally.data[0, -1]}
+    routing = route(
+        case.logits.to(device), case.policy, router, tally=tally, placement=placement, **rest
+    )
+    found = {
+        **routing._asdict(),
+        "home": place.home,
+        "counts": tally.data[:, :-1],
+        "mass": tally.data[0, -1],
+    }
     return {name: each.cpu() for name, each in found.items()}

@@ -24,14 +24,18 @@ def extract(x: Array, position: Array, length: Array) -> Array:
     position, length = position & np.uint32(0xFF), length & np.uint32(0xFF)
     start = np.minimum(position, np.uint32(bits - 1)).astype(x.dtype)
     unsigned = x.view(f"u{bits // 8}")
-    field = np.where(position < bits, unsigned >> start.view(unsigned.dtype), unsigned.dtype.type(0))
+    field = np.where(
+        position < bits, unsigned >> start.view(unsigned.dtype), unsigned.dtype.type(0)
+    )
     field = field & _ones(length, bits)
     if x.dtype.kind == "u":
         return field
     highest = np.minimum(position.astype(np.int64) + length - 1, bits - 1).clip(0).astype(x.dtype)
     negative = ((x >> highest) & 1 != 0) & (length > 0)
     inside = np.clip(np.minimum(position.astype(np.int64) + length, bits) - position, 0, bits)
-    filled = field | np.where(negative, ~_ones(inside.astype(np.uint32), bits), unsigned.dtype.type(0))
+    filled = field | np.where(
+        negative, ~_ones(inside.astype(np.uint32), bits), unsigned.dtype.type(0)
+    )
     return np.asarray(filled).view(x.dtype)
 
 
@@ -57,7 +61,9 @@ def insert_field(decoder: Decoder, statement: Statement) -> Step:
     only(statement)
     kind = statement.modifiers[-1]
     target, field, x, position, length = statement.operands
-    return decoder.pure(insert, target, kind, [(field, kind), (x, kind), (position, "u32"), (length, "u32")])
+    return decoder.pure(
+        insert, target, kind, [(field, kind), (x, kind), (position, "u32"), (length, "u32")]
+    )
 
 
 @handles("bfind")
@@ -67,7 +73,9 @@ def find_highest(decoder: Decoder, statement: Statement) -> Step:
 
     def function(value: Array) -> Array:
         bits = 8 * value.dtype.itemsize
-        unsigned = np.where(value < 0, ~value, value).view(f"u{bits // 8}") if kind[0] == "s" else value
+        unsigned = (
+            np.where(value < 0, ~value, value).view(f"u{bits // 8}") if kind[0] == "s" else value
+        )
         at = bit_length(unsigned) - np.uint32(1)  # none: all ones
         if "shiftamt" in statement.modifiers:
             return np.where(at == np.uint32(0xFFFFFFFF), at, np.uint32(bits - 1) - at)
@@ -80,7 +88,9 @@ def reversed_bits(value: Array) -> Array:
     bits = 8 * value.dtype.itemsize
     out = np.zeros_like(value)
     for at in range(bits):
-        out |= ((value >> value.dtype.type(at)) & value.dtype.type(1)) << value.dtype.type(bits - 1 - at)
+        out |= ((value >> value.dtype.type(at)) & value.dtype.type(1)) << value.dtype.type(
+            bits - 1 - at
+        )
     return out
 
 
@@ -115,7 +125,9 @@ def permute_bytes(decoder: Decoder, statement: Statement) -> Step:
         out: Array = np.zeros(both.shape, np.uint64)
         for at in range(4):
             chosen = (selector >> np.uint32(4 * at)) & np.uint32(0xF)
-            byte = (both >> ((chosen & np.uint32(7)) * np.uint32(8)).astype(np.uint64)) & np.uint64(0xFF)
+            byte = (both >> ((chosen & np.uint32(7)) * np.uint32(8)).astype(np.uint64)) & np.uint64(
+                0xFF
+            )
             sign = np.where(byte & np.uint64(0x80), np.uint64(0xFF), np.uint64(0))
             byte = np.where(chosen & np.uint32(8), sign, byte)
             out = out | byte << np.uint64(8 * at)

@@ -44,8 +44,11 @@ def run(
     Machine(program_of(parse(text)), (blocks, 1, 1), threads, arguments, memory, shared, seed).run()
 
 
-def compute(instruction: str, kind: str, *sources: torch.Tensor, result: torch.dtype) -> torch.Tensor:
-    """One instruction on every element: `{0}` is its target, `{1}` … its sources, as bits of `b32` or `b64`.
+def compute(
+    instruction: str, kind: str, *sources: torch.Tensor, result: torch.dtype
+) -> torch.Tensor:
+    """One instruction on every element: `{0}` is its target, `{1}` … its sources, as bits of `b32`
+    or `b64`.
 
     Args:
         kind: of registers: r (32 bits), d (64 bits) or h (16 bits).
@@ -58,7 +61,9 @@ def compute(instruction: str, kind: str, *sources: torch.Tensor, result: torch.d
         letter = {2: "h", 4: "r", 8: "d"}[size]
         register = f"%{letter}{ {'h': 1, 'r': 10, 'd': 10}[letter] + number }"
         registers.append(register)
-        lines.append(f"mad.wide.s32 %d9, %r3, {size}, %d{number}; ld.global.b{8 * size} {register}, [%d9];")
+        lines.append(
+            f"mad.wide.s32 %d9, %r3, {size}, %d{number}; ld.global.b{8 * size} {register}, [%d9];"
+        )
     size = out.element_size()
     target = f"%{kind}{ {'h': 1, 'r': 10, 'd': 10}[kind] }"
     lines.append(instruction.format(target, *registers) + ";")

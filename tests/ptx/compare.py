@@ -78,12 +78,18 @@ def set_value(decoder: Decoder, statement: Statement) -> Step:
     if result not in ("u32", "s32", "f32"):
         raise PtxError(f"unknown type .{result}")
     function, target = comparison(name, kind), statement.operands[0]
-    true = np.float32(1) if result == "f32" else TYPES[result].type(-1 if result == "s32" else 0xFFFFFFFF)
+    true = (
+        np.float32(1)
+        if result == "f32"
+        else TYPES[result].type(-1 if result == "s32" else 0xFFFFFFFF)
+    )
 
     def compare(x: Array, y: Array) -> Array:
         return np.where(function(x, y), true, true.dtype.type(0))
 
-    return decoder.pure(compare, target, result, [(source, kind) for source in statement.operands[1:]])
+    return decoder.pure(
+        compare, target, result, [(source, kind) for source in statement.operands[1:]]
+    )
 
 
 @handles("selp")

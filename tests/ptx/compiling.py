@@ -6,7 +6,8 @@ from oea_server.routing import kernel
 
 
 def assert_compiling() -> None:
-    """Raise RuntimeError where kernels were imported under TRITON_INTERPRET: that cannot be taken back."""
+    """Raise RuntimeError where kernels were imported under TRITON_INTERPRET: that cannot be taken
+    back."""
     if type(kernel.route_kernel).__name__ != "JITFunction":
         raise RuntimeError(
             "TRITON_INTERPRET is set, or was when the kernels were imported: "

@@ -20,17 +20,21 @@ ROUND: dict[str, Callable[..., Array]] = {
 
 
 def to_integer(value: Array, rounding: str, kind: str, source: str) -> Array:
-    """A float as an integer: clamped to its range. NaN is 0, but 1 << 63 (1 << bits - 1) of 64-bit results and of
-    float64 sources."""
+    """A float as an integer: clamped to its range. NaN is 0, but 1 << 63 (1 << bits - 1) of 64-bit
+    results and of float64 sources."""
     dtype = TYPES[kind]
     limits = np.iinfo(dtype)
     rounded = ROUND[rounding](value.astype(np.float64))
     below, above = rounded < float(limits.min), rounded >= float(limits.max)
     nan = np.isnan(rounded)
     inside = np.where(below | above | nan, 0.0, rounded).astype(dtype)
-    clamped = np.where(above, dtype.type(limits.max), np.where(below, dtype.type(limits.min), inside))
+    clamped = np.where(
+        above, dtype.type(limits.max), np.where(below, dtype.type(limits.min), inside)
+    )
     wide = source == "f64" or dtype.itemsize == 8
-    highest = np.array([1 << (8 * dtype.itemsize - 1) if wide else 0], f"u{dtype.itemsize}").view(dtype)
+    highest = np.array([1 << (8 * dtype.itemsize - 1) if wide else 0], f"u{dtype.itemsize}").view(
+        dtype
+    )
     return np.where(nan, highest, clamped)
 
 
@@ -54,7 +58,9 @@ def convert(decoder: Decoder, statement: Statement) -> Step:
 
     def function(value: Array) -> Array:
         if flushes and source in FLOATS:
-            value = np.where(np.abs(value) < np.finfo(np.float32).tiny, np.copysign(0, value), value)
+            value = np.where(
+                np.abs(value) < np.finfo(np.float32).tiny, np.copysign(0, value), value
+            )
         if source not in FLOATS:
             if kind in FLOATS:
                 return value.astype(np.float64 if kind == "f64" else np.float32)

@@ -201,7 +201,9 @@ class Decoder:
         if not all(self.is_register(source) for source in sources):
             raise PtxError("a literal pair")
         own = PAIRS[kind]
-        low, high = (self.pure(function, target, own, [(s, own) for s in sources], half) for half in (0, 1))
+        low, high = (
+            self.pure(function, target, own, [(s, own) for s in sources], half) for half in (0, 1)
+        )
 
         def both(lanes: Lanes) -> None:
             low(lanes)

@@ -28,4 +28,6 @@ def _shown(cubin: bytes, what: str) -> str:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        return subprocess.run([TOOL, what, file.name], capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            [TOOL, what, file.name], capture_output=True, text=True, check=True
+        ).stdout

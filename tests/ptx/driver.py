@@ -1,4 +1,5 @@
-"""A CUDA driver for Triton without a GPU: its JIT compiles for one, and launches go to the interpreter.
+"""A CUDA driver for Triton without a GPU: its JIT compiles for one, and launches go to the
+interpreter.
 
 CPU tensors stand for device tensors. What Triton asks a device for (target, properties, stream) is
 answered here; what it compiles is what a GPU of that capability would run.
@@ -81,7 +82,8 @@ class Driver(GPUDriver):  # type: ignore[misc]
             *values: Any,
         ) -> None:
             made = launch_of(compiled, (x, y, z), signature, values)
-            now = triton.runtime.driver.active  # Triton keeps a kernel's launcher longer than a test its driver
+            # Triton keeps a kernel's launcher longer than a test its driver
+            now = triton.runtime.driver.active
             now.launches.append(made)
             if enter is not None:
                 enter(about)
@@ -98,7 +100,9 @@ class Driver(GPUDriver):  # type: ignore[misc]
 class Utilities:
     """What Triton asks the C part of its driver for."""
 
-    def load_binary(self, name: str, kernel: bytes, shared: int, device: int) -> tuple[int, int, int, int, int]:
+    def load_binary(
+        self, name: str, kernel: bytes, shared: int, device: int
+    ) -> tuple[int, int, int, int, int]:
         """(module, function, registers, spills, most threads)."""
         return 1, 1, 0, 0, 1024
 
@@ -113,7 +117,8 @@ def compiled_of(name: str, metadata: Any) -> Compiled:
     """What Triton has just compiled, from its cache on disk.
 
     Raises:
-        PtxError: it needs what the interpreter has not: scratch memory, clusters, cooperative launches.
+        PtxError: it needs what the interpreter has not: scratch memory, clusters, cooperative
+        launches.
     """
     for unsupported in ("global_scratch_size", "profile_scratch_size", "launch_cooperative_grid"):
         if getattr(metadata, unsupported, 0):
@@ -145,7 +150,8 @@ def decoded(ptx: str) -> Program:
 
 @contextmanager
 def fake_cuda(capability: int = 90) -> Iterator[Driver]:
-    """Triton's driver while the context lasts. `TRITON_INTERPRET` must not be set when kernels are imported."""
+    """Triton's driver while the context lasts. `TRITON_INTERPRET` must not be set when kernels are
+    imported."""
     driver, before = Driver(capability), triton.runtime.driver._active
     triton.runtime.driver.set_active(driver)
     try:

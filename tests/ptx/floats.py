@@ -1,4 +1,5 @@
-"""Floating-point arithmetic. Approximate instructions are numpy's own, which are closer than a GPU's."""
+"""Floating-point arithmetic. Approximate instructions are numpy's own, which are closer than a
+GPU's."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ def _extreme(pick: Callable[..., Array], zeros: Callable[..., Array]) -> Callabl
     def function(x: Array, y: Array) -> Array:
         picked = pick(x, y)
         bits = np.dtype(f"u{x.dtype.itemsize}")
-        same = zeros(np.ascontiguousarray(x).view(bits), np.ascontiguousarray(y).view(bits)).view(x.dtype)
+        same = zeros(np.ascontiguousarray(x).view(bits), np.ascontiguousarray(y).view(bits)).view(
+            x.dtype
+        )
         return np.where(x == y, same, picked)  # 0.0 is above -0.0
 
     return function
@@ -95,4 +98,6 @@ def property_of(decoder: Decoder, statement: Statement) -> Step:
         "notanumber": np.isnan,
     }
     target, x = statement.operands
-    return decoder.pure(tests[statement.modifiers[0]], target, "pred", [(x, statement.modifiers[-1])])
+    return decoder.pure(
+        tests[statement.modifiers[0]], target, "pred", [(x, statement.modifiers[-1])]
+    )

@@ -79,7 +79,10 @@ class GlobalMemory:
                 found.append((region, here))
                 left &= ~here
         if left.any():
-            raise PtxError(f"out of bounds: {size * count} bytes at {int(addresses[left][0]):#x} of global memory")
+            raise PtxError(
+                f"out of bounds: {size * count} bytes at {int(addresses[left][0]):#x} of global"
+                " memory"
+            )
         return found
 
     @staticmethod
@@ -87,7 +90,8 @@ class GlobalMemory:
         return region.address // ALIGNMENT * ALIGNMENT
 
     def _view(self, region: Region, dtype: np.dtype[Any]) -> Array:
-        """The region in elements of a type, from the last aligned address at or before its begin."""
+        """The region in elements of a type, from the last aligned address at or before its
+        begin."""
         view = self._views.get((region, dtype))
         if view is None:
             base = self._base(region)
@@ -97,4 +101,6 @@ class GlobalMemory:
         return view
 
     def _index(self, region: Region, addresses: Array, dtype: np.dtype[Any]) -> Array:
-        return ((addresses - np.uint64(self._base(region))) // np.uint64(dtype.itemsize)).astype(np.int64)
+        return ((addresses - np.uint64(self._base(region))) // np.uint64(dtype.itemsize)).astype(
+            np.int64
+        )

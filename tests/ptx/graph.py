@@ -1,10 +1,11 @@
-"""A CUDA graph without a GPU: what happens while it is captured is recorded, and replayed on the same memory.
+"""A CUDA graph without a GPU: what happens while it is captured is recorded, and replayed on the
+same memory.
 
 Stands for `torch.cuda.CUDAGraph` and `torch.cuda.graph`. Launches of Triton's kernels are recorded
-by the driver and run through the interpreter; torch's operators are recorded as they are dispatched.
-As on a GPU, nothing that changes memory happens at the capture; what is made in it lives as long as
-the graph; a launch keeps nothing else alive, and whoever reads a value on the host ends the capture.
-"""
+by the driver and run through the interpreter; torch's operators are recorded as they are
+dispatched. As on a GPU, nothing that changes memory happens at the capture; what is made in it
+lives as long as the graph; a launch keeps nothing else alive, and whoever reads a value on the host
+ends the capture."""
 
 from __future__ import annotations
 
@@ -86,10 +87,16 @@ class _Operators(TorchDispatchMode):
         made = func(*args, **kwargs)
         outputs = [leaf for leaf in tree_leaves(made) if isinstance(leaf, torch.Tensor)]
         self.graph.kept += outputs
-        if not name.startswith(("empty", "new_empty")) and not any(out.alias_info for out in func._schema.returns):
+        if not name.startswith(("empty", "new_empty")) and not any(
+            out.alias_info for out in func._schema.returns
+        ):
 
             def again() -> None:
-                found = [leaf for leaf in tree_leaves(func(*args, **kwargs)) if isinstance(leaf, torch.Tensor)]
+                found = [
+                    leaf
+                    for leaf in tree_leaves(func(*args, **kwargs))
+                    if isinstance(leaf, torch.Tensor)
+                ]
                 for output, value in zip(outputs, found, strict=True):
                     output.copy_(value)
 

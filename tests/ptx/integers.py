@@ -1,4 +1,5 @@
-"""Arithmetic and logic: add, sub, mul, mad, div, rem, min, max, abs, neg, and, or, xor, not, shifts."""
+"""Arithmetic and logic: add, sub, mul, mad, div, rem, min, max, abs, neg, and, or, xor, not,
+shifts."""
 
 from __future__ import annotations
 
@@ -40,7 +41,11 @@ def high_half(x: Array, y: Array) -> Array:
     other = (a & low) * (b >> half) + (cross & low)
     product = (a >> half) * (b >> half) + (cross >> half) + (other >> half)
     if x.dtype.kind == "i":  # a negative factor was read as 2**64 too much
-        product = product - np.where(x < 0, b, 0).astype(np.uint64) - np.where(y < 0, a, 0).astype(np.uint64)
+        product = (
+            product
+            - np.where(x < 0, b, 0).astype(np.uint64)
+            - np.where(y < 0, a, 0).astype(np.uint64)
+        )
     return np.asarray(product, x.dtype)
 
 
@@ -103,7 +108,9 @@ def multiply(decoder: Decoder, statement: Statement) -> Step:
             out = a * b
         return out if c is None else out + c
 
-    return decoder.pure(product, target, result, [(x, kind), (y, kind), *((c, result) for c in added)])
+    return decoder.pure(
+        product, target, result, [(x, kind), (y, kind), *((c, result) for c in added)]
+    )
 
 
 def shift_left(x: Array, by: Array) -> Array:
@@ -112,7 +119,11 @@ def shift_left(x: Array, by: Array) -> Array:
 
 
 def shift_right(x: Array, by: Array) -> Array:
-    return x >> np.minimum(by, 8 * x.dtype.itemsize - 1).astype(x.dtype) if x.dtype.kind == "i" else _logical(x, by)
+    return (
+        x >> np.minimum(by, 8 * x.dtype.itemsize - 1).astype(x.dtype)
+        if x.dtype.kind == "i"
+        else _logical(x, by)
+    )
 
 
 def _logical(x: Array, by: Array) -> Array:

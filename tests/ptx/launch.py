@@ -33,7 +33,8 @@ class Compiled(NamedTuple):
 
 
 class Pointer(NamedTuple):
-    """A tensor that a launch was given: its place, not its life. As a GPU does, a launch keeps nothing alive."""
+    """A tensor that a launch was given: its place, not its life. As a GPU does, a launch keeps
+    nothing alive."""
 
     name: str
     region: Region
@@ -42,7 +43,9 @@ class Pointer(NamedTuple):
 
 def pointer_to(name: str, tensor: torch.Tensor) -> Pointer:
     """The memory from a tensor's first element to its last, gaps between rows included."""
-    steps = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    steps = sum(
+        (size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+    )
     size = 0 if tensor.numel() == 0 else (steps + 1) * tensor.element_size()
     return Pointer(name, Region(tensor.data_ptr(), size), StorageWeakRef(tensor.untyped_storage()))
 
@@ -64,7 +67,9 @@ class Launch(NamedTuple):
         """
         for pointer in self.pointers:
             if pointer.storage.expired():
-                raise PtxError(f"{self.compiled.name} reads {pointer.name}, whose memory has been freed")
+                raise PtxError(
+                    f"{self.compiled.name} reads {pointer.name}, whose memory has been freed"
+                )
         compiled = self.compiled
         machine = Machine(
             compiled.program,
@@ -79,7 +84,9 @@ class Launch(NamedTuple):
         return machine
 
 
-def launch_of(compiled: Compiled, grid: Grid, signature: dict[str, str], values: Sequence[Any]) -> Launch:
+def launch_of(
+    compiled: Compiled, grid: Grid, signature: dict[str, str], values: Sequence[Any]
+) -> Launch:
     """A launch with a kernel's own arguments.
 
     Args:
@@ -98,10 +105,13 @@ def launch_of(compiled: Compiled, grid: Grid, signature: dict[str, str], values:
             pointers.append(pointer)
             arguments.append(pointer.region.address)
         elif kind in FORMATS:
-            arguments.append(int(np.array(value, FORMATS[kind]).view(f"u{np.dtype(FORMATS[kind]).itemsize}")))
+            arguments.append(
+                int(np.array(value, FORMATS[kind]).view(f"u{np.dtype(FORMATS[kind]).itemsize}"))
+            )
         elif isinstance(value, int):
             arguments.append(int(value) % (1 << 64))
         else:
             raise PtxError(f"argument {name} of {compiled.name} has the unknown type {kind}")
-    missing = len(compiled.program.kernel.parameters) - len(arguments)  # Triton's scratch, which the driver refuses
+    # Triton's scratch, which the driver refuses
+    missing = len(compiled.program.kernel.parameters) - len(arguments)
     return Launch(compiled, grid, pointers, arguments + [0] * missing)

@@ -1,4 +1,5 @@
-"""Runs a program's blocks: all threads in step where their order is plain, or warp by warp in a random one."""
+"""Runs a program's blocks: all threads in step where their order is plain, or warp by warp in a
+random one."""
 
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ class Machine:
         arguments: the bits of each parameter.
         shared_bytes: shared memory of a block, the arrays without a length included.
         seed: None runs the threads that lag behind most first, of all blocks at once. A number lets
-            warps take turns at random, not the same in every block: each runs to its next branch, label
-            or barrier. What a barrier should have put in order then comes out another way.
+            warps take turns at random, not the same in every block: each runs to its next branch,
+            label or barrier. What a barrier should have put in order then comes out another way.
     """
 
     def __init__(
@@ -66,10 +67,12 @@ class Machine:
         """The same for each warp, as `at` has their threads: what a GPU issues for it."""
 
     def _places(self, blocks: int) -> tuple[Array, Array]:
-        """The block of each thread, and its number there: block after block, or the first warps of all blocks, in
-        some order, then their second ones."""
+        """The block of each thread, and its number there: block after block, or the first warps of
+        all blocks, in some order, then their second ones."""
         if self.random is None:
-            return np.repeat(np.arange(blocks), self.threads), np.tile(np.arange(self.threads), blocks)
+            return np.repeat(np.arange(blocks), self.threads), np.tile(
+                np.arange(self.threads), blocks
+            )
         order = self.random.sample(range(blocks), blocks)
         block = np.tile(np.repeat(order, WARP), self.threads // WARP)
         warp = np.repeat(np.arange(self.threads // WARP), blocks * WARP)
@@ -94,7 +97,9 @@ class Machine:
     def _random_turn(self, draw: random.Random) -> bool:
         """A turn for one of the warps of some neighbouring blocks, or of all of them."""
         blocks, warps = len(self.of_block), self.threads // WARP
-        first, last = sorted(draw.choices(range(blocks + 1), k=2)) if draw.random() < SPLIT else (0, blocks)
+        first, last = (
+            sorted(draw.choices(range(blocks + 1), k=2)) if draw.random() < SPLIT else (0, blocks)
+        )
         for warp in draw.sample(range(warps), warps):
             row = warp * blocks
             if last > first and self._turn((row + first) * WARP, (row + last) * WARP):
@@ -102,7 +107,8 @@ class Machine:
         return first > 0 or last < blocks
 
     def _turn(self, begin: int, end: int) -> bool:
-        """Let those of some whole warps' threads that lag behind most execute one run. False if none can."""
+        """Let those of some whole warps' threads that lag behind most execute one run. False if
+        none can."""
         runs, lanes = self.program.runs, self.lanes
         at = np.where(self.waits[begin:end] < 0, self.at[begin:end], len(runs))
         index = int(at.min())
@@ -133,7 +139,9 @@ class Machine:
         own = slice(self.lanes.begin, self.lanes.end)
         active, end = self.lanes.active, run.end
         next_run = np.full(own.stop - own.start, index + 1)
-        meant: Array = active if end is None or end.guard is None else active & end.guard(self.lanes)
+        meant: Array = (
+            active if end is None or end.guard is None else active & end.guard(self.lanes)
+        )
         match end:
             case Jump():
                 next_run[meant] = end.target

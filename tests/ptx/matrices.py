@@ -1,4 +1,5 @@
-"""ldmatrix and stmatrix: 8 x 8 matrices of 16 bits, whose rows' addresses come from eight threads each."""
+"""ldmatrix and stmatrix: 8 x 8 matrices of 16 bits, whose rows' addresses come from eight threads
+each."""
 
 from __future__ import annotations
 
@@ -61,7 +62,8 @@ def load_matrix(decoder: Decoder, statement: Statement) -> Step:
         at, loaded = _addresses(lanes, address(lanes)), []
         for matrix in range(count):
             low, high = (
-                shared.load(where, HALF, 1)[0].astype(np.uint32) for where in _elements(at, matrix, transposed)
+                shared.load(where, HALF, 1)[0].astype(np.uint32)
+                for where in _elements(at, matrix, transposed)
             )
             loaded.append(low | high << np.uint32(16))
         for write, value in zip(writers, loaded, strict=True):

@@ -1,4 +1,5 @@
-"""Loads, stores and atomics. Caches and memory orders change nothing here, where every access is seen at once."""
+"""Loads, stores and atomics. Caches and memory orders change nothing here, where every access is
+seen at once."""
 
 from __future__ import annotations
 
@@ -88,7 +89,9 @@ ATOMICS: dict[str, Callable[[Array, Array], Array]] = {
     "max": np.fmax,
     "exch": lambda old, value: value,
     "inc": lambda old, value: np.where(old >= value, 0, old + 1).astype(old.dtype),
-    "dec": lambda old, value: np.where((old == 0) | (old > value), value, old - 1).astype(old.dtype),
+    "dec": (
+        lambda old, value: np.where((old == 0) | (old > value), value, old - 1).astype(old.dtype)
+    ),
 }
 
 

@@ -1,4 +1,5 @@
-"""PTX text taken apart: parameters, registers, shared variables and the statements of one kernel."""
+"""PTX text taken apart: parameters, registers, shared variables and the statements of one
+kernel."""
 
 from __future__ import annotations
 
@@ -9,7 +10,9 @@ from typing import NamedTuple
 COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 ENTRY = re.compile(r"\.entry\s+([\w$]+)\s*\((.*?)\)", re.DOTALL)
 PARAMETER = re.compile(r"\.param\s+(?:\.align\s+\d+\s+)?\.(\w+)\b[^,]*?([\w$]+)\s*(?:,|$)")
-VARIABLE = re.compile(r"\.(shared|local)\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s+([\w$]+)\s*(?:\[(\d*)\])?\s*;")
+VARIABLE = re.compile(
+    r"\.(shared|local)\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s+([\w$]+)\s*(?:\[(\d*)\])?\s*;"
+)
 REGISTERS = re.compile(r"\.reg\s+\.(\w+)\s+(.*)", re.DOTALL)
 LABEL = re.compile(r"([\w$]+)\s*:(?!:)")
 GUARD = re.compile(r"@(!?)([%\w$.]+)\s+")
@@ -150,7 +153,9 @@ class _Body:
                 self.kernel.registers[unique] = kind
 
     def _statement(self, text: str) -> Statement:
-        renamed = NAME.sub(lambda found: self._unique(found[0]), text) if len(self.scopes) > 1 else text
+        renamed = (
+            NAME.sub(lambda found: self._unique(found[0]), text) if len(self.scopes) > 1 else text
+        )
         guard = GUARD.match(renamed)
         rest = renamed[guard.end() :] if guard else renamed
         opcode, _, operands = rest.partition(" ")

@@ -35,7 +35,8 @@ class Exit(NamedTuple):
 
 
 class Barrier(NamedTuple):
-    """Ends a run: threads wait until `threads` of their block (None: all) have come to barrier `number`."""
+    """Ends a run: threads wait until `threads` of their block (None: all) have come to barrier
+    `number`."""
 
     guard: Reader | None
     number: int
@@ -54,7 +55,8 @@ class Run:
 
 @dataclass(slots=True)
 class Program:
-    """A kernel's runs, in the order of its text, and the views that its steps need: see `Decoder`."""
+    """A kernel's runs, in the order of its text, and the views that its steps need: see
+    `Decoder`."""
 
     kernel: Kernel
     runs: list[Run]
@@ -86,7 +88,9 @@ def _heads(kernel: Kernel) -> list[int]:
     """Where runs begin: at the start, at targets of branches, and behind what ends a run."""
     targets = {kernel.labels.get(s.operands[0]) for s in kernel.statements if s.opcode in BRANCHES}
     behind = {at + 1 for at, statement in enumerate(kernel.statements) if _ends_run(statement)}
-    return sorted(at for at in {0} | targets | behind if at is not None and at < len(kernel.statements))
+    return sorted(
+        at for at in {0} | targets | behind if at is not None and at < len(kernel.statements)
+    )
 
 
 def _ends_run(statement: Statement) -> bool:
@@ -100,7 +104,10 @@ def _end(decoder: Decoder, statement: Statement, number: dict[int, int]) -> Jump
     if statement.opcode in EXITS:
         return Exit(guard)
     if statement.opcode in BRANCHES:
-        if statement.modifiers not in ((), ("uni",)) or statement.operands[0] not in decoder.kernel.labels:
+        if (
+            statement.modifiers not in ((), ("uni",))
+            or statement.operands[0] not in decoder.kernel.labels
+        ):
             raise PtxError(f"unknown branch: {statement.text}")
         at = decoder.kernel.labels[statement.operands[0]]
         return Jump(guard, number.get(at, len(number)))

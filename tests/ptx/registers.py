@@ -1,4 +1,5 @@
-"""A launch's registers: one array over its threads for each, and the typed views that steps look through."""
+"""A launch's registers: one array over its threads for each, and the typed views that steps look
+through."""
 
 from __future__ import annotations
 
@@ -14,7 +15,9 @@ GARBAGE = 0xA5
 Grid = tuple[int, int, int]
 
 
-def views_of(program: Program, grid: Grid, block: Array, thread: Array, arguments: list[int]) -> list[Array]:
+def views_of(
+    program: Program, grid: Grid, block: Array, thread: Array, arguments: list[int]
+) -> list[Array]:
     """The views that a program's steps ask for, by their numbers. Each [blocks * threads].
 
     Args:
@@ -44,7 +47,8 @@ def views_of(program: Program, grid: Grid, block: Array, thread: Array, argument
 
 
 def _view(base: Array, kind: str, element: int) -> Array:
-    """A register's bits as another type; of a narrower one, which of the values that it then holds."""
+    """A register's bits as another type; of a narrower one, which of the values that it then
+    holds."""
     dtype = np.dtype(np.float16) if kind == "f16" else type_of(kind)
     if dtype.itemsize == base.dtype.itemsize:
         return base.view(dtype)

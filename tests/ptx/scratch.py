@@ -39,7 +39,10 @@ class Scratch:
         outside = (addresses < 0) | (addresses + size > self.size)
         if outside.any():
             bad = int(addresses[outside][0])
-            raise PtxError(f"out of bounds: {size} bytes at {bad:#x} of {self.size} bytes of {self.name} memory")
+            raise PtxError(
+                f"out of bounds: {size} bytes at {bad:#x} of {self.size} bytes of {self.name}"
+                " memory"
+            )
         return (owner * self.pitch + addresses) // dtype.itemsize
 
 

@@ -18,7 +18,9 @@ WINDOWS = {"shared": 1 << 60, "local": 1 << 61}
 
 def space_of(statement: Statement) -> str:
     """global, shared or local; `generic` where the statement names none."""
-    return next((SPACES[modifier] for modifier in statement.modifiers if modifier in SPACES), "generic")
+    return next(
+        (SPACES[modifier] for modifier in statement.modifiers if modifier in SPACES), "generic"
+    )
 
 
 def memory(lanes: Lanes, space: str, addresses: Array) -> tuple[GlobalMemory | Pieces, Array]:
@@ -40,7 +42,9 @@ def memory(lanes: Lanes, space: str, addresses: Array) -> tuple[GlobalMemory | P
     if space == "global":
         return lanes.global_memory, addresses
     if space == "shared":
-        return Pieces(lanes.shared_memory, lanes.chosen(lanes.block[lanes.begin : lanes.end])), addresses
+        return Pieces(
+            lanes.shared_memory, lanes.chosen(lanes.block[lanes.begin : lanes.end])
+        ), addresses
     return Pieces(lanes.local_memory, lanes.chosen(np.arange(lanes.begin, lanes.end))), addresses
 
 

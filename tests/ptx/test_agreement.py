@@ -1,4 +1,5 @@
-"""Kernel, loop and vectorised form agree on what is drawn at random: the kernel as PTX that is compiled for sm_90."""
+"""Kernel, loop and vectorised form agree on what is drawn at random: the kernel as PTX that is
+compiled for sm_90."""
 
 from __future__ import annotations
 

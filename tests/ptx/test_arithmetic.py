@@ -14,10 +14,14 @@ N = 64
 INF, NAN = math.inf, math.nan
 
 
-def integers(dtype: torch.dtype, seed: int, least: int | None = None, most: int | None = None) -> torch.Tensor:
+def integers(
+    dtype: torch.dtype, seed: int, least: int | None = None, most: int | None = None
+) -> torch.Tensor:
     limits = torch.iinfo(dtype)
     low, high = limits.min if least is None else least, limits.max if most is None else most
-    return torch.randint(low, high, (N,), dtype=dtype, generator=torch.Generator().manual_seed(seed))
+    return torch.randint(
+        low, high, (N,), dtype=dtype, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def floats(*values: float, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -117,8 +121,12 @@ def test_the_high_half_of_long_products(sign: str) -> None:
     ],
     ids=str,
 )
-def test_floats(instruction: str, result: torch.dtype, given: tuple[float, ...], expected: tuple[float, ...]) -> None:
-    found = compute(instruction, "d" if result == torch.int64 else "r", floats(*given), result=result)
+def test_floats(
+    instruction: str, result: torch.dtype, given: tuple[float, ...], expected: tuple[float, ...]
+) -> None:
+    found = compute(
+        instruction, "d" if result == torch.int64 else "r", floats(*given), result=result
+    )
     wanted = torch.tensor(expected, dtype=result).repeat(N)[:N]
     torch.testing.assert_close(found, wanted, rtol=0, atol=0, equal_nan=True)
 
@@ -152,8 +160,12 @@ def test_half_floats_both_ways(kind: str, dtype: torch.dtype) -> None:
     wide[:3] = torch.tensor([INF, -INF, 1 + 2.0**-8])
     narrow = compute(f"cvt.rn.{kind}.f32 {{0}}, {{1}}", "h", wide, result=torch.int16).view(dtype)
     assert torch.equal(narrow, wide.to(dtype))
-    assert torch.equal(compute(f"cvt.f32.{kind} {{0}}, {{1}}", "r", narrow, result=torch.float32), narrow.float())
-    twice = compute(f"add.rn.{kind} {{0}}, {{1}}, {{1}}", "h", narrow, result=torch.int16).view(dtype)
+    assert torch.equal(
+        compute(f"cvt.f32.{kind} {{0}}, {{1}}", "r", narrow, result=torch.float32), narrow.float()
+    )
+    twice = compute(f"add.rn.{kind} {{0}}, {{1}}, {{1}}", "h", narrow, result=torch.int16).view(
+        dtype
+    )
     assert torch.equal(twice, narrow + narrow)
     pair = compute(f"cvt.rn.{kind}x2.f32 {{0}}, {{1}}, 0f3F800000", "r", wide, result=torch.int32)
     assert torch.equal(pair.view(dtype)[1::2], narrow)

@@ -31,8 +31,20 @@ def test_one_variant_without_fences(driver: Driver, ranks: int) -> None:
         place = contiguous(128, ranks, CPU) if ranks > 1 else None
         for layer in layers:
             for counter in (tally, None):
-                fused.route(given, knobs, Router(8), num_real=count, layer=layer, tally=counter, placement=place)
-    kernels = {made.compiled.hash: made.compiled for made in driver.launches if made.compiled.name == "route_kernel"}
+                fused.route(
+                    given,
+                    knobs,
+                    Router(8),
+                    num_real=count,
+                    layer=layer,
+                    tally=counter,
+                    placement=place,
+                )
+    kernels = {
+        made.compiled.hash: made.compiled
+        for made in driver.launches
+        if made.compiled.name == "route_kernel"
+    }
     assert len(kernels) == 1
     for compiled in kernels.values():
         assert not re.search(r"\b(membar|fence)\b|acq_rel|acquire|release", compiled.ptx)

@@ -1,5 +1,5 @@
-"""What the routing may cost a layer, beside SGLang's own router. Instructions are counted, so the bounds are exact: a
-change that costs more has to say so here."""
+"""What the routing may cost a layer, beside SGLang's own router. Instructions are counted, so the
+bounds are exact: a change that costs more has to say so here."""
 
 from __future__ import annotations
 

@@ -17,7 +17,9 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("seed", [None, 1])
 @pytest.mark.parametrize(("num_experts", "k", "ranks"), [(128, 8, 8), (60, 4, 1)])
-def test_counts_as_the_host_does(driver: Driver, num_experts: int, k: int, ranks: int, seed: int | None) -> None:
+def test_counts_as_the_host_does(
+    driver: Driver, num_experts: int, k: int, ranks: int, seed: int | None
+) -> None:
     driver.seed = seed
     ours, theirs = (
         DeviceTally([0, 5], num_experts, ranks, CPU),
@@ -40,7 +42,9 @@ def test_counts_as_the_host_does(driver: Driver, num_experts: int, k: int, ranks
 
 
 @pytest.mark.parametrize("seed", [None, 1])
-def test_rows_that_were_accepted_are_counted_and_what_only_the_others_woke(driver: Driver, seed: int | None) -> None:
+def test_rows_that_were_accepted_are_counted_and_what_only_the_others_woke(
+    driver: Driver, seed: int | None
+) -> None:
     """Of two layers, the second of which SGLang's own top k routed in that step."""
     driver.seed = seed
     experts, width = 64, 5
@@ -67,5 +71,7 @@ def test_rows_that_were_accepted_are_counted_and_what_only_the_others_woke(drive
     for size in (1, 16, 33):  # as it is warmed up, and of any size
         count_kept(tally, torch.full((size, 1), -1, dtype=torch.int32))
     assert tally.verified.tolist() == [[18, 2 * len(others)], [18, 0]]
-    kernels = {made.compiled.hash for made in driver.launches if made.compiled.name == "kept_kernel"}
+    kernels = {
+        made.compiled.hash for made in driver.launches if made.compiled.name == "kept_kernel"
+    }
     assert len(kernels) == 1

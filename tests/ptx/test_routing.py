@@ -1,4 +1,5 @@
-"""The routing kernel as it is compiled for sm_90, run as PTX: ids, pool and counts are eager's and the reference's."""
+"""The routing kernel as it is compiled for sm_90, run as PTX: ids, pool and counts are eager's and
+the reference's."""
 
 from __future__ import annotations
 
@@ -62,7 +63,9 @@ def policies(shape: Shape) -> dict[str, Policy]:
         "by layer": Policy.oea(f"{k}; {LAYER}=1"),
         "fill": Policy.oea(2, pool="fill"),
         "budget": Policy.oea(1, pool="budget", rank_budget=max(2, n // shape.ranks // 4)),
-        "budget, pruned reach": Policy.oea(1, max_rank=n // 2, pool="budget", rank_budget=n // shape.ranks // 2),
+        "budget, pruned reach": Policy.oea(
+            1, max_rank=n // 2, pool="budget", rank_budget=n // shape.ranks // 2
+        ),
     }
 
 
@@ -109,16 +112,23 @@ class Case:
         """Bounds the difference of the sums of router mass, in units."""
 
     def kwargs(self) -> dict[str, Any]:
-        return {"router": Router(self.shape.k, scoring=self.shape.scoring, bias=self.bias), "layer": LAYER}
+        return {
+            "router": Router(self.shape.k, scoring=self.shape.scoring, bias=self.bias),
+            "layer": LAYER,
+        }
 
     def kernel(self, given: torch.Tensor, real: int, tally: Tally | None) -> Routing:
         count = torch.tensor(real, dtype=torch.int32)
-        return fused.route(given, self.knobs, num_real=count, tally=tally, placement=self.place, **self.kwargs())
+        return fused.route(
+            given, self.knobs, num_real=count, tally=tally, placement=self.place, **self.kwargs()
+        )
 
     def check(self, given: torch.Tensor, real: int, policy: Policy) -> None:
         self.knobs.write(policy)
         found = self.kernel(given, real, self.ours)
-        expected = eager.route(given[:real], policy, tally=self.theirs, placement=self.their_place, **self.kwargs())
+        expected = eager.route(
+            given[:real], policy, tally=self.theirs, placement=self.their_place, **self.kwargs()
+        )
         assert torch.equal(found.ids[:real], expected.ids)
         assert torch.equal(found.pool, expected.pool)
         torch.testing.assert_close(found.weights[:real], expected.weights, rtol=1e-5, atol=1e-7)
@@ -147,7 +157,9 @@ def test_every_policy_counts_and_chooses_as_eager(driver: Driver, name: str) -> 
 def test_128_rows(driver: Driver, name: str) -> None:
     case = Case(SHAPES[name])
     for number, policy in enumerate(("vanilla", "k0=k/2", "p", "budget", "random")):
-        case.check(logits(case.shape, 128, number, number == 1), 128 - number, policies(case.shape)[policy])
+        case.check(
+            logits(case.shape, 128, number, number == 1), 128 - number, policies(case.shape)[policy]
+        )
 
 
 @pytest.mark.parametrize("seed", SEEDS[1:])
@@ -166,7 +178,8 @@ def test_128_rows_in_any_order(driver: Driver) -> None:
 
 
 def test_without_its_barriers_the_kernel_is_caught(driver: Driver) -> None:
-    """The random order is worth something: warps that do not wait give another answer, or read what is not theirs."""
+    """The random order is worth something: warps that do not wait give another answer, or read what
+    is not theirs."""
     case = Case(SHAPES["128, 8 ranks"])
     case.knobs.write(policies(case.shape)["k0=k/2"])
     given, real = logits(case.shape, 19, 1, False), torch.tensor(18, dtype=torch.int32)
@@ -222,7 +235,9 @@ def test_the_reference_agrees(driver: Driver) -> None:
 
 
 @pytest.mark.parametrize("name", ["128, 8 ranks", "64, replicas"])
-def test_ranks_that_report_choose_bit_for_bit_as_those_that_do_not(driver: Driver, name: str) -> None:
+def test_ranks_that_report_choose_bit_for_bit_as_those_that_do_not(
+    driver: Driver, name: str
+) -> None:
     """Expert-parallel ranks run the same step; only one of them counts it."""
     case = Case(SHAPES[name])
     for number, policy in enumerate(policies(case.shape).values()):

@@ -161,10 +161,11 @@ def test_atomics(seed: int | None, space: str) -> None:
     if space == "global":
         body = place + "atom.global.gpu.relaxed.add.u64 %d7, [%d4], %d6;"
     else:
-        body = place + (
-            "shl.b32 %r6, %r5, 3; mov.b32 %r7, smem; add.s32 %r6, %r6, %r7; mov.b64 %d8, 0;"
-            "setp.lt.s32 %p0, %r0, 4; @%p0 st.shared.b64 [%r6], %d8; bar.sync 0;"
-            "atom.shared.add.u64 %d7, [%r6], %d6; bar.sync 0; ld.shared.b64 %d8, [%r6]; @%p0 st.global.b64 [%d4], %d8;"
+        body = (
+            place + "shl.b32 %r6, %r5, 3; mov.b32 %r7, smem; add.s32 %r6, %r6, %r7; mov.b64 %d8,"
+            " 0;setp.lt.s32 %p0, %r0, 4; @%p0 st.shared.b64 [%r6], %d8; bar.sync"
+            " 0;atom.shared.add.u64 %d7, [%r6], %d6; bar.sync 0; ld.shared.b64 %d8, [%r6]; @%p0"
+            " st.global.b64 [%d4], %d8;"
         )
     run(
         body + "mad.wide.s32 %d9, %r3, 8, %d1; st.global.b64 [%d9], %d7;",
@@ -212,7 +213,8 @@ def test_matrices(transposed: str) -> None:
 def test_registers_of_an_inner_block_are_its_own() -> None:
     out = torch.zeros(32, dtype=torch.int32)
     run(
-        "mov.b32 %r9, 1; { .reg .b32 %r9; .reg .pred q; mov.b32 %r9, 2; setp.eq.s32 q, %r9, 2; @!q trap; }" + STORE,
+        "mov.b32 %r9, 1; { .reg .b32 %r9; .reg .pred q; mov.b32 %r9, 2; setp.eq.s32 q, %r9, 2; @!q"
+        " trap; }" + STORE,
         out,
     )
     assert (out == 1).all()

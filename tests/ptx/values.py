@@ -1,4 +1,5 @@
-"""PTX's types in numpy, and its literals. bf16 and f16 are stored narrow and computed as float32."""
+"""PTX's types in numpy, and its literals. bf16 and f16 are stored narrow and computed as
+float32."""
 
 from __future__ import annotations
 

@@ -66,7 +66,9 @@ def shuffle(decoder: Decoder, statement: Statement) -> Step:
             source = {"down": LANE + by, "bfly": LANE ^ by, "idx": first | (by & ~segment)}[mode]
             valid = source <= last
         source = np.where(valid, source, LANE)
-        taken = values[:, source[0]] if len(source) == 1 else np.take_along_axis(values, source, axis=1)
+        taken = (
+            values[:, source[0]] if len(source) == 1 else np.take_along_axis(values, source, axis=1)
+        )
         if lanes.mask is not None:
             active = by_warp(lanes, lanes.mask)
             sources = np.take_along_axis(active, np.broadcast_to(source, active.shape), axis=1)
@@ -128,7 +130,9 @@ def vote(decoder: Decoder, statement: Statement) -> Step:
         active = by_warp(lanes, lanes.active)
         votes = by_warp(lanes, read(lanes)) & active
         every, some = (votes == active).all(axis=1), votes.any(axis=1)
-        found = {"all": every, "any": some, "uni": every | ~some, "ballot": ballot(lanes, votes)}[mode]
+        found = {"all": every, "any": some, "uni": every | ~some, "ballot": ballot(lanes, votes)}[
+            mode
+        ]
         write(lanes, np.repeat(found, WARP))
 
     return step

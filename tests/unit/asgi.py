@@ -1,4 +1,5 @@
-"""A request to an app without a server between: its body comes in parts, and says of its length what a test likes."""
+"""A request to an app without a server between: its body comes in parts, and says of its length
+what a test likes."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ async def put(
     headers: Mapping[str, str] | None = None,
     scope: Mapping[str, Any] | None = None,
 ) -> Reply:
-    """`PUT /oea/config`, with a whole body, or one in parts: when these are at an end, the client is gone."""
+    """`PUT /oea/config`, with a whole body, or one in parts: when these are at an end, the client
+    is gone."""
     sent: list[Any] = []
     reads = 0
 
@@ -50,11 +52,26 @@ async def put(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    given = [(name.lower().encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
+    given = [
+        (name.lower().encode(), value.encode("latin-1")) for name, value in (headers or {}).items()
+    ]
     path = {"path": "/oea/config", "raw_path": b"/oea/config", "root_path": "", "query_string": b""}
-    about = {"type": "http", "http_version": "1.1", "method": "PUT", "scheme": "http", "server": ("test", 80)}
-    await app({**about, **path, "headers": given, "client": ("10.0.0.7", 1), **(scope or {})}, receive, send)
+    about = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "PUT",
+        "scheme": "http",
+        "server": ("test", 80),
+    }
+    await app(
+        {**about, **path, "headers": given, "client": ("10.0.0.7", 1), **(scope or {})},
+        receive,
+        send,
+    )
     answered = b"".join(message.get("body", b"") for message in sent[1:])
     return Reply(
-        sent[0]["status"], {name.decode(): value.decode() for name, value in sent[0]["headers"]}, answered, reads
+        sent[0]["status"],
+        {name.decode(): value.decode() for name, value in sent[0]["headers"]},
+        answered,
+        reads,
     )

@@ -1,6 +1,7 @@
-"""What `fused.route` and a `DeviceTally` compile for a GPU that is not there: Triton's own just-in-time path on CPU
-tensors, so that what it specialises by is the real thing. Nothing runs. `python -m tests.unit.compiled_launches` prints
-one JSON object, by case; Triton must not be in its interpreter."""
+"""What `fused.route` and a `DeviceTally` compile for a GPU that is not there: Triton's own
+just-in-time path on CPU tensors, so that what it specialises by is the real thing. Nothing runs.
+`python -m tests.unit.compiled_launches` prints one JSON object, by case; Triton must not be in its
+interpreter."""
 
 from __future__ import annotations
 
@@ -37,7 +38,9 @@ class Compiler(GPUDriver):  # type: ignore[misc]
     def __init__(self, capability: int) -> None:
         self.capability = capability
         self.utils = self
-        self.launcher_cls = lambda source, metadata: lambda *arguments: launched.append(metadata.hash)
+        self.launcher_cls = lambda source, metadata: (
+            lambda *arguments: launched.append(metadata.hash)
+        )
         self.get_device_capability = lambda device: divmod(capability, 10)
         self.get_current_stream = lambda device: 0
         self.get_current_device = lambda: capability
@@ -63,13 +66,19 @@ class Compiler(GPUDriver):  # type: ignore[misc]
 
 def layers_of_a_server(num_experts: int, k: int) -> dict[str, Any]:
     """One rank that counts and one that does not, over layers and batches, warmed up before."""
-    knobs, real = Knobs(dict.fromkeys(LAYERS, k), num_experts, CPU), torch.tensor(3, dtype=torch.int32)
+    knobs, real = (
+        Knobs(dict.fromkeys(LAYERS, k), num_experts, CPU),
+        torch.tensor(3, dtype=torch.int32),
+    )
     tally = DeviceTally(LAYERS, num_experts, 1, CPU)
     tally.by_step = True
     fused.warm_up(torch.bfloat16, knobs, Router(k), num_real=real, tally=tally)
     warm = len(launched)
     for batch in (1, 5, 16, 32, 128, 2048):
-        logits, ids = torch.zeros(batch, num_experts, dtype=torch.bfloat16), torch.zeros(batch, k, dtype=torch.int32)
+        logits, ids = (
+            torch.zeros(batch, num_experts, dtype=torch.bfloat16),
+            torch.zeros(batch, k, dtype=torch.int32),
+        )
         for layer in LAYERS:
             fused.route(logits, knobs, Router(k), num_real=real, layer=layer, tally=tally)
             tally.add_vanilla(layer, ids, real)
@@ -77,21 +86,39 @@ def layers_of_a_server(num_experts: int, k: int) -> dict[str, Any]:
 
 
 def ranks_with_a_map(num_experts: int, k: int) -> dict[str, Any]:
-    """Under EPLB: maps of an odd number of entries a layer, which thus lie at a multiple of 16 bytes in every other."""
+    """Under EPLB: maps of an odd number of entries a layer, which thus lie at a multiple of 16
+    bytes in every other."""
     ranks, slots = 8, num_experts // 8 + 3
-    knobs, real = Knobs(dict.fromkeys(LAYERS, k), num_experts, CPU), torch.tensor(3, dtype=torch.int32)
+    knobs, real = (
+        Knobs(dict.fromkeys(LAYERS, k), num_experts, CPU),
+        torch.tensor(3, dtype=torch.int32),
+    )
     maps = torch.zeros(len(LAYERS), num_experts, 17, dtype=torch.int64)
-    homes = [torch.zeros(num_experts + 1, dtype=torch.int32)[layer % 2 :][:num_experts] for layer in LAYERS]
+    homes = [
+        torch.zeros(num_experts + 1, dtype=torch.int32)[layer % 2 :][:num_experts]
+        for layer in LAYERS
+    ]
     places = [Placement(ranks, slots, each, home) for each, home in zip(maps, homes, strict=True)]
     tally = DeviceTally(LAYERS, ranks * slots, ranks, CPU, placed=True)
     shadow = Tally(LAYERS, ranks * slots, ranks, CPU)
     tally.by_step = shadow.by_step = True
     fused.warm_up(torch.bfloat16, knobs, Router(k), num_real=real, tally=tally, placement=places[0])
     warm = len(launched)
-    logits, ids = torch.zeros(4, num_experts, dtype=torch.bfloat16), torch.zeros(4, k, dtype=torch.int32)
+    logits, ids = (
+        torch.zeros(4, num_experts, dtype=torch.bfloat16),
+        torch.zeros(4, k, dtype=torch.int32),
+    )
     for layer in LAYERS:
         for counted in (tally, shadow):
-            fused.route(logits, knobs, Router(k), num_real=real, layer=layer, tally=counted, placement=places[layer])
+            fused.route(
+                logits,
+                knobs,
+                Router(k),
+                num_real=real,
+                layer=layer,
+                tally=counted,
+                placement=places[layer],
+            )
         tally.add_loaded_ids(layer, ids, real)
         tally.add_vanilla(layer, ids, real)
     return {"warm": warm, **compiled()}
@@ -118,7 +145,8 @@ def one_rank(dtype: torch.dtype, num_experts: int, k: int) -> dict[str, Any]:
 
 
 def compiled() -> dict[str, Any]:
-    """What was launched, in order, and every kernel that was compiled: its name, and what its machine code is like."""
+    """What was launched, in order, and every kernel that was compiled: its name, and what its
+    machine code is like."""
     kernels = [
         {"name": each.__name__, **look(built)}
         for each in (route_kernel, pool_kernel, step_kernel, count_kernel)
@@ -136,7 +164,9 @@ def look(built: Any) -> dict[str, int]:
         "shared": built.metadata.shared,
         "instructions": len(code),
         "fences": sum(each.startswith(("MEMBAR", "ERRBAR", "CCTL")) for each in code),
-        "atomics": sum(each.startswith(("RED", "ATOM")) and not each.startswith("REDUX") for each in code),
+        "atomics": sum(
+            each.startswith(("RED", "ATOM")) and not each.startswith("REDUX") for each in code
+        ),
     }
 
 

@@ -1,4 +1,5 @@
-"""Without a GPU, Triton kernels run in Triton's interpreter; that is decided when they are imported."""
+"""Without a GPU, Triton kernels run in Triton's interpreter; that is decided when they are
+imported."""
 
 from __future__ import annotations
 

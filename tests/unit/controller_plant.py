@@ -1,4 +1,5 @@
-"""A server to be steered, without one: load, noise, late measurements, and a line that nobody told truly."""
+"""A server to be steered, without one: load, noise, late measurements, and a line that nobody told
+truly."""
 
 from __future__ import annotations
 
@@ -96,7 +97,8 @@ class Plant:
         return rungs
 
     def _measured(self, true: list[Seen], rungs: list[int]) -> Seen | None:
-        """The period, or where measurements are late the one before, and a mixture of both after a change."""
+        """The period, or where measurements are late the one before, and a mixture of both after a
+        change."""
         if not self.late:
             return true[-1]
         if len(true) < 2:

@@ -27,7 +27,14 @@ def state(policy: str = "oea", version: int = 0, **settings: Any) -> dict[str, A
         "policies": ["oea", "vanilla", "shadow", "pruned", "random"],
         "fixed": None,
         "ranks_agree": True,
-        "model": {"layers": 1, "num_experts": 16, "top_k": 8, "renormalize": True, "ranks": 1, "expert_bytes": 100},
+        "model": {
+            "layers": 1,
+            "num_experts": 16,
+            "top_k": 8,
+            "renormalize": True,
+            "ranks": 1,
+            "expert_bytes": 100,
+        },
     }
 
 

@@ -8,5 +8,6 @@ HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 def hidden(text: str) -> list[str]:
-    """Those in a text that end a line, steer a terminal, turn the direction of writing, or are no text."""
+    """Those in a text that end a line, steer a terminal, turn the direction of writing, or are no
+    text."""
     return [f"U+{ord(each):04X}" for each in text if unicodedata.category(each) in HIDDEN]

@@ -1,4 +1,5 @@
-"""The source of the installed SGLang's models, read without importing any: which class builds which router."""
+"""The source of the installed SGLang's models, read without importing any: which class builds which
+router."""
 
 from __future__ import annotations
 
@@ -25,7 +26,10 @@ class Module(NamedTuple):
 @cache
 def modules() -> dict[str, Module]:
     folder = Path(str(distribution("sglang").locate_file("sglang"))) / "srt" / "models"
-    files = {".".join(path.relative_to(folder).with_suffix("").parts): path for path in folder.rglob("*.py")}
+    files = {
+        ".".join(path.relative_to(folder).with_suffix("").parts): path
+        for path in folder.rglob("*.py")
+    }
     return {name: _read(name, path) for name, path in sorted(files.items())}
 
 
@@ -42,9 +46,13 @@ def _read(name: str, path: Path) -> Module:
         if isinstance(inner, ast.ImportFrom):
             base = f"{PACKAGE}.{name}".rsplit(".", inner.level)[0] + "." if inner.level else ""
             source = base + (inner.module or "")
-            imports |= {(each.asname or each.name): (_inside(source), each.name) for each in inner.names}
+            imports |= {
+                (each.asname or each.name): (_inside(source), each.name) for each in inner.names
+            }
         elif isinstance(inner, ast.Import):
-            imports |= {each.asname: (_inside(each.name), "") for each in inner.names if each.asname}
+            imports |= {
+                each.asname: (_inside(each.name), "") for each in inner.names if each.asname
+            }
     return Module(bodies, {each: _names(body) for each, body in bodies.items()}, imports)
 
 
@@ -65,18 +73,26 @@ def _id(node: ast.AST) -> str:
 def calls(block: str, *functions: str) -> list[ast.Call]:
     """The calls of these functions in a class, by `MODULE.CLASS`."""
     module, _, name = block.rpartition(".")
-    found = (each for each in ast.walk(modules()[module].bodies[name]) if isinstance(each, ast.Call))
+    found = (
+        each for each in ast.walk(modules()[module].bodies[name]) if isinstance(each, ast.Call)
+    )
     return [each for each in found if _id(each.func) in functions]
 
 
 @cache
 def builders() -> frozenset[str]:
-    """Classes that construct a `TopK`; where their module has none, those that run experts without one."""
+    """Classes that construct a `TopK`; where their module has none, those that run experts without
+    one."""
     found = set()
     for module, each in modules().items():
         classes = [name for name, body in each.bodies.items() if isinstance(body, ast.ClassDef)]
-        for functions in (("TopK", "HashTopK"), ("FusedMoE", "get_moe_impl_class", "StandardTopKOutput")):
-            blocks = [f"{module}.{name}" for name in classes if calls(f"{module}.{name}", *functions)]
+        for functions in (
+            ("TopK", "HashTopK"),
+            ("FusedMoE", "get_moe_impl_class", "StandardTopKOutput"),
+        ):
+            blocks = [
+                f"{module}.{name}" for name in classes if calls(f"{module}.{name}", *functions)
+            ]
             found |= set(blocks)
             if blocks:
                 break
@@ -85,7 +101,8 @@ def builders() -> frozenset[str]:
 
 @cache
 def architectures() -> dict[str, frozenset[str]]:
-    """Each `EntryClass` from which builders can be reached, and these builders; more than it ever builds."""
+    """Each `EntryClass` from which builders can be reached, and these builders; more than it ever
+    builds."""
     found = {}
     for module, each in modules().items():
         for entry in each.uses.get("EntryClass", ()):

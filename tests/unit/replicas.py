@@ -27,7 +27,11 @@ class Replicas:
             if i == self.refusing:
                 each["refused"] = "not me"
             else:
-                self.now[i] = {**each, "settings": {**each["settings"], **knobs}, "version": each["version"] + 1}
+                self.now[i] = {
+                    **each,
+                    "settings": {**each["settings"], **knobs},
+                    "version": each["version"] + 1,
+                }
         return [i != self.refusing for i in range(len(self.now))]
 
 

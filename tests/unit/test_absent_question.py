@@ -1,4 +1,5 @@
-"""What `doctor --on` is asked: its flags, the model's config by any name, and what is taken for what is not here."""
+"""What `doctor --on` is asked: its flags, the model's config by any name, and what is taken for
+what is not here."""
 
 from __future__ import annotations
 
@@ -23,16 +24,26 @@ def file(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_a_card_a_file_of_any_name_and_the_flags_as_they_are_typed(file: str, tmp_path: Path) -> None:
+def test_a_card_a_file_of_any_name_and_the_flags_as_they_are_typed(
+    file: str, tmp_path: Path
+) -> None:
     asked = question.read(["--tp", "8", "--on=H200", "--model-config", file, "--oea-k0", "5"])
-    assert (asked.card, asked.argv, asked.config) == (CARDS["h200"], ["--tp", "8", "--oea-k0", "5"], CONFIG)
+    assert (asked.card, asked.argv, asked.config) == (
+        CARDS["h200"],
+        ["--tp", "8", "--oea-k0", "5"],
+        CONFIG,
+    )
     argv, notes = question.laid_out(asked, tmp_path / "there")
     assert (argv[-2], notes) == ("--model-path", [])
     assert json.loads((Path(argv[-1]) / "config.json").read_text()) == CONFIG
 
 
-@pytest.mark.parametrize("spelled", [["some/model", "--tp", "8"], ["--tp", "8", "--model=some/model"]])
-def test_the_file_counts_and_not_the_model_that_is_named_beside_it(file: str, spelled: list[str]) -> None:
+@pytest.mark.parametrize(
+    "spelled", [["some/model", "--tp", "8"], ["--tp", "8", "--model=some/model"]]
+)
+def test_the_file_counts_and_not_the_model_that_is_named_beside_it(
+    file: str, spelled: list[str]
+) -> None:
     asked = question.read([*spelled, "--on", "b200", "--model-config", file])
     assert (asked.argv, asked.model) == (["--tp", "8"], file)
 
@@ -43,7 +54,9 @@ def test_a_folder_needs_no_file(tmp_path: Path) -> None:
 
 
 def test_a_draft_model_that_is_not_here_is_a_note(file: str, tmp_path: Path) -> None:
-    asked = question.read(["--on", "h200", "--model-config", file, "--speculative-draft-model-path", "some/draft"])
+    asked = question.read(
+        ["--on", "h200", "--model-config", file, "--speculative-draft-model-path", "some/draft"]
+    )
     argv, notes = question.laid_out(asked, tmp_path / "there")
     draft = Path(argv[argv.index("--speculative-draft-model-path") + 1])
     assert (draft / "config.json").is_file()
@@ -51,7 +64,9 @@ def test_a_draft_model_that_is_not_here_is_a_note(file: str, tmp_path: Path) -> 
 
 
 def test_code_of_the_models_own_is_not_read_and_that_is_a_note(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "auto_map": {"AutoConfig": "code.Config"}}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({**CONFIG, "auto_map": {"AutoConfig": "code.Config"}})
+    )
     asked = question.read(["--on", "h200", "--model-path", str(tmp_path)])
     assert asked.config == CONFIG
     assert "own Python code is not read" in asked.notes[0]
@@ -61,9 +76,13 @@ BAD = {
     "--on": "expected one argument",
     "--on h20": "--on h20: not a card that is known; known are h100, h200, b200",
     "--on h200": "no model is named",
-    "--on h200 --model-path no/such-model": "no/such-model is not on this machine, and nothing is downloaded",
+    "--on h200 --model-path no/such-model": (
+        "no/such-model is not on this machine, and nothing is downloaded"
+    ),
     "--on h200 --model-config": "expected one argument",
-    "--on h200 --model-config no-such-file": "--model-config no-such-file: No such file or directory",
+    "--on h200 --model-config no-such-file": (
+        "--model-config no-such-file: No such file or directory"
+    ),
     "--on h200 --model-config {tmp}": "Is a directory",
     "--on h200 --model-config {tmp}/text": "text: not JSON: Expecting value",
     "--on h200 --model-config {tmp}/list": "list: not a JSON object",

@@ -22,26 +22,38 @@ def test_a_key_is_in_a_variable_or_in_a_file(tmp_path: Path) -> None:
         assert keys.admin({"OEA_ADMIN_KEY_FILE": str(file)}) == "secret"
         assert keys.api({"OEA_API_KEY_FILE": str(file)}) == "secret"
     assert keys.admin({"OEA_ADMIN_KEY": "secret"}) == "secret"
-    assert keys.admin({"OEA_KEY": "the client's", "OEA_ADMIN_KEY": "the server's"}) == "the server's"
+    assert (
+        keys.admin({"OEA_KEY": "the client's", "OEA_ADMIN_KEY": "the server's"}) == "the server's"
+    )
     assert keys.admin({"OEA_KEY": "the client's"}) == "the client's"
     assert keys.api({"OEA_KEY": "the client's"}) is None
     assert keys.admin({}) is None
 
 
-@pytest.mark.parametrize("text", ["", " secret", "secret ", "se\ncret", "s\xe9cret", "se\tcret", "se\x1bcret"])
+@pytest.mark.parametrize(
+    "text", ["", " secret", "secret ", "se\ncret", "s\xe9cret", "se\tcret", "se\x1bcret"]
+)
 def test_a_key_that_no_client_could_send_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "key").write_text(text, encoding="utf-8")
     for environ in ({"OEA_ADMIN_KEY": text}, {"OEA_ADMIN_KEY_FILE": str(tmp_path / "key")}):
-        with pytest.raises(ValueError, match=r"\AOEA_ADMIN_KEY[^\n]*: (an empty key locks|a key is)[^\n]*\Z"):
+        with pytest.raises(
+            ValueError, match=r"\AOEA_ADMIN_KEY[^\n]*: (an empty key locks|a key is)[^\n]*\Z"
+        ):
             keys.admin(environ)
 
 
 @pytest.mark.parametrize(
     ("environ", "why"),
     [
-        ({"OEA_ADMIN_KEY_FILE": "/no/such/file"}, "OEA_ADMIN_KEY_FILE=/no/such/file: No such file or directory"),
+        (
+            {"OEA_ADMIN_KEY_FILE": "/no/such/file"},
+            "OEA_ADMIN_KEY_FILE=/no/such/file: No such file or directory",
+        ),
         ({"OEA_ADMIN_KEY_FILE": "/"}, "OEA_ADMIN_KEY_FILE=/: Is a directory"),
-        ({"OEA_API_KEY": "a", "OEA_API_KEY_FILE": "b"}, "OEA_API_KEY and OEA_API_KEY_FILE: a key has one place"),
+        (
+            {"OEA_API_KEY": "a", "OEA_API_KEY_FILE": "b"},
+            "OEA_API_KEY and OEA_API_KEY_FILE: a key has one place",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_refused_before_anything_is_loaded(
@@ -112,18 +124,26 @@ def test_an_answer_in_parts_is_masked_as_a_whole(key: str) -> None:
     start, only = asyncio.run(_sent(key, [body[:9], body[9:12], body[12:]], b"application/json"))
     assert json.loads(only["body"]) == {"a": [1, "***"], "other": "words"}
     assert dict(start["headers"])[b"content-length"] == str(len(only["body"])).encode()
-    for kind, text in ((b"text/plain", body), (b"application/json", b"{cut " + body), (b"application/json", b"")):
+    for kind, text in (
+        (b"text/plain", body),
+        (b"application/json", b"{cut " + body),
+        (b"application/json", b""),
+    ):
         sent = asyncio.run(_sent("none of this", [text], kind))
         assert b"".join(each.get("body", b"") for each in sent) == text
 
 
-def scope(client: str | None = "127.0.0.1", peer: str | None = None, **headers: str) -> dict[str, Any]:
+def scope(
+    client: str | None = "127.0.0.1", peer: str | None = None, **headers: str
+) -> dict[str, Any]:
     named = {"host": "127.0.0.1:30000", **headers}
     made: dict[str, Any] = {
         "type": "http",
         "client": (client, 1) if client else None,
         "server": ("10.0.0.5", 30000),
-        "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in named.items()],
+        "headers": [
+            (name.replace("_", "-").encode(), value.encode()) for name, value in named.items()
+        ],
     }
     return made if peer is None else {**made, origin.PEER: (peer, 1)}
 
@@ -161,7 +181,12 @@ def test_only_this_machine_is_this_machine(asked: dict[str, Any], here: bool) ->
         (scope(origin="http://127.0.0.1:30000"), None),
         (scope(origin="https://Name.example", host="name.example"), None),
         (scope(origin="https://name.example:443", host="name.example"), None),
-        (scope(origin="https://public.example", host="backend:30000", sec_fetch_site="same-origin"), None),
+        (
+            scope(
+                origin="https://public.example", host="backend:30000", sec_fetch_site="same-origin"
+            ),
+            None,
+        ),
         (scope(origin="http://127.0.0.1:30001"), "http://127.0.0.1:30001"),
         (scope(origin="null"), "null"),
         (scope(origin="null", host=""), "null"),
@@ -175,7 +200,9 @@ def test_only_this_machine_is_this_machine(asked: dict[str, Any], here: bool) ->
         (scope(sec_fetch_site="whatever"), "whatever"),
     ],
 )
-def test_a_page_of_another_origin_is_told_from_ours(asked: dict[str, Any], foreign: str | None) -> None:
+def test_a_page_of_another_origin_is_told_from_ours(
+    asked: dict[str, Any], foreign: str | None
+) -> None:
     assert origin.foreign(asked) == foreign
 
 

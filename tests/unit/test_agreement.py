@@ -39,12 +39,20 @@ OTHER: dict[str, Any] = {
 """Another value for every knob that routes."""
 
 
-def about(settings: Settings | None = None, found: list[Router] = ROUTERS, **more: Any) -> dict[str, Any]:
-    return agreement.about(settings or Settings(), found, **{"num_experts": 128, "clash": "", **more})
+def about(
+    settings: Settings | None = None, found: list[Router] = ROUTERS, **more: Any
+) -> dict[str, Any]:
+    return agreement.about(
+        settings or Settings(), found, **{"num_experts": 128, "clash": "", **more}
+    )
 
 
 def ranks(
-    ask: Callable[[World], Any], size: int = 2, width: int = 2, nodes: int = 2, absent: tuple[int, ...] = ()
+    ask: Callable[[World], Any],
+    size: int = 2,
+    width: int = 2,
+    nodes: int = 2,
+    absent: tuple[int, ...] = (),
 ) -> list[Any]:
     """What each rank of a world comes to, an error's text for one; None for those who never ask."""
     store, start = HashStore(), Barrier(size - len(absent))
@@ -63,7 +71,9 @@ def ranks(
 
 
 def load(*answers: Mapping[str, Any], **world: Any) -> list[Any]:
-    return ranks(lambda here: agreement.at_load(here, answers[here.rank]), size=len(answers), **world)
+    return ranks(
+        lambda here: agreement.at_load(here, answers[here.rank]), size=len(answers), **world
+    )
 
 
 def refused(*answers: Mapping[str, Any], **world: Any) -> str:
@@ -84,7 +94,9 @@ def test_every_knob_that_routes_must_be_the_same(name: str) -> None:
     beside: dict[str, Any] = {"tiers": "gold: exact"} if name == "default_tier" else {}
     one, other = Settings(**beside), Settings(**beside, **{name: OTHER[name]})
     before = "none" if getattr(one, name) is None else getattr(one, name)
-    said = f"ended: ranks differ: {name} {before} on rank 0 (node 0), {OTHER[name]} on rank 1 (node 1)"
+    said = (
+        f"ended: ranks differ: {name} {before} on rank 0 (node 0), {OTHER[name]} on rank 1 (node 1)"
+    )
     assert refused(about(one), about(other)) == said
 
 
@@ -101,7 +113,9 @@ def schedule(path: Path, k0: str, **more: str) -> Settings:
 
 def test_a_schedule_is_what_its_file_holds_and_not_where_it_lies(tmp_path: Path) -> None:
     one = about(schedule(tmp_path / "a" / "schedule.json", "1:8,4:3; 5=4"))
-    assert load(one, about(schedule(tmp_path / "b" / "schedule.json", "1:8, 4:3; 5=4")))[0][1] == one
+    assert (
+        load(one, about(schedule(tmp_path / "b" / "schedule.json", "1:8, 4:3; 5=4")))[0][1] == one
+    )
     for k0, said in (
         ("1:8,4:2; 5=4", "schedule 1:8,4:3 on rank 0 (node 0), 1:8,4:2 on rank 1 (node 1)"),
         ("1:8,4:3; 5=3", "schedule of layer 5 4 on rank 0 (node 0), 3 on rank 1 (node 1)"),
@@ -127,14 +141,26 @@ def test_a_schedule_is_compared_as_it_is_served(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("found", "experts", "said"),
     [
-        (ROUTERS[:1], 128, "layer 1 top-8 renormalized on rank 0 (node 0), none on rank 1 (node 1)"),
+        (
+            ROUTERS[:1],
+            128,
+            "layer 1 top-8 renormalized on rank 0 (node 0), none on rank 1 (node 1)",
+        ),
         (
             [ROUTERS[0], Router(1, 6, True, None)],
             128,
             "layer 1 top-8 renormalized on rank 0 (node 0), top-6 renormalized",
         ),
-        ([ROUTERS[0], Router(1, 8, False, None)], 128, "layer 1 top-8 renormalized on rank 0 (node 0), top-8 on"),
-        ([ROUTERS[0], Router(1, 8, True, "biased")], 128, "top-8 renormalized left alone (biased) on rank 1"),
+        (
+            [ROUTERS[0], Router(1, 8, False, None)],
+            128,
+            "layer 1 top-8 renormalized on rank 0 (node 0), top-8 on",
+        ),
+        (
+            [ROUTERS[0], Router(1, 8, True, "biased")],
+            128,
+            "top-8 renormalized left alone (biased) on rank 1",
+        ),
         (ROUTERS, 64, "experts 128 on rank 0 (node 0), 64 on rank 1 (node 1)"),
         (
             [*ROUTERS, *[Router(-1, 0, False, "odd")] * 2],
@@ -143,7 +169,9 @@ def test_a_schedule_is_compared_as_it_is_served(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_the_layers_of_a_stage_must_be_the_same(found: list[Router], experts: int, said: str) -> None:
+def test_the_layers_of_a_stage_must_be_the_same(
+    found: list[Router], experts: int, said: str
+) -> None:
     assert said in refused(about(), about(found=found, num_experts=experts))
 
 
@@ -151,20 +179,27 @@ def test_layers_are_compared_within_their_stage_and_all_else_everywhere() -> Non
     stages = [about(found=ROUTERS[:1])] * 2 + [about(found=ROUTERS[1:])] * 2
     assert load(*stages, width=2)[3] == stages
     odd = refused(*stages[:3], about(found=[Router(1, 6, True, None)]), width=2)
-    assert "layer 1 top-8 renormalized on rank 2 (node 1), top-6 renormalized on rank 3 (node 1)" in odd
+    assert (
+        "layer 1 top-8 renormalized on rank 2 (node 1), top-6 renormalized on rank 3 (node 1)"
+        in odd
+    )
     other = refused(*stages[:3], about(Settings(k0="5"), found=ROUTERS[1:]), width=2)
     assert other == "ended: ranks differ: k0 auto on rank 0 (node 0), 5 on rank 3 (node 1)"
 
 
 def test_ranks_without_a_layer_of_ours_are_compared_as_well() -> None:
     vanilla = Settings(policy="vanilla", k0="3")
-    assert "k0 3 on rank 0" in refused(about(vanilla, []), about(Settings(policy="vanilla", k0="4"), []))
+    assert "k0 3 on rank 0" in refused(
+        about(vanilla, []), about(Settings(policy="vanilla", k0="4"), [])
+    )
 
 
 def other_package(monkeypatch: pytest.MonkeyPatch, package: str, number: str) -> dict[str, Any]:
     version = provenance.version
     with monkeypatch.context() as patched:
-        patched.setattr(provenance, "version", lambda name: number if name == package else version(name))
+        patched.setattr(
+            provenance, "version", lambda name: number if name == package else version(name)
+        )
         agreement.introduction.cache_clear()
         found = about(Settings(k0="5"))
     agreement.introduction.cache_clear()
@@ -172,10 +207,17 @@ def other_package(monkeypatch: pytest.MonkeyPatch, package: str, number: str) ->
 
 
 def test_another_version_is_named_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, other = provenance.version("oea-server"), other_package(monkeypatch, "oea-server", "0.0.9")
-    assert refused(about(), other).endswith(f": oea-server {ours} on rank 0 (node 0), 0.0.9 on rank 1 (node 1)")
+    ours, other = (
+        provenance.version("oea-server"),
+        other_package(monkeypatch, "oea-server", "0.0.9"),
+    )
+    assert refused(about(), other).endswith(
+        f": oea-server {ours} on rank 0 (node 0), 0.0.9 on rank 1 (node 1)"
+    )
     unlike = {"version": "7.0", "host": about()["host"], "all": ["new"]}
-    assert refused(about(), unlike).endswith(f": oea-server {ours} on rank 0 (node 0), 7.0 on rank 1 (node 1)")
+    assert refused(about(), unlike).endswith(
+        f": oea-server {ours} on rank 0 (node 0), 7.0 on rank 1 (node 1)"
+    )
 
 
 def test_what_lies_below_must_be_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -194,24 +236,34 @@ def test_what_lies_below_must_be_the_same(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 def test_many_differences_are_one_line() -> None:
     said = refused(about(), about(Settings(**OTHER)))
-    assert said.startswith("ended: ranks differ: policy oea on rank 0 (node 0), vanilla on rank 1 (node 1); k0 auto on")
+    assert said.startswith(
+        "ended: ranks differ: policy oea on rank 0 (node 0), vanilla on rank 1 (node 1); k0 auto on"
+    )
     assert said.endswith(f"; and {len(OTHER) - agreement.NAMED} more")
 
 
 def test_of_many_ranks_the_first_that_differs_is_named() -> None:
-    said = refused(about(), about(Settings(k0="5")), about(Settings(k0="6")), about(Settings(k0="5")), width=4)
+    said = refused(
+        about(), about(Settings(k0="5")), about(Settings(k0="6")), about(Settings(k0="5")), width=4
+    )
     assert said == "ended: ranks differ: k0 auto on rank 0 (node 0), 5 on rank 1 (node 0)"
 
 
-def test_a_rank_that_does_not_answer_is_named_by_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rank_that_does_not_answer_is_named_by_all_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(meeting, "WAIT", 0.3)
     answers = load(*[about()] * 4, absent=(2,))
-    said = "ended: rank 2 (node 1) did not answer in 0 s: is oea-server installed and allowed there (SGLANG_PLUGINS), "
+    said = (
+        "ended: rank 2 (node 1) did not answer in 0 s: is oea-server installed and allowed there"
+        " (SGLANG_PLUGINS), "
+    )
     assert [str(each)[: len(said)] for each in answers] == [said, said, "None", said]
 
 
 def test_who_comes_too_late_ends_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others have given up, and are gone: what they answered must not be taken for agreement."""
+    """The others have given up, and are gone: what they answered must not be taken for
+    agreement."""
     monkeypatch.setattr(meeting, "WAIT", 0.1)
     monkeypatch.setattr(meeting, "FAREWELL", 0.1)
     store = HashStore()
@@ -246,7 +298,9 @@ def test_a_store_that_is_gone_is_one_line() -> None:
 TAKEN = {"refusal": "none", "k0": "5"}
 
 
-def change(outcomes: list[dict[str, str]], settings: dict[int, Settings] | None = None, width: int = 2) -> list[Any]:
+def change(
+    outcomes: list[dict[str, str]], settings: dict[int, Settings] | None = None, width: int = 2
+) -> list[Any]:
     """What each rank makes of a change that comes to `outcomes`."""
 
     def ask(here: World) -> str | None:
@@ -259,7 +313,9 @@ def change(outcomes: list[dict[str, str]], settings: dict[int, Settings] | None 
 
 @pytest.mark.parametrize("outcome", [TAKEN, {"refusal": "no"}])
 @pytest.mark.parametrize("width", [4, 2, 1])
-def test_a_change_that_comes_to_the_same_everywhere_is_left_to_each(outcome: dict[str, str], width: int) -> None:
+def test_a_change_that_comes_to_the_same_everywhere_is_left_to_each(
+    outcome: dict[str, str], width: int
+) -> None:
     assert change([outcome] * 4, width=width) == [None] * 4
 
 
@@ -272,7 +328,10 @@ def test_a_change_that_one_rank_refuses_is_refused_by_all() -> None:
 
 
 def test_a_change_that_comes_to_something_else_on_a_rank_is_refused_by_all() -> None:
-    assert change([TAKEN, {**TAKEN, "k0": "6"}]) == ["ranks differ: k0 5 on rank 0 (node 0), 6 on rank 1 (node 0)"] * 2
+    assert (
+        change([TAKEN, {**TAKEN, "k0": "6"}])
+        == ["ranks differ: k0 5 on rank 0 (node 0), 6 on rank 1 (node 0)"] * 2
+    )
 
 
 def test_ranks_that_went_by_different_knobs_end() -> None:
@@ -280,13 +339,17 @@ def test_ranks_that_went_by_different_knobs_end() -> None:
     assert change([TAKEN] * 2, {1: Settings(k0="4")}) == [line] * 2
 
 
-def test_a_stage_that_does_not_follow_the_earlier_ones_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_that_does_not_follow_the_earlier_ones_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """They have taken the change when this stage is asked."""
     monkeypatch.setattr(meeting, "FAREWELL", 0.1)
     one, two, three, four = change([TAKEN, TAKEN, TAKEN, {"refusal": "no"}], width=2)
     assert (one, two) == (None, None)
     assert three == four
-    assert three.startswith("ended: ranks differ: refusal none on rank 0 (node 0), no on rank 3 (node 0)")
+    assert three.startswith(
+        "ended: ranks differ: refusal none on rank 0 (node 0), no on rank 3 (node 0)"
+    )
 
 
 @pytest.mark.parametrize("earlier", [[TAKEN, {"refusal": "no"}], [{"refusal": "no"}] * 2])

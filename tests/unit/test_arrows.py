@@ -1,4 +1,5 @@
-"""Which room imports which: arrows point one way, and only some rooms know SGLang or torch's serving."""
+"""Which room imports which: arrows point one way, and only some rooms know SGLang or torch's
+serving."""
 
 from __future__ import annotations
 
@@ -79,7 +80,8 @@ def test_arrows_point_one_way() -> None:
         f"{path.relative_to(PACKAGE)} imports {target}"
         for path in files()
         for module in imports(path)
-        if module.startswith("oea_server.") and (target := room(*module.split(".")[1:])) != (here := room_of(path))
+        if module.startswith("oea_server.")
+        and (target := room(*module.split(".")[1:])) != (here := room_of(path))
         if target not in SMALL | MAY_IMPORT.get(here, set())
     ]
     assert wrong == []
@@ -101,7 +103,12 @@ def test_nothing_that_may_be_imported_imports_back() -> None:
 
 
 def test_few_rooms_know_sglang() -> None:
-    knowing = {room_of(path) for path in files() for module in imports(path) if module.split(".")[0] == "sglang"}
+    knowing = {
+        room_of(path)
+        for path in files()
+        for module in imports(path)
+        if module.split(".")[0] == "sglang"
+    }
     assert knowing <= KNOW_SGLANG
 
 

@@ -1,4 +1,5 @@
-"""Every wrong knob and combination ends the launch with one line, without importing torch or SGLang."""
+"""Every wrong knob and combination ends the launch with one line, without importing torch or
+SGLang."""
 
 import json
 import os
@@ -14,7 +15,12 @@ from oea_server.settings import SettingsError
 
 QWEN = {"model_type": "qwen3_moe", "num_experts": 128, "num_experts_per_tok": 8}
 DENSE = {"model_type": "qwen3", "hidden_size": 64}
-GATES = {"model_type": "bailing_moe", "num_experts": 64, "num_experts_per_tok": 6, "multi_gate": True}
+GATES = {
+    "model_type": "bailing_moe",
+    "num_experts": 64,
+    "num_experts_per_tok": 6,
+    "multi_gate": True,
+}
 OWN = {"model_type": "phimoe", "num_local_experts": 16, "num_experts_per_tok": 2}
 
 # flags, the model's config if one is given, what the message says
@@ -38,7 +44,11 @@ WRONG: list[tuple[list[str], dict[str, object] | None, str]] = [
     (["--oea-p", "most"], None, "--oea-p=most: input should be a valid number"),
     (["--oea-share", "1"], None, "share=1.0 is outside 0 <= share < 1"),
     (["--oea-share=-0.1"], None, "share=-0.1 is outside 0 <= share < 1"),
-    (["--oea-share", "1:0,16:1.5"], None, "share=1:0.0,16:1.5: share 1.5 is outside 0 <= share < 1"),
+    (
+        ["--oea-share", "1:0,16:1.5"],
+        None,
+        "share=1:0.0,16:1.5: share 1.5 is outside 0 <= share < 1",
+    ),
     (["--oea-share", "most"], None, "share='most': 'most' is not BATCH:SHARE, as in '1:0,16:0.13'"),
     (["--oea-mix", "1.5"], None, "mix=1.5 is outside 0 <= mix <= 1"),
     (["--oea-mix", "16:0.5,4:1"], None, "mix=16:0.5,4:1.0: batch sizes must rise"),
@@ -51,12 +61,28 @@ WRONG: list[tuple[list[str], dict[str, object] | None, str]] = [
     (["--oea-max-rank", "0"], None, "--oea-max-rank=0: input should be greater than or equal to 1"),
     (["--oea-max-rank", "4", "--oea-k0", "5"], None, "max_rank=4 is below k0=5"),
     (["--oea-max-rank", "129"], QWEN, "max_rank=129 is above the model's 128 experts"),
-    (["--oea-min-batch", "0"], None, "--oea-min-batch=0: input should be greater than or equal to 1"),
+    (
+        ["--oea-min-batch", "0"],
+        None,
+        "--oea-min-batch=0: input should be greater than or equal to 1",
+    ),
     (["--oea-pool", "some"], None, "--oea-pool=some: input should be 'fill', 'union' or 'budget'"),
-    (["--oea-pool", "budget"], None, "rank_budget=None: pool=budget needs a number of experts per rank"),
-    (["--oea-rank-budget", "0"], None, "--oea-rank-budget=0: input should be greater than or equal to 1"),
+    (
+        ["--oea-pool", "budget"],
+        None,
+        "rank_budget=None: pool=budget needs a number of experts per rank",
+    ),
+    (
+        ["--oea-rank-budget", "0"],
+        None,
+        "--oea-rank-budget=0: input should be greater than or equal to 1",
+    ),
     (["--oea-rank-budget", "129"], QWEN, "rank_budget=129 is above the model's 128 experts"),
-    (["--oea-wish-floor", "0"], None, "--oea-wish-floor=0: input should be greater than or equal to 1"),
+    (
+        ["--oea-wish-floor", "0"],
+        None,
+        "--oea-wish-floor=0: input should be greater than or equal to 1",
+    ),
     (["--oea-wish-floor", "few"], None, "--oea-wish-floor=few: input should be a valid integer"),
     (["--oea-wish-floor", "9"], QWEN, "wish_floor=9 is above the model's top-k 8"),
     (["--oea-draft-k0", "0"], None, "--oea-draft-k0=0: input should be greater than or equal to 1"),
@@ -67,34 +93,70 @@ WRONG: list[tuple[list[str], dict[str, object] | None, str]] = [
         "draft_k0=9 is above the model's top-k 8",
     ),
     (["--oea-seed", "-1"], None, "--oea-seed"),
-    (["--oea-policy", "shadow", "--oea-k0", "9"], QWEN, "k0=9 guarantees 9 experts, above the model's top-k 8"),
+    (
+        ["--oea-policy", "shadow", "--oea-k0", "9"],
+        QWEN,
+        "k0=9 guarantees 9 experts, above the model's top-k 8",
+    ),
     (["--oea-policy", "random", "--oea-k0", "none"], None, "k0='none': 'none' is not BATCH:K0"),
     (["--oea-k0", "3; 0-4096=2"], None, "layer 4096 is outside 0..1023"),
     (["--oea-policy", "shadow"], DENSE, "qwen3 has no experts to route"),
-    (["--oea-latency-line", "no/such.json"], None, "latency_line=no/such.json: No such file or directory"),
+    (
+        ["--oea-latency-line", "no/such.json"],
+        None,
+        "latency_line=no/such.json: No such file or directory",
+    ),
     (["--oea-schedule", "no/such.json"], None, "schedule=no/such.json: No such file or directory"),
     (
         ["--oea-schedule", "pyproject.toml"],
         None,
         "schedule=pyproject.toml: not a file of 'oea-server calibrate'",
     ),
-    (["--oea-per-layer-metrics=some"], None, "--oea-per-layer-metrics=some: input should be a valid boolean"),
+    (
+        ["--oea-per-layer-metrics=some"],
+        None,
+        "--oea-per-layer-metrics=some: input should be a valid boolean",
+    ),
     (["--oea-seed=-1"], None, "--oea-seed=-1: input should be greater than or equal to 0"),
-    (["--oea-allow-inactive=perhaps"], None, "--oea-allow-inactive=perhaps: input should be a valid boolean"),
+    (
+        ["--oea-allow-inactive=perhaps"],
+        None,
+        "--oea-allow-inactive=perhaps: input should be a valid boolean",
+    ),
     (["--oea-ko", "3"], None, "--oea-ko: no such knob; did you mean --oea-k0?"),
     (["--oea-schedule-file=x"], None, "--oea-schedule-file: no such knob"),
     (["--oea-k0", "9"], QWEN, "k0=9 guarantees 9 experts, above the model's top-k 8"),
-    (["--oea-policy", "pruned", "--oea-k0", "9"], QWEN, "k0=9 guarantees 9 experts, above the model's top-k 8"),
+    (
+        ["--oea-policy", "pruned", "--oea-k0", "9"],
+        QWEN,
+        "k0=9 guarantees 9 experts, above the model's top-k 8",
+    ),
     ([], DENSE, "qwen3 has no experts to route"),
     ([], GATES, "bailing_moe adds biases of several gates"),
     ([], OWN, "phimoe brings its own routing function"),
     (["--enable-deterministic-inference"], None, "--enable-deterministic-inference: promises"),
-    (["--speculative-algorithm", "DSPARK"], None, "--speculative-algorithm DSPARK: which rows its verify pass has"),
-    (["--speculative-algo=uno"], QWEN, "--speculative-algorithm uno: which rows its verify pass has"),
-    (["--moe-runner-backend", "experimental_sgl_trtllm"], None, "experimental_sgl_trtllm: this runner routes inside"),
+    (
+        ["--speculative-algorithm", "DSPARK"],
+        None,
+        "--speculative-algorithm DSPARK: which rows its verify pass has",
+    ),
+    (
+        ["--speculative-algo=uno"],
+        QWEN,
+        "--speculative-algorithm uno: which rows its verify pass has",
+    ),
+    (
+        ["--moe-runner-backend", "experimental_sgl_trtllm"],
+        None,
+        "experimental_sgl_trtllm: this runner routes inside",
+    ),
     (["--enable-torch-compile"], None, "--enable-torch-compile: compiled decoding"),
     (["--attn-cp-size", "2"], None, "--attn-cp-size 2: deals rows out over ranks"),
-    (["--moe-a2a-backend", "ascend_tp"], None, "--moe-a2a-backend ascend_tp: where this backend takes"),
+    (
+        ["--moe-a2a-backend", "ascend_tp"],
+        None,
+        "--moe-a2a-backend ascend_tp: where this backend takes",
+    ),
     (["--enable-pdmux"], None, "--enable-pdmux: decodes on several streams"),
 ]
 
@@ -120,13 +182,17 @@ def test_several_problems_are_all_named() -> None:
 
 def test_a_right_launch_is_let_through(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(QWEN))
-    launch = serve.check([str(tmp_path), "--tp", "2", "--oea-k0", "8", "--moe-runner-backend", "triton"])
+    launch = serve.check(
+        [str(tmp_path), "--tp", "2", "--oea-k0", "8", "--moe-runner-backend", "triton"]
+    )
     assert launch.sglang_argv == [str(tmp_path), "--tp", "2", "--moe-runner-backend", "triton"]
     assert launch.settings.k0 == "8"
 
 
 @pytest.mark.parametrize("config", [DENSE, GATES, OWN])
-def test_a_model_that_cannot_be_routed_is_served_only_on_demand(tmp_path: Path, config: dict[str, object]) -> None:
+def test_a_model_that_cannot_be_routed_is_served_only_on_demand(
+    tmp_path: Path, config: dict[str, object]
+) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert serve.check(["--model-path", str(tmp_path), "--oea-allow-inactive"])
     assert serve.check(["--model-path", str(tmp_path), "--oea-policy", "vanilla"])
@@ -157,11 +223,19 @@ def test_a_platform_that_leaves_us_out_is_refused(monkeypatch: pytest.MonkeyPatc
     assert serve.check([])
 
 
-@pytest.mark.parametrize("value", ["oea_server.engine.gone:activate", "oea_server.engine.plugin:gone"])
-def test_an_entry_point_that_cannot_be_loaded_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "value", ["oea_server.engine.gone:activate", "oea_server.engine.plugin:gone"]
+)
+def test_an_entry_point_that_cannot_be_loaded_is_refused(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     broken = EntryPoint("oea", value, "sglang.srt.plugins")
-    monkeypatch.setattr(serve, "entry_points", lambda **of: [broken] if of["name"] == "oea" else entry_points(**of))
-    with pytest.raises(SettingsError, match=rf"^entry point sglang\.srt\.plugins:oea: {value} cannot be loaded"):
+    monkeypatch.setattr(
+        serve, "entry_points", lambda **of: [broken] if of["name"] == "oea" else entry_points(**of)
+    )
+    with pytest.raises(
+        SettingsError, match=rf"^entry point sglang\.srt\.plugins:oea: {value} cannot be loaded"
+    ):
         serve.check([])
 
 
@@ -174,6 +248,8 @@ def test_the_command_refuses_before_anything_heavy_is_imported() -> None:
         "except SystemExit as end: code = end.code\n"
         "print(code, sorted({'torch', 'sglang', 'transformers'} & set(sys.modules)))\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=os.environ, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=os.environ, check=False
+    )
     assert done.stdout.strip() == "2 []"
     assert done.stderr.strip() == "oea-server: --oea-p=3: input should be less than or equal to 1"

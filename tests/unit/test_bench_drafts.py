@@ -1,4 +1,5 @@
-"""`bench serve --speculative`: what its record says besides, and the page and picture made from it."""
+"""`bench serve --speculative`: what its record says besides, and the page and picture made from
+it."""
 
 from __future__ import annotations
 
@@ -35,7 +36,9 @@ def test_verify_passes_are_sglangs_own_count(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_server_says_how_it_drafts_or_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     said = {"speculative_algorithm": "NGRAM", "speculative_num_draft_tokens": 4}
     assert drafts.of(answering(monkeypatch, json=lambda: said)) == ("NGRAM", 4)
-    with pytest.raises(OptionError, match=r"^--speculative: the server at --url verifies no drafts: it needs"):
+    with pytest.raises(
+        OptionError, match=r"^--speculative: the server at --url verifies no drafts: it needs"
+    ):
         drafts.of(answering(monkeypatch, json=lambda: {"speculative_algorithm": None}))
 
 
@@ -57,7 +60,10 @@ def test_the_page_says_what_was_accepted_and_what_a_step_took_over_vanilla(tmp_p
     ours = rounds([0.05, 0.16, 0.2], [1.5, 2.0, 2.5], 20.0)
     made = [_row("vanilla", 2, vanilla, vanilla, 50.0), _row("oea:3", 2, ours, vanilla, 50.0)]
     assert (made[1]["accept_length"], made[1]["accept_length_quartiles"]) == (2.0, [1.75, 2.25])
-    assert (made[1]["step_over_vanilla"], made[1]["step_over_vanilla_quartiles"]) == (0.5, pytest.approx([0.5, 0.65]))
+    assert (made[1]["step_over_vanilla"], made[1]["step_over_vanilla_quartiles"]) == (
+        0.5,
+        pytest.approx([0.5, 0.65]),
+    )
     record = {
         "benchmark": "serve",
         "command": "oea-server bench serve --speculative",
@@ -75,5 +81,8 @@ def test_the_page_says_what_was_accepted_and_what_a_step_took_over_vanilla(tmp_p
     page = paths[1].read_text()
     assert "# A live server, four-layers, with drafts: m" in page
     assert "Drafts by NGRAM: a step is a verify pass, in which each request has 4 rows." in page
-    assert "| oea:3 | 2 | 20.0 | 1.000 | 8.0 | 2.00 (1.75–2.25) | 160 (105–180) | 0.50 (0.50–0.65) |" in page
+    assert (
+        "| oea:3 | 2 | 20.0 | 1.000 | 8.0 | 2.00 (1.75–2.25) | 160 (105–180) | 0.50 (0.50–0.65) |"
+        in page
+    )
     assert paths[2].stat().st_size > 10_000

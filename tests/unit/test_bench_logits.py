@@ -1,4 +1,5 @@
-"""Logits to measure with: as many experts woken as the paper saw, or as chance says; or what was recorded."""
+"""Logits to measure with: as many experts woken as the paper saw, or as chance says; or what was
+recorded."""
 
 from pathlib import Path
 
@@ -28,7 +29,9 @@ def test_what_is_reported_is_what_routing_loads() -> None:
     source = correlated_like(QWEN3_30B, 128)
     logits = source.draw(300, BATCH, 128, torch.Generator().manual_seed(5))
     for policy, k0 in ((Policy.vanilla(), VANILLA), (Policy.oea(3), 3)):
-        loaded = sum(int(route(step.bfloat16(), policy, k=8).pool.sum()) for step in logits) / len(logits)
+        loaded = sum(int(route(step.bfloat16(), policy, k=8).pool.sum()) for step in logits) / len(
+            logits
+        )
         assert loaded == pytest.approx(mean_experts(logits, k0), rel=0.005)
         assert loaded == pytest.approx(QWEN3_30B.experts[k0], rel=0.03)
 

@@ -1,4 +1,5 @@
-"""What `oea-server bench` is told: parsed, or refused with one line before anything heavy is imported."""
+"""What `oea-server bench` is told: parsed, or refused with one line before anything heavy is
+imported."""
 
 import re
 import subprocess
@@ -22,7 +23,10 @@ def run(*words: str) -> Result:
 
 def test_lists_keep_their_order_and_drop_repeats() -> None:
     assert options.numbers("--batch", "16, 1,16,8", 1, 512) == [16, 1, 8]
-    assert options.names("--preset", ["demo,qwen3-30b", "demo"], ["qwen3-30b", "demo"]) == ["demo", "qwen3-30b"]
+    assert options.names("--preset", ["demo,qwen3-30b", "demo"], ["qwen3-30b", "demo"]) == [
+        "demo",
+        "qwen3-30b",
+    ]
 
 
 def test_policies_are_read_by_label() -> None:
@@ -33,7 +37,9 @@ def test_policies_are_read_by_label() -> None:
         "pruned:3": Policy.pruned(3),
         "oea:4": Policy.oea(4),
     }
-    weighed = options.policies("--policies", "oea:8/share=0.13/mix=.5,fill:8/share=0.1", k=8, seed=0, ranks=4)
+    weighed = options.policies(
+        "--policies", "oea:8/share=0.13/mix=.5,fill:8/share=0.1", k=8, seed=0, ranks=4
+    )
     assert weighed == {
         "oea:8/share=0.13/mix=0.5": Policy.oea(8, share=0.13, mix=0.5),
         "fill:8/share=0.1": Policy.oea(8, pool="fill", ranks=4, share=0.1),
@@ -50,8 +56,10 @@ def test_policies_are_read_by_label() -> None:
 WRONG = [
     (
         ["moe", "--preset", "qwen3-70b"],
-        "--preset=qwen3-70b: is none of qwen3-30b, qwen3-235b-tp8, qwen3-235b-ep8, qwen3-235b-ep16, qwen3-235b-ep64, "
-        "demo",
+        (
+            "--preset=qwen3-70b: is none of qwen3-30b, qwen3-235b-tp8, qwen3-235b-ep8,"
+            " qwen3-235b-ep16, qwen3-235b-ep64, demo"
+        ),
     ),
     (["moe", "--preset", "demo", "--preset", ""], "--preset=: a value is missing"),
     (["moe", "--batch", "0"], "--batch=0: 0 is outside 1..512"),
@@ -66,8 +74,14 @@ WRONG = [
     (["moe", "--policies", "budget:0"], "--policies=budget:0: 0 is outside 1..1024"),
     (["moe", "--policies", "oea"], "--policies=oea: needs a k0 of 1..8, as in oea:3"),
     (["moe", "--policies", "oea:9"], "--policies=oea:9: 9 is outside 1..8"),
-    (["moe", "--policies", "oea:8/share=1"], "--policies=oea:8/share=1: share=1.0 is outside 0 <= share < 1"),
-    (["moe", "--policies", "oea:8/mix=2"], "--policies=oea:8/mix=2: mix=2.0 is outside 0 <= mix <= 1"),
+    (
+        ["moe", "--policies", "oea:8/share=1"],
+        "--policies=oea:8/share=1: share=1.0 is outside 0 <= share < 1",
+    ),
+    (
+        ["moe", "--policies", "oea:8/mix=2"],
+        "--policies=oea:8/mix=2: mix=2.0 is outside 0 <= mix <= 1",
+    ),
     (["moe", "--policies", "oea:8/p=0.5"], "--policies=oea:8/p=0.5: p is none of share, mix"),
     (
         ["serve", "--policies", "oea:3/draft_k0=1"],
@@ -77,7 +91,10 @@ WRONG = [
         ["serve", "--speculative", "--policies", "oea:3/draft_k0=4"],
         "--policies=oea:3/draft_k0=4: 4 is outside 1..3",
     ),
-    (["moe", "--policies", "oea:8/mix=1/mix=0"], "--policies=oea:8/mix=1/mix=0: mix is given twice"),
+    (
+        ["moe", "--policies", "oea:8/mix=1/mix=0"],
+        "--policies=oea:8/mix=1/mix=0: mix is given twice",
+    ),
     (
         ["moe", "--policies", "pruned:8/share=0.1"],
         "--policies=pruned:8/share=0.1: '8/share=0.1' is not a whole number",
@@ -116,13 +133,24 @@ def test_refused_before_anything_heavy_is_imported() -> None:
         "except SystemExit as end: code = end.code\n"
         "print(code, sorted({'torch', 'sglang', 'numpy', 'matplotlib'} & set(sys.modules)))\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
     assert done.stdout == "2 []\n"
 
 
 def test_help_names_every_option() -> None:
     plain = re.sub(r"\x1b\[[0-9;]*m", "", run("moe", "--help").stdout)
-    for option in ("--preset", "--batch", "--policies", "--logits", "--trace", "--repeats", "--seed", "--out"):
+    for option in (
+        "--preset",
+        "--batch",
+        "--policies",
+        "--logits",
+        "--trace",
+        "--repeats",
+        "--seed",
+        "--out",
+    ):
         assert option in plain
 
 
@@ -150,7 +178,10 @@ def test_a_trace_that_does_not_fit_is_refused(tmp_path: Path) -> None:
             trace.read(path)
         assert message in str(refusal.value)
         assert "\n" not in str(refusal.value)
-    assert trace.read(saved(tmp_path / "named.npz", other=logits, router_logits=logits)).name == "named.npz"
+    assert (
+        trace.read(saved(tmp_path / "named.npz", other=logits, router_logits=logits)).name
+        == "named.npz"
+    )
     refused = run("moe", "--batch", "4,8", "--trace", str(tmp_path / "good.npy"))
     assert refused.stderr == "oea-server: --trace=good.npy: 4 tokens per step, --batch asks for 8\n"
     recorded = trace.read(tmp_path / "good.npy")

@@ -37,13 +37,25 @@ def _small_and_without_gpu() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     tmp_path = tmp_path_factory.mktemp("kept")
-    words = ["moe", "--preset", "demo", "--batch", "2,16", "--policies", "vanilla,random,pruned:3,oea:3,oea:5"]
+    words = [
+        "moe",
+        "--preset",
+        "demo",
+        "--batch",
+        "2,16",
+        "--policies",
+        "vanilla,random,pruned:3,oea:3,oea:5",
+    ]
     result = CliRunner().invoke(
         app, [*words, "--repeats", "3", "--seed", "4", "--out", str(tmp_path / "new" / "folder")]
     )
     assert result.exit_code == 0, result.output
     folder = tmp_path / "new" / "folder"
-    assert sorted(path.name for path in folder.iterdir()) == ["moe-demo.json", "moe-demo.md", "moe-demo.png"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "moe-demo.json",
+        "moe-demo.md",
+        "moe-demo.png",
+    ]
     return {
         "json": json.loads((folder / "moe-demo.json").read_text()),
         "md": (folder / "moe-demo.md").read_text(),
@@ -64,18 +76,30 @@ def test_moe_keeps_a_record_and_documents_made_from_it(kept: dict[str, Any]) -> 
     made = kept["json"]
     rows = made["rows"]
     labels = ["vanilla", "random", "pruned:3", "oea:3", "oea:5"]
-    assert [(row["policy"], row["batch"]) for row in rows] == [(label, batch) for batch in (2, 16) for label in labels]
+    assert [(row["policy"], row["batch"]) for row in rows] == [
+        (label, batch) for batch in (2, 16) for label in labels
+    ]
     for row in rows:
         assert row.keys() > ROW | {"routing_us", "routing_share", "over_vanilla"}
         low, high = row["latency_us_quartiles"]
         assert 0 < low <= row["latency_us"] <= high
-        assert row["floor_us"] == pytest.approx(row["unique_experts"] * made["memory_us_per_expert"])
+        assert row["floor_us"] == pytest.approx(
+            row["unique_experts"] * made["memory_us_per_expert"]
+        )
     woken = {(row["policy"], row["batch"]): row["unique_experts"] for row in rows}
-    assert woken["oea:3", 16] == woken["pruned:3", 16] < woken["oea:5", 16] < woken["vanilla", 16] < woken["random", 16]
+    assert (
+        woken["oea:3", 16]
+        == woken["pruned:3", 16]
+        < woken["oea:5", 16]
+        < woken["vanilla", 16]
+        < woken["random", 16]
+    )
     assert all(row["over_vanilla"] == 1 for row in rows if row["policy"] == "vanilla")
 
     shown = cells(kept["md"], "Policies")
-    assert [(cell[0], int(cell[1])) for cell in shown] == [(row["policy"], row["batch"]) for row in rows]
+    assert [(cell[0], int(cell[1])) for cell in shown] == [
+        (row["policy"], row["batch"]) for row in rows
+    ]
     for cell, row in zip(shown, rows, strict=True):
         low, high = row["latency_us_quartiles"]
         spread = f"{tables.micro(row['latency_us'])} ({tables.micro(low)}–{tables.micro(high)})"
@@ -88,9 +112,9 @@ def test_moe_keeps_a_record_and_documents_made_from_it(kept: dict[str, Any]) -> 
 
 def test_the_record_says_how_and_not_whose(kept: dict[str, Any]) -> None:
     made = kept["json"]
-    assert made["command"] == (
-        "oea-server bench moe --preset demo --batch 2,16 --policies vanilla,random,pruned:3,oea:3,oea:5 "
-        "--logits correlated --repeats 3 --seed 4"
+    assert (
+        made["command"] == "oea-server bench moe --preset demo --batch 2,16 --policies"
+        " vanilla,random,pruned:3,oea:3,oea:5 --logits correlated --repeats 3 --seed 4"
     )
     assert made["seed"] == 4
     assert made["versions"].keys() > {"python", "oea-server", "torch"}
@@ -104,7 +128,10 @@ def test_the_record_says_how_and_not_whose(kept: dict[str, Any]) -> None:
     assert [each["batch"] for each in made["worth"]] == [2, 16]
     assert made["worth"] == json.loads(json.dumps(worth.judged(made)))
     for each in made["worth"]:
-        assert f"- Batch {each['batch']}: **{worth.WORDS[each['verdict']]}**; {each['why']}." in kept["said"]
+        assert (
+            f"- Batch {each['batch']}: **{worth.WORDS[each['verdict']]}**; {each['why']}."
+            in kept["said"]
+        )
     assert {row["policy"]: row["paper_experts"] for row in made["beside_paper"]} == {
         "oea:3": 25.1,
         "oea:5": 35.1,
@@ -113,8 +140,21 @@ def test_the_record_says_how_and_not_whose(kept: dict[str, Any]) -> None:
 
 
 def test_a_trace_names_its_file_and_the_record(tmp_path: Path) -> None:
-    np.save(tmp_path / "own.npy", np.random.default_rng(0).normal(size=(4, 4, 128)).astype(np.float32))
-    words = ["--preset", "demo", "--batch", "4", "--policies", "oea:3", "--repeats", "3", "--out", str(tmp_path)]
+    np.save(
+        tmp_path / "own.npy", np.random.default_rng(0).normal(size=(4, 4, 128)).astype(np.float32)
+    )
+    words = [
+        "--preset",
+        "demo",
+        "--batch",
+        "4",
+        "--policies",
+        "oea:3",
+        "--repeats",
+        "3",
+        "--out",
+        str(tmp_path),
+    ]
     result = CliRunner().invoke(app, ["moe", *words, "--trace", str(tmp_path / "own.npy")])
     assert result.exit_code == 0, result.output
     made = json.loads((tmp_path / "moe-demo-trace.json").read_text())
@@ -124,17 +164,35 @@ def test_a_trace_names_its_file_and_the_record(tmp_path: Path) -> None:
     assert made["fits"][0]["slope_us"] is None
 
 
-def test_router_measures_who_is_there_and_says_who_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_router_measures_who_is_there_and_says_who_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def absent(k: int) -> Any:
         raise ImportError("no such\nlibrary")
 
     monkeypatch.setattr(routers, "ON_CPU", {"absent": absent, "torch": torch_router})
-    words = ["--batch", "1,4", "--experts", "16,32", "--policies", "vanilla,oea:3", "--repeats", "3"]
-    result = CliRunner().invoke(app, ["router", *words, "--logits", "uniform", "--out", str(tmp_path)])
+    words = [
+        "--batch",
+        "1,4",
+        "--experts",
+        "16,32",
+        "--policies",
+        "vanilla,oea:3",
+        "--repeats",
+        "3",
+    ]
+    result = CliRunner().invoke(
+        app, ["router", *words, "--logits", "uniform", "--out", str(tmp_path)]
+    )
     assert result.exit_code == 0, result.output
     made = json.loads((tmp_path / "router-uniform.json").read_text())
     assert made["reference"] == "torch"
-    assert made["unavailable"].keys() == {"absent", "sglang-triton", "sglang-compiled", "flashinfer"}
+    assert made["unavailable"].keys() == {
+        "absent",
+        "sglang-triton",
+        "sglang-compiled",
+        "flashinfer",
+    }
     assert made["unavailable"]["absent"].startswith("ImportError: no such library (batch ")
     assert len(made["rows"]) == 2 * 2 * 3
     for row in made["rows"]:
@@ -149,13 +207,18 @@ def test_router_measures_who_is_there_and_says_who_is_not(tmp_path: Path, monkey
         rows = [row for row in made["rows"] if row["experts"] == experts]
         shown = cells(page, f"{experts} experts")
         assert [cell[:4] for cell in shown] == [
-            [row["router"], row["policy"], str(row["batch"]), str(row["unique_experts"])] for row in rows
+            [row["router"], row["policy"], str(row["batch"]), str(row["unique_experts"])]
+            for row in rows
         ]
-        assert [cell[4].split(" ")[0] for cell in shown] == [tables.micro(row["latency_us"]) for row in rows]
+        assert [cell[4].split(" ")[0] for cell in shown] == [
+            tables.micro(row["latency_us"]) for row in rows
+        ]
     assert (tmp_path / "router-uniform.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_rank_runs_its_own_experts_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rank_runs_its_own_experts_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     preset = PRESETS["qwen3-235b-ep8"]
     assert (preset.local_experts, preset.ranks) == (16, 8)
     seen: list[torch.Tensor] = []
@@ -183,7 +246,9 @@ def test_a_rank_runs_its_own_experts_and_no_others(tmp_path: Path, monkeypatch: 
         assert 0 < row["unique_experts"] <= row["unique_experts_busiest_rank"] <= 16
         assert row["unique_experts_busiest_rank"] < row["unique_experts_all_ranks"]
         assert min(own) <= row["unique_experts"] <= max(own)
-    plain, filled = (next(row for row in made["rows"] if row["policy"] == each) for each in ("oea:3", "fill:3"))
+    plain, filled = (
+        next(row for row in made["rows"] if row["policy"] == each) for each in ("oea:3", "fill:3")
+    )
     assert filled["unique_experts_busiest_rank"] == plain["unique_experts_busiest_rank"]
     assert filled["unique_experts_all_ranks"] > plain["unique_experts_all_ranks"]
     assert filled["busiest_us"] is not None
@@ -211,7 +276,9 @@ def test_turns_are_fair() -> None:
     orders = [order for repetition, order in timing.turns(names, 6 * 4) if repetition >= 0]
     assert all(sorted(order) == names for order in orders)
     for place in range(3):
-        assert {name: [order[place] for order in orders].count(name) for name in names} == dict.fromkeys(names, 8)
+        assert {
+            name: [order[place] for order in orders].count(name) for name in names
+        } == dict.fromkeys(names, 8)
     assert [repetition for repetition, _ in timing.turns(names, 2)] == [-2, -1, 0, 1]
 
 
@@ -227,7 +294,12 @@ def test_weights_are_plain_numbers_of_the_right_shape() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gpu", "name"), [("NVIDIA H200", "h200"), ("NVIDIA A100-SXM4-80GB", "a100-sxm4-80gb"), ("AMD MI300X", "mi300x")]
+    ("gpu", "name"),
+    [
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA A100-SXM4-80GB", "a100-sxm4-80gb"),
+        ("AMD MI300X", "mi300x"),
+    ],
 )
 def test_folders_are_named_after_the_gpu(gpu: str, name: str) -> None:
     assert record.slug(gpu) == name

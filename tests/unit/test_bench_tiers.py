@@ -25,7 +25,9 @@ oea_tier_kept_router_mass_total{tier="auto"} 19.0
 
 
 def rounds(experts: float, tpot: list[float], kept: dict[str, list[float]]) -> Rounds:
-    loads = [Load([0.1] * 4, [each * speed for each in tpot], [0.1], 20.0) for speed in (1.0, 2.0, 3.0)]
+    loads = [
+        Load([0.1] * 4, [each * speed for each in tpot], [0.1], 20.0) for speed in (1.0, 2.0, 3.0)
+    ]
     return Rounds(loads, [experts] * 3, [0.1, 0.2, 0.3], kept)
 
 
@@ -35,7 +37,9 @@ def test_what_a_tier_kept_is_read_off_the_servers_metrics(monkeypatch: pytest.Mo
     assert tiered.tier_sums(server) == {"exact": (10.0, 10.0), "auto": (20.0, 19.0)}
 
 
-def test_the_first_of_a_round_are_exact_and_each_tier_is_timed_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_of_a_round_are_exact_and_each_tier_is_timed_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     asked: list[Ask] = []
 
     def play(url: str, chats: int, tokens: int, key: str | None, asks: Any) -> Load:
@@ -43,7 +47,9 @@ def test_the_first_of_a_round_are_exact_and_each_tier_is_timed_by_itself(monkeyp
         return Load([0.1] * chats, [0.1] * chats, [0.1], 20.0)
 
     names = ("oea_unique_experts_sum", "oea_unique_experts_count", "oea_decode_step_seconds_sum")
-    said = iter([dict.fromkeys((*names, "oea_decode_step_seconds_count"), value) for value in (0.0, 4.0)])
+    said = iter(
+        [dict.fromkeys((*names, "oea_decode_step_seconds_count"), value) for value in (0.0, 4.0)]
+    )
     sums = iter([{}, {"auto": (20.0, 19.0)}])
     monkeypatch.setattr(tiered, "play", play)
     monkeypatch.setattr(tiered, "tier_sums", lambda server: next(sums))
@@ -66,8 +72,16 @@ def test_the_page_and_the_picture_say_what_was_measured(tmp_path: Path) -> None:
     assert rows[1]["tpot_over_vanilla"] == pytest.approx(0.46 / 0.8)
     assert rows[2]["tpot_ms"]["auto"] is rows[2]["mass_kept"]["auto"] is None
     record = {
-        **{"benchmark": "tiers", "command": "oea-server bench serve --tiers", "versions": {}, "rows": rows},
-        **{"machine": {"name": "m", "processor": "p", "cores": 2, "memory_gib": 1}, "bandwidth": {"gb_per_s": 10.0}},
+        **{
+            "benchmark": "tiers",
+            "command": "oea-server bench serve --tiers",
+            "versions": {},
+            "rows": rows,
+        },
+        **{
+            "machine": {"name": "m", "processor": "p", "cores": 2, "memory_gib": 1},
+            "bandwidth": {"gb_per_s": 10.0},
+        },
         **{"model": {"name": "demo", "layers": 2, "bytes_per_expert": 1e6}, "chats": 4, "k0": 3},
         **{"tokens": 8, "repeats": 3, "seed": 0},
     }
@@ -81,9 +95,18 @@ def test_the_page_and_the_picture_say_what_was_measured(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        (("--speculative",), "--tiers: on a server that is started here, and without --speculative"),
-        (("--url", "http://127.0.0.1:1"), "--tiers: on a server that is started here, and without --speculative"),
-        (("--policies", "vanilla"), "--tiers: --policies names no oea:K0 for the requests that are not exact"),
+        (
+            ("--speculative",),
+            "--tiers: on a server that is started here, and without --speculative",
+        ),
+        (
+            ("--url", "http://127.0.0.1:1"),
+            "--tiers: on a server that is started here, and without --speculative",
+        ),
+        (
+            ("--policies", "vanilla"),
+            "--tiers: --policies names no oea:K0 for the requests that are not exact",
+        ),
     ],
 )
 def test_what_does_not_go_with_it_is_one_line(flags: tuple[str, ...], line: str) -> None:

@@ -1,4 +1,5 @@
-"""Whether T is worth saving, on planted timings: a flat line, noise, a steep line, the paper's GPU, slow experts."""
+"""Whether T is worth saving, on planted timings: a flat line, noise, a steep line, the paper's GPU,
+slow experts."""
 
 import json
 import random
@@ -15,9 +16,18 @@ from oea_server.lab.bench.paper import QWEN3_30B, QWEN3_235B, VANILLA, Published
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 TOO_OLD = "2-core-x86_64/moe-qwen3-235b-ep8.json"
-"""Its line is through policies' medians, and its rows lack what the busiest rank takes: its page stays as it was."""
+"""Its line is through policies' medians, and its rows lack what the busiest rank takes: its page
+stays as it was."""
 RECORDS = [path for path in sorted(RESULTS.glob("*/moe-*.json")) if not path.match(TOO_OLD)]
-EXPERTS = {"vanilla": 48.8, "random": 82.0, "oea:3": 25.1, "oea:4": 29.9, "oea:5": 35.1, "oea:6": 40.3, "oea:7": 44.4}
+EXPERTS = {
+    "vanilla": 48.8,
+    "random": 82.0,
+    "oea:3": 25.1,
+    "oea:4": 29.9,
+    "oea:5": 35.1,
+    "oea:6": 40.3,
+    "oea:7": 44.4,
+}
 
 
 def planted(
@@ -27,7 +37,8 @@ def planted(
     ranks: int = 1,
     wide: float = 0.0,
 ) -> dict[str, Any]:
-    """A record of one batch size whose layers took what `latency` says, in µs, of the experts that they read.
+    """A record of one batch size whose layers took what `latency` says, in µs, of the experts that
+    they read.
 
     Args:
         wide: between the quartiles of a turn over vanilla's.
@@ -47,9 +58,11 @@ def planted(
             "routing_us": 0.0,
             "routing_share": 0.0,
             "over_vanilla": times[policy] / times["vanilla"] if "vanilla" in times else None,
-            "over_vanilla_quartiles": [times[policy] / times["vanilla"] + wide / 2 * end for end in (-1, 1)]
-            if "vanilla" in times
-            else None,
+            "over_vanilla_quartiles": (
+                [times[policy] / times["vanilla"] + wide / 2 * end for end in (-1, 1)]
+                if "vanilla" in times
+                else None
+            ),
         }
         for policy, read in experts.items()
     ]
@@ -68,8 +81,12 @@ def shaken(latency: Callable[[float], float], by: float, seed: int) -> Callable[
     return lambda experts: latency(experts) * (1 + by * dice.gauss(0, 1))
 
 
-@pytest.mark.parametrize(("published", "follows", "memory_us"), [(QWEN3_30B, 0.81, 2.82), (QWEN3_235B, 0.56, 1.41)])
-def test_on_the_papers_gpu_the_papers_line_holds(published: Published, follows: float, memory_us: float) -> None:
+@pytest.mark.parametrize(
+    ("published", "follows", "memory_us"), [(QWEN3_30B, 0.81, 2.82), (QWEN3_235B, 0.56, 1.41)]
+)
+def test_on_the_papers_gpu_the_papers_line_holds(
+    published: Published, follows: float, memory_us: float
+) -> None:
     names = {k0: "vanilla" if k0 == VANILLA else f"oea:{k0}" for k0 in published.experts}
     experts = {names[k0]: read for k0, read in published.experts.items()}
     took = {published.experts[k0]: latency for k0, latency in published.latency_us.items()}
@@ -90,7 +107,9 @@ def test_a_steep_line_says_what_half_the_experts_save() -> None:
 def test_experts_at_seven_percent_of_the_bandwidth_on_a_flat_line_gain_nothing() -> None:
     """As on the public trial: 1626 to 1748 tokens a second, whatever the budget was."""
     whole = 1000.0
-    found = judgement(planted(shaken(lambda read: whole, 0.002, 1), memory_us=0.07 * whole / EXPERTS["vanilla"]))
+    found = judgement(
+        planted(shaken(lambda read: whole, 0.002, 1), memory_us=0.07 * whole / EXPERTS["vanilla"])
+    )
     assert found["verdict"] == worth.GAINS_NOTHING
     assert "the experts reach 7 % of the bandwidth" in found["why"]
     assert "no, nothing is gained here" in worth.WORDS[found["verdict"]]
@@ -105,7 +124,8 @@ def test_noise_is_no_verdict(seed: int) -> None:
 
 def test_noise_around_a_steep_line_is_told_from_it_in_most_draws() -> None:
     verdicts = [
-        judgement(planted(shaken(lambda read: 10 + 3 * read, 0.02, seed), 2.9))["verdict"] for seed in range(100)
+        judgement(planted(shaken(lambda read: 10 + 3 * read, 0.02, seed), 2.9))["verdict"]
+        for seed in range(100)
     ]
     assert verdicts.count(worth.HOLDS) >= 95
     assert worth.GAINS_NOTHING not in verdicts
@@ -113,13 +133,18 @@ def test_noise_around_a_steep_line_is_told_from_it_in_most_draws() -> None:
 
 def test_noise_around_a_line_of_little_is_called_little() -> None:
     """R² is small there: the noise is as large, what follows T is not."""
-    found = [judgement(planted(shaken(lambda read: 800 + 3 * read, 0.02, seed), 3, wide=0.08)) for seed in range(100)]
+    found = [
+        judgement(planted(shaken(lambda read: 800 + 3 * read, 0.02, seed), 3, wide=0.08))
+        for seed in range(100)
+    ]
     assert {each["verdict"] for each in found} <= {worth.LITTLE, worth.UNKNOWN}
     assert sum(each["verdict"] == worth.LITTLE for each in found) >= 95
     assert min(each["r2"] for each in found) < worth.STRAIGHT
 
 
-@pytest.mark.parametrize(("rest", "verdict"), [(120, worth.HOLDS), (160, worth.LITTLE), (1200, worth.LITTLE)])
+@pytest.mark.parametrize(
+    ("rest", "verdict"), [(120, worth.HOLDS), (160, worth.LITTLE), (1200, worth.LITTLE)]
+)
 def test_what_does_not_follow_t_decides_how_much(rest: float, verdict: str) -> None:
     assert judgement(planted(lambda read: rest + 3 * read, memory_us=3))["verdict"] == verdict
 
@@ -131,7 +156,8 @@ def test_slow_experts_follow_t_and_are_no_proof_of_the_papers_reason() -> None:
 
 
 def test_a_rule_that_saves_nothing_beats_a_line_that_promises() -> None:
-    """On one of several ranks, turns that read more experts compute more tokens too: the line has both in it."""
+    """On one of several ranks, turns that read more experts compute more tokens too: the line has
+    both in it."""
     record = planted(lambda read: 10 + 3 * read, memory_us=2.9, ranks=8)
     for row in record["rows"]:
         if row["policy"].startswith("oea"):
@@ -142,7 +168,10 @@ def test_a_rule_that_saves_nothing_beats_a_line_that_promises() -> None:
 
 
 def test_without_vanilla_or_without_a_line_it_says_so() -> None:
-    assert "vanilla" in judgement(planted(lambda read: read, 1, {"oea:3": 3, "oea:4": 5, "oea:5": 7}))["why"]
+    assert (
+        "vanilla"
+        in judgement(planted(lambda read: read, 1, {"oea:3": 3, "oea:4": 5, "oea:5": 7}))["why"]
+    )
     found = judgement(planted(lambda read: read, 1, {"vanilla": 8, "oea:3": 8, "random": 8}))
     assert (found["verdict"], found["follows"]) == (worth.UNKNOWN, None)
 

@@ -22,7 +22,8 @@ from tests.unit.hidden import hidden
 from tests.unit.replicas import Replicas, app_of
 
 ANSWER = 2048
-"""Bytes of a refusal: 600 characters, of three bytes at most where they are not escaped, and what is around them."""
+"""Bytes of a refusal: 600 characters, of three bytes at most where they are not escaped, and what
+is around them."""
 MEMORY = 4 << 20
 """Bytes at the peak: a body of 16 KiB, read, copied and taken apart."""
 HANG = 120
@@ -52,7 +53,9 @@ def test_a_body_that_says_it_is_large_is_refused_unread(length: str) -> None:
 
 @pytest.mark.parametrize("headers", [{"transfer-encoding": "chunked"}, {"content-length": "2"}, {}])
 @pytest.mark.parametrize("size", [1000, 1 << 20])
-def test_a_body_that_does_not_say_so_is_read_up_to_the_bound(headers: dict[str, str], size: int) -> None:
+def test_a_body_that_does_not_say_so_is_read_up_to_the_bound(
+    headers: dict[str, str], size: int
+) -> None:
     reply = asyncio.run(put(app_of(Replicas()), endless(b" " * size), headers))
     assert (reply.status, reply.reads) == (413, LARGEST // size + 1)
     assert reply.error == "the body is above 16384 bytes"
@@ -83,12 +86,14 @@ def test_a_body_that_never_ends_keeps_nobody_waiting() -> None:
     assert asyncio.run(both()) == 200
 
 
-def test_a_client_that_leaves_half_way_is_a_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_client_that_leaves_half_way_is_a_line_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     replicas = Replicas()
     asyncio.run(put(app_of(replicas), parts(b'{"k0": 4}')))
-    assert [record.getMessage() for record in caplog.records if record.name.startswith("oea_server")] == [
-        "OEA: refused 10.0.0.7's change: the client left before the end of the body"
-    ]
+    assert [
+        record.getMessage() for record in caplog.records if record.name.startswith("oea_server")
+    ] == ["OEA: refused 10.0.0.7's change: the client left before the end of the body"]
     assert replicas.now[0]["version"] == 0
 
 
@@ -110,12 +115,16 @@ def test_problems_of_knobs_and_unknown_ones_share_the_place() -> None:
     assert left == f"{len(LIVE) + 3 - shown} more"
 
 
-def test_a_long_schedule_is_taken_whole_and_logged_in_part(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_long_schedule_is_taken_whole_and_logged_in_part(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level("INFO")
     schedule = ",".join(f"{batch}:3" for batch in range(1, 600))
     reply = send(json.dumps({"k0": schedule}).encode())
     assert json.loads(reply.body)["changes"] == {"k0": ["auto", schedule]}
-    line = next(record.getMessage() for record in caplog.records if record.name.startswith("oea_server"))
+    line = next(
+        record.getMessage() for record in caplog.records if record.name.startswith("oea_server")
+    )
     assert line.startswith("OEA: 10.0.0.7 changed k0 auto -> 1:3,2:3,")
     assert len(line) < 700
 
@@ -137,14 +146,17 @@ REPLICAS = Replicas()
 APP = app_of(REPLICAS)
 LONG = "x" * (LARGEST - 20)
 TEXT = st.text(
-    st.characters() | st.sampled_from("\n\r\x1b\x85\u2028\u2029\u202e\u2066\ud800\x00\U000e0001"), max_size=40
+    st.characters() | st.sampled_from("\n\r\x1b\x85\u2028\u2029\u202e\u2066\ud800\x00\U000e0001"),
+    max_size=40,
 )
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
     lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner),
     max_leaves=20,
 )
-OBJECTS = st.dictionaries(st.sampled_from(LIVE) | TEXT, VALUES, max_size=60).map(lambda each: json.dumps(each).encode())
+OBJECTS = st.dictionaries(st.sampled_from(LIVE) | TEXT, VALUES, max_size=60).map(
+    lambda each: json.dumps(each).encode()
+)
 RAW = st.dictionaries(st.sampled_from(LIVE) | TEXT, VALUES).map(
     lambda each: json.dumps(each, ensure_ascii=False).encode(errors="surrogatepass")
 )
@@ -194,7 +206,9 @@ def test_fuzzed_bodies_stay_within_bounds(caplog_of: pytest.LogCaptureFixture, b
     if reply.status != 200:
         assert len(reply.body) < ANSWER
         assert not hidden(reply.error)
-    lines = [record.getMessage() for record in caplog_of.records if record.name.startswith("oea_server")]
+    lines = [
+        record.getMessage() for record in caplog_of.records if record.name.startswith("oea_server")
+    ]
     assert len(lines) == 1
     assert len(lines[0].encode()) < ANSWER
     assert not hidden(lines[0])

@@ -1,5 +1,6 @@
-"""A row whose scores are not finite changes nothing for its neighbours and poisons no counter, in all implementations,
-under all policies and pools. The fused launch runs natively on a GPU, else in Triton's interpreter."""
+"""A row whose scores are not finite changes nothing for its neighbours and poisons no counter, in
+all implementations, under all policies and pools. The fused launch runs natively on a GPU, else in
+Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -77,7 +78,9 @@ def call(name: str, given: torch.Tensor, policy: Policy | Knobs, **options: Any)
 
 
 def tally_for(name: str, ranks: int = 1) -> Tally:
-    return HostTally([0], N, ranks) if name in ("reference", "host") else Tally([0], N, ranks, DEVICE)
+    return (
+        HostTally([0], N, ranks) if name in ("reference", "host") else Tally([0], N, ranks, DEVICE)
+    )
 
 
 def as_at(policy: Policy, tokens: int) -> Policy:
@@ -101,7 +104,9 @@ def test_to_its_neighbours_a_broken_row_is_a_pad_row(name: str, of: str) -> None
         expected = call(name, given, as_at(policy, tokens), num_real=good, tally=expected_tally)
         assert torch.equal(ours.ids, expected.ids)
         assert torch.equal(ours.pool, expected.pool)
-        assert torch.equal(ours.weights[[0, 1, 2, 3, 4, 5, 6, 9]], expected.weights[[0, 1, 2, 3, 4, 5, 6, 9]])
+        assert torch.equal(
+            ours.weights[[0, 1, 2, 3, 4, 5, 6, 9]], expected.weights[[0, 1, 2, 3, 4, 5, 6, 9]]
+        )
         limit = policy.numbers(tokens, 0, k=K, num_experts=N).limit
         assert ours.weights[7:9, :limit].isnan().all()
         assert not ours.weights[7:9, limit:].any()
@@ -116,7 +121,9 @@ def test_to_its_neighbours_a_broken_row_is_a_pad_row(name: str, of: str) -> None
 def test_wherever_it_stands_all_implementations_agree(name: str, of: str) -> None:
     policy, ranks = POLICIES[of], POLICIES[of].ranks
     given = logits(11, 5)
-    for row, break_ in zip((0, 3, 4, 9), ("all NaN", "one inf", "one NaN", "all -inf"), strict=True):
+    for row, break_ in zip(
+        (0, 3, 4, 9), ("all NaN", "one inf", "one NaN", "all -inf"), strict=True
+    ):
         BREAKS[break_](given[row])
     given[1, :6] = -INF  # masked experts break nothing
     tallies = tally_for("reference", ranks), tally_for(name, ranks)
@@ -186,7 +193,8 @@ def test_the_mass_moves_on_after_it(name: str) -> None:
 
 @every_router
 def test_a_bias_that_prefers_the_weightless_keeps_the_mass_in_bounds(name: str) -> None:
-    """The first token's own top k weigh nothing, and it finds the second one's expert awake, which weighs a lot."""
+    """The first token's own top k weigh nothing, and it finds the second one's expert awake, which
+    weighs a lot."""
     given = torch.full((2, N), -70.0)
     given[0, 8:] = 0.0
     given[1, 9] = 3.0
@@ -195,7 +203,11 @@ def test_a_bias_that_prefers_the_weightless_keeps_the_mass_in_bounds(name: str) 
     for policy in (Policy.oea(1), Policy.random(2)):
         tally = tally_for(name)
         routing = call(
-            name, given, policy, router=Router(K, scoring="sigmoid", bias=on_device(name, bias)), tally=tally
+            name,
+            given,
+            policy,
+            router=Router(K, scoring="sigmoid", bias=on_device(name, bias)),
+            tally=tally,
         )
         assert routing.weights[0, 1] > 0.9 or policy.name == "random"
         assert MASS_UNIT < int(tally.sums[0, 3]) <= int(tally.sums[0, 1]) * MASS_UNIT
@@ -215,8 +227,12 @@ def test_a_tally_bounds_what_it_is_told(make: Any) -> None:
 
 
 @pytest.mark.parametrize("make", [HostTally, Tally], ids=["host", "device"])
-@pytest.mark.parametrize(("real", "tokens"), [(-3, 0), (9, 4), (torch.tensor(-3), 0), (torch.tensor(9), 4)])
-def test_a_vanilla_step_has_no_more_tokens_than_rows(make: Any, real: int | torch.Tensor, tokens: int) -> None:
+@pytest.mark.parametrize(
+    ("real", "tokens"), [(-3, 0), (9, 4), (torch.tensor(-3), 0), (torch.tensor(9), 4)]
+)
+def test_a_vanilla_step_has_no_more_tokens_than_rows(
+    make: Any, real: int | torch.Tensor, tokens: int
+) -> None:
     tally = make([0], N, 2) if make is HostTally else make([0], N, 2, CPU)
     tally.add_vanilla(0, torch.arange(8).view(4, 2), real)
     assert tally.sums[0].tolist() == [tokens, 2 * tokens, 0, tokens * MASS_UNIT]
@@ -226,7 +242,8 @@ def test_a_vanilla_step_has_no_more_tokens_than_rows(make: Any, real: int | torc
 @every_router
 @pytest.mark.parametrize(("real", "tokens"), [(-2, 0), (99, 6)])
 def test_real_rows_are_at_most_all(name: str, real: int, tokens: int) -> None:
-    """Read beyond the logits, a count that is wrong would otherwise take whatever lies behind them."""
+    """Read beyond the logits, a count that is wrong would otherwise take whatever lies behind
+    them."""
     given = logits(7)[:6]
     policy = Policy.oea("1:4,6:2,7:1")
     tallies = tally_for(name), tally_for(name)
@@ -253,7 +270,9 @@ def test_with_knobs_and_counts_on_the_device(name: str) -> None:
         expected = call("reference", given, POLICIES[of])
         assert torch.equal(ours.ids, expected.ids)
         assert torch.equal(ours.pool, expected.pool)
-        torch.testing.assert_close(ours.weights, expected.weights, rtol=1e-5, atol=1e-7, equal_nan=True)
+        torch.testing.assert_close(
+            ours.weights, expected.weights, rtol=1e-5, atol=1e-7, equal_nan=True
+        )
 
 
 def test_many_steps_at_once_break_alone() -> None:

@@ -1,5 +1,5 @@
-"""What a captured graph reads is never freed. Its replays touch no cache, so a cache that drops what is old would leave
-the graph reading memory that is somebody else's by then."""
+"""What a captured graph reads is never freed. Its replays touch no cache, so a cache that drops
+what is old would leave the graph reading memory that is somebody else's by then."""
 
 from __future__ import annotations
 
@@ -49,10 +49,16 @@ class Reads(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         own = {each._cdata for each in self.made}
-        given = [each.untyped_storage() for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
+        given = [
+            each.untyped_storage()
+            for each in tree_leaves((args, kwargs))
+            if isinstance(each, torch.Tensor)
+        ]
         self.read += [StorageWeakRef(each) for each in given if each._cdata not in own]
         out = func(*args, **(kwargs or {}))
-        self.made += [each.untyped_storage() for each in tree_leaves(out) if isinstance(each, torch.Tensor)]
+        self.made += [
+            each.untyped_storage() for each in tree_leaves(out) if isinstance(each, torch.Tensor)
+        ]
         return out
 
 
@@ -85,7 +91,9 @@ def test_what_the_launch_read_is_still_there(name: str, monkeypatch: pytest.Monk
     class Kernel:
         def __getitem__(self, grid: Any) -> Callable[..., None]:
             return lambda *args, **constants: read.extend(
-                StorageWeakRef(each.untyped_storage()) for each in args if isinstance(each, torch.Tensor)
+                StorageWeakRef(each.untyped_storage())
+                for each in args
+                if isinstance(each, torch.Tensor)
             )
 
     with monkeypatch.context() as patched:
@@ -98,7 +106,8 @@ def test_what_the_launch_read_is_still_there(name: str, monkeypatch: pytest.Monk
 
 
 def test_tables_are_on_the_host_whatever_the_default_device() -> None:
-    """SGLang builds its models with a GPU as torch's default device, and a later change of the policy without."""
+    """SGLang builds its models with a GPU as torch's default device, and a later change of the
+    policy without."""
     policy, k, n = Policy.oea("1:3,5:2; 1=1"), 3, 12
     with torch.device("meta"):
         knobs = Knobs({0: k, 1: k}, n, CPU)

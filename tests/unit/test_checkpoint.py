@@ -1,4 +1,5 @@
-"""Weight files that were cut are named before any weights load; whatever SGLang would load is let through."""
+"""Weight files that were cut are named before any weights load; whatever SGLang would load is let
+through."""
 
 from __future__ import annotations
 
@@ -64,7 +65,9 @@ BROKEN: dict[str, Callable[[bytes], bytes]] = {
 def test_a_broken_file_is_named_in_one_line(how: str, model: Path) -> None:
     (model / ONE).write_bytes(BROKEN[how]((model / ONE).read_bytes()))
     (line,) = found(model)
-    assert line.startswith(f"{model / ONE}: no whole safetensors file of {(model / ONE).stat().st_size} bytes: ")
+    assert line.startswith(
+        f"{model / ONE}: no whole safetensors file of {(model / ONE).stat().st_size} bytes: "
+    )
     assert "\n" not in line
 
 
@@ -90,7 +93,9 @@ def test_a_shard_that_the_index_names_is_missing(sharded: Path) -> None:
     assert line.startswith(f"{sharded / checkpoint.INDEX}: names {SHARDS[1]}, which is not there; ")
     (sharded / SHARDS[2]).unlink()
     (line,) = found(sharded)
-    assert line.startswith(f"{sharded / checkpoint.INDEX}: names {SHARDS[1]} and 1 more, which are not there; ")
+    assert line.startswith(
+        f"{sharded / checkpoint.INDEX}: names {SHARDS[1]} and 1 more, which are not there; "
+    )
 
 
 def test_a_link_to_nothing(model: Path) -> None:
@@ -159,19 +164,25 @@ def huge(folder: Path) -> None:
         file.truncate(8 + len(header) + size)
 
 
-@pytest.mark.parametrize("lie", [unlisted, consolidated, hidden, below, of_torch, of_torch_with_an_index, huge])
+@pytest.mark.parametrize(
+    "lie", [unlisted, consolidated, hidden, below, of_torch, of_torch_with_an_index, huge]
+)
 def test_a_folder_that_sglang_would_load(lie: Callable[[Path], None], model: Path) -> None:
     lie(model)
     assert found(model) == []
 
 
-@pytest.mark.parametrize("load_format", ["dummy", "gguf", "pt", "npcache", "mistral", "sharded_state", "remote"])
+@pytest.mark.parametrize(
+    "load_format", ["dummy", "gguf", "pt", "npcache", "mistral", "sharded_state", "remote"]
+)
 def test_a_format_of_which_nothing_is_known(load_format: str, model: Path) -> None:
     (model / ONE).write_bytes(b"")
     assert found(model, load_format) == []
 
 
-@pytest.mark.parametrize("path", ["Qwen/Qwen3-30B-A3B", "s3://bucket/model", "remote://host", "model.gguf", ""])
+@pytest.mark.parametrize(
+    "path", ["Qwen/Qwen3-30B-A3B", "s3://bucket/model", "remote://host", "model.gguf", ""]
+)
 def test_what_is_no_folder(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model.gguf").write_bytes(b"GGUF")

@@ -24,7 +24,10 @@ from tests.unit.counted import state
 KEY = "the-key"
 CONFIG = {**state(), "changes": {}}
 CHAT = {"id": "1", "object": "chat.completion", "created": 0, "model": "default", "choices": []}
-STREAM = b'data: {"id":"1","object":"text_completion","created":0,"model":"m","choices":[]}\n\ndata: [DONE]\n\n'
+STREAM = (
+    b'data: {"id":"1","object":"text_completion","created":0,"model":"m","choices":[]}\n\ndata:'
+    b" [DONE]\n\n"
+)
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
@@ -85,7 +88,11 @@ TOOLS: dict[str, Callable[[Heard], object]] = {
 @pytest.mark.parametrize("tool", TOOLS.values(), ids=TOOLS)
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_to_this_machine_no_proxy_and_no_netrc(
-    tool: Callable[[Heard], object], host: str, server: Heard, proxy: Heard, monkeypatch: pytest.MonkeyPatch
+    tool: Callable[[Heard], object],
+    host: str,
+    server: Heard,
+    proxy: Heard,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Heard, "url", property(lambda self: f"http://{host}:{self.port}"))
     tool(server)
@@ -114,7 +121,10 @@ def test_elsewhere_a_proxy_is_used_and_told_nothing(proxy: Heard) -> None:
 
 def test_an_unencrypted_key_passes_no_proxy(proxy: Heard) -> None:
     url = "http://oea.internal:30000"
-    line = f"{url}/oea/config: the proxy 127.0.0.1 could read the key; use https, or name oea.internal in no_proxy"
+    line = (
+        f"{url}/oea/config: the proxy 127.0.0.1 could read the key; use https, or name oea.internal"
+        " in no_proxy"
+    )
     assert refused("get", "--url", url, "--key", KEY).strip() == f"oea-server: {line}"
     with pytest.raises(ValueError, match="could read the key"):
         Remote(url, KEY)
@@ -125,16 +135,21 @@ def test_what_is_to_be_measured_is_reached_the_same_way(
     proxy: Heard, server: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OEA_KEY", KEY)
-    with pytest.raises(OptionError, match=r"^http://oea.internal:30000: the proxy 127.0.0.1 could read the key"):
+    with pytest.raises(
+        OptionError, match=r"^http://oea.internal:30000: the proxy 127.0.0.1 could read the key"
+    ):
         attach("http://oea.internal:30000/")
-    with pytest.raises(OptionError, match="no oea-server answers there: KeyError"):  # it names no model
+    # it names no model
+    with pytest.raises(OptionError, match="no oea-server answers there: KeyError"):
         attach(server.url)
     assert [each.target for each in server.requests] == ["/oea/config", "/model_info"]
     assert server.keys == {f"Bearer {KEY}"}
     assert proxy.requests == []
 
 
-def test_no_proxy_names_hosts_that_are_reached_straight(proxy: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_names_hosts_that_are_reached_straight(
+    proxy: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("no_proxy", "oea.invalid")
     assert way.proxy("http://oea.invalid:30000", KEY) is None
     assert "ConnectionError" in refused("get", "--url", "http://oea.invalid:30000", "--key", KEY)
@@ -146,7 +161,9 @@ def test_an_encrypted_key_may_pass_one(proxy: Heard) -> None:
         ask("GET", "https://oea.internal:30000/oea/config", KEY)
     with pytest.raises(openai.APIConnectionError):
         Remote("https://oea.internal:30000", KEY).client.models.list()
-    assert [(each.method, each.target) for each in proxy.requests] == [("CONNECT", "oea.internal:30000")] * 2
+    assert [(each.method, each.target) for each in proxy.requests] == [
+        ("CONNECT", "oea.internal:30000")
+    ] * 2
     assert proxy.keys == {None}
 
 
@@ -173,7 +190,16 @@ def test_no_key_follows_a_redirect(status: int, tool: str, server: Heard) -> Non
 @pytest.mark.parametrize(
     "host",
     [
-        *("127.0.0.1", "127.9.9.9", "127.1", "2130706433", "0x7f000001", "0.0.0.0", "localhost", "LOCALHOST"),
+        *(
+            "127.0.0.1",
+            "127.9.9.9",
+            "127.1",
+            "2130706433",
+            "0x7f000001",
+            "0.0.0.0",
+            "localhost",
+            "LOCALHOST",
+        ),
         *("localhost.", "oea.localhost", "[::1]", "[::ffff:127.0.0.1]", "[::]"),
     ],
 )
@@ -200,7 +226,9 @@ def test_other_machines(host: str, proxy: Heard) -> None:
         way.proxy(f"http://{host}:30000", KEY)
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:30000", "localhost:30000", "", "ftp://127.0.0.1", "http://", "http://[::1"])
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:30000", "localhost:30000", "", "ftp://127.0.0.1", "http://", "http://[::1"]
+)
 def test_what_is_no_url_is_one_line(url: str) -> None:
     with pytest.raises(ValueError, match=r"not a server's URL|Invalid IPv6 URL"):
         ask("GET", url)
@@ -212,10 +240,14 @@ def test_the_key_can_come_from_a_file(server: Heard, tmp_path: Path) -> None:
     file.write_text(f"{KEY}\n")
     command("get", "--url", server.url, "--key-file", str(file))
     assert server.keys == {f"Bearer {KEY}"}
-    assert "No such file" in refused("get", "--url", server.url, "--key-file", str(tmp_path / "none"))
+    assert "No such file" in refused(
+        "get", "--url", server.url, "--key-file", str(tmp_path / "none")
+    )
 
 
-def test_the_servers_own_variables_are_enough_beside_it(server: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_servers_own_variables_are_enough_beside_it(
+    server: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("OEA_KEY", raising=False)
     monkeypatch.setenv("OEA_ADMIN_KEY", KEY)
     command("set", "k0=4", "--url", server.url)
@@ -236,7 +268,9 @@ def test_the_servers_own_variables_are_enough_beside_it(server: Heard, monkeypat
         (401, {}, "the server wants a key"),
     ],
 )
-def test_whatever_a_server_says_is_one_line(status: int, answer: object, line: str, server: Heard) -> None:
+def test_whatever_a_server_says_is_one_line(
+    status: int, answer: object, line: str, server: Heard
+) -> None:
     server.status, server.answer = status, answer
     said = refused("get", "--url", server.url)
     assert line in said
@@ -245,5 +279,8 @@ def test_whatever_a_server_says_is_one_line(status: int, answer: object, line: s
 
 def test_what_it_changed_is_shown_line_by_line(server: Heard) -> None:
     server.answer = {**CONFIG, "changes": {"k0": ["auto", "4"], "x\n\x1b[2J": [1, 2]}}
-    assert command("set", "k0=4", "--url", server.url).splitlines()[:2] == ["k0: auto -> 4", r"x\n\x1b[2J: 1 -> 2"]
+    assert command("set", "k0=4", "--url", server.url).splitlines()[:2] == [
+        "k0: auto -> 4",
+        r"x\n\x1b[2J: 1 -> 2",
+    ]
     assert json.loads(command("get", "--url", server.url)) == server.answer

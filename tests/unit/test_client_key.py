@@ -35,7 +35,9 @@ def test_the_nearest_place_counts(
 
 
 @pytest.mark.parametrize(("text", "found"), [("k", "k"), ("k\n", "k"), ("k\r\n", "k")])
-def test_a_file_comes_before_variables_and_loses_one_newline(text: str, found: str, tmp_path: Path) -> None:
+def test_a_file_comes_before_variables_and_loses_one_newline(
+    text: str, found: str, tmp_path: Path
+) -> None:
     (tmp_path / "key").write_bytes(text.encode())
     assert key.find(None, tmp_path / "key", {"OEA_KEY": "own"}) == found
 

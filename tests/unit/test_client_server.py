@@ -24,7 +24,9 @@ def test_a_command_that_ends_is_reported_with_its_log() -> None:
         Server(command=(sys.executable, "-c", "print('why it ended')")).start()
 
 
-@pytest.mark.parametrize(("host", "asked"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]"), ("::", "[::1]")])
+@pytest.mark.parametrize(
+    ("host", "asked"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]"), ("::", "[::1]")]
+)
 def test_it_is_asked_where_it_listens(host: str, asked: str) -> None:
     said = "import sys; print(sys.argv[sys.argv.index('--host') + 1:])"
     server = Server(command=(sys.executable, "-c", said), host=host)

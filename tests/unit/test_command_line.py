@@ -1,4 +1,5 @@
-"""The model that is served is the one that the command line names, however SGLang's parser lets it be said."""
+"""The model that is served is the one that the command line names, however SGLang's parser lets it
+be said."""
 
 from __future__ import annotations
 
@@ -25,13 +26,16 @@ def served(*argv: str) -> tuple[str | None, list[str]]:
     return model_of(given), given
 
 
-@pytest.mark.parametrize("flag", ["--model-path", "--model", "--model-p", "--model-pa", "--model-pat"])
+@pytest.mark.parametrize(
+    "flag", ["--model-path", "--model", "--model-p", "--model-pa", "--model-pat"]
+)
 def test_every_spelling_of_the_flag_names_the_model(flag: str) -> None:
     for argv in ([flag, "some/model"], [f"{flag}=some/model"]):
         model, given = served(*argv, "--tp", "2")
         assert model == "some/model"
         assert str(MODEL) not in given
-        assert any(each.split("=")[0] in ("--model-path", "--model") for each in given)  # where SGLang's command looks
+        # where SGLang's command looks
+        assert any(each.split("=")[0] in ("--model-path", "--model") for each in given)
 
 
 def test_the_first_word_names_the_model() -> None:
@@ -63,7 +67,9 @@ def test_a_config_file_is_judged_as_flags_are(config: Path, tmp_path: Path) -> N
     config.write_text("enable-pdmux: true\ndp: 2\n")
     with pytest.raises(SettingsError, match="--enable-pdmux"):
         serve.check(["--config", str(config)])
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]})
+    )
     config.write_text(f"model: {tmp_path}\nenable-pdmux: false\n")
     with pytest.raises(SettingsError, match="no experts to route"):
         serve.check(["--config", str(config)])
@@ -79,7 +85,9 @@ def test_a_config_file_is_judged_as_flags_are(config: Path, tmp_path: Path) -> N
         ("1: 2\n", "not a mapping of SGLang's options"),
     ],
 )
-def test_a_config_file_that_cannot_be_read_is_one_line(config: Path, text: str | None, why: str) -> None:
+def test_a_config_file_that_cannot_be_read_is_one_line(
+    config: Path, text: str | None, why: str
+) -> None:
     if text is not None:
         config.write_text(text)
     with pytest.raises(SettingsError, match=why) as refused:
@@ -100,12 +108,16 @@ def test_a_config_file_becomes_the_flags_that_sglang_makes_of_it(config: Path) -
     assert flags == ["--a-b", "1", "--c", "--e", "x", "2", "--f", '{"g": [1]}', "--h", "y z"]
 
 
-def test_where_the_demo_model_is_not_installed_a_model_has_to_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_demo_model_is_not_installed_a_model_has_to_be_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "oea_server_demo", None)
     assert served("some/model")[0] == "some/model"
     with pytest.raises(SettingsError) as refused:
         serve.check([])
     line = str(refused.value)
-    assert line.startswith("no model is named (--model-path), and the demo model is not installed: pip install ")
+    assert line.startswith(
+        "no model is named (--model-path), and the demo model is not installed: pip install "
+    )
     examined = doctor.look([])
     assert (examined.model, examined.problems) == ("unknown", [line])

@@ -1,4 +1,5 @@
-"""What the controller is asked for: files of rungs, targets and floors; and what is refused, in one line."""
+"""What the controller is asked for: files of rungs, targets and floors; and what is refused, in one
+line."""
 
 from __future__ import annotations
 
@@ -14,7 +15,13 @@ from oea_server.controller.token_times import Times, between
 from oea_server.settings import Settings
 
 SHIPPED = Path(__file__).parents[2] / "deploy/rungs/demo.json"
-TOP: dict[str, Any] = {"name": "safe", "knobs": {"k0": "8"}, "mass_kept": 1.0, "nats": 0.0, "experts": 1.0}
+TOP: dict[str, Any] = {
+    "name": "safe",
+    "knobs": {"k0": "8"},
+    "mass_kept": 1.0,
+    "nats": 0.0,
+    "experts": 1.0,
+}
 FAST: dict[str, Any] = {
     "name": "fast",
     "knobs": {"k0": "3"},
@@ -36,15 +43,30 @@ def asked(**knobs: Any) -> goal.Asked | None:
 
 def test_what_is_shipped_is_a_file_of_rungs() -> None:
     found = read(str(SHIPPED), Settings())
-    assert [rung.name for rung in found.rungs] == ["vanilla", "k0=6", "k0=5", "k0=4", "k0=3", "k0=2"]
+    assert [rung.name for rung in found.rungs] == [
+        "vanilla",
+        "k0=6",
+        "k0=5",
+        "k0=4",
+        "k0=3",
+        "k0=2",
+    ]
 
 
 @pytest.mark.parametrize(
-    ("target", "seconds", "percentile"), [("25ms", 0.025, None), ("0.04s", 0.04, None), ("p95:40ms", 0.04, 0.95)]
+    ("target", "seconds", "percentile"),
+    [("25ms", 0.025, None), ("0.04s", 0.04, None), ("p95:40ms", 0.04, 0.95)],
 )
-@pytest.mark.parametrize(("floor", "mass", "nats"), [(None, 0, None), ("0.95", 0.95, None), ("0.02nats", 0, 0.02)])
+@pytest.mark.parametrize(
+    ("floor", "mass", "nats"), [(None, 0, None), ("0.95", 0.95, None), ("0.02nats", 0, 0.02)]
+)
 def test_a_target_and_a_floor(
-    target: str, seconds: float, percentile: float | None, floor: str | None, mass: float, nats: float | None
+    target: str,
+    seconds: float,
+    percentile: float | None,
+    floor: str | None,
+    mass: float,
+    nats: float | None,
 ) -> None:
     found = asked(target_tpot=target, quality_floor=floor, rungs=str(SHIPPED))
     assert found is not None
@@ -61,17 +83,35 @@ def test_nobody_asks() -> None:
         ({"rungs": "x.json"}, "rungs=x.json: without target_tpot"),
         ({"quality_floor": "0.9"}, "quality_floor=0.9: without target_tpot"),
         ({"target_tpot": "25ms"}, "target_tpot=25ms: the controller moves among rungs"),
-        ({"target_tpot": "25ms", "rungs": "/nowhere/x.json"}, "rungs=/nowhere/x.json: No such file"),
+        (
+            {"target_tpot": "25ms", "rungs": "/nowhere/x.json"},
+            "rungs=/nowhere/x.json: No such file",
+        ),
         (
             {"target_tpot": "25ms", "rungs": str(SHIPPED), "policy": "vanilla"},
             "steers policy=oea, this is policy=vanilla",
         ),
         *(
             ({"target_tpot": target, "rungs": str(SHIPPED)}, f"target_tpot={target}: not a time of")
-            for target in ("25", "ms", "-1ms", "0ms", "61s", "p0:1ms", "p100:1ms", "p95", "1e3ms", "25 ms", "nans")
+            for target in (
+                "25",
+                "ms",
+                "-1ms",
+                "0ms",
+                "61s",
+                "p0:1ms",
+                "p100:1ms",
+                "p95",
+                "1e3ms",
+                "25 ms",
+                "nans",
+            )
         ),
         *(
-            ({"target_tpot": "25ms", "rungs": str(SHIPPED), "quality_floor": floor}, f"quality_floor={floor}: neither")
+            (
+                {"target_tpot": "25ms", "rungs": str(SHIPPED), "quality_floor": floor},
+                f"quality_floor={floor}: neither",
+            )
             for floor in ("1.1", "-0.1", "95%", "0.02 nats", "nats")
         ),
     ],
@@ -100,9 +140,15 @@ def test_several_workers_and_no_metrics_are_refused() -> None:
         ([{**TOP, "experts": 0.4}, FAST], "rung fast reads more experts than safe before it"),
         ([TOP, {**FAST, "name": "safe"}], "two rungs have the same name"),
         ([TOP, {**FAST, "knobs": {"k9": 3}}], "rungs.1: k9: no knob that can change while serving"),
-        ([TOP, {**FAST, "knobs": {"policy": "pruned"}}], "rungs.1: policy=pruned: a rung serves oea or vanilla"),
+        (
+            [TOP, {**FAST, "knobs": {"policy": "pruned"}}],
+            "rungs.1: policy=pruned: a rung serves oea or vanilla",
+        ),
         ([TOP, {**FAST, "knobs": {"k0": "0"}}], "rung fast: "),
-        ([TOP, {**FAST, "mass_kept": 1.5}], "rungs.1.mass_kept: Input should be less than or equal to 1"),
+        (
+            [TOP, {**FAST, "mass_kept": 1.5}],
+            "rungs.1.mass_kept: Input should be less than or equal to 1",
+        ),
         ([TOP, {**FAST, "experts": {"zero": 1.0}}], "rungs.1.experts"),
         ([TOP, {**FAST, "more": 1}], "rungs.1.more: Extra inputs are not permitted"),
         ([TOP, "fast"], "rungs.1: Input should be"),
@@ -116,7 +162,9 @@ def test_a_bad_file_is_one_line(rungs: list[Any], line: str, tmp_path: Path) -> 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "nonsense", '{"form": 2, "rungs": []}', "null", "\x00"])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "nonsense", '{"form": 2, "rungs": []}', "null", "\x00"]
+)
 def test_what_is_no_file_of_rungs(content: str, tmp_path: Path) -> None:
     path = tmp_path / "rungs.json"
     path.write_text(content)
@@ -133,11 +181,19 @@ def test_a_floor_that_no_rung_keeps_is_refused(tmp_path: Path) -> None:
 
 def test_experts_between_two_sizes() -> None:
     fast = Rungs.model_validate({"form": 1, "rungs": [TOP, FAST]}).rungs[1]
-    assert [round(fast.share_at(batch), 3) for batch in (1, 2, 8, 32, 100)] == [0.9, 0.9, 0.7, 0.5, 0.5]
+    assert [round(fast.share_at(batch), 3) for batch in (1, 2, 8, 32, 100)] == [
+        0.9,
+        0.9,
+        0.7,
+        0.5,
+        0.5,
+    ]
 
 
 def test_knobs_that_a_rung_does_not_name_are_the_flags() -> None:
-    found = Rungs.model_validate({"form": 1, "rungs": [{**TOP, "knobs": {"policy": "vanilla"}}, FAST]})
+    found = Rungs.model_validate(
+        {"form": 1, "rungs": [{**TOP, "knobs": {"policy": "vanilla"}}, FAST]}
+    )
     flags = {"policy": "oea", "k0": "auto", "mix": "0.5"}
     assert found.knobs(0, flags) == {"policy": "vanilla", "k0": "auto"}
     assert found.knobs(1, flags) == {"policy": "oea", "k0": "3"}

@@ -1,4 +1,5 @@
-"""The controller beside a server: takes over, moves, stands back for a hand, gives back the flags."""
+"""The controller beside a server: takes over, moves, stands back for a hand, gives back the
+flags."""
 
 from __future__ import annotations
 
@@ -46,7 +47,9 @@ class Fake:
     def look(self) -> Look:
         zeros = np.zeros_like(self.tally)
         steps, requests, tally = self.steps, 16 * self.steps, self.tally.copy()
-        totals = Totals([0], 1, np.array([1]), steps, requests, 0.0, requests, Counter(), tally, zeros)
+        totals = Totals(
+            [0], 1, np.array([1]), steps, requests, 0.0, requests, Counter(), tally, zeros
+        )
         return Look(None if self.paused else totals, self.times)
 
     def state(self) -> dict[str, Any]:
@@ -70,9 +73,14 @@ class Fake:
         split = parts.split(self.tally)
         split.unique[0, unique] += steps
         split.vanilla[0, vanilla] += steps
-        split.sums[0] += np.array([16 * steps, 128 * steps, 0, round(16 * steps * self.kept[k0] * MASS_UNIT)])
+        split.sums[0] += np.array(
+            [16 * steps, 128 * steps, 0, round(16 * steps * self.kept[k0] * MASS_UNIT)]
+        )
         self.steps += steps
-        number, seconds = self.times.number + 16 * steps, self.times.total + 16 * steps * unique * 1e-4
+        number, seconds = (
+            self.times.number + 16 * steps,
+            self.times.total + 16 * steps * unique * 1e-4,
+        )
         self.times = Times(seconds, ((np.inf, number),))
 
 
@@ -110,7 +118,11 @@ def test_the_floor_is_kept_though_the_target_is_missed() -> None:
     keeper = started(fake, 1e-3, floor=0.96)
     assert set(periods(keeper, fake, 12)) == {"8", "6", "5"}
     state = keeper.state()
-    assert (state["rung"], state["saturated"], state["allowed"]) == ("k0=5", True, ["vanilla", "k0=6", "k0=5"])
+    assert (state["rung"], state["saturated"], state["allowed"]) == (
+        "k0=5",
+        True,
+        ["vanilla", "k0=6", "k0=5"],
+    )
     fake.kept = {**KEPT, "5": 0.95}  # worse than was known
     assert periods(keeper, fake, 3) == ["5", "6", "6"]
     assert keeper.state()["saturated"]
@@ -179,7 +191,9 @@ def test_a_refused_safe_rung_is_asked_for_again_and_serves_before_any_other() ->
     assert fake.settings["k0"] == "8"
 
 
-def test_a_failure_is_said_once_and_the_next_period_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_is_said_once_and_the_next_period_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     fake = Fake()
     keeper = started(fake, 5.8e-3)
     slept: list[float] = []
@@ -206,7 +220,15 @@ def test_the_switch_by_http() -> None:
     routes.add(app, keeper, lambda endpoint: endpoint)
     client = TestClient(app)
     assert client.get(routes.PATH).json()["mode"] == "on"
-    for body in (b"", b"{}", b'{"on": 1}', b'{"on": "true"}', b"[true]", b'{"on": true, "off": false}', b"nonsense"):
+    for body in (
+        b"",
+        b"{}",
+        b'{"on": 1}',
+        b'{"on": "true"}',
+        b"[true]",
+        b'{"on": true, "off": false}',
+        b"nonsense",
+    ):
         reply = client.put(routes.PATH, content=body)
         assert (reply.status_code, "not a switch" in reply.json()["error"]) == (422, True)
     assert client.put(routes.PATH, json={"on": False}).json()["mode"] == "off"
@@ -222,7 +244,10 @@ def test_its_series_say_what_holds() -> None:
     metrics = Metrics(registry)
     periods(keeper, fake, 8)
     metrics.write(keeper)
-    said = {name: registry.get_sample_value(f"oea_controller_{name}") for name in ("on", "rung", "saturated")}
+    said = {
+        name: registry.get_sample_value(f"oea_controller_{name}")
+        for name in ("on", "rung", "saturated")
+    }
     assert said == {"on": 1, "rung": 4, "saturated": 1}
     assert registry.get_sample_value("oea_controller_target_seconds") == 1e-3
     keeper.switch(False)

@@ -1,4 +1,5 @@
-"""The law in simulation: noise, delay, a slope told ten times wrong, steps and ramps of load, a thousand seeds."""
+"""The law in simulation: noise, delay, a slope told ten times wrong, steps and ramps of load, a
+thousand seeds."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ def test_it_settles_and_moves_by_one_rung_at_most(runs: list[tuple[Plant, list[i
     for plant, rungs in runs:
         for start, end in SETTLED:
             window = rungs[start:end]
-            climbs = all(later <= earlier for earlier, later in pairwise(window))  # still on its way up
+            # still on its way up
+            climbs = all(later <= earlier for earlier, later in pairwise(window))
             assert max(window) - min(window) <= 1 or climbs, (plant.seed, window)
 
 
@@ -34,17 +36,23 @@ def test_it_never_leaves_the_rungs_that_quality_allows(runs: list[tuple[Plant, l
         assert all(known[rung] for rung in rungs), plant.seed
 
 
-def test_it_is_never_below_the_floor_for_more_than_one_period(runs: list[tuple[Plant, list[int]]]) -> None:
+def test_it_is_never_below_the_floor_for_more_than_one_period(
+    runs: list[tuple[Plant, list[int]]],
+) -> None:
     for plant, rungs in runs:
         below = [plant.kept(rung) < plant.goal.mass_floor for rung in rungs]
         assert not any(one and two for one, two in pairwise(below)), plant.seed
 
 
-def test_the_target_is_held_where_an_allowed_rung_can_hold_it(runs: list[tuple[Plant, list[int]]]) -> None:
+def test_the_target_is_held_where_an_allowed_rung_can_hold_it(
+    runs: list[tuple[Plant, list[int]]],
+) -> None:
     held = 0
     for plant, rungs in runs:
         floor = plant.goal.mass_floor
-        keeps = [min(RUNGS.rungs[i].mass_kept, plant.kept(i)) >= floor for i in range(len(RUNGS.rungs))]
+        keeps = [
+            min(RUNGS.rungs[i].mass_kept, plant.kept(i)) >= floor for i in range(len(RUNGS.rungs))
+        ]
         allowed = range(keeps.index(False) if False in keeps else len(keeps))
         if not any(plant.time(rung, plant.many) < 0.97 * plant.goal.tpot for rung in allowed):
             continue

@@ -1,4 +1,5 @@
-"""LoRA without pinned memory: SGLang asks for it by these names, and its own products run without."""
+"""LoRA without pinned memory: SGLang asks for it by these names, and its own products run
+without."""
 
 from __future__ import annotations
 
@@ -27,11 +28,14 @@ def test_sglang_pins_there(name: str) -> None:
 
 
 def test_rows_of_two_adapters_and_of_none_get_their_own_products(installed: None) -> None:
-    """SGLang's own backend: three requests, of one, four and two tokens, of which the second has no adapter."""
+    """SGLang's own backend: three requests, of one, four and two tokens, of which the second has no
+    adapter."""
     from sglang.srt.lora.backend.lora_registry import get_backend_from_name
     from sglang.srt.model_executor.forward_batch_info import ForwardMode
 
-    backend: Any = get_backend_from_name(adapters.BACKEND)(max_loras_per_batch=3, device=torch.device("cpu"))
+    backend: Any = get_backend_from_name(adapters.BACKEND)(
+        max_loras_per_batch=3, device=torch.device("cpu")
+    )
     lens = [1, 4, 2]
     batch = SimpleNamespace(
         batch_size=3,
@@ -43,7 +47,10 @@ def test_rows_of_two_adapters_and_of_none_get_their_own_products(installed: None
     backend.prepare_lora_batch(batch, [1, 0, 2], [0, 2, 3], [0.0, 0.5, 2.0], False)
     rows, a, b = torch.randn(7, 5), torch.randn(3, 3, 5), torch.randn(3, 6, 3)
     found = backend.run_lora_b_sgemm(
-        backend.run_lora_a_sgemm(rows, a), b, output_offset_cpu=torch.tensor([0, 6]), base_output=torch.zeros(7, 6)
+        backend.run_lora_a_sgemm(rows, a),
+        b,
+        output_offset_cpu=torch.tensor([0, 6]),
+        base_output=torch.zeros(7, 6),
     )
     expected = torch.zeros(7, 6)
     expected[:1] = 0.5 * rows[:1] @ a[1, :2].T @ b[1, :, :2].T

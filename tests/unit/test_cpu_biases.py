@@ -15,7 +15,11 @@ def test_a_bias_of_one_row_is_as_one_of_none() -> None:
     ours = biases.around(native)
     expected = native(hidden, logits, 4, True, correction_bias=bias)
     for each in (bias, bias[None]):
-        for got, theirs in zip(ours(hidden, logits, 4, True, correction_bias=each), expected, strict=True):
+        for got, theirs in zip(
+            ours(hidden, logits, 4, True, correction_bias=each), expected, strict=True
+        ):
             assert torch.equal(got, theirs)
-    for got, theirs in zip(ours(hidden, logits, 4, True), native(hidden, logits, 4, True), strict=True):
+    for got, theirs in zip(
+        ours(hidden, logits, 4, True), native(hidden, logits, 4, True), strict=True
+    ):
         assert torch.equal(got, theirs)

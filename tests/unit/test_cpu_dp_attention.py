@@ -1,4 +1,5 @@
-"""The stand-ins for DP attention on a CPU: what they replace is there in SGLang, and they compute what it does."""
+"""The stand-ins for DP attention on a CPU: what they replace is there in SGLang, and they compute
+what it does."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ import torch
 from oea_server.cpu import dp_attention
 
 NEWEST = version("sglang") != "0.5.17"
-needs_newest = pytest.mark.skipif(not NEWEST, reason="SGLang 0.5.17 pins memory for DP attention, whatever it runs on")
+needs_newest = pytest.mark.skipif(
+    not NEWEST, reason="SGLang 0.5.17 pins memory for DP attention, whatever it runs on"
+)
 GROUP = "sglang.srt.distributed.parallel_state"
 GATHER = "sglang.srt.layers.dp_attention"
 
@@ -37,7 +40,9 @@ def functions(body: list[ast.stmt]) -> Iterator[tuple[str, list[str]]]:
 
 
 def test_the_collectives_are_those_of_sglangs_groups() -> None:
-    (group,) = (each for each in source(GROUP).body if getattr(each, "name", "") == "GroupCoordinator")
+    (group,) = (
+        each for each in source(GROUP).body if getattr(each, "name", "") == "GroupCoordinator"
+    )
     assert isinstance(group, ast.ClassDef)
     theirs = dict(functions(group.body))
     standins: dict[str, Any] = dict(dp_attention.COLLECTIVES)
@@ -48,8 +53,13 @@ def test_the_collectives_are_those_of_sglangs_groups() -> None:
 @needs_newest
 def test_rows_are_copied_by_sglangs_own_function_for_cpus() -> None:
     tree = source(GATHER)
-    assigned = {target.id for each in ast.walk(tree) if isinstance(each, ast.Assign) for target in each.targets
-                if isinstance(target, ast.Name)}  # fmt: skip
+    assigned = {
+        target.id
+        for each in ast.walk(tree)
+        if isinstance(each, ast.Assign)
+        for target in each.targets
+        if isinstance(target, ast.Name)
+    }
     assert {"memcpy_func"} <= assigned
     theirs = dict(functions(tree.body))
     assert theirs["memcpy_cpu"] == theirs["memcpy"]
@@ -94,7 +104,9 @@ def test_where_they_would_be_of_no_use_nothing_is_replaced() -> None:
 @pytest.mark.parametrize("own", [0, 1])
 def test_each_rank_gets_its_rows_of_the_sum(sizes: list[int] | None, own: int) -> None:
     here, there = torch.randn(4, 3), torch.randn(4, 3)
-    group: Any = SimpleNamespace(world_size=2, rank_in_group=own, all_reduce=lambda rows: rows.add_(there))
+    group: Any = SimpleNamespace(
+        world_size=2, rank_in_group=own, all_reduce=lambda rows: rows.add_(there)
+    )
     start, count = (2 * own, 2) if sizes is None else (sum(sizes[:own]), sizes[own])
     given, out = here.clone(), torch.empty(count, 3)
     got = dp_attention.reduce_scatterv(group, given, out, sizes)

@@ -1,4 +1,5 @@
-"""The stand-ins for kernels around a layer that drafts: each does its kernel's arithmetic, in SGLang's own calls."""
+"""The stand-ins for kernels around a layer that drafts: each does its kernel's arithmetic, in
+SGLang's own calls."""
 
 from __future__ import annotations
 
@@ -12,11 +13,15 @@ import torch
 
 from oea_server.cpu import drafting, speculation
 
-pytestmark = pytest.mark.skipif(version("sglang") == "0.5.17", reason="0.5.17 has its kernels elsewhere")
+pytestmark = pytest.mark.skipif(
+    version("sglang") == "0.5.17", reason="0.5.17 has its kernels elsewhere"
+)
 LENGTHS = torch.tensor([3, 7])
 
 
-def built(parents: list[list[int]], chosen: list[list[int]], topk: int, width: int, mode: int) -> dict[str, Any]:
+def built(
+    parents: list[list[int]], chosen: list[list[int]], topk: int, width: int, mode: int
+) -> dict[str, Any]:
     """SGLang's `build_tree_kernel_efficient` over our stand-in: two requests of 3 and 7 tokens."""
     from sglang.srt.speculative import eagle_utils
 
@@ -33,7 +38,9 @@ def built(parents: list[list[int]], chosen: list[list[int]], topk: int, width: i
         width,
         eagle_utils.TreeMaskMode(mode),
     )
-    return dict(zip(("mask", "positions", "index", "child", "sibling", "drafts"), found, strict=True))
+    return dict(
+        zip(("mask", "positions", "index", "child", "sibling", "drafts"), found, strict=True)
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -63,21 +70,37 @@ def test_a_chain_is_built(mode: int, width: int) -> None:
 
 
 def test_a_tree_is_built_from_its_parents() -> None:
-    """Two candidates each: 0 and 1 follow the root, group 1 (2, 3) follows candidate 0, group 2 (4, 5) candidate 1."""
+    """Two candidates each: 0 and 1 follow the root, group 1 (2, 3) follows candidate 0, group 2 (4,
+    5) candidate 1."""
     found = built([[-1, 0, 1]] * 2, [[0, 1, 3, 4], [0, 2, 3, 4]], 2, 5, 1)
     # the second has not chosen candidate 1, so candidate 4 is nobody's child
     assert found["child"].tolist() == [[1, 3, 4, -1, -1], [1, 2, -1, -1, -1]]
     assert found["sibling"].tolist() == [[-1, 2, -1, -1, -1], [-1, -1, 3, -1, -1]]
     assert found["positions"].tolist() == [3, 4, 4, 5, 5, 7, 8, 9, 9, 8]
     sees = found["mask"].view(2, 5, 5).int().tolist()
-    assert sees[0] == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 0, 1, 0, 0], [1, 1, 0, 1, 0], [1, 0, 1, 0, 1]]
-    assert sees[1] == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 0, 1, 0], [1, 0, 0, 0, 1]]
+    assert sees[0] == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 0, 1, 0, 0],
+        [1, 1, 0, 1, 0],
+        [1, 0, 1, 0, 1],
+    ]
+    assert sees[1] == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0],
+        [1, 1, 0, 1, 0],
+        [1, 0, 0, 0, 1],
+    ]
 
 
-@pytest.mark.parametrize(("topk", "steps", "width"), [(1, 1, 2), (1, 3, 4), (2, 3, 6), (3, 2, 8), (4, 4, 12)])
+@pytest.mark.parametrize(
+    ("topk", "steps", "width"), [(1, 1, 2), (1, 3, 4), (2, 3, 6), (3, 2, 8), (4, 4, 12)]
+)
 @pytest.mark.parametrize("mode", [0, 1])
 def test_a_tree_is_what_sglangs_kernel_builds(topk: int, steps: int, width: int, mode: int) -> None:
-    """Its Triton kernel, interpreted, on trees that SGLang chooses from candidates drawn at random."""
+    """Its Triton kernel, interpreted, on trees that SGLang chooses from candidates drawn at
+    random."""
     from sglang.kernels.ops.speculative import spec_tree
     from sglang.srt.speculative.eagle_utils import organize_draft_results
     from sglang.srt.speculative.spec_utils import select_top_k_tokens
@@ -99,20 +122,31 @@ def test_a_tree_is_what_sglangs_kernel_builds(topk: int, steps: int, width: int,
     def build(function: Any) -> list[torch.Tensor]:
         written = [torch.ones(size, dtype=torch.bool), torch.zeros(2 * width, dtype=torch.int64)]
         written += list(torch.full((3, 2, width), -1))
-        function(parent_list, chosen, LENGTHS, *written, topk, steps, width, spec_tree.TreeMaskMode(mode))
+        function(
+            parent_list, chosen, LENGTHS, *written, topk, steps, width, spec_tree.TreeMaskMode(mode)
+        )
         return written
 
-    for ours, theirs in zip(build(drafting.tree_of_drafts), build(spec_tree.sgl_build_tree_kernel_triton), strict=True):
+    for ours, theirs in zip(
+        build(drafting.tree_of_drafts), build(spec_tree.sgl_build_tree_kernel_triton), strict=True
+    ):
         assert torch.equal(ours, theirs)
 
 
 def test_drafts_go_behind_the_past(monkeypatch: pytest.MonkeyPatch) -> None:
     from sglang.kernels.ops.speculative import cache_locs
 
-    standin = speculation.STANDINS[f"{speculation.KERNELS}.cache_locs.assign_draft_cache_locs_contiguous"]
+    standin = speculation.STANDINS[
+        f"{speculation.KERNELS}.cache_locs.assign_draft_cache_locs_contiguous"
+    ]
     monkeypatch.setattr(cache_locs, "assign_draft_cache_locs_contiguous", standin)
-    table, slots = torch.arange(3 * 16, dtype=torch.int32).view(3, 16), torch.zeros(8, dtype=torch.int64)
-    cache_locs.assign_draft_cache_locs_contiguous_func(torch.tensor([2, 0]), table, LENGTHS, slots, 2, 2)
+    table, slots = (
+        torch.arange(3 * 16, dtype=torch.int32).view(3, 16),
+        torch.zeros(8, dtype=torch.int64),
+    )
+    cache_locs.assign_draft_cache_locs_contiguous_func(
+        torch.tensor([2, 0]), table, LENGTHS, slots, 2, 2
+    )
     assert slots.tolist() == [35, 36, 37, 38, 7, 8, 9, 10]
 
 
@@ -148,11 +182,15 @@ def test_each_branch_attends_to_its_past_and_its_own_drafts(topk: int) -> None:
     table = torch.randperm(64, dtype=torch.int32).view(2, 32)
     keys, values = torch.randn(64, heads, size), torch.randn(64, heads, size)
     runner: Any = SimpleNamespace(
-        device="cpu", req_to_token_pool=SimpleNamespace(req_to_token=table), token_to_kv_pool=object()
+        device="cpu",
+        req_to_token_pool=SimpleNamespace(req_to_token=table),
+        token_to_kv_pool=object(),
     )
     drafting_steps = DraftSteps(runner, topk, steps)
     assert len(drafting_steps.attn_backends) == steps - 1
-    batch: Any = SimpleNamespace(req_pool_indices=torch.tensor([1, 0]), seq_lens=LENGTHS, out_cache_loc=None)
+    batch: Any = SimpleNamespace(
+        req_pool_indices=torch.tensor([1, 0]), seq_lens=LENGTHS, out_cache_loc=None
+    )
     drafting_steps.init_forward_metadata(batch)
     for step, backend in enumerate(drafting_steps.attn_backends):
         query = torch.randn(2 * topk, heads, size)

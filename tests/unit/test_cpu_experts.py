@@ -21,7 +21,8 @@ def loop(w13: torch.Tensor, w2: torch.Tensor) -> Experts:
 
 @pytest.fixture(params=["loop", "zentorch"])
 def opened(request: pytest.FixtureRequest) -> Open:
-    """Both ways to run experts; the weights are the caller's to keep, as zentorch re-orders them."""
+    """Both ways to run experts; the weights are the caller's to keep, as zentorch re-orders
+    them."""
     if request.param == "loop":
         return loop
     if why := zentorch.problem():
@@ -43,7 +44,9 @@ def slow(
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
-@pytest.mark.parametrize(("experts", "hidden", "inner"), [(12, 32, 24), (7, 36, 100), (16, 256, 128)])
+@pytest.mark.parametrize(
+    ("experts", "hidden", "inner"), [(12, 32, 24), (7, 36, 100), (16, 256, 128)]
+)
 def test_agrees_with_one_expert_at_a_time(
     opened: Open, dtype: torch.dtype, tolerance: float, experts: int, hidden: int, inner: int
 ) -> None:
@@ -71,13 +74,21 @@ def test_a_step_with_a_single_expert(opened: Open, batch: int, k: int) -> None:
     """Which zentorch itself gets wrong, without a word."""
     torch.manual_seed(0)
     w13, w2 = torch.randn(6, 128, 64), torch.randn(6, 64, 64)
-    x, weights, ids = torch.randn(batch, 64), torch.rand(batch, k), torch.full((batch, k), 4, dtype=torch.int32)
+    x, weights, ids = (
+        torch.randn(batch, 64),
+        torch.rand(batch, k),
+        torch.full((batch, k), 4, dtype=torch.int32),
+    )
     expected = slow(x, w13, w2, weights, ids)
-    assert (opened(w13, w2).run(x, weights, ids).double() - expected).norm() <= 1e-5 * expected.norm()
+    assert (
+        opened(w13, w2).run(x, weights, ids).double() - expected
+    ).norm() <= 1e-5 * expected.norm()
 
 
 @pytest.mark.parametrize(("weights", "ids"), [([[0.0, 0.0]], [[3, 1]]), ([[0.5, 0.5]], [[-1, -1]])])
-def test_nothing_to_do_reads_nothing(opened: Open, weights: list[list[float]], ids: list[list[int]]) -> None:
+def test_nothing_to_do_reads_nothing(
+    opened: Open, weights: list[list[float]], ids: list[list[int]]
+) -> None:
     poison = torch.full((4, 8, 6), float("nan"))
     layer = loop(poison, poison[:, :6, :4])
     if opened is not loop:
@@ -132,7 +143,11 @@ def test_memory_that_is_used_again_is_not_taken_for_the_layer_before() -> None:
         torch.manual_seed(seed)
         w13, w2 = torch.randn(4, 128, 64), torch.randn(4, 64, 64)
         kept = w13.clone(), w2.clone()
-        x, weights, ids = torch.randn(5, 64), torch.rand(5, 2), torch.randint(0, 4, (5, 2), dtype=torch.int32)
+        x, weights, ids = (
+            torch.randn(5, 64),
+            torch.rand(5, 2),
+            torch.randint(0, 4, (5, 2), dtype=torch.int32),
+        )
         ours = open_experts(w13, w2).run(x, weights, ids).double()
         expected = slow(x, *kept, weights, ids)
         assert (ours - expected).norm() <= 1e-5 * expected.norm()
@@ -161,9 +176,16 @@ def test_a_layer_whose_weights_are_loaded_again_goes_on_right() -> None:
     """`/update_weights_from_disk` loads into the same tensors and ends with the same call."""
     torch.manual_seed(0)
     config = SimpleNamespace(activation="silu", apply_router_weight_on_input=False)
-    w13, w2 = torch.nn.Parameter(torch.randn(4, 128, 64)), torch.nn.Parameter(torch.randn(4, 64, 64))
+    w13, w2 = (
+        torch.nn.Parameter(torch.randn(4, 128, 64)),
+        torch.nn.Parameter(torch.randn(4, 64, 64)),
+    )
     layer: Any = SimpleNamespace(moe_runner_config=config, w13_weight=w13, w2_weight=w2, layer_id=0)
-    step = torch.randn(3, 64), torch.rand(3, 2), torch.tensor([[0, 1], [2, 3], [1, 2]], dtype=torch.int32)
+    step = (
+        torch.randn(3, 64),
+        torch.rand(3, 2),
+        torch.tensor([[0, 1], [2, 3], [1, 2]], dtype=torch.int32),
+    )
     for _ in range(3):
         with torch.no_grad():
             w13.copy_(torch.randn(4, 128, 64))
@@ -184,7 +206,10 @@ def test_a_layer_of_which_only_a_part_is_loaded_again_is_refused() -> None:
     torch.manual_seed(0)
     config = SimpleNamespace(activation="silu", apply_router_weight_on_input=False)
     layer: Any = SimpleNamespace(
-        moe_runner_config=config, w13_weight=torch.randn(4, 128, 64), w2_weight=torch.randn(4, 64, 64), layer_id=0
+        moe_runner_config=config,
+        w13_weight=torch.randn(4, 128, 64),
+        w2_weight=torch.randn(4, 64, 64),
+        layer_id=0,
     )
     after_loading(layer)
     layer.w13_weight[2].normal_()
@@ -195,7 +220,10 @@ def test_a_layer_of_which_only_a_part_is_loaded_again_is_refused() -> None:
 def test_a_layer_whose_experts_move_runs_in_the_loop() -> None:
     config = SimpleNamespace(activation="silu", apply_router_weight_on_input=False)
     layer: Any = SimpleNamespace(
-        moe_runner_config=config, w13_weight=torch.randn(4, 128, 64), w2_weight=torch.randn(4, 64, 64), layer_id=0
+        moe_runner_config=config,
+        w13_weight=torch.randn(4, 128, 64),
+        w2_weight=torch.randn(4, 64, 64),
+        layer_id=0,
     )
     after_loading(layer, experts_move=True)
     assert layer.oea_experts.kind == "loop"
@@ -209,7 +237,11 @@ def test_a_layer_opened_where_another_has_gone_while_a_third_lives() -> None:
     for _ in range(4):
         w13, w2 = torch.randn(4, 128, 64), torch.randn(4, 64, 64)
         kept = w13.clone(), w2.clone()
-        x, weights, ids = torch.randn(5, 64), torch.rand(5, 2), torch.randint(0, 4, (5, 2), dtype=torch.int32)
+        x, weights, ids = (
+            torch.randn(5, 64),
+            torch.rand(5, 2),
+            torch.randint(0, 4, (5, 2), dtype=torch.int32),
+        )
         ours = open_experts(w13, w2).run(x, weights, ids).double()
         expected = slow(x, *kept, weights, ids)
         assert (ours - expected).norm() <= 1e-5 * expected.norm()
@@ -233,8 +265,12 @@ def loaded(experts: int, *missing: tuple[int, str]) -> Any:
     inner, hidden = 24, 32
     layer = SimpleNamespace(
         layer_id=3,
-        w13_weight=torch.nn.Parameter(torch.full((experts, 2 * inner, hidden), 0.5).bfloat16(), requires_grad=False),
-        w2_weight=torch.nn.Parameter(torch.full((experts, hidden, inner), 0.5).bfloat16(), requires_grad=False),
+        w13_weight=torch.nn.Parameter(
+            torch.full((experts, 2 * inner, hidden), 0.5).bfloat16(), requires_grad=False
+        ),
+        w2_weight=torch.nn.Parameter(
+            torch.full((experts, hidden, inner), 0.5).bfloat16(), requires_grad=False
+        ),
         moe_runner_config=SimpleNamespace(activation="silu", apply_router_weight_on_input=False),
     )
     unfilled.mark(layer)
@@ -257,11 +293,15 @@ def test_a_layer_that_was_loaded_is_no_problem() -> None:
     assert torch.isfinite(layer.w2_weight).all()
 
 
-@pytest.mark.parametrize("missing", [[(2, "gate")], [(0, "up")], [(3, "down")], [(1, "gate"), (2, "down")]])
+@pytest.mark.parametrize(
+    "missing", [[(2, "gate")], [(0, "up")], [(3, "down")], [(1, "gate"), (2, "down")]]
+)
 def test_what_loading_left_out_is_said(missing: list[tuple[int, str]]) -> None:
     problem = unfilled.problem(loaded(4, *missing))
     assert problem is not None
-    assert problem.startswith(f"layer 3: the checkpoint has no weights for {len(missing)} of its 4 experts; ")
+    assert problem.startswith(
+        f"layer 3: the checkpoint has no weights for {len(missing)} of its 4 experts; "
+    )
     assert "mlp_only_layers" in problem
 
 
@@ -273,14 +313,19 @@ def test_weights_that_are_no_numbers_are_named(value: float) -> None:
     layer = loaded(4)
     layer.w2_weight.data[1:3, 5, 7] = value
     with pytest.raises(
-        EndedError, match=r"^refusing to start: layer 3: the weights of expert 1 and 1 more hold NaN or "
+        EndedError,
+        match=r"^refusing to start: layer 3: the weights of expert 1 and 1 more hold NaN or ",
     ):
         cpu_experts.open_layer(layer, experts_move=False)
 
 
 @pytest.mark.usefixtures("ended")
-@pytest.mark.parametrize(("format", "is_refused"), [("auto", True), ("safetensors", True), ("sharded_state", False)])
-def test_the_seam_sees_it_before_anything_runs(format: str, is_refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("format", "is_refused"), [("auto", True), ("safetensors", True), ("sharded_state", False)]
+)
+def test_the_seam_sees_it_before_anything_runs(
+    format: str, is_refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Some loaders fill a layer after it is processed."""
     import sglang.srt.runtime_context
     from sglang.srt.layers.quantization.unquant import UnquantizedFusedMoEMethod as Method
@@ -294,7 +339,9 @@ def test_the_seam_sees_it_before_anything_runs(format: str, is_refused: bool, mo
     cpu_experts.install("oot")
     layer = loaded(4, (0, "up"))
     if is_refused:
-        with pytest.raises(EndedError, match="layer 3: the checkpoint has no weights for 1 of its 4 experts"):
+        with pytest.raises(
+            EndedError, match="layer 3: the checkpoint has no weights for 1 of its 4 experts"
+        ):
             Method.process_weights_after_loading(None, layer)
         assert seen == ["register_oot_forward"]
     else:
@@ -306,19 +353,29 @@ def test_the_seam_sees_it_before_anything_runs(format: str, is_refused: bool, mo
     ("fields", "expected"),
     [
         ({}, lambda gate, up: F.silu(gate) * up),
-        ({"gemm1_clamp_limit": 0.5}, lambda gate, up: F.silu(gate).clamp(max=0.5) * up.clamp(-0.5, 0.5)),
+        (
+            {"gemm1_clamp_limit": 0.5},
+            lambda gate, up: F.silu(gate).clamp(max=0.5) * up.clamp(-0.5, 0.5),
+        ),
         ({"swiglu_limit": 0.5}, lambda gate, up: F.silu(gate.clamp(max=0.5)) * up.clamp(-0.5, 0.5)),
         (
             {"gemm1_alpha": 1.7, "gemm1_clamp_limit": 0.5, "gate_up_interleaved": False},
-            lambda gate, up: (g := gate.clamp(max=0.5)) * (g * 1.7).sigmoid() * (up.clamp(-0.5, 0.5) + 1),
+            lambda gate, up: (
+                (g := gate.clamp(max=0.5)) * (g * 1.7).sigmoid() * (up.clamp(-0.5, 0.5) + 1)
+            ),
         ),
-        ({"activation": "relu2", "is_gated": False}, lambda gate, up: torch.cat([gate, up], dim=-1).relu() ** 2),
+        (
+            {"activation": "relu2", "is_gated": False},
+            lambda gate, up: torch.cat([gate, up], dim=-1).relu() ** 2,
+        ),
     ],
     ids=["plain", "limited", "limited before", "in halves", "without a gate"],
 )
 def test_what_lies_between_the_matrices(fields: dict[str, Any], expected: Any) -> None:
     torch.manual_seed(0)
-    config = SimpleNamespace(**{"activation": "silu", "apply_router_weight_on_input": False, **fields})
+    config = SimpleNamespace(
+        **{"activation": "silu", "apply_router_weight_on_input": False, **fields}
+    )
     w13, w2 = torch.randn(4, 8, 6), torch.randn(4, 6, 8 if "is_gated" in fields else 4)
     layer: Any = SimpleNamespace(moe_runner_config=config, w13_weight=w13, w2_weight=w2, layer_id=0)
     act = cpu_experts.between(layer)
@@ -335,8 +392,12 @@ def test_what_sglang_computes_itself_is_left_to_it() -> None:
     weighed = SimpleNamespace(activation="silu", apply_router_weight_on_input=True)
     gelu = SimpleNamespace(activation="gelu", apply_router_weight_on_input=False)
     in_turn = SimpleNamespace(
-        activation="silu", apply_router_weight_on_input=False, gemm1_alpha=1.7, gemm1_clamp_limit=7.0
+        activation="silu",
+        apply_router_weight_on_input=False,
+        gemm1_alpha=1.7,
+        gemm1_clamp_limit=7.0,
     )
     assert all(
-        cpu_experts.between(SimpleNamespace(moe_runner_config=each)) is None for each in (weighed, gelu, in_turn)
+        cpu_experts.between(SimpleNamespace(moe_runner_config=each)) is None
+        for each in (weighed, gelu, in_turn)
     )

@@ -1,4 +1,5 @@
-"""The stand-in for HiCache's kernel: SGLang calls it by that name, and its own pools get their bytes back."""
+"""The stand-in for HiCache's kernel: SGLang calls it by that name, and its own pools get their
+bytes back."""
 
 from __future__ import annotations
 

@@ -47,7 +47,9 @@ def test_experts_that_compute_nothing_add_the_token_itself() -> None:
     source: Any = importlib.import_module(kernels.ZERO_EXPERTS[0])
     torch.manual_seed(0)
     hidden, weights = torch.randn(5, 512), torch.rand(5, 4)
-    ids = torch.tensor([[0, 5, 17, 23], [16, 18, 20, 22], [1, 2, 3, 4], [15, 16, 3, 17], [9, 9, 21, 0]])
+    ids = torch.tensor(
+        [[0, 5, 17, 23], [16, 18, 20, 22], [1, 2, 3, 4], [15, 16, 3, 17], [9, 9, 21, 0]]
+    )
     theirs, ours = [(ids.clone(), weights.clone()) for _ in range(2)]
     expected = getattr(source, kernels.ZERO_EXPERTS[1])(*theirs, 16, "identity", hidden)
     got = kernels.zero_experts(*ours, 16, "identity", hidden)
@@ -95,6 +97,7 @@ def test_another_kernel_is_refused_by_name(tuned: bool, monkeypatch: pytest.Monk
     kind = Autotuner if tuned else JITFunction
     kernel = SimpleNamespace(fn=a_kernel, **({"base_fn": a_kernel} if tuned else {}))
     with pytest.raises(
-        EndedError, match=rf"^this model needs {__name__}\..*a_kernel, a Triton kernel, which no CPU runs"
+        EndedError,
+        match=rf"^this model needs {__name__}\..*a_kernel, a Triton kernel, which no CPU runs",
     ):
         kind.run(kernel, 1, 2, grid=(1,), warmup=False)

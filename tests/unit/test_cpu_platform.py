@@ -25,7 +25,9 @@ def test_variables_are_set_unless_the_user_did(monkeypatch: pytest.MonkeyPatch) 
     from oea_server.cpu.platform import ENVIRONMENT, OeaCpuPlatform
 
     monkeypatch.setattr(os, "environ", {"LRU_CACHE_CAPACITY": "7"})
-    OeaCpuPlatform.apply_server_args_defaults(Mock(), SimpleNamespace(tp_size=1, pp_size=1, dp_size=1, nnodes=1))
+    OeaCpuPlatform.apply_server_args_defaults(
+        Mock(), SimpleNamespace(tp_size=1, pp_size=1, dp_size=1, nnodes=1)
+    )
     assert os.environ == {**WANTED, "LRU_CACHE_CAPACITY": "7"}
     assert ENVIRONMENT == WANTED
 
@@ -44,14 +46,22 @@ def test_variables_are_set_unless_the_user_did(monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_every_rank_of_this_machine_is_counted(
-    tp: int, pp: int, dp: int, attention: bool, nodes: int, ranks: int, monkeypatch: pytest.MonkeyPatch
+    tp: int,
+    pp: int,
+    dp: int,
+    attention: bool,
+    nodes: int,
+    ranks: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from oea_server.cpu.platform import ranks_here
 
     def by_world(*, numa_index: int, world_size: int) -> None: ...
 
     monkeypatch.setattr("sglang.srt.utils.numa_utils.init_threads_binding", by_world)
-    args = SimpleNamespace(tp_size=tp, pp_size=pp, dp_size=dp, enable_dp_attention=attention, nnodes=nodes)
+    args = SimpleNamespace(
+        tp_size=tp, pp_size=pp, dp_size=dp, enable_dp_attention=attention, nnodes=nodes
+    )
     assert ranks_here(args) == ranks
 
 
@@ -61,8 +71,18 @@ def test_0517_takes_cores_for_tensor_parallel_ranks_alone(monkeypatch: pytest.Mo
     def by_tensor_parallel_rank(*, tp_rank: int, tp_size: int) -> None: ...
 
     monkeypatch.setattr("sglang.srt.utils.numa_utils.init_threads_binding", by_tensor_parallel_rank)
-    assert ranks_here(SimpleNamespace(tp_size=2, pp_size=2, dp_size=2, enable_dp_attention=False, nnodes=1)) == 2
-    assert ranks_here(SimpleNamespace(tp_size=1, pp_size=2, dp_size=1, enable_dp_attention=False, nnodes=1)) == 1
+    assert (
+        ranks_here(
+            SimpleNamespace(tp_size=2, pp_size=2, dp_size=2, enable_dp_attention=False, nnodes=1)
+        )
+        == 2
+    )
+    assert (
+        ranks_here(
+            SimpleNamespace(tp_size=1, pp_size=2, dp_size=1, enable_dp_attention=False, nnodes=1)
+        )
+        == 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -89,16 +109,28 @@ def test_every_rank_has_cores(
     assert os.environ.get("SGLANG_CPU_OMP_THREADS_BIND") == bound
 
 
-def test_what_is_a_kernel_for_gpus_by_default_is_torch_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_a_kernel_for_gpus_by_default_is_torch_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import sglang.srt.platforms
     import sglang.srt.server_args  # noqa: F401
 
     from oea_server.cpu.platform import OeaCpuPlatform
 
     monkeypatch.setattr(os, "environ", {})
-    asked = {"tp_size": 1, "pp_size": 1, "dp_size": 1, "nnodes": 1, "lora_paths": ["a=b"], "lora_backend": "csgmv"}
+    asked = {
+        "tp_size": 1,
+        "pp_size": 1,
+        "dp_size": 1,
+        "nnodes": 1,
+        "lora_paths": ["a=b"],
+        "lora_backend": "csgmv",
+    }
     args = SimpleNamespace(
-        **asked, enable_hierarchical_cache=True, hicache_io_backend="kernel", hicache_mem_layout="page_first"
+        **asked,
+        enable_hierarchical_cache=True,
+        hicache_io_backend="kernel",
+        hicache_mem_layout="page_first",
     )
     OeaCpuPlatform.apply_server_args_defaults(Mock(), args)
     assert (args.hicache_io_backend, args.hicache_mem_layout) == ("direct", "layer_first")

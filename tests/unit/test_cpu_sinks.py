@@ -16,10 +16,15 @@ SINKS = torch.tensor([-1.0, 0.0, 2.0, 5.0])
 
 
 def given(queries: int = QUERIES, keys: int = KEYS) -> tuple[torch.Tensor, ...]:
-    return tuple(torch.randn(1, heads, n, SIZE) for heads, n in ((HEADS, queries), (GROUPS, keys), (GROUPS, keys)))
+    return tuple(
+        torch.randn(1, heads, n, SIZE)
+        for heads, n in ((HEADS, queries), (GROUPS, keys), (GROUPS, keys))
+    )
 
 
-def written_out(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor, scale: float) -> torch.Tensor:
+def written_out(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor, scale: float
+) -> torch.Tensor:
     k, v = (each.repeat_interleave(HEADS // GROUPS, dim=1) for each in (k, v))
     scores = (q @ k.transpose(-1, -2) * scale).masked_fill(~mask, -torch.inf).exp()
     return scores @ v / (scores.sum(-1, keepdim=True) + SINKS.exp()[None, :, None, None])
@@ -53,7 +58,9 @@ def test_sinks_hold_for_one_layer_and_reach_no_step_that_runs_as_one() -> None:
     """The padded step of `attention` has no room for them, and goes SGLang's way."""
     seen: list[Any] = []
 
-    def sglangs(self: Any, query: torch.Tensor, output: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+    def sglangs(
+        self: Any, query: torch.Tensor, output: torch.Tensor, *_: Any, **__: Any
+    ) -> torch.Tensor:
         seen.append(sinks.of_layer)
         return output
 

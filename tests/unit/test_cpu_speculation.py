@@ -1,4 +1,5 @@
-"""The stand-ins for kernels of speculative decoding: SGLang has their names, and each does its kernel's arithmetic."""
+"""The stand-ins for kernels of speculative decoding: SGLang has their names, and each does its
+kernel's arithmetic."""
 
 from __future__ import annotations
 
@@ -12,9 +13,12 @@ import torch
 
 from oea_server.cpu import speculation, verify_attention
 
-pytestmark = pytest.mark.skipif(version("sglang") == "0.5.17", reason="0.5.17 has its kernels elsewhere")
+pytestmark = pytest.mark.skipif(
+    version("sglang") == "0.5.17", reason="0.5.17 has its kernels elsewhere"
+)
 TREE = torch.tensor(
-    [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 0, 1, 0, 0], [1, 1, 0, 1, 0], [1, 1, 0, 1, 1]], dtype=torch.bool
+    [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 0, 1, 0, 0], [1, 1, 0, 1, 0], [1, 1, 0, 1, 1]],
+    dtype=torch.bool,
 )
 """Which node is an ancestor of which, or itself: 0 -> 1 -> 3 -> 4, and 0 -> 2."""
 
@@ -25,7 +29,9 @@ def test_sglang_has_what_is_stood_in_for(name: str) -> None:
     assert symbol in vars(pkgutil.resolve_name(holder))
 
 
-def test_they_are_put_in_place_where_sglang_has_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_they_are_put_in_place_where_sglang_has_all_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from oea_server.cpu.platform import OeaCpuPlatform
 
     supports = OeaCpuPlatform.supports_speculative_algorithm
@@ -39,12 +45,18 @@ def test_sglangs_platform_asks_for_them() -> None:
 
     from oea_server.cpu.platform import OeaCpuPlatform
 
-    for name in ("supports_speculative_algorithm", "get_speculative_worker_cls", "get_speculative_cache_locs_fn"):
+    for name in (
+        "supports_speculative_algorithm",
+        "get_speculative_worker_cls",
+        "get_speculative_cache_locs_fn",
+    ):
         assert hasattr(SRTPlatform, name)
         assert name in vars(OeaCpuPlatform)
 
 
-def test_they_are_put_in_place_when_sglang_asks_for_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_they_are_put_in_place_when_sglang_asks_for_a_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
 
     from oea_server.cpu.platform import OeaCpuPlatform
@@ -72,7 +84,9 @@ def links(requests: int = 1) -> tuple[torch.Tensor, ...]:
     child, sibling = (torch.zeros(requests, n, dtype=torch.int64) for _ in range(2))
     index = index.view(requests, n)
     mask = TREE.repeat(requests, 1).flatten()
-    speculation.tree_of_mask(mask, torch.arange(requests) * 10 + 7, positions, index, child, sibling, requests, n)
+    speculation.tree_of_mask(
+        mask, torch.arange(requests) * 10 + 7, positions, index, child, sibling, requests, n
+    )
     return positions, index, child, sibling
 
 
@@ -92,7 +106,11 @@ def test_a_tree_is_read_off_its_mask(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_slots_go_both_ways() -> None:
     table, requests = torch.zeros(4, 16, dtype=torch.int32), torch.tensor([2, 0])
-    start, end, slots = torch.tensor([3, 5]), torch.tensor([6, 7]), torch.tensor([11, 12, 13, 21, 22])
+    start, end, slots = (
+        torch.tensor([3, 5]),
+        torch.tensor([6, 7]),
+        torch.tensor([11, 12, 13, 21, 22]),
+    )
     speculation.note_slots(requests, table, start, end, slots, 16, 2)
     assert table[2, 3:6].tolist() == [11, 12, 13]
     assert table[0, 5:7].tolist() == [21, 22]
@@ -117,9 +135,14 @@ def test_a_greedy_tree_is_followed_as_far_as_the_target_goes(
     predicted: list[int], taken: list[int], tokens: dict[int, int]
 ) -> None:
     _, index, child, sibling = links()
-    predicts, accepted = torch.zeros(5, dtype=torch.int32), torch.full((1, 5), -1, dtype=torch.int32)
+    predicts, accepted = (
+        torch.zeros(5, dtype=torch.int32),
+        torch.full((1, 5), -1, dtype=torch.int32),
+    )
     count, drafts = torch.zeros(1, dtype=torch.int32), torch.tensor([[20, 21, 22, 23, 24]])
-    speculation.verify_greedily(predicts, accepted, count, drafts, index, child, sibling, torch.tensor([predicted]))
+    speculation.verify_greedily(
+        predicts, accepted, count, drafts, index, child, sibling, torch.tensor([predicted])
+    )
     assert accepted[0, : len(taken)].tolist() == taken
     assert int(count) == len(taken) - 1
     assert {row: int(predicts[row]) for row in tokens} == tokens
@@ -128,16 +151,30 @@ def test_a_greedy_tree_is_followed_as_far_as_the_target_goes(
 def sampled(target: torch.Tensor, coins: torch.Tensor, last: torch.Tensor) -> Any:
     """A tree's outcome: the accepted nodes and what was drawn for each."""
     _, index, child, sibling = links()
-    predicts, accepted = torch.zeros(5, dtype=torch.int32), torch.full((1, 5), -1, dtype=torch.int32)
+    predicts, accepted = (
+        torch.zeros(5, dtype=torch.int32),
+        torch.full((1, 5), -1, dtype=torch.int32),
+    )
     count, drafts = torch.zeros(1, dtype=torch.int32), torch.tensor([[0, 1, 2, 3, 0]])
     speculation.verify_by_sampling(
-        predicts, accepted, count, drafts, index, child, sibling, coins, last, target, torch.zeros_like(target)
+        predicts,
+        accepted,
+        count,
+        drafts,
+        index,
+        child,
+        sibling,
+        coins,
+        last,
+        target,
+        torch.zeros_like(target),
     )
     return [int(predicts[row]) for row in accepted[0] if row >= 0]
 
 
 def test_sampling_through_a_tree_follows_the_target() -> None:
-    """χ² of a draw's first token over four, and of its second where the first was 1; 6000 draws each."""
+    """χ² of a draw's first token over four, and of its second where the first was 1; 6000 draws
+    each."""
     generator = torch.Generator().manual_seed(3)
     target = torch.rand(1, 5, 4, generator=generator).softmax(-1)
     draws = 6000
@@ -151,7 +188,8 @@ def test_sampling_through_a_tree_follows_the_target() -> None:
     for counts, probs in ((firsts, target[0, 0]), (seconds, target[0, 1])):
         expected = probs * counts.sum()
         assert counts.sum() > 1000
-        assert float(((counts - expected) ** 2 / expected).sum()) < 16.3  # 3 degrees of freedom, one in a thousand
+        # 3 degrees of freedom, one in a thousand
+        assert float(((counts - expected) ** 2 / expected).sum()) < 16.3
 
 
 def test_the_likeliest_are_kept() -> None:
@@ -174,16 +212,25 @@ def test_drafts_attend_to_their_past_and_their_ancestors(given: str) -> None:
     """Against a softmax over what each may see."""
     torch.manual_seed(4)
     lengths, n = [3, 6], len(TREE)
-    masks = [torch.cat([torch.ones(n, length, dtype=torch.bool), TREE], dim=1) for length in lengths]
+    masks = [
+        torch.cat([torch.ones(n, length, dtype=torch.bool), TREE], dim=1) for length in lengths
+    ]
     if given == "chain":
         masks = [
-            mask.where(torch.arange(mask.shape[1]) < 0, torch.ones_like(mask).tril(mask.shape[1] - n)) for mask in masks
+            mask.where(
+                torch.arange(mask.shape[1]) < 0, torch.ones_like(mask).tril(mask.shape[1] - n)
+            )
+            for mask in masks
         ]
-    custom = {"whole": torch.cat([each.flatten() for each in masks]), "drafts": TREE.repeat(2, 1).flatten()}.get(given)
+    custom = {
+        "whole": torch.cat([each.flatten() for each in masks]),
+        "drafts": TREE.repeat(2, 1).flatten(),
+    }.get(given)
     for mine, mask in zip(verify_attention.masks_of(custom, lengths, n), masks, strict=True):
         assert torch.equal(mine, mask)
         query, keys, values = (
-            torch.randn(rows, heads, 8) for rows, heads in ((n, 4), (mask.shape[1], 2), (mask.shape[1], 2))
+            torch.randn(rows, heads, 8)
+            for rows, heads in ((n, 4), (mask.shape[1], 2), (mask.shape[1], 2))
         )
         found = verify_attention.attend(query, keys, values, mine, 0.3)
         for row in range(n):

@@ -70,15 +70,27 @@ def test_nothing_is_written_elsewhere(
     assert not memory.any()
     assert f"refused to write {length} bytes" in caplog.text
     theirs.batch_deregister([middle.data_ptr()])
-    assert ours.batch_transfer_sync(theirs.get_session_id(), [source.data_ptr()], [middle.data_ptr()], [4]) < 0
+    assert (
+        ours.batch_transfer_sync(
+            theirs.get_session_id(), [source.data_ptr()], [middle.data_ptr()], [4]
+        )
+        < 0
+    )
 
 
-def test_another_users_bytes_are_not_taken(engines: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_users_bytes_are_not_taken(
+    engines: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     ours, theirs = engines
     source, target = torch.ones(4), torch.zeros(4)
     theirs.batch_register([target.data_ptr()], [target.nbytes])
     monkeypatch.setattr(os, "getuid", lambda: 4242)
-    assert ours.batch_transfer_sync(theirs.get_session_id(), *([each] for each in moved(source, target))) < 0
+    assert (
+        ours.batch_transfer_sync(
+            theirs.get_session_id(), *([each] for each in moved(source, target))
+        )
+        < 0
+    )
     assert not target.any()
 
 
@@ -99,7 +111,12 @@ def test_a_peer_that_ends_in_between_disturbs_nobody(engines: list[Any]) -> None
     with socket.socket(socket.AF_UNIX) as peer:
         peer.connect(transfer.address_of(number))
         peer.sendall(transfer.BLOCK.pack(target.data_ptr(), 16)[:9])
-    assert ours.batch_transfer_sync(theirs.get_session_id(), *([each] for each in moved(source, target))) == 0
+    assert (
+        ours.batch_transfer_sync(
+            theirs.get_session_id(), *([each] for each in moved(source, target))
+        )
+        == 0
+    )
     assert torch.equal(target, source)
 
 

@@ -19,7 +19,10 @@ def test_weights_are_seeded_and_have_the_config_s_shapes(model: Path, tmp_path: 
     config = json.loads((model / "config.json").read_text())
     layers, experts = config["num_hidden_layers"], config["num_experts"]
     assert len(tensors) == 3 + layers * (9 + 3 * experts)
-    assert tensors["model.embed_tokens.weight"].shape == (config["vocab_size"], config["hidden_size"])
+    assert tensors["model.embed_tokens.weight"].shape == (
+        config["vocab_size"],
+        config["hidden_size"],
+    )
     down = tensors[f"model.layers.{layers - 1}.mlp.experts.{experts - 1}.down_proj.weight"]
     assert down.shape == (config["hidden_size"], config["moe_intermediate_size"])
     build.write_weights(tmp_path)

@@ -1,5 +1,5 @@
-"""What a GPU counts in one launch is what torch's operators count, to the last one. The launch runs natively on a GPU,
-else in Triton's interpreter."""
+"""What a GPU counts in one launch is what torch's operators count, to the last one. The launch runs
+natively on a GPU, else in Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -32,11 +32,19 @@ CPU = torch.device("cpu")
     ],
 )
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64], ids=["int32", "int64"])
-def test_counts_as_torch_does(num_experts: int, k: int, batch: int, ranks: int, dtype: torch.dtype) -> None:
+def test_counts_as_torch_does(
+    num_experts: int, k: int, batch: int, ranks: int, dtype: torch.dtype
+) -> None:
     ours = DeviceTally([3, 7], num_experts, ranks, DEVICE)
     expected = Tally([3, 7], num_experts, ranks, CPU)
-    ids = torch.randint(-1, num_experts, (batch, k), dtype=dtype, generator=torch.Generator().manual_seed(batch))
-    counts: list[int | torch.Tensor | None] = [None, batch // 2, torch.tensor(max(batch - 1, 0), dtype=torch.int32)]
+    ids = torch.randint(
+        -1, num_experts, (batch, k), dtype=dtype, generator=torch.Generator().manual_seed(batch)
+    )
+    counts: list[int | torch.Tensor | None] = [
+        None,
+        batch // 2,
+        torch.tensor(max(batch - 1, 0), dtype=torch.int32),
+    ]
     if batch < 100:
         counts += [0, torch.tensor(0), batch + 9, torch.tensor(-1)]
     counts += [torch.arange(batch) % 3 == 1, torch.zeros(batch, dtype=torch.bool)]
@@ -89,8 +97,16 @@ def test_warming_up_counts_nothing() -> None:
     knobs.write(Policy.oea(2))
     place, numbers = contiguous(16, 2, DEVICE), knobs.table.clone()
     fused.warm_up(torch.bfloat16, knobs, Router(4), tally=tally, placement=place)
-    fused.warm_up(torch.float32, knobs, Router(4, scoring="sigmoid"), num_real=torch.tensor(3, device=DEVICE))
-    fused.warm_up(torch.float32, knobs, Router(4), num_real=torch.ones(1, dtype=torch.bool, device=DEVICE), tally=tally)
+    fused.warm_up(
+        torch.float32, knobs, Router(4, scoring="sigmoid"), num_real=torch.tensor(3, device=DEVICE)
+    )
+    fused.warm_up(
+        torch.float32,
+        knobs,
+        Router(4),
+        num_real=torch.ones(1, dtype=torch.bool, device=DEVICE),
+        tally=tally,
+    )
     assert not tally.data.any()
     assert torch.equal(knobs.table, numbers)
 

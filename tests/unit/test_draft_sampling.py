@@ -1,8 +1,8 @@
-"""Tokens that come of a verify pass follow the distribution of the target as we route it, whatever was guessed.
+"""Tokens that come of a verify pass follow the distribution of the target as we route it, whatever
+was guessed.
 
-The target is two MoE layers; two requests, each a token and two guesses; tokens are accepted or drawn as by SGLang's
-kernel (`cpu.speculation.verify_by_sampling`).
-"""
+The target is two MoE layers; two requests, each a token and two guesses; tokens are accepted or
+drawn as by SGLang's kernel (`cpu.speculation.verify_by_sampling`)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def distributions(tokens: tuple[int, ...], drafts: torch.Tensor | None) -> torch
     """What the target says of the token after each row. [rows, WORDS]"""
     width = len(tokens) // 2
     words = EMBEDDINGS[list(tokens)].view(2, width, HIDDEN)
-    hidden = (words.cumsum(1) / torch.arange(1, width + 1)[:, None]).flatten(0, 1)  # a row has read what is before it
+    # a row has read what is before it
+    hidden = (words.cumsum(1) / torch.arange(1, width + 1)[:, None]).flatten(0, 1)
     for gate, way in zip(GATES, WAYS, strict=True):
         weights, ids, _ = host.route(hidden @ gate, POLICY, Router(K), drafts=drafts)
         hidden = hidden + (weights[..., None] * way[ids.long()]).sum(1)
@@ -43,7 +44,8 @@ def distributions(tokens: tuple[int, ...], drafts: torch.Tensor | None) -> torch
 
 
 class Counts(NamedTuple):
-    """Of the first request: its first tokens, and its second ones after each first one. [WORDS], [WORDS, WORDS]"""
+    """Of the first request: its first tokens, and its second ones after each first one. [WORDS],
+    [WORDS, WORDS]"""
 
     first: torch.Tensor
     second: torch.Tensor
@@ -55,17 +57,37 @@ def counted(exact: bool) -> Counts:
     generator = torch.Generator().manual_seed(6)
     known = {}
     found = Counts(torch.zeros(WORDS), torch.zeros(WORDS, WORDS))
-    index, child, sibling = torch.arange(3)[None], torch.tensor([[1, 2, -1]]), torch.full((1, 3), -1)
+    index, child, sibling = (
+        torch.arange(3)[None],
+        torch.tensor([[1, 2, -1]]),
+        torch.full((1, 3), -1),
+    )
     guesses = torch.randint(WORDS, (DRAWS, 3), generator=generator)
-    coins, last = torch.rand(DRAWS, 1, 3, generator=generator), torch.rand(DRAWS, 1, generator=generator)
+    coins, last = (
+        torch.rand(DRAWS, 1, 3, generator=generator),
+        torch.rand(DRAWS, 1, generator=generator),
+    )
     for draw, (one, two, theirs) in enumerate(guesses.tolist()):
         tokens = (0, one, two, 1, NEXT, theirs)
         if tokens not in known:
             known[tokens] = distributions(tokens, DEPTHS if exact else None)[None, :3]
         target, candidates = known[tokens], torch.tensor([[0, one, two]])
-        taken, accepted = torch.zeros(3, dtype=torch.int32), torch.full((1, 3), -1, dtype=torch.int32)
+        taken, accepted = (
+            torch.zeros(3, dtype=torch.int32),
+            torch.full((1, 3), -1, dtype=torch.int32),
+        )
         how_many = torch.zeros(1, dtype=torch.int32)
-        given = (taken, accepted, how_many, candidates, index, child, sibling, coins[draw], last[draw])
+        given = (
+            taken,
+            accepted,
+            how_many,
+            candidates,
+            index,
+            child,
+            sibling,
+            coins[draw],
+            last[draw],
+        )
         verify_by_sampling(*given, target, torch.zeros_like(target))
         found.first[taken[0]] += 1
         if int(how_many):

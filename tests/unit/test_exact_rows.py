@@ -1,4 +1,5 @@
-"""A row that asks for its whole top k is vanilla's to the bit, whatever the policy and whoever is beside it."""
+"""A row that asks for its whole top k is vanilla's to the bit, whatever the policy and whoever is
+beside it."""
 
 from __future__ import annotations
 
@@ -42,13 +43,16 @@ EXACT = ASKED.abs() >= K
 
 
 def there(router: Router) -> Router:
-    bias, scale = (None if each is None else each.to(DEVICE) for each in (router.bias, router.expert_scale))
+    bias, scale = (
+        None if each is None else each.to(DEVICE) for each in (router.bias, router.expert_scale)
+    )
     return replace(router, bias=bias, expert_scale=scale)
 
 
 def fused_there(given: torch.Tensor, policy: Policy, router: Router, **rest: Any) -> Any:
     moved: dict[str, Any] = {
-        name: each.to(DEVICE) if isinstance(each, torch.Tensor) else each for name, each in rest.items()
+        name: each.to(DEVICE) if isinstance(each, torch.Tensor) else each
+        for name, each in rest.items()
     }
     return fused.route(given.to(DEVICE), policy, there(router), **moved)
 
@@ -76,7 +80,8 @@ def test_exact_rows_are_vanillas_to_the_bit(name: str, router: str, route: Any) 
         rows = EXACT & (torch.arange(12) < 11)
         assert torch.equal(routing.ids[rows].cpu(), vanilla.ids[rows].cpu())
         assert torch.equal(routing.weights[rows].cpu(), vanilla.weights[rows].cpu())
-        assert routing.pool[routing.ids[rows].long()].all()  # they are read, and open to the neighbours
+        # they are read, and open to the neighbours
+        assert routing.pool[routing.ids[rows].long()].all()
 
 
 @pytest.mark.parametrize("name", ["oea", "share, mix", "fill", "pruned"])
@@ -93,13 +98,19 @@ def test_knobs_that_a_graph_reads_do_the_same(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["oea", "share, mix", "p, reach", "budget"])
 def test_neighbours_lose_nothing(name: str) -> None:
-    """Whatever a row took of the pool is still there; what is better and awake now may come in its place."""
+    """Whatever a row took of the pool is still there; what is better and awake now may come in its
+    place."""
     policy, asked = POLICIES[name], ROUTERS["softmax"]
     for seed in range(12):
         given = logits(12, N, torch.float32, False, 20 + seed)
         scores = given.softmax(dim=1)
-        without, beside = (reference(given, policy, asked, row_k0=each) for each in (None, ASKED.where(EXACT, 0)))
-        kept = [(scores.gather(1, each.ids.long()) * (each.weights > 0)).sum(dim=1) for each in (without, beside)]
+        without, beside = (
+            reference(given, policy, asked, row_k0=each) for each in (None, ASKED.where(EXACT, 0))
+        )
+        kept = [
+            (scores.gather(1, each.ids.long()) * (each.weights > 0)).sum(dim=1)
+            for each in (without, beside)
+        ]
         if policy.pool == "union":
             assert (kept[1] >= kept[0] - 1e-6).all()
         else:  # a budget is spent once: on average over the step

@@ -20,7 +20,11 @@ NEWEST = "0.5.23"
 
 def served() -> dict[str, frozenset[str]]:
     found = model_source.architectures()
-    return {name: blocks - NO_LANGUAGE_MODEL for name, blocks in found.items() if not NO_TARGET.search(name)}
+    return {
+        name: blocks - NO_LANGUAGE_MODEL
+        for name, blocks in found.items()
+        if not NO_TARGET.search(name)
+    }
 
 
 def test_every_class_that_builds_a_router_is_in_the_table() -> None:
@@ -59,7 +63,11 @@ def given(block: str) -> set[str]:
         if None in keywords:  # **kwargs: a dict(...) of the same class
             for each in model_source.calls(block, "dict"):
                 keywords |= {inner.arg: ast.unparse(inner.value) for inner in each.keywords}
-        found |= {name for name, value in keywords.items() if SETTLED.get(value) != name and name in ARGUMENTS}
+        found |= {
+            name
+            for name, value in keywords.items()
+            if SETTLED.get(value) != name and name in ARGUMENTS
+        }
     return {str(name) for name in found}
 
 
@@ -69,8 +77,13 @@ def test_the_table_knows_what_a_block_gives_its_router(block: str) -> None:
         assert version("sglang") != NEWEST
         return
     here = given(block)
-    known = {name for name, (field, default) in ARGUMENTS.items() if getattr(families.BLOCKS[block], field) != default}
-    if "correction_bias" in here and "use_grouped_topk" in here:  # scores by sigmoid then, whatever it is given
+    known = {
+        name
+        for name, (field, default) in ARGUMENTS.items()
+        if getattr(families.BLOCKS[block], field) != default
+    }
+    # scores by sigmoid then, whatever it is given
+    if "correction_bias" in here and "use_grouped_topk" in here:
         here, known = here - {"scoring_func"}, known - {"scoring_func"}
     if version("sglang") == NEWEST:
         assert here == known
@@ -93,7 +106,10 @@ def test_every_name_of_a_top_k_is_known() -> None:
         module, _, name = block.rpartition(".")
         for node in ast.walk(model_source.modules()[module].bodies[name]):
             argument = isinstance(node, ast.keyword) and node.arg == "top_k"
-            assigned = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("self.top_k", "top_k")
+            assigned = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in (
+                "self.top_k",
+                "top_k",
+            )
             value = node.value if argument or assigned else None  # type: ignore[attr-defined]
             text = ast.unparse(value) if value is not None else ""
             names |= set(re.findall(r"config\.(?!ffn_config)(\w+)", text))

@@ -70,13 +70,21 @@ def test_who_can_write(
         assert (why, said, problems) == (None, None, [])
     else:
         assert why == ("Permission denied" if not below else f"Permission denied in {cache}")
-        assert said == f"user {uid} of group {gid} cannot write to {place} (TORCHINDUCTOR_CACHE_DIR): {why}"
+        assert (
+            said
+            == f"user {uid} of group {gid} cannot write to {place} (TORCHINDUCTOR_CACHE_DIR): {why}"
+        )
         # a folder that is there is only read at first
         assert len(problems) == bool(below)
-        assert all(f"{place} cannot be made: {why}; name a folder that user {uid}" in each for each in problems)
+        assert all(
+            f"{place} cannot be made: {why}; name a folder that user {uid}" in each
+            for each in problems
+        )
 
 
-HARMLESS = {name: tempfile.gettempdir() for name in ("SGLANG_CACHE_DIR", "HF_HOME", "TRITON_CACHE_DIR")}
+HARMLESS = {
+    name: tempfile.gettempdir() for name in ("SGLANG_CACHE_DIR", "HF_HOME", "TRITON_CACHE_DIR")
+}
 
 
 @pytest.mark.parametrize("below", ["", "a", "a/b"])
@@ -94,7 +102,13 @@ def test_a_link_to_nowhere_and_one_to_itself(tmp_path: Path) -> None:
     assert folders.unwritable(tmp_path / "itself") == os.strerror(errno.ELOOP)
 
 
-VARIABLES = ("HF_HUB_CACHE", folders.INDUCTOR, "TRITON_CACHE_DIR", "FLASHINFER_WORKSPACE_BASE", "CUDA_CACHE_PATH")
+VARIABLES = (
+    "HF_HUB_CACHE",
+    folders.INDUCTOR,
+    "TRITON_CACHE_DIR",
+    "FLASHINFER_WORKSPACE_BASE",
+    "CUDA_CACHE_PATH",
+)
 
 
 @pytest.mark.parametrize("name", [*VARIABLES, *folders.WHERE_SET])
@@ -123,20 +137,25 @@ def test_no_folder_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("command", ["serve", "doctor"])
-def test_serve_and_doctor_say_it_in_one_line(tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serve_and_doctor_say_it_in_one_line(
+    tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(folders.INDUCTOR, str(tmp_path / "file/x"))
     done = CliRunner().invoke(app, [command])
     assert done.exit_code == {"serve": 2, "doctor": 1}[command]
     said = done.stderr if command == "serve" else done.stdout
     assert (
-        f"TORCHINDUCTOR_CACHE_DIR: {tmp_path}/file/x cannot be made: Not a directory in {tmp_path}/file; name a" in said
+        f"TORCHINDUCTOR_CACHE_DIR: {tmp_path}/file/x cannot be made: Not a directory in"
+        f" {tmp_path}/file; name a" in said
     )
     if command == "serve":
         assert len(said.splitlines()) == 1
 
 
-def test_doctor_names_folders_that_are_needed_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_names_folders_that_are_needed_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from oea_server import doctor
 
     class StoppedError(doctor.RefusedError):

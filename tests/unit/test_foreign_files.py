@@ -1,4 +1,5 @@
-"""Whatever may lie in a folder of metrics beside this start's own files: passed over, and said once."""
+"""Whatever may lie in a folder of metrics beside this start's own files: passed over, and said
+once."""
 
 from __future__ import annotations
 
@@ -38,7 +39,9 @@ def start(tmp_path: Path) -> Path:
 
 def report(place: Path, scheduler: Scheduler | None = None) -> Reporter:
     scheduler = scheduler or Scheduler()
-    scheduler.tally.add_vanilla(next(iter(scheduler.tally.row)), torch.tensor([[0, 1], [2, 3]]), None)
+    scheduler.tally.add_vanilla(
+        next(iter(scheduler.tally.row)), torch.tensor([[0, 1], [2, 3]]), None
+    )
     scheduler.steps = [(2, 0.01)] * STEPS
     reporting = Reporter(Metrics(CollectorRegistry()), scheduler.counted, Options(folder=place))
     reporting.report()
@@ -199,12 +202,16 @@ def test_a_file_that_is_no_snapshot_of_ours_is_passed_over_and_said_once(
     assert "\n" not in line
 
 
-def test_the_counts_of_two_models_do_not_add_up(start: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_counts_of_two_models_do_not_add_up(
+    start: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     of_another_model(start, start / LAST)
     stats = Stats(start)
     stats.look(1.0, 1.0)
     assert stats.body(state())["total"]["steps"] == STEPS
-    assert caplog.messages == [f"OEA: /oea/stats passed over {start / LAST}: of another shape than the others"]
+    assert caplog.messages == [
+        f"OEA: /oea/stats passed over {start / LAST}: of another shape than the others"
+    ]
 
 
 def test_another_process_of_the_start_counts(start: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -212,7 +219,9 @@ def test_another_process_of_the_start_counts(start: Path, caplog: pytest.LogCapt
     assert len(snapshot.read_all(start).snapshots) == 2
 
 
-def test_it_is_said_again_of_a_file_that_comes_back(start: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_it_is_said_again_of_a_file_that_comes_back(
+    start: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     stats, path = Stats(start), start / "0.oea"
     for second in range(3):
         path.touch()
@@ -304,7 +313,11 @@ def test_with_nothing_else_there_all_is_merged(collected: Callable[[], str]) -> 
 @pytest.mark.parametrize("kind", [name for name in ANYTHING if "zeros" not in name])
 @pytest.mark.parametrize("name", ["counter_1.db", "gauge_min_9.db", "gauge_9.db", "notes.db"])
 def test_a_file_that_cannot_be_merged_is_passed_over_and_said_once(
-    kind: str, name: str, start: Path, collected: Callable[[], str], caplog: pytest.LogCaptureFixture
+    kind: str,
+    name: str,
+    start: Path,
+    collected: Callable[[], str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     ANYTHING[kind](start, start / name)
     for _ in range(3):
@@ -313,7 +326,9 @@ def test_a_file_that_cannot_be_merged_is_passed_over_and_said_once(
     assert line.startswith(f"OEA: /metrics passed over {start / name}: ")
 
 
-@pytest.mark.parametrize("pid", [1, 999_999_999], ids=["of a process that runs", "of none that runs"])
+@pytest.mark.parametrize(
+    "pid", [1, 999_999_999], ids=["of a process that runs", "of none that runs"]
+)
 def test_a_file_that_its_process_does_not_write_is_passed_over_and_said_once(
     pid: int, start: Path, collected: Callable[[], str], caplog: pytest.LogCaptureFixture
 ) -> None:

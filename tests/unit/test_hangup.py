@@ -34,17 +34,31 @@ print("went on")
     ],
 )
 def test_a_closed_terminal(how: list[str], said: str, status: int) -> None:
-    script = SCRIPT if how[0] != "_handle" else "import os, signal\nos.kill(os.getpid(), signal.SIGHUP)"
-    done = subprocess.run([sys.executable, "-c", script, *how], capture_output=True, text=True, timeout=60, check=False)
+    script = (
+        SCRIPT if how[0] != "_handle" else "import os, signal\nos.kill(os.getpid(), signal.SIGHUP)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *how],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert (done.stdout, done.returncode) == (said, status), done.stderr
 
 
 @pytest.mark.parametrize(
     ("before", "done"),
-    [(signal.SIG_DFL, ["handle_term"]), (signal.SIG_IGN, []), (signal.default_int_handler, ["restart"])],
+    [
+        (signal.SIG_DFL, ["handle_term"]),
+        (signal.SIG_IGN, []),
+        (signal.default_int_handler, ["restart"]),
+    ],
     ids=["as usual", "nohup", "an app's own"],
 )
-def test_several_http_workers_end_like_one(before: object, done: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_http_workers_end_like_one(
+    before: object, done: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     called: list[str] = []
     monkeypatch.setattr(hangup, "before", before)
     supervisor = SimpleNamespace(handle_term=lambda: called.append("handle_term"))
@@ -53,16 +67,22 @@ def test_several_http_workers_end_like_one(before: object, done: list[str], monk
 
 
 @pytest.mark.parametrize(
-    ("environment", "warned"), [({}, True), ({"OEA_K0": "3"}, False), ({"OEA_POLICY": "oea"}, False)]
+    ("environment", "warned"),
+    [({}, True), ({"OEA_K0": "3"}, False), ({"OEA_POLICY": "oea"}, False)],
 )
 def test_a_server_that_nobody_asked_to_route_says_so(
-    environment: dict[str, str], warned: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    environment: dict[str, str],
+    warned: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     for name in Settings().environment():
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(runtime, "current", SimpleNamespace(steering=SimpleNamespace(settings=Settings())))
+    monkeypatch.setattr(
+        runtime, "current", SimpleNamespace(steering=SimpleNamespace(settings=Settings()))
+    )
     monkeypatch.setattr(launch, "judge", lambda *_: SimpleNamespace(problems=[]))
     for name in ("locks.take", "locks.learn", "proxies.spare", "int4.steer"):
         monkeypatch.setattr(f"oea_server.engine.{name}", lambda *_: None)

@@ -50,7 +50,9 @@ def test_it_is_kept(kept: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
-def test_it_runs_where_it_cannot_be_kept(kept: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_it_runs_where_it_cannot_be_kept(
+    kept: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     def save(*_: Any) -> None:
         raise OSError(number, "no")
 
@@ -68,7 +70,8 @@ def test_it_is_compiled_anew_when_what_it_calls_has_changed(kept: Path) -> None:
         found[step] = subprocess.run(
             [sys.executable, "-c", "import calls; print(calls.run(1))"],
             cwd=kept,
-            env=os.environ | {"NUMBA_CACHE_DIR": str(kept / "cache"), "PYTHONDONTWRITEBYTECODE": "1"},
+            env=os.environ
+            | {"NUMBA_CACHE_DIR": str(kept / "cache"), "PYTHONDONTWRITEBYTECODE": "1"},
             capture_output=True,
             text=True,
             check=True,

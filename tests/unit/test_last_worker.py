@@ -1,4 +1,5 @@
-"""Several HTTP workers: none ends the schedulers for the others; the process that started them does, once."""
+"""Several HTTP workers: none ends the schedulers for the others; the process that started them
+does, once."""
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ def test_only_a_lone_http_process_ends_the_schedulers(
     monkeypatch.setattr(plugin, "in_http_worker", several)
     seen: list[type] = []
     for request in (FlushCacheReqInput(), ShutdownReq()):
-        last_worker.around_dispatch_to_scheduler(lambda _, each: seen.append(type(each)), None, request)
+        last_worker.around_dispatch_to_scheduler(
+            lambda _, each: seen.append(type(each)), None, request
+        )
     assert seen == sent
 
 
@@ -55,12 +58,18 @@ def test_once_all_workers_have_ended_the_schedulers_are_asked_to(
     pull, push = asyncio.run_coroutine_threadsafe(sockets(), loop).result(10)
     socket = tmp_path / "worker"
     socket.touch()
-    router = SimpleNamespace(send_to_scheduler=push, _loop=loop, all_worker_ipcs={f"ipc://{socket}"})
-    last_worker.after_setup_and_run_http_server(None, SimpleNamespace(tokenizer_worker_num=workers), router)
+    router = SimpleNamespace(
+        send_to_scheduler=push, _loop=loop, all_worker_ipcs={f"ipc://{socket}"}
+    )
+    last_worker.after_setup_and_run_http_server(
+        None, SimpleNamespace(tokenizer_worker_num=workers), router
+    )
 
     async def received() -> bool:
         try:
-            return isinstance(await asyncio.wait_for(async_sock_recv(pull), 10 if asked else 0.5), ShutdownReq)
+            return isinstance(
+                await asyncio.wait_for(async_sock_recv(pull), 10 if asked else 0.5), ShutdownReq
+            )
         except TimeoutError:
             return False
         finally:

@@ -35,8 +35,17 @@ def test_a_file_that_is_gone_does_not_keep_the_others(tmp_path: Path) -> None:
 
 
 def test_shared_memory_of_this_start_goes_and_that_of_others_stays(tmp_path: Path) -> None:
-    mine = ("sgl_shm_mq_25332_0e856a19", "sglang_loads_c109f40a3f7e_9070a1db.shm", "sglang_loads_one_9070a1db.shm")
-    others = ("sgl_shm_mq_2533_0e856a19", "sgl_shm_mq_253321_25332", "sglang_loads_06153edfc3ae_2a08.shm", "25332")
+    mine = (
+        "sgl_shm_mq_25332_0e856a19",
+        "sglang_loads_c109f40a3f7e_9070a1db.shm",
+        "sglang_loads_one_9070a1db.shm",
+    )
+    others = (
+        "sgl_shm_mq_2533_0e856a19",
+        "sgl_shm_mq_253321_25332",
+        "sglang_loads_06153edfc3ae_2a08.shm",
+        "25332",
+    )
     for name in (*mine, *others):
         (tmp_path / name).touch()
     shared = leftovers.patterns(PortArgs("ipc:///tmp/one"), [SimpleNamespace(pid=25332)])

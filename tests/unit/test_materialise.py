@@ -1,4 +1,5 @@
-"""Runners that would choose experts inside their kernel: which of them take ours, on SGLang's own classes."""
+"""Runners that would choose experts inside their kernel: which of them take ours, on SGLang's own
+classes."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ from sglang.srt.layers.moe.utils import MoeRunnerBackend, RoutingMethodType
 from oea_server.engine import formats, materialise, options, routers
 
 NEWEST = materialise.can()
-needs_newest = pytest.mark.skipif(not NEWEST, reason=f"SGLang {version('sglang')} binds no runner to a TopK")
+needs_newest = pytest.mark.skipif(
+    not NEWEST, reason=f"SGLang {version('sglang')} binds no runner to a TopK"
+)
 
 
 def model(runner: str, **given: Any) -> Any:
@@ -27,12 +30,16 @@ def model(runner: str, **given: Any) -> Any:
     target = SimpleNamespace(in_speculative_scope=False)
     alone = SimpleNamespace(use_waterfill=False, num_shared_topk_slots=0)  # no shared experts
     with (
-        mock.patch.object(topk, "get_model", return_value=SimpleNamespace(shared_experts=alone), create=True),
+        mock.patch.object(
+            topk, "get_model", return_value=SimpleNamespace(shared_experts=alone), create=True
+        ),
         mock.patch.object(topk, "get_flags", return_value=SimpleNamespace(moe=target), create=True),
     ):
         built = [TopK(top_k=8, renormalize=True, layer_id=layer, **given) for layer in range(2)]
     for each in built if NEWEST else []:
-        each.bind_runner_backend(MoeRunnerBackend(runner), routing_method_type=RoutingMethodType.Renormalize)
+        each.bind_runner_backend(
+            MoeRunnerBackend(runner), routing_method_type=RoutingMethodType.Renormalize
+        )
     return torch.nn.ModuleList(built)
 
 
@@ -45,7 +52,9 @@ def named(built: torch.nn.ModuleList) -> set[str]:
 def test_routers_choose_ahead_of_flashinfer_trtllm() -> None:
     built = model("flashinfer_trtllm")
     assert named(built) == {"BYPASSED"}
-    assert "never materialises" in str(routers.problem_of(built[0].topk_config, 0, output=formats.of(built[0])))
+    assert "never materialises" in str(
+        routers.problem_of(built[0].topk_config, 0, output=formats.of(built[0]))
+    )
     assert materialise.materialise(built) == 2
     assert named(built) == {"STANDARD"}
     assert materialise.materialise(built) == 0
@@ -76,7 +85,9 @@ def test_those_experts_are_sglangs() -> None:
     from sglang.srt.layers.quantization.compressed_tensors.schemes import CompressedTensorsMxInt4MoE
 
     assert "topk_output.router_logits" in inspect.getsource(CompressedTensorsMxInt4MoE)
-    assert "cannot consume materialized routing" in inspect.getsource(modelopt_quant.ModelOptFp8MoEMethod)
+    assert "cannot consume materialized routing" in inspect.getsource(
+        modelopt_quant.ModelOptFp8MoEMethod
+    )
 
 
 def experts(kernel: str | None) -> torch.nn.Module:
@@ -91,7 +102,12 @@ def experts(kernel: str | None) -> torch.nn.Module:
 
 @pytest.mark.parametrize(
     ("kernel", "found"),
-    [(None, "BYPASSED"), ("trtllm_sm100", "BYPASSED"), ("cutlass_sm90", "STANDARD"), ("cutlass_sm120", "STANDARD")],
+    [
+        (None, "BYPASSED"),
+        ("trtllm_sm100", "BYPASSED"),
+        ("cutlass_sm90", "STANDARD"),
+        ("cutlass_sm120", "STANDARD"),
+    ],
 )
 def test_flashinfer_mxfp4_takes_what_was_chosen_where_it_is_cutlass(
     kernel: str | None, found: str, monkeypatch: pytest.MonkeyPatch
@@ -99,19 +115,22 @@ def test_flashinfer_mxfp4_takes_what_was_chosen_where_it_is_cutlass(
     monkeypatch.setattr(formats, "of_server", lambda: MoeRunnerBackend("flashinfer_mxfp4"))
     topk = model("flashinfer_mxfp4")[0]
     assert formats.of(topk) == "BYPASSED"
-    assert materialise.materialise(torch.nn.ModuleList([topk, experts(kernel)])) == (found == "STANDARD")
+    assert materialise.materialise(torch.nn.ModuleList([topk, experts(kernel)])) == (
+        found == "STANDARD"
+    )
     assert formats.of(topk) == found
 
 
 def test_cutlass_takes_what_was_chosen_in_this_sglang() -> None:
-    """And else chooses behind logits, before 0.5.23 without the layer's number, where no policy would be asked."""
+    """And else chooses behind logits, before 0.5.23 without the layer's number, where no policy
+    would be asked."""
     from sglang.srt.layers.moe.moe_runner import flashinfer_cutlass
     from sglang.srt.layers.quantization.mxfp4 import Mxfp4MoEMethod
 
     source = inspect.getsource(flashinfer_cutlass)
     assert (
-        "if TopKOutputChecker.format_is_bypassed(topk_output):\n        topk_output = topk_output.to_standard()"
-        in source
+        "if TopKOutputChecker.format_is_bypassed(topk_output):\n        topk_output ="
+        " topk_output.to_standard()" in source
     )
     for name in materialise.CUTLASS:
         assert f'self._fi_kernel = "{name}"' in inspect.getsource(Mxfp4MoEMethod.__init__)
@@ -148,7 +167,11 @@ def test_the_format_is_what_this_sglang_binds_or_asks_for_in_each_step(
     ],
 )
 def test_what_can_be_told_before_the_experts_are_built(
-    card: tuple[int, int], runner: str, architecture: str, refused: bool, monkeypatch: pytest.MonkeyPatch
+    card: tuple[int, int],
+    runner: str,
+    architecture: str,
+    refused: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: card)
     problem = materialise.problem_of(runner, "cuda", [architecture])
@@ -156,15 +179,20 @@ def test_what_can_be_told_before_the_experts_are_built(
 
 
 @pytest.mark.parametrize(("device", "refused"), [("cpu", True), ("cuda", False)])
-def test_triton_kernel_needs_a_gpu(device: str, refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_triton_kernel_needs_a_gpu(
+    device: str, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     problem = materialise.problem_of("triton_kernel", device, ["GptOssForCausalLM"])
     assert (problem is not None) == refused
 
 
 @needs_newest
-def test_its_kernel_gets_the_ids_and_weights_that_were_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SGLang's own way from a STANDARD output to flashinfer's kernel for BF16; of others it says the same by source."""
+def test_its_kernel_gets_the_ids_and_weights_that_were_chosen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """SGLang's own way from a STANDARD output to flashinfer's kernel for BF16; of others it says
+    the same by source."""
     from contextlib import nullcontext
 
     import flashinfer.fused_moe
@@ -184,7 +212,8 @@ def test_its_kernel_gets_the_ids_and_weights_that_were_chosen(monkeypatch: pytes
     monkeypatch.setattr(runner, "trtllm_moe_enable_pdl", lambda _: False)
     weights, ids = torch.rand(3, 8), torch.randint(0, 128, (3, 8), dtype=torch.int32)
     sent = SimpleNamespace(
-        hidden_states=torch.zeros(3, 16), topk_output=StandardTopKOutput(weights, ids, torch.zeros(3, 128))
+        hidden_states=torch.zeros(3, 16),
+        topk_output=StandardTopKOutput(weights, ids, torch.zeros(3, 128)),
     )
     info = runner.FlashInferTrtllmBf16MoeQuantInfo(torch.zeros(1), torch.zeros(1), 128, 0)
     config = SimpleNamespace(
@@ -213,8 +242,12 @@ def test_sglang_takes_what_was_chosen_in_every_precision(kind: str) -> None:
     assert "not use_routed_topk and TopKOutputChecker.format_is_standard(" in source
 
 
-@pytest.mark.parametrize(("installed", "takes"), [("0.5.17", False), ("0.5.22", False), ("0.5.23", True)])
-def test_older_sglang_has_it_by_another_name(installed: str, takes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("installed", "takes"), [("0.5.17", False), ("0.5.22", False), ("0.5.23", True)]
+)
+def test_older_sglang_has_it_by_another_name(
+    installed: str, takes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(materialise, "version", lambda _: installed)
     (conflict,) = [each for each in options.CONFLICTS if each.option == "moe_runner_backend"]
     assert conflict.clashes("flashinfer_trtllm") is not takes

@@ -10,7 +10,9 @@ from oea_server.routing import Policy, route
 from tests.unit.counted import Scheduler, state
 
 
-def reporting(scheduler: Scheduler, options: Options | None = None) -> tuple[Reporter, CollectorRegistry]:
+def reporting(
+    scheduler: Scheduler, options: Options | None = None
+) -> tuple[Reporter, CollectorRegistry]:
     registry = CollectorRegistry()
     return Reporter(Metrics(registry), scheduler.counted, options or Options()), registry
 
@@ -21,10 +23,16 @@ def test_observing_many_at_once_is_observing_each() -> None:
     each = Histogram("h", "h", buckets=EXPERTS, registry=one)
     for value in values:
         each.observe(value)
-    observe_counts(Histogram("h", "h", buckets=EXPERTS, registry=many), ((value, 1) for value in values))
+    observe_counts(
+        Histogram("h", "h", buckets=EXPERTS, registry=many), ((value, 1) for value in values)
+    )
 
     def samples(registry: CollectorRegistry) -> list[str]:
-        return [line for line in generate_latest(registry).decode().splitlines() if "_created" not in line]
+        return [
+            line
+            for line in generate_latest(registry).decode().splitlines()
+            if "_created" not in line
+        ]
 
     assert samples(one) == samples(many)
 
@@ -86,7 +94,9 @@ def test_the_reporter_shows_what_the_policy_saved_and_cost() -> None:
     assert value("oea_expert_bytes_read_total") == unique * 100
     assert value("oea_expert_bytes_saved_total") == (would - unique) * 100
     scores = logits.softmax(-1)
-    kept = scores.gather(1, routing.ids.long()).sum(-1) / scores.gather(1, vanilla.ids.long()).sum(-1)
+    kept = scores.gather(1, routing.ids.long()).sum(-1) / scores.gather(1, vanilla.ids.long()).sum(
+        -1
+    )
     assert value("oea_router_mass_kept") == pytest.approx(float(kept.mean()), abs=1e-5)
     assert value("oea_kept_router_mass_total") == pytest.approx(float(kept.sum()), abs=1e-4)
 
@@ -120,7 +130,8 @@ def test_more_than_vanilla_saves_nothing() -> None:
 def test_a_copy_that_falls_inside_a_step_loses_nothing() -> None:
     scheduler = Scheduler()
     reporter, registry = reporting(scheduler)
-    for piggybacked in (5, 3, 9):  # the launch takes the floors off and adds the rest, in two places
+    # the launch takes the floors off and adds the rest, in two places
+    for piggybacked in (5, 3, 9):
         scheduler.tally.sums[0, 2] = piggybacked
         scheduler.steps = [(1, 0.01)]
         reporter.report()
@@ -144,7 +155,9 @@ def test_passes_without_us_are_counted_by_reason() -> None:
     for prefills in (2, 5):
         scheduler.bypassed["prefill"] = prefills
         reporter.report()
-        assert registry.get_sample_value("oea_bypassed_steps_total", {"reason": "prefill"}) == prefills
+        assert (
+            registry.get_sample_value("oea_bypassed_steps_total", {"reason": "prefill"}) == prefills
+        )
     assert registry.get_sample_value("oea_bypassed_steps_total", {"reason": "policy"}) is None
 
 
@@ -183,8 +196,15 @@ def test_layers_get_series_only_where_asked_for() -> None:
         reporter.report()
         expected = (2, 6, 6, 1) if per_layer else (None,) * 4
         for layer, values in (("7", expected), ("3", (None,) * 4)):
-            names = ("steps_total", "unique_experts_total", "vanilla_unique_experts_total", "router_mass_kept")
-            assert values == tuple(registry.get_sample_value(f"oea_layer_{name}", {"layer": layer}) for name in names)
+            names = (
+                "steps_total",
+                "unique_experts_total",
+                "vanilla_unique_experts_total",
+                "router_mass_kept",
+            )
+            assert values == tuple(
+                registry.get_sample_value(f"oea_layer_{name}", {"layer": layer}) for name in names
+            )
 
 
 def test_the_number_of_series_does_not_grow_with_the_model_or_with_changes() -> None:

@@ -83,7 +83,9 @@ def test_without_a_given_folder_it_is_a_temporary_one(
     assert folder.make().parent == tmp_path
 
 
-def test_a_relative_name_is_of_where_the_start_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_name_is_of_where_the_start_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "kept").mkdir()
     monkeypatch.setenv(folder.VARIABLE, "kept")
@@ -146,7 +148,9 @@ def test_another_users_folder_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert theirs.is_dir()
 
 
-def test_where_nothing_can_be_locked_nothing_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_nothing_can_be_locked_nothing_is_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def none(*_: Any) -> None:
         raise OSError(errno.EBADF, "NFS has no locks on folders")
 
@@ -156,7 +160,9 @@ def test_where_nothing_can_be_locked_nothing_is_swept(tmp_path: Path, monkeypatc
     assert left.is_dir()
 
 
-def test_one_that_is_swept_while_it_is_made_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_is_swept_while_it_is_made_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     locked, lock = list[Path](), folder._locked
 
     def late(place: Path) -> int | None:
@@ -172,7 +178,9 @@ def test_one_that_is_swept_while_it_is_made_is_made_anew(tmp_path: Path, monkeyp
     assert locked[2].is_dir()
 
 
-def test_it_goes_with_its_process_and_not_with_a_fork(at_end: list[tuple[Any, ...]], tmp_path: Path) -> None:
+def test_it_goes_with_its_process_and_not_with_a_fork(
+    at_end: list[tuple[Any, ...]], tmp_path: Path
+) -> None:
     place = folder.make()
     (place / "counter_7.db").touch()
     ((remove, *of),) = at_end
@@ -218,4 +226,7 @@ def test_no_folder_for_temporary_files_is_a_refusal_in_one_line(
     with pytest.raises(SystemExit):
         metrics_folder.before_set_prometheus_multiproc_dir()
     (line,) = capsys.readouterr().err.splitlines()
-    assert "temporary files (TMPDIR): no folder for the metrics can be made in it: No such file" in line
+    assert (
+        "temporary files (TMPDIR): no folder for the metrics can be made in it: No such file"
+        in line
+    )

@@ -34,18 +34,48 @@ NESTED: list[tuple[dict[str, Any], int, int]] = [
         8,
     ),
     (config("Qwen3VLMoeForConditionalGeneration", text_config=QWEN), 128, 8),
-    (config("InternVLChatModel", llm_config={"architectures": ["Qwen3MoeForCausalLM"], **QWEN}), 128, 8),
-    (config("InternVLChatModel", sound_config={"num_experts": 4, "num_experts_per_tok": 1}, llm_config=QWEN), 128, 8),
+    (
+        config("InternVLChatModel", llm_config={"architectures": ["Qwen3MoeForCausalLM"], **QWEN}),
+        128,
+        8,
+    ),
+    (
+        config(
+            "InternVLChatModel",
+            sound_config={"num_experts": 4, "num_experts_per_tok": 1},
+            llm_config=QWEN,
+        ),
+        128,
+        8,
+    ),
     (config("Qwen3MoeForCausalLM", text_config={"hidden_size": 8}, **QWEN), 128, 8),
     (config("Qwen3MoeForCausalLM", text_config={}, **QWEN), 128, 8),
     (config("Qwen3MoeForCausalLM", inner_config={"deeper_config": QWEN}), 128, 8),
-    (config("Qwen3MoeForCausalLM", vision_config={"num_experts": 4, "num_experts_per_tok": 1}, **QWEN), 128, 8),
-    (config("Qwen3MoeForCausalLM", num_experts_per_tok=8, text_config={"num_experts": 128}), 128, 8),
+    (
+        config(
+            "Qwen3MoeForCausalLM",
+            vision_config={"num_experts": 4, "num_experts_per_tok": 1},
+            **QWEN,
+        ),
+        128,
+        8,
+    ),
+    (
+        config("Qwen3MoeForCausalLM", num_experts_per_tok=8, text_config={"num_experts": 128}),
+        128,
+        8,
+    ),
     # one number per layer: the least is what all of them have
     (config("HunYuanMoEV1ForCausalLM", num_experts=64, moe_topk=[8, 8, 4]), 64, 4),
     (config("HunYuanMoEV1ForCausalLM", num_experts=64, moe_topk=8), 64, 8),
     (config("HunYuanMoEV1ForCausalLM", num_experts=[64, 64], moe_topk=[0, 8]), 64, 8),
-    (config("Step3VLForConditionalGeneration", text_config={"moe_num_experts": 48, "moe_top_k": 3}), 48, 3),
+    (
+        config(
+            "Step3VLForConditionalGeneration", text_config={"moe_num_experts": 48, "moe_top_k": 3}
+        ),
+        48,
+        3,
+    ),
     (config("GptOssForCausalLM", num_local_experts=32, num_experts_per_tok=4), 32, 4),
 ]
 LAYERLESS: list[tuple[dict[str, Any], int, int]] = [
@@ -54,7 +84,12 @@ LAYERLESS: list[tuple[dict[str, Any], int, int]] = [
     (
         config(
             "DeepseekVL2ForCausalLM",
-            language_config={"n_routed_experts": 64, "num_experts_per_tok": 6, "use_mla": False, "n_group": 1},
+            language_config={
+                "n_routed_experts": 64,
+                "num_experts_per_tok": 6,
+                "use_mla": False,
+                "n_group": 1,
+            },
             vision_config={"num_experts": 3},
         ),
         64,
@@ -77,14 +112,34 @@ def test_families_that_tell_their_layer_since(config: dict[str, Any], experts: i
 
 
 ROUTED: list[tuple[dict[str, Any], int, int]] = [
-    (config("DeepseekV3ForCausalLM", n_routed_experts=256, n_group=8, topk_method="noaux_tc"), 256, 8),
+    (
+        config("DeepseekV3ForCausalLM", n_routed_experts=256, n_group=8, topk_method="noaux_tc"),
+        256,
+        8,
+    ),
     (config("DeepseekV2ForCausalLM", n_routed_experts=64, n_group=1, topk_method="greedy"), 64, 6),
-    (config("DeepseekVL2ForCausalLM", language_config={"n_routed_experts": 72, "topk_method": "noaux_tc"}), 72, 6),
+    (
+        config(
+            "DeepseekVL2ForCausalLM",
+            language_config={"n_routed_experts": 72, "topk_method": "noaux_tc"},
+        ),
+        72,
+        6,
+    ),
     (config("Glm4MoeForCausalLM", n_routed_experts=128, n_group=1), 128, 8),
     (config("KimiLinearForCausalLM", num_experts=256, num_expert_group=1), 256, 8),
     (config("Step3p5ForCausalLM", moe_num_experts=288), 288, 8),
     (config("NemotronHForCausalLM", n_routed_experts=512, n_group=1), 512, 22),
-    (config("BailingMoeV2ForCausalLM", num_experts=256, n_group=8, moe_router_enable_expert_bias=True), 256, 8),
+    (
+        config(
+            "BailingMoeV2ForCausalLM",
+            num_experts=256,
+            n_group=8,
+            moe_router_enable_expert_bias=True,
+        ),
+        256,
+        8,
+    ),
     (config("DeepseekV4ForCausalLM", n_routed_experts=256, scoring_func="sqrtsoftplus"), 256, 6),
     (config("MiniMaxM2ForCausalLM", num_local_experts=256, scoring_func="sigmoid"), 256, 8),
     (config("Ernie4_5_MoeForCausalLM", moe_num_experts=64), 64, 6),
@@ -104,14 +159,29 @@ def test_sigmoid_biases_and_groups(config: dict[str, Any], experts: int, k: int)
 
 
 ROUTERS: list[tuple[dict[str, Any], str]] = [
-    (config("MiniMaxM2ForCausalLM", num_local_experts=256, scoring_func="tanh"), "tanh scores, which"),
-    (config("BailingMoeV2ForCausalLM", num_experts=256, router_type="MultiRouter"), "biases of several gates"),
-    (config("Ernie4_5_VLMoeForConditionalGeneration", moe_num_experts=64), "several routers in one layer"),
     (
-        {**config("DeepseekV4ForCausalLM", n_routed_experts=256, vision_n_layers=2), "model_type": "deepseek_v41"},
+        config("MiniMaxM2ForCausalLM", num_local_experts=256, scoring_func="tanh"),
+        "tanh scores, which",
+    ),
+    (
+        config("BailingMoeV2ForCausalLM", num_experts=256, router_type="MultiRouter"),
+        "biases of several gates",
+    ),
+    (
+        config("Ernie4_5_VLMoeForConditionalGeneration", moe_num_experts=64),
+        "several routers in one layer",
+    ),
+    (
+        {
+            **config("DeepseekV4ForCausalLM", n_routed_experts=256, vision_n_layers=2),
+            "model_type": "deepseek_v41",
+        },
         "imag",
     ),
-    (config("Llama4ForConditionalGeneration", text_config={"num_local_experts": 16}), "own routing function"),
+    (
+        config("Llama4ForConditionalGeneration", text_config={"num_local_experts": 16}),
+        "own routing function",
+    ),
     (config("ZayaForCausalLM", num_experts=16), "outside SGLang's TopK"),
 ]
 
@@ -124,9 +194,18 @@ def test_what_cannot_be_handled(config: dict[str, Any], why: str) -> None:
 @pytest.mark.parametrize(
     ("config", "doubt"),
     [
-        (config("FutureMoeForCausalLM", **QWEN, n_group=8), "FutureMoeForCausalLM is not in the table"),
-        (config("Qwen3MoeForCausalLM", number_of_experts=128), "names its experts in a way that is not known"),
-        (config("Qwen3MoeForCausalLM", num_experts=128, top_experts=8), "names its top k in a way that is not known"),
+        (
+            config("FutureMoeForCausalLM", **QWEN, n_group=8),
+            "FutureMoeForCausalLM is not in the table",
+        ),
+        (
+            config("Qwen3MoeForCausalLM", number_of_experts=128),
+            "names its experts in a way that is not known",
+        ),
+        (
+            config("Qwen3MoeForCausalLM", num_experts=128, top_experts=8),
+            "names its top k in a way that is not known",
+        ),
     ],
 )
 def test_what_is_not_known_is_left_to_the_built_routers(config: dict[str, Any], doubt: str) -> None:
@@ -148,20 +227,28 @@ def test_what_is_not_known_is_left_to_the_built_routers(config: dict[str, Any], 
     ],
 )
 def test_a_model_without_experts(fields: dict[str, Any]) -> None:
-    assert model_card.of(config("Qwen3ForCausalLM", **fields)) == ModelCard(problem="some has no experts to route")
+    assert model_card.of(config("Qwen3ForCausalLM", **fields)) == ModelCard(
+        problem="some has no experts to route"
+    )
 
 
 @pytest.mark.parametrize("fields", [{}, QWEN])
 def test_names_that_are_numbers_are_no_obstacle(fields: dict[str, Any]) -> None:
     """A config that SGLang has built has some: id2label."""
-    card = model_card.of(config("Qwen3ForCausalLM", id2label={0: "a", 1: {2: {"depth": 3}}}, **fields))
+    card = model_card.of(
+        config("Qwen3ForCausalLM", id2label={0: "a", 1: {2: {"depth": 3}}}, **fields)
+    )
     assert card.num_experts == (128 if fields else 0)
 
 
 def test_knobs_must_fit_under_vanilla_too() -> None:
-    """It can be switched to oea while it serves: a scheduler would refuse it after all ranks have started."""
+    """It can be switched to oea while it serves: a scheduler would refuse it after all ranks have
+    started."""
     card = model_card.of(config("Qwen3MoeForCausalLM", **QWEN))
-    assert "above the model's top-k 8" in model_card.problems(Settings(policy="vanilla", k0="9"), card)[0]
+    assert (
+        "above the model's top-k 8"
+        in model_card.problems(Settings(policy="vanilla", k0="9"), card)[0]
+    )
     refused = model_card.of(config("Llama4ForCausalLM", num_local_experts=16))
     assert model_card.problems(Settings(policy="vanilla", k0="9"), refused) == []
 
@@ -174,7 +261,12 @@ def test_overrides_that_change_nothing(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "why"),
-    [("[1]", "not a JSON object"), ("3", "not a JSON object"), ('"x"', "not a JSON"), ("{", "not JSON")],
+    [
+        ("[1]", "not a JSON object"),
+        ("3", "not a JSON object"),
+        ('"x"', "not a JSON"),
+        ("{", "not JSON"),
+    ],
 )
 @pytest.mark.parametrize("model", [True, False])
 def test_overrides_that_are_no_object(tmp_path: Path, text: str, why: str, model: bool) -> None:
@@ -200,7 +292,9 @@ WRONG = {
     '{"text_config": null}': "text_config=null: not an object",
     '{"text_config": {"num_experts": "x"}}': 'num_experts="x": not a whole number',
     '{"architectures": 3}': "architectures=3: not a list of names",
-    '{"architectures": "Qwen3MoeForCausalLM"}': 'architectures="Qwen3MoeForCausalLM": not a list of names',
+    '{"architectures": "Qwen3MoeForCausalLM"}': (
+        'architectures="Qwen3MoeForCausalLM": not a list of names'
+    ),
     '{"architectures": []}': "architectures=[]: not a list of names",
     '{"architectures": [3]}': "architectures=[3]: not a list of names",
     '{"architectures": {"a": 1}}': 'architectures={"a": 1}: not a list of names',
@@ -225,15 +319,26 @@ def test_overrides_of_a_wrong_kind(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ['{"num_experts": null}', '{"num_experts": [64, 64]}', '{"num_experts": 64}', '{"x": [{}]}']
+    "text",
+    ['{"num_experts": null}', '{"num_experts": [64, 64]}', '{"num_experts": 64}', '{"x": [{}]}'],
 )
 def test_overrides_of_a_kind_that_models_have(tmp_path: Path, text: str) -> None:
     written(tmp_path, config("Qwen3MoeForCausalLM", **QWEN))
-    assert serve.check(["--model-path", str(tmp_path), "--json-model-override-args", text, "--oea-policy", "vanilla"])
+    assert serve.check(
+        [
+            "--model-path",
+            str(tmp_path),
+            "--json-model-override-args",
+            text,
+            "--oea-policy",
+            "vanilla",
+        ]
+    )
 
 
 @pytest.mark.parametrize(
-    "content", ["[" * 100_000, '{"architectures": 3}', '{"architectures": {"a": 1}}', "[]", "3", "\udcff"]
+    "content",
+    ["[" * 100_000, '{"architectures": 3}', '{"architectures": {"a": 1}}', "[]", "3", "\udcff"],
 )
 def test_a_config_of_a_wrong_kind_is_left_to_sglang(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_bytes(content.encode(errors="surrogateescape"))

@@ -58,7 +58,9 @@ def test_what_is_cut_says_so() -> None:
 
 @pytest.mark.parametrize("raw", [raw for raw, _ in CONTROLS.values()], ids=CONTROLS)
 @pytest.mark.parametrize("where", ["name", "value", "schedule", "duplicate", "claim"])
-def test_no_client_writes_a_line_of_the_log(raw: str, where: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_client_writes_a_line_of_the_log(
+    raw: str, where: str, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO")
     text = json.dumps(f"x{raw}{FORGED}", ensure_ascii=raw == "\ud800")
     body = {
@@ -69,8 +71,12 @@ def test_no_client_writes_a_line_of_the_log(raw: str, where: str, caplog: pytest
         "claim": '{"k0": 4}',
     }[where].encode()
     client = (f"x{raw}{FORGED}" if where == "claim" else "10.0.0.7", 1)
-    reply = asyncio.run(put(app_of(Replicas()), body, scope={"client": client, PEER: ("127.0.0.1", 9)}))
-    lines = [record.getMessage() for record in caplog.records if record.name.startswith("oea_server")]
+    reply = asyncio.run(
+        put(app_of(Replicas()), body, scope={"client": client, PEER: ("127.0.0.1", 9)})
+    )
+    lines = [
+        record.getMessage() for record in caplog.records if record.name.startswith("oea_server")
+    ]
     assert len(lines) == 1
     assert lines[0].startswith(("OEA: refused 127.0.0.1 (claims ", "OEA: 127.0.0.1 (claims "))
     assert not hidden(lines[0])
@@ -100,7 +106,10 @@ def test_what_a_scheduler_refuses_is_one_line_too() -> None:
         ({"client": None}, "somebody"),
         ({}, "somebody"),
         ({"client": ("10.0.0.9", 0), PEER: None}, "somebody (claims 10.0.0.9)"),
-        ({"client": ("x) changed p 1 -> 2", 0), PEER: ("::1", 1)}, "::1 (claims 'x) changed p 1 -> 2')"),
+        (
+            {"client": ("x) changed p 1 -> 2", 0), PEER: ("::1", 1)},
+            "::1 (claims 'x) changed p 1 -> 2')",
+        ),
         ({"client": ("\u2028'", 0)}, '"\\u2028\'"'),
     ],
 )

@@ -1,4 +1,5 @@
-"""Two operators, and schedulers that do not answer: nobody's change is lost unseen, and none comes unasked."""
+"""Two operators, and schedulers that do not answer: nobody's change is lost unseen, and none comes
+unasked."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ def test_of_two_operators_the_later_is_told() -> None:
     assert second.json() == {"error": "If-Match: the version is 1 by now; nothing changed"}
     assert replicas.now[0]["settings"]["k0"] == "4"
     assert client.put("/oea/config", json={"k0": 2}, headers={"If-Match": '"1"'}).status_code == 200
-    assert client.put("/oea/config", json={"k0": 3}).status_code == 200  # who does not ask is not held up
+    # who does not ask is not held up
+    assert client.put("/oea/config", json={"k0": 3}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,8 @@ def request(left: bool = False) -> Request:
 
 
 @pytest.mark.parametrize(
-    ("stalls", "what", "changes"), [("states", "nothing changed", 0), ("change", "it may still be applied", 1)]
+    ("stalls", "what", "changes"),
+    [("states", "nothing changed", 0), ("change", "it may still be applied", 1)],
 )
 def test_schedulers_that_do_not_answer_are_a_504(
     stalls: str, what: str, changes: int, monkeypatch: pytest.MonkeyPatch
@@ -112,14 +115,18 @@ def test_a_client_that_has_left_changes_nothing() -> None:
     assert asyncio.run(ask()).changes == 0
 
 
-def test_a_stalled_change_does_not_hold_up_the_next_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stalled_change_does_not_hold_up_the_next_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(applying, "PATIENCE", 0.05)
 
     async def ask() -> list[int]:
         schedulers = Stalled("change")
         transport = httpx.ASGITransport(app_of(schedulers))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
-            replies = await asyncio.gather(*(client.put("/oea/config", json={"k0": k0}) for k0 in (2, 3)))
+            replies = await asyncio.gather(
+                *(client.put("/oea/config", json={"k0": k0}) for k0 in (2, 3))
+            )
             schedulers.let.set()
             last = await client.put("/oea/config", json={"k0": 4})
         return [each.status_code for each in (*replies, last)]

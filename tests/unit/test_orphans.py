@@ -38,7 +38,9 @@ def run(when, place):
 """
 
 
-@pytest.mark.parametrize(("when", "goes_on"), [("before", False), ("after", False), ("never", True)])
+@pytest.mark.parametrize(
+    ("when", "goes_on"), [("before", False), ("after", False), ("never", True)]
+)
 def test_a_spawned_process_ends_with_its_parent(when: str, goes_on: bool, tmp_path: Path) -> None:
     for name, text in (("parent.py", PARENT), ("spawned.py", SPAWNED)):
         (tmp_path / name).write_text(text)

@@ -41,8 +41,11 @@ RECORD = f"sglang-{VERSION}.dist-info/RECORD"
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """The files that the series touches, as released, with what a command needs to find them, and pip to list them."""
-    shutil.copytree(package().parent / f"sglang-{VERSION}.dist-info", tmp_path / f"sglang-{VERSION}.dist-info")
+    """The files that the series touches, as released, with what a command needs to find them, and
+    pip to list them."""
+    shutil.copytree(
+        package().parent / f"sglang-{VERSION}.dist-info", tmp_path / f"sglang-{VERSION}.dist-info"
+    )
     for name in ["sglang/__init__.py", *FILES]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         if name != NEW:
@@ -59,7 +62,9 @@ def texts(root: Path) -> dict[str, bytes]:
 def command(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{OURS}"}
     command = [sys.executable, "-m", "oea_server", "patch", *words]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=root)
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, cwd=root
+    )
 
 
 @pytest.mark.parametrize("each", series.versions())
@@ -161,13 +166,17 @@ def test_a_file_that_somebody_else_changed_is_refused_and_nothing_is_touched(
         look(VERSION, root).apply()
     path = root / name
     path.write_bytes(change(path.read_text()).encode())
-    with pytest.raises(PatchError, match=rf"^{re.escape(name)}: neither as released .*; install SGLang anew$"):
+    with pytest.raises(
+        PatchError, match=rf"^{re.escape(name)}: neither as released .*; install SGLang anew$"
+    ):
         look(VERSION, root)
 
 
 @pytest.mark.parametrize("state", ["original", "patched"])
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
-def test_a_changed_file_of_ours_is_named_for_deletion(root: Path, change: Callable[[str], str], state: str) -> None:
+def test_a_changed_file_of_ours_is_named_for_deletion(
+    root: Path, change: Callable[[str], str], state: str
+) -> None:
     """A new installation of SGLang would not touch it."""
     released = texts(root)
     look(VERSION, root).apply()
@@ -175,7 +184,9 @@ def test_a_changed_file_of_ours_is_named_for_deletion(root: Path, change: Callab
     if state == "original":
         look(VERSION, root).revert()
     (root / NEW).write_bytes(change(ours).encode())
-    with pytest.raises(PatchError, match=f"^{re.escape(str(root / NEW))}: not as we add it, .*; delete it, then"):
+    with pytest.raises(
+        PatchError, match=f"^{re.escape(str(root / NEW))}: not as we add it, .*; delete it, then"
+    ):
         look(VERSION, root)
     (root / NEW).unlink()
     look(VERSION, root).revert()
@@ -228,7 +239,9 @@ def test_an_earlier_patch_that_told_nobody_is_made_good(root: Path, way: str) ->
 RECORDS = {
     "pip's": lambda text: text.replace("\n", "\r\n"),
     "without an end": lambda text: text.removesuffix("\n"),
-    "without hashes": lambda text: "".join(f"{line.split(',')[0]},,\n" for line in text.splitlines()),
+    "without hashes": lambda text: "".join(
+        f"{line.split(',')[0]},,\n" for line in text.splitlines()
+    ),
     "not in order": lambda text: "".join(sorted(text.splitlines(keepends=True), reverse=True)),
     "of an editable installation": lambda text: "__editable__.sglang.pth,sha256=a,9\n",
     "empty": lambda text: "",
@@ -277,14 +290,17 @@ def test_what_a_replaced_sglang_left_behind_counts_as_released(root: Path) -> No
 
 def test_under_a_version_without_patches_the_file_to_delete_is_named(root: Path) -> None:
     (root / NEW).write_text("whatever another release adds\n")
-    with pytest.raises(PatchError, match=f"; {re.escape(str(root / NEW))} was left behind .*: delete it$"):
+    with pytest.raises(
+        PatchError, match=f"; {re.escape(str(root / NEW))} was left behind .*: delete it$"
+    ):
         look("0.5.24", root)
 
 
 @pytest.mark.parametrize("way", ["apply", "revert"])
 @pytest.mark.parametrize("at", range(len(FILES) + 1))
 def test_what_a_killed_one_leaves_is_swept(root: Path, way: str, at: int) -> None:
-    """A process that is killed before its first, second ... renaming, and then what it was about to do again."""
+    """A process that is killed before its first, second ... renaming, and then what it was about to
+    do again."""
     released = texts(root)
     look(VERSION, root).apply()
     whole = texts(root)
@@ -332,7 +348,9 @@ def test_what_python_compiled_of_our_file_goes_with_it(root: Path) -> None:
 
 @pytest.mark.parametrize("release", ["0.5.16", "0.5.24", "0.5.23.post1"])
 def test_a_version_without_patches_is_refused(root: Path, release: str) -> None:
-    with pytest.raises(PatchError, match=rf"^no patches for SGLang {release}; there are some for 0.5.17, .*0.5.23$"):
+    with pytest.raises(
+        PatchError, match=rf"^no patches for SGLang {release}; there are some for 0.5.17, .*0.5.23$"
+    ):
         look(release, root)
 
 

@@ -1,4 +1,5 @@
-"""pip and uv on a patched SGLang: a wheel of the files that the series touches, in an environment of its own."""
+"""pip and uv on a patched SGLang: a wheel of the files that the series touches, in an environment
+of its own."""
 
 from __future__ import annotations
 
@@ -21,9 +22,15 @@ INFO = f"sglang-{VERSION}.dist-info"
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     contents = {name: (package().parent / name).read_bytes() for name in FILES if name != NEW}
     contents["sglang/__init__.py"] = b""
-    contents[f"{INFO}/METADATA"] = f"Metadata-Version: 2.1\nName: sglang\nVersion: {VERSION}\n".encode()
-    contents[f"{INFO}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    lines = [f"{name},sha256={digest(content)},{len(content)}" for name, content in contents.items()]
+    contents[f"{INFO}/METADATA"] = (
+        f"Metadata-Version: 2.1\nName: sglang\nVersion: {VERSION}\n".encode()
+    )
+    contents[f"{INFO}/WHEEL"] = (
+        b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    )
+    lines = [
+        f"{name},sha256={digest(content)},{len(content)}" for name, content in contents.items()
+    ]
     contents[f"{INFO}/RECORD"] = "\n".join([*lines, f"{INFO}/RECORD,,", ""]).encode()
     path = tmp_path_factory.mktemp("wheel") / f"sglang-{VERSION}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as file:
@@ -61,7 +68,9 @@ class Environment:
 
 
 @pytest.mark.parametrize("tool", ["pip", "uv"])
-def test_nothing_of_ours_outlives_an_uninstall_or_a_reinstall(tmp_path: Path, wheel: Path, tool: str) -> None:
+def test_nothing_of_ours_outlives_an_uninstall_or_a_reinstall(
+    tmp_path: Path, wheel: Path, tool: str
+) -> None:
     environment = Environment(tmp_path, tool)
     root = environment.root
     environment.install(wheel)

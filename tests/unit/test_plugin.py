@@ -1,4 +1,5 @@
-"""The plug-in's own failures, without SGLang: each must end the process, since SGLang swallows exceptions."""
+"""The plug-in's own failures, without SGLang: each must end the process, since SGLang swallows
+exceptions."""
 
 from __future__ import annotations
 
@@ -12,7 +13,15 @@ from typing import Any
 import pytest
 import torch
 
-from oea_server.engine import forward_mode, model_init, plugin, routers, runtime, start_reporting, warmup
+from oea_server.engine import (
+    forward_mode,
+    model_init,
+    plugin,
+    routers,
+    runtime,
+    start_reporting,
+    warmup,
+)
 from oea_server.engine.seams import Seam
 from oea_server.settings import Settings
 
@@ -61,7 +70,9 @@ def test_a_seam_that_takes_hold() -> None:
 
 
 @pytest.mark.usefixtures("_restore")
-def test_a_seam_that_does_not_take_hold_ends_the_process(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_seam_that_does_not_take_hold_ends_the_process(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     registry = Registry(applies=False)
     plugin.check_after(registry, {SEAM: target})
     with pytest.raises(SystemExit):
@@ -70,14 +81,19 @@ def test_a_seam_that_does_not_take_hold_ends_the_process(capsys: pytest.CaptureF
     assert not plugin.active
 
 
-def test_any_exception_ends_the_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_any_exception_ends_the_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def broken() -> None:
         raise RuntimeError("broken")
 
     monkeypatch.setattr(plugin, "install", broken)
     with pytest.raises(SystemExit):
         plugin.activate()
-    assert capsys.readouterr().err == "oea-server: refusing to start: the plug-in failed: RuntimeError: broken\n"
+    assert (
+        capsys.readouterr().err
+        == "oea-server: refusing to start: the plug-in failed: RuntimeError: broken\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -95,12 +111,21 @@ def test_traffic_is_what_users_send(ids: list[str], expected: bool) -> None:
 
 
 def batch_of(mode: str, rids: list[str]) -> SimpleNamespace:
-    kinds = {"is_decode": lambda: mode == "DECODE", "is_target_verify": lambda: mode == "TARGET_VERIFY"}
-    return SimpleNamespace(forward_mode=SimpleNamespace(name=mode, **kinds), batch_size=3, rids=rids)
+    kinds = {
+        "is_decode": lambda: mode == "DECODE",
+        "is_target_verify": lambda: mode == "TARGET_VERIFY",
+    }
+    return SimpleNamespace(
+        forward_mode=SimpleNamespace(name=mode, **kinds), batch_size=3, rids=rids
+    )
 
 
-@pytest.mark.parametrize(("mode", "draft"), [("EXTEND", False), ("DECODE", True), ("TARGET_VERIFY", True)])
-def test_only_decode_passes_of_the_target_are_steps(monkeypatch: pytest.MonkeyPatch, mode: str, draft: bool) -> None:
+@pytest.mark.parametrize(
+    ("mode", "draft"), [("EXTEND", False), ("DECODE", True), ("TARGET_VERIFY", True)]
+)
+def test_only_decode_passes_of_the_target_are_steps(
+    monkeypatch: pytest.MonkeyPatch, mode: str, draft: bool
+) -> None:
     now = runtime.Runtime(Settings())
     monkeypatch.setattr(runtime, "current", now)
     runner = SimpleNamespace(is_draft_worker=draft)
@@ -125,11 +150,15 @@ def test_passes_that_are_not_ours_are_counted(
 ) -> None:
     now = runtime.Runtime(Settings())
     monkeypatch.setattr(runtime, "current", now)
-    forward_mode.around_forward(lambda *_: None, SimpleNamespace(is_draft_worker=False), batch_of(mode, rids))
+    forward_mode.around_forward(
+        lambda *_: None, SimpleNamespace(is_draft_worker=False), batch_of(mode, rids)
+    )
     assert {why for why, times in now.bypassed.items() if times} == ({reason} - {None})
 
 
-def test_a_decode_pass_is_a_step_and_ends_even_when_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decode_pass_is_a_step_and_ends_even_when_it_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     now = runtime.Runtime(Settings())
     monkeypatch.setattr(runtime, "current", now)
     batch, runner = batch_of("DECODE", ["a"]), SimpleNamespace(is_draft_worker=False)

@@ -40,7 +40,9 @@ def mapped(num_experts: int, ranks: int, extra: int, seed: int = 0) -> Placement
 
 def there(place: Placement) -> Placement:
     """A copy on the device of the fused launch."""
-    return place._replace(physical=place.physical.to(DEVICE), home=torch.zeros_like(place.home, device=DEVICE))
+    return place._replace(
+        physical=place.physical.to(DEVICE), home=torch.zeros_like(place.home, device=DEVICE)
+    )
 
 
 def placements(num_experts: int, ranks: int) -> list[Placement]:
@@ -88,13 +90,19 @@ def test_eager_and_host_are_the_reference(ranks: int, policy: Policy, ties: bool
 @pytest.mark.parametrize("ranks", [1, 2, 8, 16])
 @pytest.mark.parametrize("number", range(6))
 def test_fused_is_the_reference(ranks: int, number: int) -> None:
-    """Each rank count with each placement and each policy, if not with each pair of them: the interpreter is slow."""
+    """Each rank count with each placement and each policy, if not with each pair of them: the
+    interpreter is slow."""
     policy, place = POLICIES[(number + ranks.bit_length()) % 6], placements(64, ranks)[number % 3]
-    tallies = HostTally([0], ranks * place.slots, ranks), Tally([0], ranks * place.slots, ranks, DEVICE)
+    tallies = (
+        HostTally([0], ranks * place.slots, ranks),
+        Tally([0], ranks * place.slots, ranks, DEVICE),
+    )
     given_ = logits(36, 64, torch.bfloat16, bool(number % 2), number)
     expected = reference(given_, policy, Router(4), num_real=34, placement=place, tally=tallies[0])
     on_device = there(place)
-    ours = fused.route(given_.to(DEVICE), policy, Router(4), num_real=34, placement=on_device, tally=tallies[1])
+    ours = fused.route(
+        given_.to(DEVICE), policy, Router(4), num_real=34, placement=on_device, tally=tallies[1]
+    )
     assert_same(ours, expected)
     assert torch.equal(on_device.home.cpu(), place.home)
     assert torch.equal(tallies[1].data[:, :-1].cpu(), tallies[0].data[:, :-1])
@@ -121,12 +129,19 @@ def test_knobs_on_the_device_are_followed_at_the_next_call(router: Route) -> Non
     knobs = Knobs({0: 8}, 64, device)
     given_ = logits(12, 64, torch.float32, False, 5)
     place = contiguous(64, 8, device)
-    for policy in (*POLICIES[3:], Policy.vanilla(), Policy.oea(2, pool="budget", rank_budget=7), Policy.random(3)):
+    for policy in (
+        *POLICIES[3:],
+        Policy.vanilla(),
+        Policy.oea(2, pool="budget", rank_budget=7),
+        Policy.random(3),
+    ):
         knobs.write(policy)
         expected = reference(given_, policy, Router(8), placement=contiguous(64, 8, CPU))
         assert_same(router(given_.to(device), knobs, Router(8), placement=place), expected)
         if policy.pool == "budget":  # a bound on T, where nothing says that there are ranks
-            assert_same(router(given_.to(device), knobs, Router(8)), reference(given_, policy, Router(8)))
+            assert_same(
+                router(given_.to(device), knobs, Router(8)), reference(given_, policy, Router(8))
+            )
 
 
 @st.composite
@@ -136,13 +151,18 @@ def cases(draw: st.DrawFn) -> tuple[torch.Tensor, Policy, int, int, Placement]:
     ranks = draw(st.sampled_from([1, 2, 4, 8]))
     spread = draw(st.sampled_from([0.0, 0.3, 1.0, 4.0]))
     given_ = (
-        torch.randn(batch, num_experts, generator=torch.Generator().manual_seed(draw(st.integers(0, 2**31)))) * spread
+        torch.randn(
+            batch, num_experts, generator=torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+        )
+        * spread
     )
     if draw(st.booleans()):
         given_ = given_.round()
     extra = draw(st.sampled_from([0, 0, ranks, 3 * ranks]))
     place = (
-        mapped(num_experts, ranks, extra, draw(st.integers(0, 99))) if extra else contiguous(num_experts, ranks, CPU)
+        mapped(num_experts, ranks, extra, draw(st.integers(0, 99)))
+        if extra
+        else contiguous(num_experts, ranks, CPU)
     )
     budget = draw(st.integers(1, num_experts))
     pool, room = draw(st.sampled_from([("fill", None), ("budget", budget)]))
@@ -157,14 +177,19 @@ def test_properties(case: tuple[torch.Tensor, Policy, int, int, Placement]) -> N
     routing = host.route(given_, policy, Router(k), num_real=real, placement=place)
     floors = union_of_floors(given_[:real], policy, k)
     home, ranks = place.home.long(), place.ranks
-    load, before = (torch.bincount(home[each] // place.slots, minlength=ranks) for each in (routing.pool, floors))
+    load, before = (
+        torch.bincount(home[each] // place.slots, minlength=ranks)
+        for each in (routing.pool, floors)
+    )
     assert bool((routing.pool | ~floors).all())  # every floor is kept
     if policy.pool == "fill":
         assert int(load.max()) == int(before.max())  # no rank reads more than the busiest did
     else:
         assert policy.rank_budget is not None
-        assert bool((load <= before.clamp(min=policy.rank_budget)).all())  # only floors go beyond the budget
-    assert bool(((place.physical == home[:, None]) & (place.physical >= 0)).any(dim=1).all())  # where its weights are
+        # only floors go beyond the budget
+        assert bool((load <= before.clamp(min=policy.rank_budget)).all())
+    # where its weights are
+    assert bool(((place.physical == home[:, None]) & (place.physical >= 0)).any(dim=1).all())
     read = torch.zeros_like(routing.pool)
     read[routing.ids[:real][routing.weights[:real] > 0].long()] = True
     assert torch.equal(read, routing.pool)  # whatever is in the pool is somebody's
@@ -177,21 +202,30 @@ def union_of_floors(given_: torch.Tensor, policy: Policy, k: int) -> torch.Tenso
     best = keys.topk(k, dim=-1).values
     numbers = policy.numbers(len(given_), 0, k=k, num_experts=given_.shape[1])
     everyone, mass = Rows(torch.ones(len(given_), 1, dtype=torch.bool)), torch.ones(len(given_), 1)
-    return pool_of(keys, best, floor(best, given_.softmax(dim=-1), mass, numbers, "softmax", everyone))
+    return pool_of(
+        keys, best, floor(best, given_.softmax(dim=-1), mass, numbers, "softmax", everyone)
+    )
 
 
 @pytest.mark.parametrize("router", [route, host.route, reference, fused.route])
 def test_on_one_rank_fill_is_union(router: Route) -> None:
     for seed in range(5):
-        given_ = logits(11, 64, torch.bfloat16, False, seed).to(DEVICE if router is fused.route else CPU)
+        given_ = logits(11, 64, torch.bfloat16, False, seed).to(
+            DEVICE if router is fused.route else CPU
+        )
         for k0 in (1, 3):
-            filled, plain = (router(given_, Policy.oea(k0, pool=pool), Router(8)) for pool in ("fill", "union"))
+            filled, plain = (
+                router(given_, Policy.oea(k0, pool=pool), Router(8)) for pool in ("fill", "union")
+            )
             assert all(torch.equal(a, b) for a, b in zip(filled, plain, strict=True))
 
 
 def test_many_steps_at_once_are_routed_each_by_itself() -> None:
     given_ = torch.randn(3, 2, 9, 64, generator=torch.Generator().manual_seed(1))
-    for policy in (Policy.oea(2, pool="fill", ranks=8), Policy.oea(1, pool="budget", rank_budget=4, ranks=4)):
+    for policy in (
+        Policy.oea(2, pool="fill", ranks=8),
+        Policy.oea(1, pool="budget", rank_budget=4, ranks=4),
+    ):
         together = route(given_, policy, Router(4))
         for i in range(3):
             for j in range(2):
@@ -205,7 +239,8 @@ def test_a_copy_on_an_idle_rank_takes_the_load_off_a_busy_one() -> None:
     rows = [[0, -1], [1, -1], [2, 10], [3, 11], [6, -1], [7, -1], [8, -1], [9, -1]]
     place = Placement(2, 6, torch.tensor(rows), torch.zeros(8, dtype=torch.int32))
     given_ = torch.full((4, 8), -9.0)
-    given_[torch.arange(4), torch.arange(4)] = 5.0  # the first choices: all on rank 0, two of them on rank 1 too
+    # the first choices: all on rank 0, two of them on rank 1 too
+    given_[torch.arange(4), torch.arange(4)] = 5.0
     routing = route(given_, Policy.oea(1), Router(2), placement=place)
     assert routing.pool.nonzero().flatten().tolist() == [0, 1, 2, 3]
     assert place.home[:4].tolist() == [0, 1, 10, 11]
@@ -215,11 +250,16 @@ def test_a_copy_on_an_idle_rank_takes_the_load_off_a_busy_one() -> None:
     ("call", "message"),
     [
         (lambda: Policy.oea(3, pool="some"), "pool=some is none of union, fill, budget"),  # type: ignore[arg-type]
-        (lambda: Policy.oea(3, pool="budget"), "rank_budget=None: pool=budget needs a number of experts per rank"),
+        (
+            lambda: Policy.oea(3, pool="budget"),
+            "rank_budget=None: pool=budget needs a number of experts per rank",
+        ),
         (lambda: Policy.oea(3, pool="budget", rank_budget=0), "rank_budget=0 is below 1"),
         (lambda: Policy.oea(3, ranks=0), "ranks=0 is below 1"),
         (
-            lambda: route(torch.zeros(2, 8), Policy.oea(1, pool="budget", rank_budget=9), Router(2)),
+            lambda: route(
+                torch.zeros(2, 8), Policy.oea(1, pool="budget", rank_budget=9), Router(2)
+            ),
             "rank_budget=9 is above the model's 8 experts",
         ),
         (

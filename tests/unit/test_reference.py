@@ -12,7 +12,12 @@ from oea_server.lab.reference.page import COMMAND, with_list
 from oea_server.settings import LIVE, Settings
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks/README.md", *(ROOT / "docs").glob("*.md")]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "benchmarks/README.md",
+    *(ROOT / "docs").glob("*.md"),
+]
 
 
 @pytest.mark.parametrize("made", [knobs, metrics, results], ids=lambda made: made.PAGE.name)
@@ -22,16 +27,23 @@ def test_a_list_is_what_its_definitions_say(made: object) -> None:
 
 
 def test_a_knob_has_its_flag_its_bounds_and_whether_it_changes_while_serving() -> None:
-    entries = {name: " ".join(said.split()) for name, said in zip(Settings.model_fields, knobs.entries(), strict=True)}
+    entries = {
+        name: " ".join(said.split())
+        for name, said in zip(Settings.model_fields, knobs.entries(), strict=True)
+    }
     assert "`OEA_P`; default `1.0`; above 0 to 1; changes while serving." in entries["p"]
     assert "default top k; from 1;" in entries["k_max"]
     assert "one of `fill`, `union`, `budget`;" in entries["pool"]
-    assert {name for name, entry in entries.items() if "changes while serving" in entry} == set(LIVE)
+    assert {name for name, entry in entries.items() if "changes while serving" in entry} == set(
+        LIVE
+    )
 
 
 def test_a_metric_says_what_it_is_without_the_one_before_it() -> None:
     for each in metrics.defined():
-        assert not re.match(r"(Those|These|The same|They|It|This|That)\b", each._documentation), each._name
+        assert not re.match(r"(Those|These|The same|They|It|This|That)\b", each._documentation), (
+            each._name
+        )
 
 
 def test_a_page_that_says_nowhere_where_a_list_belongs_is_no_page() -> None:
@@ -58,6 +70,15 @@ def anchors(page: Path) -> set[str]:
 
 def test_sentences_are_counted_without_code_tables_and_links() -> None:
     prose = "One two [three](a/b.md) four.\nFive six. Seven!\n"
-    text = f"# Title of it\n\n{prose}\n    code that is long\n\n| a | table |\n\n- An item\n- Another\n"
-    assert readability.sentences(text) == ["One two three four.", "Five six.", "Seven!", "An item", "Another"]
+    text = (
+        f"# Title of it\n\n{prose}\n    code that is long\n\n| a | table |\n\n- An item\n-"
+        " Another\n"
+    )
+    assert readability.sentences(text) == [
+        "One two three four.",
+        "Five six.",
+        "Seven!",
+        "An item",
+        "Another",
+    ]
     assert readability.count(text + "x" * 101 + "\n").wide == 1

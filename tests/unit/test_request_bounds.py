@@ -7,14 +7,20 @@ from typing import Any
 
 import pytest
 
-from oea_server.engine.request_bounds import SAMPLES, before_generate_request, before_validate_one_request
+from oea_server.engine.request_bounds import (
+    SAMPLES,
+    before_generate_request,
+    before_validate_one_request,
+)
 
 MANAGER = SimpleNamespace(model_config=SimpleNamespace(vocab_size=100))
 
 
 def validate(input_ids: Any = (1, 2, 3), sampling: Any = None, **fields: Any) -> None:
     obj = SimpleNamespace(sampling_params=sampling or {}, **fields)
-    before_validate_one_request(MANAGER, obj, list(input_ids) if isinstance(input_ids, tuple) else input_ids)
+    before_validate_one_request(
+        MANAGER, obj, list(input_ids) if isinstance(input_ids, tuple) else input_ids
+    )
 
 
 @pytest.mark.parametrize(
@@ -25,7 +31,13 @@ def validate(input_ids: Any = (1, 2, 3), sampling: Any = None, **fields: Any) ->
         {"input_ids": None, "input_embeds": [[0.0]]},
         {"input_ids": [], "input_embeds": [[0.0]]},
         {"input_ids": [10**9], "contains_mm_input": lambda: True},
-        {"sampling": {"stop_token_ids": [0, 99], "logit_bias": {"0": 1.0, "99": -1.0}, "top_k": -1}},
+        {
+            "sampling": {
+                "stop_token_ids": [0, 99],
+                "logit_bias": {"0": 1.0, "99": -1.0},
+                "top_k": -1,
+            }
+        },
         {"sampling": {"stop_token_ids": None, "sampling_seed": 2**62, "temperature": 1e300}},
         {"logprob_start_len": -1, "top_logprobs_num": 0, "token_ids_logprob": None},
         {"logprob_start_len": 3, "top_logprobs_num": 100, "token_ids_logprob": [0, 99]},

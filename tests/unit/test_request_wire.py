@@ -1,4 +1,5 @@
-"""What SGLang's scheduler could not decode is refused before it is sent, field by field of SGLang's own type."""
+"""What SGLang's scheduler could not decode is refused before it is sent, field by field of SGLang's
+own type."""
 
 from __future__ import annotations
 
@@ -66,4 +67,6 @@ def test_a_number_that_no_message_can_hold_is_refused(value: int) -> None:
 
 
 def test_a_place_without_a_name_is_told_as_it_is() -> None:
-    assert said("Expected `int`, got `str` - at `$[99]`", FIELDS).startswith("a field of the request: Expected")
+    assert said("Expected `int`, got `str` - at `$[99]`", FIELDS).startswith(
+        "a field of the request: Expected"
+    )

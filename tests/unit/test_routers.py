@@ -1,5 +1,5 @@
-"""Every kind of router, floors that differ by row, shares and mixtures: the compiled loop and eager are the reference,
-and the reference does what its words say."""
+"""Every kind of router, floors that differ by row, shares and mixtures: the compiled loop and eager
+are the reference, and the reference does what its words say."""
 
 from __future__ import annotations
 
@@ -37,7 +37,11 @@ SHAPES = {"32, 4": (32, 4), "60, 6": (60, 6), "96, 8": (96, 8)}
 
 
 def router(num_experts: int, k: int, scoring: Any, biased: bool, groups: int, score: Any) -> Router:
-    bias = torch.randn(num_experts, generator=torch.Generator().manual_seed(9)) * 0.3 if biased else None
+    bias = (
+        torch.randn(num_experts, generator=torch.Generator().manual_seed(9)) * 0.3
+        if biased
+        else None
+    )
     kept = max(1, groups // 2)
     return Router(k, biased, scoring, bias, groups, kept, score, 2.5 if biased else 1.0)
 
@@ -50,18 +54,29 @@ def rows(batch: int, seed: int) -> dict[str, Any]:
         {},
         {"num_real": max(batch - 2, 0)},
         {"row_k0": torch.randint(-3, 4, (batch,), generator=dice)},
-        {"num_real": torch.rand(batch, generator=dice) < 0.7, "row_k0": torch.randint(-8, 9, (batch,), generator=dice)},
+        {
+            "num_real": torch.rand(batch, generator=dice) < 0.7,
+            "row_k0": torch.randint(-8, 9, (batch,), generator=dice),
+        },
         {"drafts": guesses},
         {"drafts": guesses, "num_real": torch.rand(batch, generator=dice) < 0.8},
-        {"drafts": torch.where(guesses < 0, ~torch.randint(0, 1 << 62, (batch,), generator=dice), guesses)},
+        {
+            "drafts": torch.where(
+                guesses < 0, ~torch.randint(0, 1 << 62, (batch,), generator=dice), guesses
+            )
+        },
     )[seed % 7]
 
 
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("scoring", SCORINGS)
-@pytest.mark.parametrize(("biased", "groups", "score"), [(False, 1, "max"), (True, 1, "max"), (True, 4, "top2"),
-                                                         (False, 4, "max"), (False, 4, "top2")])  # fmt: skip
-def test_the_loop_and_eager_are_the_reference(name: str, scoring: Any, biased: bool, groups: int, score: Any) -> None:
+@pytest.mark.parametrize(
+    ("biased", "groups", "score"),
+    [(False, 1, "max"), (True, 1, "max"), (True, 4, "top2"), (False, 4, "max"), (False, 4, "top2")],
+)
+def test_the_loop_and_eager_are_the_reference(
+    name: str, scoring: Any, biased: bool, groups: int, score: Any
+) -> None:
     policy = POLICIES[name]
     seeds = itertools.count(hash((name, scoring, biased, groups)) % 7)
     for (num_experts, k), ties in zip(SHAPES.values(), (False, True, False), strict=True):
@@ -84,7 +99,10 @@ def test_knobs_on_the_device_hold_all_of_it(name: str) -> None:
     policy, asked = POLICIES[name], router(64, 8, "sigmoid", True, 8, "top2")
     knobs, place = Knobs({3: 8}, 64, CPU), contiguous(64, policy.ranks, CPU)
     knobs.write(policy)
-    given, drafts = logits(9, 64, torch.float32, False, 1), torch.tensor([0, 1, 2, 0, -1, 0, 1, 2, 0])
+    given, drafts = (
+        logits(9, 64, torch.float32, False, 1),
+        torch.tensor([0, 1, 2, 0, -1, 0, 1, 2, 0]),
+    )
     for real in (9, 3, 1, 0):
         for more in ({}, {"drafts": drafts}, {"row_k0": drafts.clamp(min=0)}):
             options: dict[str, Any] = {"layer": 3, "placement": place, **more}
@@ -150,22 +168,31 @@ def test_vanilla_gives_no_row_less() -> None:
 
 
 def test_drafts_are_guaranteed_fewer_and_tokens_as_many_as_ever() -> None:
-    given, drafts = logits(8, 64, torch.float32, False, 3), torch.tensor([0, 1, 2, 3, 0, -1, -1, -1])
+    given, drafts = (
+        logits(8, 64, torch.float32, False, 3),
+        torch.tensor([0, 1, 2, 3, 0, -1, -1, -1]),
+    )
     own = given.topk(8, dim=1).indices
     for k0, draft_k0, guaranteed in ((4, 2, 2), (3, 8, 3)):  # never more than k0
         policy = Policy.oea(k0, draft_k0=draft_k0)
         routing = reference(given, policy, Router(8), drafts=drafts)
-        floors = [own[row, : k0 if depth == 0 else guaranteed] for row, depth in enumerate(drafts.tolist())]
+        floors = [
+            own[row, : k0 if depth == 0 else guaranteed]
+            for row, depth in enumerate(drafts.tolist())
+        ]
         assert set(torch.cat(floors).tolist()) == set(routing.pool.nonzero().flatten().tolist())
         for row, floor in enumerate(floors):
             assert set(floor.tolist()) <= set(routing.ids[row].tolist())
-    assert policy.is_vanilla(1, 0, k=8, num_experts=64)  # a lone request, however many drafts it has
+    # a lone request, however many drafts it has
+    assert policy.is_vanilla(1, 0, k=8, num_experts=64)
     assert not Policy.oea(8, draft_k0=2).is_vanilla(2, 0, k=8, num_experts=64)
 
 
 def test_a_floor_above_the_limit_is_kept() -> None:
     given = logits(4, 32, torch.float32, False, 4)
-    routing = reference(given, Policy.oea(1, k_max=2, max_rank=3), Router(6), row_k0=torch.tensor([0, 6, 2, 0]))
+    routing = reference(
+        given, Policy.oea(1, k_max=2, max_rank=3), Router(6), row_k0=torch.tensor([0, 6, 2, 0])
+    )
     assert (
         ((routing.weights > 0).sum(dim=1) == torch.tensor([2, 6, 2, 2]))
         .logical_or(torch.tensor([True, False, False, True]))
@@ -179,7 +206,12 @@ def test_a_share_guarantees_those_that_hold_more_and_the_first() -> None:
     scores, own = given.softmax(dim=1).topk(8, dim=1)
     part = scores / scores.sum(dim=1, keepdim=True)
     for share in (0.0, 0.1, 0.3, 0.9):
-        floors = [own[row, rank] for row in range(9) for rank in range(4) if rank == 0 or part[row, rank] > share]
+        floors = [
+            own[row, rank]
+            for row in range(9)
+            for rank in range(4)
+            if rank == 0 or part[row, rank] > share
+        ]
         routing = reference(given, Policy.oea(4, share=share), Router(8))
         assert routing.pool.nonzero().flatten().tolist() == sorted({int(each) for each in floors})
 
@@ -193,29 +225,42 @@ def test_weights_are_divided_by_the_mixture() -> None:
         held = scores.gather(1, routing.ids.long()) * (routing.weights > 0)
         expected = 3.0 * held / (mix * held.sum(dim=1, keepdim=True) + (1 - mix) * own)
         torch.testing.assert_close(routing.weights, expected, rtol=1e-5, atol=1e-7)
-        as_scored = reference(given, Policy.oea(2, mix=mix), Router(8, renormalize=False, scale=3.0))
+        as_scored = reference(
+            given, Policy.oea(2, mix=mix), Router(8, renormalize=False, scale=3.0)
+        )
         torch.testing.assert_close(as_scored.weights, 3.0 * held)
 
 
 FORK = (0, -1, ~0b1, ~0b10)
 """A token, a guess at what follows it, and two at what follows that."""
-VERIFIED = {name: POLICIES[name] for name in ("oea", "share, mix", "p, share, reach", "fill", "budget", "pruned")}
+VERIFIED = {
+    name: POLICIES[name]
+    for name in ("oea", "share, mix", "p, share, reach", "fill", "budget", "pruned")
+}
 
 
 @pytest.mark.parametrize("name", VERIFIED)
-@pytest.mark.parametrize("depths", [(0, 1, 2, 3), (0, -1, -1, -1), FORK], ids=["chain", "unknown tree", "tree"])
-def test_no_row_depends_on_a_guess_that_does_not_lead_to_it(name: str, depths: tuple[int, ...]) -> None:
-    """Other guesses after a row (in a tree: beside it, too) change neither its experts nor their weights, in any
-    request: over layers, what a neighbour took of them would come back."""
+@pytest.mark.parametrize(
+    "depths", [(0, 1, 2, 3), (0, -1, -1, -1), FORK], ids=["chain", "unknown tree", "tree"]
+)
+def test_no_row_depends_on_a_guess_that_does_not_lead_to_it(
+    name: str, depths: tuple[int, ...]
+) -> None:
+    """Other guesses after a row (in a tree: beside it, too) change neither its experts nor their
+    weights, in any request: over layers, what a neighbour took of them would come back."""
     policy, asked = VERIFIED[name], Router(6)
     drafts = torch.tensor(depths * 3)
     for seed, row in itertools.product(range(8), range(12)):
         given = logits(12, 32, torch.float32, False, seed)
         whole = reference(given, policy, asked, drafts=drafts)
-        hidden = (drafts > drafts[row]) if depths[1] > 0 else (drafts < 0) & (torch.arange(12) != row)
+        hidden = (
+            (drafts > drafts[row]) if depths[1] > 0 else (drafts < 0) & (torch.arange(12) != row)
+        )
         if depths == FORK and row % 4 > 1:
             hidden[row // 4 * 4 + 1] = False
-        changed = torch.where(hidden[:, None], logits(12, 32, torch.float32, False, 100 + seed), given)
+        changed = torch.where(
+            hidden[:, None], logits(12, 32, torch.float32, False, 100 + seed), given
+        )
         for route in (reference, host.route, eager.route):
             again = route(changed, policy, asked, drafts=drafts)
             assert torch.equal(again.ids[row], whole.ids[row])
@@ -245,13 +290,18 @@ def test_guesses_fill_from_others_of_their_depth_and_in_a_tree_from_tokens_and_a
                 seen.append(row // 4 * 4 + 1)
             taken = routing.ids[row][routing.weights[row] > 0].tolist()
             pool = torch.zeros(32, dtype=torch.bool).index_fill(0, floors[seen].flatten(), True)
-            assert taken == given[row].where(pool, -torch.inf).topk(min(6, int(pool.sum()))).indices.tolist()
+            assert (
+                taken
+                == given[row].where(pool, -torch.inf).topk(min(6, int(pool.sum()))).indices.tolist()
+            )
 
 
 def test_a_lone_request_of_many_rows_runs_vanilla() -> None:
     given, drafts = logits(5, 32, torch.float32, False, 7), torch.arange(5)
     vanilla = reference(given, Policy.vanilla(), Router(4))
-    assert_same(reference(given, Policy.oea(1, share=0.5, mix=0.5), Router(4), drafts=drafts), vanilla)
+    assert_same(
+        reference(given, Policy.oea(1, share=0.5, mix=0.5), Router(4), drafts=drafts), vanilla
+    )
     alone = reference(given, Policy.oea(1, min_batch=1), Router(4), drafts=drafts)
     assert int(alone.pool.sum()) < int(vanilla.pool.sum())
 
@@ -267,7 +317,10 @@ def test_pad_rows_weigh_nothing_and_broken_ones_nan_under_a_mixture(number: str)
     assert not expected.weights[5].any()
     knobs = Knobs({0: 4}, 32, CPU)
     knobs.write(policy)
-    for ours in (eager.route(given, policy, asked, num_real=5), eager.route(given, knobs, asked, num_real=5)):
+    for ours in (
+        eager.route(given, policy, asked, num_real=5),
+        eager.route(given, knobs, asked, num_real=5),
+    ):
         assert torch.equal(ours.ids, expected.ids)
         torch.testing.assert_close(ours.weights, expected.weights, equal_nan=True)
 
@@ -278,7 +331,12 @@ def test_a_token_stays_inside_its_groups() -> None:
         given = logits(12, 64, torch.float32, False, seed)
         scores = given.sigmoid()
         groups = scores.view(12, 8, 8).topk(2, dim=2).values.sum(dim=2).topk(2, dim=1).indices
-        for policy in (Policy.vanilla(), Policy.oea(1), Policy.random(3), Policy.oea(1, pool="budget", rank_budget=64)):
+        for policy in (
+            Policy.vanilla(),
+            Policy.oea(1),
+            Policy.random(3),
+            Policy.oea(1, pool="budget", rank_budget=64),
+        ):
             routing = reference(given, policy, asked)
             used = torch.where(routing.weights > 0, routing.ids.long() // 8, groups[:, :1])
             assert (used[:, :, None] == groups[:, None, :]).any(dim=2).all()
@@ -309,9 +367,15 @@ def test_a_router_that_does_not_fit_says_which_field(fields: dict[str, Any], why
 @pytest.mark.parametrize(
     ("rows_of", "why"),
     [
-        ({"row_k0": torch.zeros(3, dtype=torch.int32)}, r"row_k0 is torch.int32 \[3\], not integers \[2\]"),
+        (
+            {"row_k0": torch.zeros(3, dtype=torch.int32)},
+            r"row_k0 is torch.int32 \[3\], not integers \[2\]",
+        ),
         ({"row_k0": torch.zeros(2)}, r"row_k0 is torch.float32 \[2\], not integers"),
-        ({"drafts": torch.zeros(2, 1, dtype=torch.int64)}, r"drafts is torch.int64 \[2, 1\], not integers"),
+        (
+            {"drafts": torch.zeros(2, 1, dtype=torch.int64)},
+            r"drafts is torch.int64 \[2, 1\], not integers",
+        ),
         ({"num_real": torch.ones(3, dtype=torch.bool)}, r"num_real is a mask \[3\], not \[2\]"),
     ],
 )
@@ -321,17 +385,24 @@ def test_rows_that_do_not_fit_are_refused(rows_of: dict[str, Any], why: str) -> 
             route(torch.zeros(2, 16), Policy.vanilla(), Router(4), **rows_of)
 
 
-@pytest.mark.parametrize(("name", "value"), [("share", 1.0), ("share", -0.1), ("mix", 1.1), ("mix", -0.1)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("share", 1.0), ("share", -0.1), ("mix", 1.1), ("mix", -0.1)]
+)
 def test_knobs_out_of_bounds_are_refused(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name}={value} is outside 0 <= {name}"):
         Policy.oea(2, share=value) if name == "share" else Policy.oea(2, mix=value)
 
 
 def test_each_experts_weight_is_multiplied_after_it_was_divided() -> None:
-    given, by = logits(6, 32, torch.float32, False, 8), torch.rand(32, generator=torch.Generator().manual_seed(3)) + 0.5
+    given, by = (
+        logits(6, 32, torch.float32, False, 8),
+        torch.rand(32, generator=torch.Generator().manual_seed(3)) + 0.5,
+    )
     plain, scaled = Router(4, scale=2.0), Router(4, scale=2.0, expert_scale=by.bfloat16())
     for route in (reference, host.route, eager.route):
-        before, after = (route(given, Policy.oea(2, share=0.1, mix=0.5), each) for each in (plain, scaled))
+        before, after = (
+            route(given, Policy.oea(2, share=0.1, mix=0.5), each) for each in (plain, scaled)
+        )
         assert torch.equal(before.ids, after.ids)
         expected = before.weights * by.bfloat16().float()[before.ids.long()]
         torch.testing.assert_close(after.weights, expected, rtol=1e-6, atol=0)
@@ -341,7 +412,9 @@ def test_each_experts_weight_is_multiplied_after_it_was_divided() -> None:
 
 @pytest.mark.parametrize("name", [name for name in POLICIES if POLICIES[name].ranks == 1])
 @pytest.mark.parametrize("seed", range(6))
-def test_experts_that_compute_nothing_are_always_awake_and_never_loaded(name: str, seed: int) -> None:
+def test_experts_that_compute_nothing_are_always_awake_and_never_loaded(
+    name: str, seed: int
+) -> None:
     given, policy = logits(9, 32, torch.float32, False, seed), POLICIES[name]
     asked = Router(4, scoring="sigmoid", bias=torch.linspace(-0.3, 0.3, 32), zero_experts=8)
     tallies = [HostTally([0], 24, 1) for _ in range(3)]
@@ -357,7 +430,8 @@ def test_experts_that_compute_nothing_are_always_awake_and_never_loaded(name: st
         own = reference(given, Policy.vanilla(), asked, **rows(9, seed)).ids
         for row in (expected.weights > 0).any(dim=1).nonzero().flatten().tolist():
             best = {expert for expert in own[row].tolist() if expert >= 24}
-            assert best <= set(expected.ids[row].tolist())  # which cost nothing, so that nobody goes without
+            # which cost nothing, so that nobody goes without
+            assert best <= set(expected.ids[row].tolist())
 
 
 @pytest.mark.parametrize(
@@ -372,6 +446,8 @@ def test_experts_that_compute_nothing_are_always_awake_and_never_loaded(name: st
         ),
     ],
 )
-def test_wrong_numbers_of_experts_that_compute_nothing(fields: dict[str, Any], policy: Policy, problem: str) -> None:
+def test_wrong_numbers_of_experts_that_compute_nothing(
+    fields: dict[str, Any], policy: Policy, problem: str
+) -> None:
     with pytest.raises(ValueError, match=problem):
         reference(torch.zeros(2, 16), policy, Router(**{"k": 4, **fields}))

@@ -38,7 +38,9 @@ def test_reading() -> None:
     assert len(long.json()["error"]) < 150
 
 
-@pytest.mark.parametrize(("path", "status"), [("config", 200), ("stats", 200), ("stats?since=x", 422)])
+@pytest.mark.parametrize(
+    ("path", "status"), [("config", 200), ("stats", 200), ("stats?since=x", 422)]
+)
 def test_answers_are_json_for_our_own_page_and_not_kept(path: str, status: int) -> None:
     reply = client_of(Replicas()).get(f"/oea/{path}")
     assert reply.status_code == status
@@ -74,7 +76,11 @@ BAD: list[tuple[str, int, str]] = [
     ('{"k0": "1:8,2"}', 422, "k0=1:8,2: neither a number of 1..64 nor a schedule"),
     ('{"k0": 0}', 422, "k0=0: neither a number of 1..64"),
     ('{"k0": null}', 422, "k0=None: neither a number"),
-    ('{"share": 1}', 422, "share=1: neither a number of 0 <= share < 1 nor a schedule such as auto, 1:0,16:0.13 or"),
+    (
+        '{"share": 1}',
+        422,
+        "share=1: neither a number of 0 <= share < 1 nor a schedule such as auto, 1:0,16:0.13 or",
+    ),
     ('{"share": "0.1,4:0"}', 422, "share=0.1,4:0: neither a number of 0 <= share < 1"),
     ('{"mix": true}', 422, "mix=True: neither a number of 0 <= mix <= 1"),
     ('{"mix": null}', 422, "mix=None: neither a number of 0 <= mix <= 1"),
@@ -83,7 +89,11 @@ BAD: list[tuple[str, int, str]] = [
     ('{"p": 0}', 422, "p=0: input should be greater than 0"),
     ('{"p": "1"}', 422, "p=1: input should be a valid number"),
     ('{"min_batch": true}', 422, "min_batch=True: input should be a valid integer"),
-    ('{"seed": 2147483648}', 422, "seed=2147483648: input should be less than or equal to 2147483647"),
+    (
+        '{"seed": 2147483648}',
+        422,
+        "seed=2147483648: input should be less than or equal to 2147483647",
+    ),
     ('{"max_rank": 2.5}', 422, "max_rank=2.5: input should be a valid integer"),
     ('{"k0": 9}', 409, "k0=9 guarantees 9 experts, above the model's top-k 8"),
     ('{"k_max": 9}', 409, "k_max=9 is above 8"),
@@ -126,10 +136,16 @@ def test_a_mixture_is_refused_where_the_model_does_not_divide_weights() -> None:
 
 def test_policies_that_graphs_do_not_hold_are_refused() -> None:
     replicas = Replicas()
-    replicas.now[0] |= {"policies": ["vanilla", "shadow"], "fixed": "CUDA graphs were captured otherwise"}
+    replicas.now[0] |= {
+        "policies": ["vanilla", "shadow"],
+        "fixed": "CUDA graphs were captured otherwise",
+    }
     client = client_of(replicas)
     refused = client.put("/oea/config", json={"policy": "oea"})
-    assert (refused.status_code, refused.json()) == (409, {"error": "policy=oea: CUDA graphs were captured otherwise"})
+    assert (refused.status_code, refused.json()) == (
+        409,
+        {"error": "policy=oea: CUDA graphs were captured otherwise"},
+    )
     assert client.put("/oea/config", json={"policy": "shadow"}).status_code == 200
     replicas.now[0] |= {"policies": [], "fixed": "no router can be handled"}
     assert client.put("/oea/config", json={"k0": 3}).status_code == 409
@@ -142,13 +158,17 @@ def test_replicas_change_together_or_not_at_all() -> None:
     assert [each["settings"]["k0"] for each in replicas.now] == ["auto"] * 3
 
 
-@pytest.mark.parametrize("k0", ["auto", "3", "1:8,2:6,16:3", "1:8,16:3; 0-3=8; 47=1:8,2:5", "4;0=3"])
+@pytest.mark.parametrize(
+    "k0", ["auto", "3", "1:8,2:6,16:3", "1:8,16:3; 0-3=8; 47=1:8,2:5", "4;0=3"]
+)
 def test_schedules_are_read_as_the_flag_reads_them(k0: str) -> None:
     assert change.parse(json.dumps({"k0": k0}).encode()) == {"k0": k0}
     assert k0 == "auto" or Schedule.of(k0)
 
 
-@pytest.mark.parametrize("text", ["auto", "0", "0.13", ".5", "1e-3", "1:0,16:0.13", "1:0,16:0.13; 0-3=0; 47=2:0.1"])
+@pytest.mark.parametrize(
+    "text", ["auto", "0", "0.13", ".5", "1e-3", "1:0,16:0.13", "1:0,16:0.13; 0-3=0; 47=2:0.1"]
+)
 def test_shares_are_read_as_the_flag_reads_them(text: str) -> None:
     assert change.parse(json.dumps({"share": text}).encode()) == {"share": text}
     assert text == "auto" or Schedule.of(text, SHARE)
@@ -160,6 +180,8 @@ def test_the_description_has_every_knob_and_its_bounds() -> None:
     assert list(schema["properties"]) == list(settings.LIVE)
     assert schema["additionalProperties"] is False
     assert schema["properties"]["p"]["maximum"] == 1
-    share = next(each for each in schema["properties"]["share"]["anyOf"] if each["type"] == "number")
+    share = next(
+        each for each in schema["properties"]["share"]["anyOf"] if each["type"] == "number"
+    )
     assert (share["minimum"], share["exclusiveMaximum"]) == (0, 1)
     assert {"200", "401", "409", "413", "422"} <= set(described["responses"])

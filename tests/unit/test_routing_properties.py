@@ -64,7 +64,12 @@ def fused_on_device(logits: torch.Tensor, *args: Any, **kwargs: Any) -> Routing:
 
 
 def check(
-    route: Callable[..., Routing], logits: torch.Tensor, policy: Policy, k: int, real: int, renormalize: bool
+    route: Callable[..., Routing],
+    logits: torch.Tensor,
+    policy: Policy,
+    k: int,
+    real: int,
+    renormalize: bool,
 ) -> None:
     batch, num_experts = logits.shape
     routing = route(logits, policy, Router(k, renormalize=renormalize), num_real=real)
@@ -84,7 +89,8 @@ def check(
     # every id, unused slots and pads included, is in the pool (unless there is no pool at all)
     if real:
         assert pool[ids.long()].all()
-        assert torch.equal(ids[:real].long().unique(), pool.nonzero().flatten())  # the pool is what is read
+        # the pool is what is read
+        assert torch.equal(ids[:real].long().unique(), pool.nonzero().flatten())
     else:
         assert not pool.any()
 
@@ -106,7 +112,12 @@ def check_floor(routing: Routing, policy: Policy, logits: torch.Tensor, k: int, 
     if policy.name == "random" or policy.p < 1:
         return
     numbers = policy.numbers(real, 0, k=k, num_experts=logits.shape[1])
-    own = logits.float().softmax(-1).sort(dim=-1, descending=True, stable=True).indices[:real, : numbers.floor]
+    own = (
+        logits.float()
+        .softmax(-1)
+        .sort(dim=-1, descending=True, stable=True)
+        .indices[:real, : numbers.floor]
+    )
     assert torch.equal(routing.ids[:real, : numbers.floor].long(), own)
     assert int(routing.pool.sum()) <= real * numbers.floor
     for row, weights in zip(routing.ids[:real], routing.weights[:real], strict=True):
@@ -128,7 +139,9 @@ def test_vanilla_is_softmax_and_top_k(renormalize: bool, dtype: torch.dtype) -> 
     assert torch.equal(routing.weights, weights)
 
 
-@pytest.mark.parametrize("policy", [Policy.oea("1:8,2:5,4:4,16:3"), Policy.oea(3), Policy.oea(1, k_max=2)])
+@pytest.mark.parametrize(
+    "policy", [Policy.oea("1:8,2:5,4:4,16:3"), Policy.oea(3), Policy.oea(1, k_max=2)]
+)
 def test_a_lone_token_gets_vanilla(policy: Policy) -> None:
     logits = torch.randn(1, 128)
     ours, vanilla = route(logits, policy, Router(8)), route(logits, Policy.vanilla(), Router(8))
@@ -164,13 +177,17 @@ def test_a_pool_smaller_than_k_leaves_slots_unused() -> None:
     assert routing.weights.tolist() == [[1.0, 0.0, 0.0, 0.0]] * 2
 
 
-@pytest.mark.parametrize(("policy", "per_token"), [(Policy.vanilla(), 8), (Policy.random(3), 8), (Policy.oea(3), 3)])
+@pytest.mark.parametrize(
+    ("policy", "per_token"), [(Policy.vanilla(), 8), (Policy.random(3), 8), (Policy.oea(3), 3)]
+)
 def test_uniform_logits_wake_the_closed_form(policy: Policy, per_token: int) -> None:
     """E[T] = N (1 - (1 - m/N)^B) for m independent uniform experts per token: 82.4 and 40.4."""
     num_experts, batch, draws = 128, 16, 400
     generator = torch.Generator().manual_seed(1)
     woken = [
-        int(route(torch.rand(batch, num_experts, generator=generator), policy, Router(8)).pool.sum())
+        int(
+            route(torch.rand(batch, num_experts, generator=generator), policy, Router(8)).pool.sum()
+        )
         for _ in range(draws)
     ]
     mean = sum(woken) / draws
@@ -200,9 +217,15 @@ def test_random_is_uniform_seeded_and_without_repeats() -> None:
     [
         (lambda x: Router(0), "k=0 is below 1"),
         (lambda x: route(x, Policy.vanilla(), Router(17)), r"k=17 is outside 1\.\.16"),
-        (lambda x: route(x, Policy.oea(5), Router(4)), "k0=5 guarantees 5 experts, above the model's top-k 4"),
+        (
+            lambda x: route(x, Policy.oea(5), Router(4)),
+            "k0=5 guarantees 5 experts, above the model's top-k 4",
+        ),
         (lambda x: route(x, Policy.oea(2, k_max=17), Router(4)), "k_max=17 is above 16"),
-        (lambda x: route(x, Policy.oea(2, max_rank=17), Router(4)), "max_rank=17 is above the model's 16 experts"),
+        (
+            lambda x: route(x, Policy.oea(2, max_rank=17), Router(4)),
+            "max_rank=17 is above the model's 16 experts",
+        ),
         (lambda x: Policy.oea(2, p=0.0), r"p=0.0 is outside 0 < p <= 1"),
         (lambda x: Policy.oea(2, p=1.1), r"p=1.1 is outside 0 < p <= 1"),
         (lambda x: Policy.oea(4, k_max=3), "k_max=3 is below k0=4"),

@@ -1,5 +1,5 @@
-"""eager.py, host.py and fused.py against the slow, obvious reference.py: ids and pool exactly, weights within
-float32. The fused launch runs natively on a GPU, else in Triton's interpreter."""
+"""eager.py, host.py and fused.py against the slow, obvious reference.py: ids and pool exactly,
+weights within float32. The fused launch runs natively on a GPU, else in Triton's interpreter."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -48,8 +48,12 @@ def assert_same(ours: Routing, expected: Routing) -> None:
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("ties", [False, True], ids=["distinct", "ties"])
-@pytest.mark.parametrize(("num_experts", "k"), [(8, 1), (8, 2), (8, 8), (60, 2), (64, 8), (128, 8), (256, 8)])
-def test_eager_and_host_are_the_reference(name: str, dtype: torch.dtype, ties: bool, num_experts: int, k: int) -> None:
+@pytest.mark.parametrize(
+    ("num_experts", "k"), [(8, 1), (8, 2), (8, 8), (60, 2), (64, 8), (128, 8), (256, 8)]
+)
+def test_eager_and_host_are_the_reference(
+    name: str, dtype: torch.dtype, ties: bool, num_experts: int, k: int
+) -> None:
     policy = POLICIES[name](k, num_experts)
     for seed, batch in enumerate((0, 1, 2, 7, 17)):
         given = logits(batch, num_experts, dtype, ties, seed)
@@ -58,7 +62,9 @@ def test_eager_and_host_are_the_reference(name: str, dtype: torch.dtype, ties: b
             assert_same(route(given, policy, Router(k), num_real=real, layer=3), expected)
             assert_same(host.route(given, policy, Router(k), num_real=real, layer=3), expected)
             if real is not None:  # the count as CUDA graphs have it: on the device only
-                assert_same(route(given, policy, Router(k), num_real=torch.tensor(real), layer=3), expected)
+                assert_same(
+                    route(given, policy, Router(k), num_real=torch.tensor(real), layer=3), expected
+                )
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -72,7 +78,9 @@ def test_eager_and_host_are_the_reference(name: str, dtype: torch.dtype, ties: b
     ],
     ids=str,
 )
-def test_fused_is_the_reference(name: str, num_experts: int, k: int, dtype: torch.dtype, ties: bool) -> None:
+def test_fused_is_the_reference(
+    name: str, num_experts: int, k: int, dtype: torch.dtype, ties: bool
+) -> None:
     policy = POLICIES[name](k, num_experts)
     ours, expected_tally = Tally([3], num_experts, 2, DEVICE), HostTally([3], num_experts, 2)
     on_host = HostTally([3], num_experts, 2)
@@ -81,15 +89,22 @@ def test_fused_is_the_reference(name: str, num_experts: int, k: int, dtype: torc
         given = logits(batch, num_experts, dtype, ties, batch)
         expected = reference(given, policy, Router(k), num_real=real, layer=3, tally=expected_tally)
         count = None if real is None else torch.tensor(real, dtype=torch.int32, device=DEVICE)
-        assert_same(fused.route(given.to(DEVICE), policy, Router(k), num_real=count, layer=3, tally=ours), expected)
-        assert_same(host.route(given, policy, Router(k), num_real=real, layer=3, tally=on_host), expected)
+        assert_same(
+            fused.route(given.to(DEVICE), policy, Router(k), num_real=count, layer=3, tally=ours),
+            expected,
+        )
+        assert_same(
+            host.route(given, policy, Router(k), num_real=real, layer=3, tally=on_host), expected
+        )
     assert torch.equal(on_host.data[:, :-1], expected_tally.data[:, :-1])
     assert int((on_host.sums[0, 3] - expected_tally.sums[0, 3]).abs()) <= 2 * int(ours.sums[0, 0])
     assert torch.equal(ours.unique.cpu(), expected_tally.unique)
     assert torch.equal(ours.busiest.cpu(), expected_tally.busiest)
     assert torch.equal(ours.vanilla.cpu(), expected_tally.vanilla)
     assert torch.equal(ours.sums[:, :3].cpu(), expected_tally.sums[:, :3])
-    assert int((ours.sums[0, 3].cpu() - expected_tally.sums[0, 3]).abs()) <= 2 * int(ours.sums[0, 0])
+    assert int((ours.sums[0, 3].cpu() - expected_tally.sums[0, 3]).abs()) <= 2 * int(
+        ours.sums[0, 0]
+    )
     if name == "vanilla":
         assert int(ours.sums[0, 3]) == pytest.approx(int(ours.sums[0, 0]) * MASS_UNIT, rel=1e-5)
 
@@ -98,7 +113,9 @@ def test_fused_is_the_reference(name: str, num_experts: int, k: int, dtype: torc
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("renormalize", [False, True])
 @pytest.mark.parametrize("name", ["vanilla", "random", "oea k0=k/2", "oea p", "oea max_rank"])
-def test_sigmoid_routers(router: Callable[..., Routing], biased: bool, renormalize: bool, name: str) -> None:
+def test_sigmoid_routers(
+    router: Callable[..., Routing], biased: bool, renormalize: bool, name: str
+) -> None:
     """DeepSeek-V3 and GLM-4.5: chosen by score + bias, weighed by score."""
     policy = POLICIES[name](8, 96)
     given = logits(13, 96, torch.float32, False, 4)
@@ -109,16 +126,21 @@ def test_sigmoid_routers(router: Callable[..., Routing], biased: bool, renormali
     expected = reference(given, policy, asked, num_real=11, tally=expected_tally)
     where = torch.device("cpu") if router is host.route else DEVICE
     moved = None if bias is None else bias.to(where)
-    ours = router(given.to(where), policy, replace(asked, bias=moved), num_real=11, tally=ours_tally)
+    ours = router(
+        given.to(where), policy, replace(asked, bias=moved), num_real=11, tally=ours_tally
+    )
     assert_same(ours, expected)
     assert torch.equal(ours_tally.data[:, :-1].cpu(), expected_tally.data[:, :-1])
     if biased and name == "vanilla":
-        assert not torch.equal(ours.pool.cpu(), reference(given, policy, replace(asked, bias=None), num_real=11).pool)
+        assert not torch.equal(
+            ours.pool.cpu(), reference(given, policy, replace(asked, bias=None), num_real=11).pool
+        )
 
 
 @pytest.mark.parametrize("router", [route, fused.route], ids=["eager", "fused"])
 def test_knobs_on_the_device_are_followed_at_the_next_call(router: Callable[..., Routing]) -> None:
-    """What a captured graph does at replay: the same call on the same tensors, other numbers in them."""
+    """What a captured graph does at replay: the same call on the same tensors, other numbers in
+    them."""
     knobs = Knobs({3: 8, 7: 8}, 64, DEVICE)
     given = logits(9, 64, torch.bfloat16, False, 5)
     on_device, real = given.to(DEVICE), torch.tensor(9, dtype=torch.int32, device=DEVICE)
@@ -157,7 +179,9 @@ def test_knobs_that_do_not_fit_change_nothing() -> None:
     ("batch", "num_experts", "k", "problem"),
     [(2049, 16, 4, "2049 rows"), (4, 1025, 4, "1025 experts"), (4, 64, 33, "33 experts per token")],
 )
-def test_what_the_fused_launch_does_not_take(batch: int, num_experts: int, k: int, problem: str) -> None:
+def test_what_the_fused_launch_does_not_take(
+    batch: int, num_experts: int, k: int, problem: str
+) -> None:
     assert problem in str(fused.problem_of(batch, num_experts, k))
     with pytest.raises(ValueError, match=problem):
         fused.route(torch.zeros(batch, num_experts), Policy.vanilla(), Router(k))
@@ -181,5 +205,6 @@ def test_batches_beyond_the_device_table_route_like_its_last_row() -> None:
     given = logits(1500, 16, torch.float32, False, 2)
     policy = Policy.oea({2: 4, 1024: 1})
     assert_same(
-        route(given, policy, Router(4), num_real=torch.tensor(1500)), reference(given, policy, Router(4), num_real=1500)
+        route(given, policy, Router(4), num_real=torch.tensor(1500)),
+        reference(given, policy, Router(4), num_real=1500),
     )

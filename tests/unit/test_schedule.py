@@ -15,7 +15,17 @@ def test_text_round_trips(text: str) -> None:
 
 def test_a_step_holds_from_its_batch_size_on() -> None:
     schedule = Schedule.of("1:8,2:6,4:5,8:4,16:3")
-    assert [schedule.at(batch, 0) for batch in (1, 2, 3, 4, 7, 8, 15, 16, 500)] == [8, 6, 6, 5, 5, 4, 4, 3, 3]
+    assert [schedule.at(batch, 0) for batch in (1, 2, 3, 4, 7, 8, 15, 16, 500)] == [
+        8,
+        6,
+        6,
+        5,
+        5,
+        4,
+        4,
+        3,
+        3,
+    ]
 
 
 def test_below_the_first_step_nothing_holds() -> None:
@@ -45,7 +55,11 @@ def test_what_never_changes_is_a_number() -> None:
     for given in (0.25, "0.25", "1:.25", {1: 0.25}):
         assert number_or_schedule(given, SHARE) == 0.25
     assert number_or_schedule("2:0.25", SHARE) == Schedule.of({2: 0.25}, SHARE)
-    assert (Policy.oea(2).share, Policy.oea(2, share=0).share, Policy.oea(2, share="0.0").share) == (None,) * 3
+    assert (
+        Policy.oea(2).share,
+        Policy.oea(2, share=0).share,
+        Policy.oea(2, share="0.0").share,
+    ) == (None,) * 3
     assert Policy.oea(2, share="0.1", mix="0.5") == Policy.oea(2, share=0.1, mix=0.5)
 
 
@@ -63,7 +77,15 @@ def test_a_share_in_one_layer_makes_a_table_of_its_own() -> None:
     for layer, share in ((0, 0.25), (1, 0.5)):
         numbers, _ = knobs.at(layer, torch.tensor(9))
         assert [float(each) for each in numbers] == [4, 4, 16, UNBOUNDED, 1, share, 0.5]
-        assert policy.numbers(9, layer, k=4, num_experts=16) == (4, 4, 16, UNBOUNDED, 1.0, share, 0.5)
+        assert policy.numbers(9, layer, k=4, num_experts=16) == (
+            4,
+            4,
+            16,
+            UNBOUNDED,
+            1.0,
+            share,
+            0.5,
+        )
 
 
 @pytest.mark.parametrize("k", [1, 2, 4, 8, 10])

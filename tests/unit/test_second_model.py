@@ -26,9 +26,15 @@ def test_it_is_what_the_trainer_makes() -> None:
 def test_its_routers_have_learned_a_bias_and_one_layer_looks_ahead() -> None:
     with safe_open(GLM4_MOE / "model.safetensors", "pt") as weights:
         names = set(weights.keys())
-        biases = [weights.get_tensor(name) for name in sorted(names) if name.endswith("e_score_correction_bias")]
+        biases = [
+            weights.get_tensor(name)
+            for name in sorted(names)
+            if name.endswith("e_score_correction_bias")
+        ]
     layers = CONFIG["num_hidden_layers"]
-    assert len(biases) == layers - CONFIG["first_k_dense_replace"] + CONFIG["num_nextn_predict_layers"]
+    assert (
+        len(biases) == layers - CONFIG["first_k_dense_replace"] + CONFIG["num_nextn_predict_layers"]
+    )
     assert all(bias.dtype == torch.float32 and bias.std() > 0.01 for bias in biases)
     assert f"model.layers.{layers}.eh_proj.weight" in names
 

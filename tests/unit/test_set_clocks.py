@@ -26,11 +26,15 @@ class Machine:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.wall, self.steady, self.version = START, 5000.0, 0
-        clocks = SimpleNamespace(time=lambda: self.wall, monotonic=lambda: self.steady, sleep=time.sleep)
+        clocks = SimpleNamespace(
+            time=lambda: self.wall, monotonic=lambda: self.steady, sleep=time.sleep
+        )
         for module in ("stats", "reporter", "metrics", "quiet"):
             monkeypatch.setattr(f"oea_server.observe.{module}.time", clocks)
         self.scheduler = Scheduler()
-        self.reporter = Reporter(Metrics(CollectorRegistry()), self.scheduler.counted, Options(folder=folder))
+        self.reporter = Reporter(
+            Metrics(CollectorRegistry()), self.scheduler.counted, Options(folder=folder)
+        )
         self.stats = Stats(folder)
 
     def second(self, steps: int = 1) -> None:
@@ -67,7 +71,9 @@ def test_points_and_version_move_on_after_a_jump(machine: Machine, jump: float) 
     assert body["total"]["steps"] == 16
     assert body["recent"]["steps"] == 16
     # all of them by the clock as it is now, as far apart as they were
-    assert [point["t"] for point in body["points"]] == [machine.wall - 12 + second for second in range(13)]
+    assert [point["t"] for point in body["points"]] == [
+        machine.wall - 12 + second for second in range(13)
+    ]
     assert body["t"] == machine.wall
 
 
@@ -106,7 +112,10 @@ def test_a_long_look_is_no_jump(machine: Machine) -> None:
     machine.second()
     machine.wall, machine.steady = machine.wall + 90.0, machine.steady + 90.0  # stopped, or busy
     machine.second()
-    assert [point["t"] for point in machine.stats.body(state())["points"]] == [START + 1, START + 92]
+    assert [point["t"] for point in machine.stats.body(state())["points"]] == [
+        START + 1,
+        START + 92,
+    ]
 
 
 def test_nothing_is_new_to_who_has_heard_it_all(machine: Machine) -> None:
@@ -134,7 +143,9 @@ def test_a_scheduler_that_counts_anew_takes_nothing_back(machine: Machine, tmp_p
     for _ in range(3):
         machine.second(steps=5)
     machine.scheduler = Scheduler()
-    machine.reporter = Reporter(Metrics(CollectorRegistry()), machine.scheduler.counted, Options(folder=tmp_path))
+    machine.reporter = Reporter(
+        Metrics(CollectorRegistry()), machine.scheduler.counted, Options(folder=tmp_path)
+    )
     machine.second(steps=2)
     machine.second(steps=2)
     body = machine.stats.body(state())
@@ -146,14 +157,18 @@ def test_recent_takes_nothing_back_either(machine: Machine, tmp_path: Path) -> N
     for _ in range(stats_.RECENT):
         machine.second(steps=5)
     machine.scheduler = Scheduler()
-    machine.reporter = Reporter(Metrics(CollectorRegistry()), machine.scheduler.counted, Options(folder=tmp_path))
+    machine.reporter = Reporter(
+        Metrics(CollectorRegistry()), machine.scheduler.counted, Options(folder=tmp_path)
+    )
     machine.second(steps=2)
     machine.second(steps=2)
     recent = machine.stats.body(state())["recent"]
     assert (recent["steps"], recent["tokens"]) == (4, 4)
 
 
-def test_a_gauge_is_what_was_set_last_in_whichever_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gauge_is_what_was_set_last_in_whichever_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One replica wrote before the clock was set back, another after."""
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     wall = START

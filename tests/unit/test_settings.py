@@ -15,12 +15,16 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_flags_are_taken_out_and_the_rest_is_untouched() -> None:
-    given, rest = split_flags(["--tp", "2", "--oea-k0", "1:8,16:3", "--model-path", "m", "--oea-p=0.9", "-x", "--flag"])
+    given, rest = split_flags(
+        ["--tp", "2", "--oea-k0", "1:8,16:3", "--model-path", "m", "--oea-p=0.9", "-x", "--flag"]
+    )
     assert given == {"k0": "1:8,16:3", "p": "0.9"}
     assert rest == ["--tp", "2", "--model-path", "m", "-x", "--flag"]
 
 
-def test_flags_win_over_variables_and_variables_over_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flags_win_over_variables_and_variables_over_defaults(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("OEA_K0", "5")
     monkeypatch.setenv("OEA_MIN_BATCH", "4")
     settings = read({"k0": "3"})
@@ -71,9 +75,14 @@ def test_share_and_mix_are_numbers_or_follow_the_batch() -> None:
     assert numbers(Settings(k0="3"), 16) == (3, 0.0, 1.0)
     assert numbers(Settings(k0="3", share="0.1", mix="0.5"), 16) == (3, 0.1, 0.5)
     steps = Settings(k0="8", share="4:0.1,16:0.13; 5=0.2", mix="16:0.5")
-    assert [numbers(steps, batch) for batch in (2, 4, 16)] == [(8, 0.0, 1.0), (8, 0.1, 1.0), (8, 0.13, 0.5)]
+    assert [numbers(steps, batch) for batch in (2, 4, 16)] == [
+        (8, 0.0, 1.0),
+        (8, 0.1, 1.0),
+        (8, 0.13, 0.5),
+    ]
     assert numbers(steps, 16, layer=5) == (8, 0.2, 0.5)
-    assert numbers(Settings(k0="8", share="0.1", mix="0.5"), 1) == (8, 0.0, 1.0)  # min_batch: vanilla
+    # min_batch: vanilla
+    assert numbers(Settings(k0="8", share="0.1", mix="0.5"), 1) == (8, 0.0, 1.0)
 
 
 def test_doctor_tells_them() -> None:
@@ -88,13 +97,18 @@ def test_under_shadow_the_policy_that_is_counted_has_them() -> None:
 
 
 def test_a_share_beside_a_k0_that_a_budget_has_set_to_1_is_refused() -> None:
-    with pytest.raises(ValidationError, match=r"share=0\.2 has no effect beside k0=auto, which is 1 under pool=budget"):
+    with pytest.raises(
+        ValidationError,
+        match=r"share=0\.2 has no effect beside k0=auto, which is 1 under pool=budget",
+    ):
         Settings(pool="budget", rank_budget=7, share="0.2")
     assert numbers(Settings(pool="budget", rank_budget=7, k0="8", share="0.2"), 16) == (8, 0.2, 1.0)
 
 
 def test_a_mixture_where_weights_are_not_divided_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"mix=0\.5 has no effect: this model does not divide weights by their sum"):
+    with pytest.raises(
+        ValueError, match=r"mix=0\.5 has no effect: this model does not divide weights by their sum"
+    ):
         Settings(mix="0.5").check(k=8, num_experts=64, renormalize=False)
     Settings(mix="0.5").check(k=8, num_experts=64, renormalize=True)
     Settings(share="0.1", mix="1").check(k=8, num_experts=64, renormalize=False)
@@ -107,7 +121,9 @@ def test_a_misspelt_variable_is_refused(monkeypatch: pytest.MonkeyPatch, name: s
         read()
 
 
-def test_the_message_names_the_variable_when_that_is_where_it_came_from(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_message_names_the_variable_when_that_is_where_it_came_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("OEA_P", "2")
     with pytest.raises(SettingsError, match="OEA_P=2: input should be less than or equal to 1"):
         read()

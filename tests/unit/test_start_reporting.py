@@ -1,4 +1,5 @@
-"""What a server without routers of ours reports: its policy too, by which an alert knows what was asked."""
+"""What a server without routers of ours reports: its policy too, by which an alert knows what was
+asked."""
 
 from __future__ import annotations
 
@@ -39,12 +40,21 @@ def test_without_routers_it_is_inactive_and_says_what_was_asked(
     assert registry.get_sample_value("oea_router_limits", {"reason": now.steering.reason}) == 1
     sizes = {"num_experts": str(16 * len(routers)), "top_k": "0", "ranks": "1"}
     for each in ("vanilla", "shadow", "oea"):
-        assert registry.get_sample_value("oea_policy_info", {"policy": each, **sizes}) == (each == policy)
+        assert registry.get_sample_value("oea_policy_info", {"policy": each, **sizes}) == (
+            each == policy
+        )
 
 
-def test_an_empty_pipeline_stage_leaves_the_policy_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_pipeline_stage_leaves_the_policy_to_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     now = runtime.Runtime(Settings(k0="3"))
     assert now.adopt([], 16, CPU, k_elsewhere=4) == []
     registry = reported(now, monkeypatch)
     assert registry.get_sample_value("oea_router_active") == 1
-    assert not [each for family in registry.collect() if family.name == "oea_policy_info" for each in family.samples]
+    assert not [
+        each
+        for family in registry.collect()
+        if family.name == "oea_policy_info"
+        for each in family.samples
+    ]

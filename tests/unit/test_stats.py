@@ -18,7 +18,9 @@ from tests.unit.counted import Scheduler, state
 
 
 def reporter_of(scheduler: Scheduler, folder: Path, first_stage: bool = True) -> Reporter:
-    return Reporter(Metrics(CollectorRegistry()), scheduler.counted, Options(first_stage, folder=folder))
+    return Reporter(
+        Metrics(CollectorRegistry()), scheduler.counted, Options(first_stage, folder=folder)
+    )
 
 
 def as_process(reporter: Reporter, pid: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,7 +42,11 @@ def test_before_anything_was_counted(tmp_path: Path) -> None:
         assert body["points"] == []
         assert body["total"] is None
         assert missing in body["missing"]
-    inactive = {**state(), "reason": "no router can be handled", "model": {**state()["model"], "layers": 0}}
+    inactive = {
+        **state(),
+        "reason": "no router can be handled",
+        "model": {**state()["model"], "layers": 0},
+    }
     assert Stats(tmp_path).body(inactive)["missing"] == "no router can be handled"
 
 
@@ -69,7 +75,12 @@ def test_seconds_and_sums(tmp_path: Path) -> None:
     idle, busy, idle_again = body["points"]
     assert (idle["steps"], idle["unique"], idle["layers"], idle["policy"]) == (0, None, [], "oea")
     assert (busy["steps"], busy["batch"], busy["step_ms"]) == (2, 3.0, pytest.approx(30.0))
-    assert (busy["unique"], busy["vanilla"], busy["busiest"], busy["mass_kept"]) == (2.5, 2.5, 2.0, 1.0)
+    assert (busy["unique"], busy["vanilla"], busy["busiest"], busy["mass_kept"]) == (
+        2.5,
+        2.5,
+        2.0,
+        1.0,
+    )
     assert (busy["layers"], busy["policy"], busy["version"]) == ([2.5, 2.5], "vanilla", 1)
     assert (idle_again["steps"], idle_again["shadow_unique"]) == (0, None)
     assert body["total"] == body["recent"]
@@ -95,7 +106,11 @@ def test_seconds_and_sums(tmp_path: Path) -> None:
     }
     assert [each["layer"] for each in body["layers"]] == [2, 5]
     assert {each["bytes_read"] for each in body["layers"]} == {500}
-    assert body["distribution"] == {"unique": {"1": 2, "4": 2}, "vanilla": {"1": 2, "4": 2}, "shadow": {}}
+    assert body["distribution"] == {
+        "unique": {"1": 2, "4": 2},
+        "vanilla": {"1": 2, "4": 2},
+        "shadow": {},
+    }
     assert body["bypassed"] == {"policy": 2}
     assert body["shadow"] is None
     assert [each["t"] for each in stats.body(state(), since=10.5)["points"]] == [11.0, 13.0]
@@ -118,7 +133,12 @@ def test_what_drafts_were_worth(tmp_path: Path) -> None:
     look(stats, 11.0)
     body = stats.body(state())
     point = body["points"][-1]
-    assert (point["batch"], point["requests"], point["accepted"], point["rejected"]) == (16, 4, 2.25, 2)
+    assert (point["batch"], point["requests"], point["accepted"], point["rejected"]) == (
+        16,
+        4,
+        2.25,
+        2,
+    )
     total = body["total"]
     found = total["requests_per_step"], total["accepted_length"], total["rejected_experts"]
     assert found == (4, 2.25, 2)
@@ -135,13 +155,16 @@ def test_recent_is_a_minute_and_points_are_ten(tmp_path: Path) -> None:
         look(stats, float(second))
     body = stats.body(state())
     assert len(body["points"]) == 600
-    assert body["points"][0]["t"] == 99  # the first idle second is none: it may have been a late one
+    # the first idle second is none: it may have been a late one
+    assert body["points"][0]["t"] == 99
     assert body["total"]["steps"] == 600
     assert body["recent"]["steps"] == 0
     assert body["recent"]["unique_experts"] is None
 
 
-def test_replicas_add_up_and_stages_bring_their_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replicas_add_up_and_stages_bring_their_layers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     replicas, stage = [Scheduler([0, 1]), Scheduler([0, 1])], Scheduler([2])
     for scheduler in (*replicas, stage):
         for layer in scheduler.tally.row:
@@ -176,7 +199,11 @@ def test_shadow_and_the_latency_that_it_predicts(tmp_path: Path) -> None:
     assert 0 < prediction["mass_kept"] < 1
     assert body["points"][0]["shadow_unique"] == would
     told = body["latency"]
-    assert (told["batch"], told["vanilla_us"], told["oea_us"]) == (8, 10 + 2 * served, 10 + 2 * would)
+    assert (told["batch"], told["vanilla_us"], told["oea_us"]) == (
+        8,
+        10 + 2 * served,
+        10 + 2 * would,
+    )
     assert told["change"] == pytest.approx((10 + 2 * would) / (10 + 2 * served) - 1, abs=1e-4)
 
 

@@ -1,4 +1,5 @@
-"""Every command under an encoding that lacks our marks, with output that is closed, full, or no longer read."""
+"""Every command under an encoding that lacks our marks, with output that is closed, full, or no
+longer read."""
 
 from __future__ import annotations
 
@@ -27,12 +28,15 @@ def run(*words: str, to: str = "", **variables: str) -> subprocess.CompletedProc
     """A command of ours in a shell, with its output led somewhere."""
     environment = {**os.environ, "PYTHONPATH": str(OURS), "COLUMNS": "80", **variables}
     script = f'"$0" -m oea_server "$@" {to}'
-    return subprocess.run(["bash", "-c", script, sys.executable, *words], env=environment, capture_output=True)  # noqa: PLW1510
+    shell = ["bash", "-c", script, sys.executable, *words]
+    return subprocess.run(shell, env=environment, capture_output=True)  # noqa: PLW1510
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
 def test_any_encoding(words: tuple[str, ...]) -> None:
-    plain, done = (run(*words, PYTHONIOENCODING=encoding) for encoding in ("utf-8:backslashreplace", "ascii"))
+    plain, done = (
+        run(*words, PYTHONIOENCODING=encoding) for encoding in ("utf-8:backslashreplace", "ascii")
+    )
     assert b"Traceback" not in done.stderr + done.stdout
     assert done.returncode == plain.returncode
     assert bool(done.stdout) == bool(plain.stdout)
@@ -47,7 +51,9 @@ def test_what_a_terminal_lacks_is_escaped() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("--help",), ("serve", "--help"), DOCTOR, ("patch", "check")], ids=lambda words: words[0]
+    "words",
+    [("--help",), ("serve", "--help"), DOCTOR, ("patch", "check")],
+    ids=lambda words: words[0],
 )
 @pytest.mark.parametrize("to", [">&-", "| true", ">&- 2>&-"])
 def test_output_that_nobody_reads_is_no_fault(words: tuple[str, ...], to: str) -> None:
@@ -56,7 +62,9 @@ def test_output_that_nobody_reads_is_no_fault(words: tuple[str, ...], to: str) -
         assert done.stderr == b""
 
 
-@pytest.mark.parametrize("words", [("--help",), DOCTOR, ("patch", "check")], ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    "words", [("--help",), DOCTOR, ("patch", "check")], ids=lambda words: words[0]
+)
 def test_a_full_disk_is_one_line(words: tuple[str, ...]) -> None:
     for unbuffered in ("", "1"):
         done = run(*words, to="> /dev/full", PYTHONUNBUFFERED=unbuffered)
@@ -64,8 +72,13 @@ def test_a_full_disk_is_one_line(words: tuple[str, ...]) -> None:
 
 
 def test_processes_that_are_started_escape_too() -> None:
-    script = "import os, sys; from oea_server.terminal import forgiving\nwith forgiving(): os.system(sys.argv[1])"
+    script = (
+        "import os, sys; from oea_server.terminal import forgiving\nwith forgiving():"
+        " os.system(sys.argv[1])"
+    )
     child = f"{sys.executable} -c 'print(chr(0x2717))'"
     environment = {**os.environ, "PYTHONPATH": str(OURS), "PYTHONIOENCODING": "ascii"}
-    done = subprocess.run([sys.executable, "-c", script, child], env=environment, capture_output=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script, child], env=environment, capture_output=True, check=True
+    )
     assert done.stdout == b"\\u2717\n"

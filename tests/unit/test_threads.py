@@ -10,8 +10,12 @@ import pytest
 from oea_server.engine import threads
 
 
-def arguments(tp: int = 1, pp: int = 1, dp: int = 1, nnodes: int = 1, attention: bool = False) -> SimpleNamespace:
-    return SimpleNamespace(tp_size=tp, pp_size=pp, dp_size=dp, nnodes=nnodes, enable_dp_attention=attention)
+def arguments(
+    tp: int = 1, pp: int = 1, dp: int = 1, nnodes: int = 1, attention: bool = False
+) -> SimpleNamespace:
+    return SimpleNamespace(
+        tp_size=tp, pp_size=pp, dp_size=dp, nnodes=nnodes, enable_dp_attention=attention
+    )
 
 
 @pytest.fixture
@@ -38,7 +42,9 @@ def limit(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 def test_too_little_room_is_told_in_one_line(limit: dict[str, int]) -> None:
     limit["left"] = 30
     (line,) = threads.problems(arguments())
-    assert line.startswith("only 30 more threads and processes can be started here, and a server of 1 ranks has more")
+    assert line.startswith(
+        "only 30 more threads and processes can be started here, and a server of 1 ranks has more"
+    )
     assert limit["left"] == 30
 
 
@@ -61,7 +67,9 @@ def test_enough_room_is_given_back(limit: dict[str, int]) -> None:
         (arguments(tp=1, nnodes=2), 48),
     ],
 )
-def test_it_is_the_ranks_of_this_machine_that_count(given: SimpleNamespace, enough: int, limit: dict[str, int]) -> None:
+def test_it_is_the_ranks_of_this_machine_that_count(
+    given: SimpleNamespace, enough: int, limit: dict[str, int]
+) -> None:
     limit["left"] = enough
     assert threads.problems(given) == []
     limit["left"] -= 1

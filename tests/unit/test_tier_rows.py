@@ -1,5 +1,5 @@
-"""What becomes of each row of a step: a GPU's launches write down what the loop does. They run natively on a GPU,
-else in Triton's interpreter."""
+"""What becomes of each row of a step: a GPU's launches write down what the loop does. They run
+natively on a GPU, else in Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -26,14 +26,18 @@ def logits() -> torch.Tensor:
     return found
 
 
-@pytest.mark.parametrize("policy", [Policy.oea(1), Policy.oea(3, share=0.2), Policy.pruned(2), Policy.vanilla()])
+@pytest.mark.parametrize(
+    "policy", [Policy.oea(1), Policy.oea(3, share=0.2), Policy.pruned(2), Policy.vanilla()]
+)
 def test_both_write_down_the_same(policy: Policy) -> None:
     ours, loops = DeviceTally([0, 1], EXPERTS, 1, DEVICE), HostTally([0, 1], EXPERTS, 1)
     ours.by_step = True
     loops.watch(ROWS)
     for layer, given in enumerate(logits()):
         told: dict[str, Any] = {"num_real": REAL, "layer": layer}
-        fused.route(given.to(DEVICE), policy, Router(K), row_k0=ASKED.to(DEVICE), tally=ours, **told)
+        fused.route(
+            given.to(DEVICE), policy, Router(K), row_k0=ASKED.to(DEVICE), tally=ours, **told
+        )
         host.route(given, policy, Router(K), row_k0=ASKED, tally=loops, **told)
     expected = torch.from_numpy(loops.watched())[:, :REAL]
     assert ours.records is not None

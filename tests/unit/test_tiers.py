@@ -24,7 +24,10 @@ KEYS = {keys.hashed(GOLD): "gold", keys.hashed(SILVER): "silver", keys.hashed(GA
 Headers = list[tuple[bytes, bytes]]
 
 NOT_A_TIER = "is no tier, as 'gold: exact'"
-NO_NAME = "is no name for a tier: of a-z, 0-9, - and _, up to 20, beginning with a letter, and neither none nor other"
+NO_NAME = (
+    "is no name for a tier: of a-z, 0-9, - and _, up to 20, beginning with a letter, and neither"
+    " none nor other"
+)
 NO_PROMISE = "is none of exact, k0=5 (1 to 9999) and auto"
 MALFORMED = (
     ("", f"tiers: '' {NOT_A_TIER}"),
@@ -73,19 +76,28 @@ def test_what_is_written_is_what_is_promised() -> None:
     ("knobs", "line"),
     [
         ({"default_tier": "gold"}, "default_tier=gold: no such tier; there are none"),
-        ({"tiers": TEXT, "default_tier": "lead"}, "default_tier=lead: no such tier; there are gold, silver, bronze"),
+        (
+            {"tiers": TEXT, "default_tier": "lead"},
+            "default_tier=lead: no such tier; there are gold, silver, bronze",
+        ),
         (
             {"tier_header": "X-OEA-Tier"},
             "tier_header=X-OEA-Tier: without tiers nothing can be bound to one; give tiers",
         ),
-        ({"tier_keys": "keys"}, "tier_keys=keys: without tiers nothing can be bound to one; give tiers"),
+        (
+            {"tier_keys": "keys"},
+            "tier_keys=keys: without tiers nothing can be bound to one; give tiers",
+        ),
         (
             {"tiers": TEXT, "tier_header": "X OEA"},
             "tier_header=X OEA: not a header's name of letters, digits and -, such as X-OEA-Tier",
         ),
         (
             {"tiers": TEXT, "tier_header": "Authorization"},
-            "tier_header=Authorization: this header means something else; name one of your own, such as X-OEA-Tier",
+            (
+                "tier_header=Authorization: this header means something else; name one of your own,"
+                " such as X-OEA-Tier"
+            ),
         ),
     ],
 )
@@ -104,7 +116,9 @@ def test_a_tier_is_held_to_the_model_and_a_new_one_to_the_servers_floor() -> Non
     before.check_new(8)
     after = Settings(tiers="low: k0=2", k0="4")
     after.check_new(8, before)  # the higher of both holds then
-    with pytest.raises(ValueError, match=r"tiers: low: k0=2 is below 4, the least that this server takes"):
+    with pytest.raises(
+        ValueError, match=r"tiers: low: k0=2 is below 4, the least that this server takes"
+    ):
         after.check_new(8)
     Settings(tiers="low: k0=2", k0="4", wish_floor=2).check_new(8)
     with pytest.raises(ValueError, match="low: k0=2 is below 3"):
@@ -173,15 +187,30 @@ REFUSED: tuple[tuple[Binding, Headers, str | None, int, str], ...] = (
     (BY_KEY, headers(), None, EXACT, f"custom_params.oea: exact {ABOVE}"),
     (BY_KEY, headers(), None, 4, f"custom_params.oea: k0=4 {ABOVE}"),
     (BY_KEY, headers("wrong"), "gold", 0, f"custom_params.oea.tier: gold {ABOVE}"),
-    (BY_KEY, headers(GOLD, None, (b"authorization", b"Bearer x")), "gold", 0, f"custom_params.oea.tier: gold {ABOVE}"),
-    (BY_KEY, [(b"authorization", f"Basic {GOLD}".encode())], "gold", 0, f"custom_params.oea.tier: gold {ABOVE}"),
+    (
+        BY_KEY,
+        headers(GOLD, None, (b"authorization", b"Bearer x")),
+        "gold",
+        0,
+        f"custom_params.oea.tier: gold {ABOVE}",
+    ),
+    (
+        BY_KEY,
+        [(b"authorization", f"Basic {GOLD}".encode())],
+        "gold",
+        0,
+        f"custom_params.oea.tier: gold {ABOVE}",
+    ),
     (BY_KEY, headers(keys.hashed(GOLD)), "gold", 0, f"custom_params.oea.tier: gold {ABOVE}"),
     (
         BY_KEY,
         headers(SILVER),
         "gold",
         0,
-        "custom_params.oea.tier: gold is above tier silver (k0=5), which is this request's by its key",
+        (
+            "custom_params.oea.tier: gold is above tier silver (k0=5), which is this request's by"
+            " its key"
+        ),
     ),
     (
         BY_KEY,
@@ -196,16 +225,28 @@ REFUSED: tuple[tuple[Binding, Headers, str | None, int, str], ...] = (
         headers(tier="silver"),
         "gold",
         0,
-        "custom_params.oea.tier: gold is above tier silver (k0=5), which is this request's by header x-oea-tier",
+        (
+            "custom_params.oea.tier: gold is above tier silver (k0=5), which is this request's by"
+            " header x-oea-tier"
+        ),
     ),
-    (BY_HEADER, headers(None, "silver", SECOND), None, 0, "x-oea-tier: the header is there 2 times"),
+    (
+        BY_HEADER,
+        headers(None, "silver", SECOND),
+        None,
+        0,
+        "x-oea-tier: the header is there 2 times",
+    ),
     (BY_HEADER, headers(None, "gold", SECOND), None, 0, "x-oea-tier: the header is there 2 times"),
     (
         BY_HEADER,
         headers(tier="silver, gold"),
         None,
         0,
-        "header x-oea-tier: 'silver, gold' is no tier of this server; there are gold, silver, bronze",
+        (
+            "header x-oea-tier: 'silver, gold' is no tier of this server; there are gold, silver,"
+            " bronze"
+        ),
     ),
     (
         BY_HEADER,
@@ -241,18 +282,27 @@ REFUSED: tuple[tuple[Binding, Headers, str | None, int, str], ...] = (
         headers(),
         "lead\n",
         0,
-        "custom_params.oea.tier: 'lead\\\\n' is no tier of this server; there are gold, silver, bronze",
+        (
+            "custom_params.oea.tier: 'lead\\\\n' is no tier of this server; there are gold, silver,"
+            " bronze"
+        ),
     ),
 )
 
 
-@pytest.mark.parametrize(("bound", "given", "body", "wished", "line"), REFUSED, ids=range(len(REFUSED)))
-def test_nobody_promotes_itself(bound: Binding, given: Headers, body: str | None, wished: int, line: str) -> None:
+@pytest.mark.parametrize(
+    ("bound", "given", "body", "wished", "line"), REFUSED, ids=range(len(REFUSED))
+)
+def test_nobody_promotes_itself(
+    bound: Binding, given: Headers, body: str | None, wished: int, line: str
+) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
         got(bound, given, body, wished)
 
 
-@pytest.mark.parametrize("name", [b"X_OEA_Tier", b"x_oea_tier", b"X-OEA-Tier ", b"XOEATier", b"X-Oea-Tiers"])
+@pytest.mark.parametrize(
+    "name", [b"X_OEA_Tier", b"x_oea_tier", b"X-OEA-Tier ", b"XOEATier", b"X-Oea-Tiers"]
+)
 def test_a_header_of_another_name_says_nothing(name: bytes) -> None:
     assert got(BY_HEADER, [(name, b"gold")]) == ("bronze", 0)
 
@@ -268,7 +318,9 @@ def test_where_the_server_guarantees_as_much_asking_for_it_is_no_more() -> None:
 
 
 def test_a_tier_that_is_gone_is_said_to_who_is_bound_to_it() -> None:
-    with pytest.raises(ValueError, match="its key: 'gold' is no tier of this server; there are silver"):
+    with pytest.raises(
+        ValueError, match="its key: 'gold' is no tier of this server; there are silver"
+    ):
         binding.admit({"silver": 5}, who(BY_KEY, headers(GOLD), None), None, 0, 3)
 
 
@@ -283,8 +335,15 @@ def write(tmp_path: Path) -> Callable[[bytes | str], str]:
 
 
 def test_keys_are_read_from_a_file_of_their_hashes(write: Callable[[str], str]) -> None:
-    path = write(f"# ours\n\ngold: {keys.hashed(GOLD)}\n  gold : {keys.hashed('2nd')}  \n*:{keys.hashed(GATEWAY)}\n")
-    assert keys.read(path) == {keys.hashed(GOLD): "gold", keys.hashed("2nd"): "gold", keys.hashed(GATEWAY): "*"}
+    path = write(
+        f"# ours\n\ngold: {keys.hashed(GOLD)}\n  gold : {keys.hashed('2nd')} "
+        f" \n*:{keys.hashed(GATEWAY)}\n"
+    )
+    assert keys.read(path) == {
+        keys.hashed(GOLD): "gold",
+        keys.hashed("2nd"): "gold",
+        keys.hashed(GATEWAY): "*",
+    }
     assert binding.knows(Binding(None, keys.read(path)), headers("2nd"))
     assert not binding.knows(Binding(None, keys.read(path)), headers("3rd"))
     assert not binding.knows(Binding(), headers("2nd"))
@@ -328,7 +387,9 @@ def test_what_binds_has_to_fit_the_tiers(write: Callable[[str], str], tmp_path: 
     said = f"tier_keys={path}: a key for * names tiers by a header; say which (tier_header)"
     assert tier_start.problems(Settings(tiers=TEXT, tier_keys=path)) == [said]
     assert tier_start.problems(Settings(tiers=TEXT, tier_keys=path, tier_header="X-OEA-Tier")) == []
-    assert tier_start.problems(Settings(tiers=TEXT), metrics=False) == [f"tiers: {tier_start.METRICS}"]
+    assert tier_start.problems(Settings(tiers=TEXT), metrics=False) == [
+        f"tiers: {tier_start.METRICS}"
+    ]
     gone = str(tmp_path / "gone")
     said = f"tier_keys={gone}: No such file or directory"
     assert tier_start.problems(Settings(tiers=TEXT, tier_keys=gone)) == [said]

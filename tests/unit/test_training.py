@@ -1,4 +1,5 @@
-"""The demo model's training: its arithmetic against Hugging Face's, its gradients, its steps, its corpus."""
+"""The demo model's training: its arithmetic against Hugging Face's, its gradients, its steps, its
+corpus."""
 
 from __future__ import annotations
 
@@ -46,7 +47,9 @@ def test_experts_gradients_are_those_of_autograd() -> None:
     gate_up = torch.randn(4, 10, 6, dtype=torch.float64, requires_grad=True)
     down = torch.randn(4, 6, 5, dtype=torch.float64, requires_grad=True)
     counts = [3, 0, 5, 1]  # an expert that nobody takes has a gradient of zero
-    assert torch.autograd.gradcheck(lambda *given: Experts.apply(*given, counts), (rows, gate_up, down))
+    assert torch.autograd.gradcheck(
+        lambda *given: Experts.apply(*given, counts), (rows, gate_up, down)
+    )
 
 
 def test_network_is_hugging_faces(tmp_path: Path) -> None:
@@ -75,7 +78,9 @@ def test_balance_is_k_where_experts_are_equally_wanted() -> None:
     assert routed.balance.item() == pytest.approx(4)
 
 
-def trained_in_two(config: Mapping[str, Any], data: tokens.Data, recipe: loop.Recipe, work: Path) -> Network:
+def trained_in_two(
+    config: Mapping[str, Any], data: tokens.Data, recipe: loop.Recipe, work: Path
+) -> Network:
     """A model whose training was stopped before its fifth step, and went on."""
     real = loop.batch
 
@@ -106,10 +111,17 @@ def test_a_run_that_was_stopped_is_the_run_that_was_not(
 
 @pytest.mark.parametrize(
     ("dense", "first"),
-    [(False, [5.862016678, 5.471082211, 5.658314705]), (True, [5.422013283, 5.783207893, 5.619688988])],
+    [
+        (False, [5.862016678, 5.471082211, 5.658314705]),
+        (True, [5.422013283, 5.783207893, 5.619688988]),
+    ],
 )
 def test_first_steps_are_those_of_the_model_that_ships(
-    tmp_path: Path, data: tokens.Data, dense: bool, first: list[float], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    data: tokens.Data,
+    dense: bool,
+    first: list[float],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What a second architecture brought changed nothing: as measured before it was there."""
     monkeypatch.setattr(loop, "NOTE_EVERY", 1)
@@ -130,7 +142,9 @@ def test_an_epoch_goes_through_every_window_once(data: tokens.Data) -> None:
     recipe = loop.Recipe(0, batch=4, length=50)
     steps = (len(data.training) - 1) // 50 // 4
     marked = data._replace(training=np.arange(len(data.training), dtype=np.uint16))
-    seen = [int(row[0]) for step in range(steps) for row in loop.batch(marked.training, recipe, step)]
+    seen = [
+        int(row[0]) for step in range(steps) for row in loop.batch(marked.training, recipe, step)
+    ]
     assert len(set(seen)) == len(seen) == steps * 4
     assert all(start % 50 == 0 for start in seen)
     later = [int(row[0]) for row in loop.batch(marked.training, recipe, steps)]
@@ -149,13 +163,17 @@ def test_manual_pages_lose_their_marks_and_become_chats() -> None:
         "List \\fBfiles\\fR about.\n.B ls\nreads.\n.PP\nMore.\n"
     )
     text = corpus.plain_manual(page)
-    assert text.startswith("<|im_start|>user\nWhat is ls?<|im_end|>\n<|im_start|>assistant\nlist directory contents\n")
+    assert text.startswith(
+        "<|im_start|>user\nWhat is ls?<|im_end|>\n<|im_start|>assistant\nlist directory contents\n"
+    )
     assert "List files about.\nls\nreads." in text
     assert "\\" not in text
 
 
 def test_pages_lose_their_tags() -> None:
-    page = "<html><head><title>x</title></head><body><h1>One</h1><p>two &amp; three</p></body></html>"
+    page = (
+        "<html><head><title>x</title></head><body><h1>One</h1><p>two &amp; three</p></body></html>"
+    )
     assert corpus.plain_html(page).split() == ["One", "two", "&", "three"]
 
 
@@ -163,7 +181,9 @@ def test_nothing_held_out_is_trained_on(monkeypatch: pytest.MonkeyPatch) -> None
     packages = [f"package-{number}" for number in range(400)]
     licence = "the same words of a licence in every package, long enough to be noticed. " * 3
     found = [
-        corpus.Document(name, f"doc/{name}", f"{licence}\n\n" + f"what only {name} says, over and over. " * 20)
+        corpus.Document(
+            name, f"doc/{name}", f"{licence}\n\n" + f"what only {name} says, over and over. " * 20
+        )
         for name in packages
     ]
     monkeypatch.setattr(corpus, "_all", lambda: iter(found))
@@ -178,7 +198,9 @@ def test_nothing_held_out_is_trained_on(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_package_has_its_share_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     pages = [
-        corpus.Document("big", f"doc/{n}", "".join(f"line {n}.{m} of many words\n\n" for m in range(9000)))
+        corpus.Document(
+            "big", f"doc/{n}", "".join(f"line {n}.{m} of many words\n\n" for m in range(9000))
+        )
         for n in range(9)
     ]
     monkeypatch.setattr(corpus, "_all", lambda: iter(pages))

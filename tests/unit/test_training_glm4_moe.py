@@ -1,4 +1,5 @@
-"""The second demo model's training: GLM-4.5's arithmetic, its selection bias, its layer that looks ahead."""
+"""The second demo model's training: GLM-4.5's arithmetic, its selection bias, its layer that looks
+ahead."""
 
 from __future__ import annotations
 
@@ -57,7 +58,9 @@ def test_network_is_hugging_faces(network: Network, ids: torch.Tensor, tmp_path:
     from transformers import AutoModelForCausalLM
 
     export.export(network, TINY, tmp_path)
-    theirs, loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, output_loading_info=True)
+    theirs, loaded = AutoModelForCausalLM.from_pretrained(
+        tmp_path, dtype=torch.float32, output_loading_info=True
+    )
     assert not loaded["missing_keys"]
     assert all(name.startswith(AHEAD) for name in loaded["unexpected_keys"])
     with torch.no_grad():
@@ -67,13 +70,16 @@ def test_network_is_hugging_faces(network: Network, ids: torch.Tensor, tmp_path:
     assert routed.share.sum(dim=1).tolist() == pytest.approx([K] * (LAYERS - 1))
 
 
-def test_looking_ahead_is_hugging_faces(network: Network, ids: torch.Tensor, tmp_path: Path) -> None:
+def test_looking_ahead_is_hugging_faces(
+    network: Network, ids: torch.Tensor, tmp_path: Path
+) -> None:
     from transformers import AutoModelForCausalLM
     from transformers.modeling_layers import MtpModel
 
     export.export(network, TINY, tmp_path)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
-    theirs._keys_to_ignore_on_load_unexpected = [AHEAD.replace(".", r"\.")]  # how it finds the layer
+    # how it finds the layer
+    theirs._keys_to_ignore_on_load_unexpected = [AHEAD.replace(".", r"\.")]
     ahead = MtpModel.from_pretrained(theirs)  # refuses a checkpoint where a weight is missing
     following = ids[:, 1:]
     position = torch.arange(1, ids.shape[1])[None]
@@ -95,21 +101,28 @@ def test_looking_ahead_is_hugging_faces(network: Network, ids: torch.Tensor, tmp
     assert len(routed.share) == LAYERS  # all but the dense one, and the one that looks ahead
 
 
-def test_looking_ahead_reads_nothing_of_what_it_is_to_guess(network: Network, ids: torch.Tensor) -> None:
+def test_looking_ahead_reads_nothing_of_what_it_is_to_guess(
+    network: Network, ids: torch.Tensor
+) -> None:
     other = ids.clone()
     other[:, 12:] = (other[:, 12:] + 1) % 64
     with torch.no_grad():
         _, before, _ = network.twice(ids)
         _, after, _ = network.twice(other)
-    torch.testing.assert_close(before[:, :11], after[:, :11])  # the last of them reads token 11 and guesses token 12
+    # the last of them reads token 11 and guesses token 12
+    torch.testing.assert_close(before[:, :11], after[:, :11])
     assert not torch.allclose(before[:, 11], after[:, 11])
 
 
 def test_a_checkpoint_keeps_biases_in_float32(network: Network, tmp_path: Path) -> None:
     export.export(network, TINY, tmp_path)
-    kinds = {name: tensor.dtype for name, tensor in load_file(tmp_path / "model.safetensors").items()}
+    kinds = {
+        name: tensor.dtype for name, tensor in load_file(tmp_path / "model.safetensors").items()
+    }
     exact = {name for name, kind in kinds.items() if kind == torch.float32}
-    assert exact == {f"model.layers.{each}.mlp.gate.e_score_correction_bias" for each in range(1, LAYERS + 1)}
+    assert exact == {
+        f"model.layers.{each}.mlp.gate.e_score_correction_bias" for each in range(1, LAYERS + 1)
+    }
 
 
 def test_a_bias_moves_towards_an_even_load(network: Network) -> None:
@@ -129,7 +142,9 @@ def test_a_bias_chooses_and_does_not_weigh(network: Network) -> None:
     _, weights, ids = router._choose(logits)
     assert (ids == 7).any(dim=1).all()
     own = logits.sigmoid().gather(1, ids)
-    torch.testing.assert_close(weights, TINY["routed_scaling_factor"] * own / own.sum(dim=1, keepdim=True))
+    torch.testing.assert_close(
+        weights, TINY["routed_scaling_factor"] * own / own.sum(dim=1, keepdim=True)
+    )
 
 
 def test_biases_make_loads_even(tmp_path: Path) -> None:
@@ -162,10 +177,14 @@ def test_it_learns_to_look_ahead(tmp_path: Path) -> None:
 
 def test_the_weight_of_looking_ahead_falls_with_the_rate() -> None:
     recipe = loop.Recipe(1000, fall=0.4)
-    assert [recipe.ahead_at(step) for step in (0, 600, 800, 1000)] == pytest.approx([0.3, 0.3, 0.2, 0.1])
+    assert [recipe.ahead_at(step) for step in (0, 600, 800, 1000)] == pytest.approx(
+        [0.3, 0.3, 0.2, 0.1]
+    )
 
 
-def test_a_run_that_was_stopped_is_the_run_that_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_was_stopped_is_the_run_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(loop, "SAVE_EVERY", 3)
     numbers = np.random.default_rng(0).integers(0, 64, 4000).astype(np.uint16)
     data = tokens.Data(numbers[:3000], numbers[3000:], [], {})

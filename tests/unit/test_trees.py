@@ -11,7 +11,8 @@ from oea_server.routing import trees
 
 
 def links(parents: list[int]) -> tuple[list[int], list[int]]:
-    """SGLang's, of nodes whose parents are given: the first child of each, and its next sibling; -1 for none."""
+    """SGLang's, of nodes whose parents are given: the first child of each, and its next sibling; -1
+    for none."""
     child, sibling, last = [-1] * len(parents), [-1] * len(parents), dict[int, int]()
     for place, parent in enumerate(parents[1:], start=1):
         if parent in last:
@@ -46,7 +47,9 @@ def test_each_guess_knows_its_ancestors(n: int) -> None:
             assert words[0] == 0
             for place in range(1, n):
                 found = {place - 1 - bit for bit in range(63) if ~words[place] >> bit & 1}
-                assert found == {each for each in ancestors(parents, place) if place - each <= trees.REACH}
+                assert found == {
+                    each for each in ancestors(parents, place) if place - each <= trees.REACH
+                }
 
 
 def test_a_pass_without_guesses_has_tokens_alone() -> None:

@@ -1,7 +1,7 @@
 """gpt-oss' runner on Hopper: a choice of ours reaches SGLang's experts as one of its own does.
 
-SGLang's own classes, its Triton kernels in Triton's interpreter; of the experts the matrix product is plain torch.
-"""
+SGLang's own classes, its Triton kernels in Triton's interpreter; of the experts the matrix product
+is plain torch."""
 
 from __future__ import annotations
 
@@ -32,16 +32,23 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Triton's interpreter of 0.5.17 does not run these kernels, so there the library's own plain torch does."""
+    """Triton's interpreter of 0.5.17 does not run these kernels, so there the library's own plain
+    torch does."""
     if OLDEST:
         names = ("topk", "tensor", "tensor_details.bitmatrix", "tensor_details.ragged_tensor")
-        library, tensor, bitmatrix, ragged_tensor = (import_module(f"triton_kernels.{name}") for name in names)
+        library, tensor, bitmatrix, ragged_tensor = (
+            import_module(f"triton_kernels.{name}") for name in names
+        )
 
         histc = torch.histc  # which takes no integers on a CPU
         monkeypatch.setattr(torch, "histc", lambda ids, **given: histc(ids.float(), **given))
         monkeypatch.setattr(theirs, "triton_kernels_topk", library.topk_torch)
-        monkeypatch.setattr(tensor, "make_bitmatrix_metadata", bitmatrix.make_bitmatrix_metadata_torch)
-        monkeypatch.setattr(theirs, "make_ragged_tensor_metadata", ragged_tensor.make_ragged_tensor_metadata_torch)
+        monkeypatch.setattr(
+            tensor, "make_bitmatrix_metadata", bitmatrix.make_bitmatrix_metadata_torch
+        )
+        monkeypatch.setattr(
+            theirs, "make_ragged_tensor_metadata", ragged_tensor.make_ragged_tensor_metadata_torch
+        )
 
 
 def built(**given: Any) -> Any:
@@ -49,7 +56,9 @@ def built(**given: Any) -> Any:
     from sglang.srt.layers.moe.utils import MoeRunnerBackend
 
     target = SimpleNamespace(moe=SimpleNamespace(in_speculative_scope=False))
-    alone = SimpleNamespace(shared_experts=SimpleNamespace(use_waterfill=False, num_shared_topk_slots=0))
+    alone = SimpleNamespace(
+        shared_experts=SimpleNamespace(use_waterfill=False, num_shared_topk_slots=0)
+    )
     with (
         mock.patch.object(theirs, "get_flags", return_value=target, create=True),
         mock.patch.object(theirs, "get_model", return_value=alone, create=True),
@@ -65,7 +74,9 @@ def topk(monkeypatch: pytest.MonkeyPatch) -> Any:
     from sglang.srt.layers.moe.utils import MoeRunnerBackend
 
     monkeypatch.setattr(formats, "of_server", lambda: MoeRunnerBackend("triton_kernel"))
-    monkeypatch.setattr(theirs, "get_moe_runner_backend", lambda: MoeRunnerBackend("triton_kernel"), raising=False)
+    monkeypatch.setattr(
+        theirs, "get_moe_runner_backend", lambda: MoeRunnerBackend("triton_kernel"), raising=False
+    )
     made = built()
     nothing = (None, None)
     monkeypatch.setattr(made, "_resolve_routing_inputs", lambda *_: nothing, raising=False)
@@ -91,7 +102,9 @@ def sglangs(topk: Any, given: torch.Tensor) -> Any:
 
 
 def ours(topk: Any, given: torch.Tensor) -> Any:
-    return triton_experts.around_forward_cuda(type(topk).forward_cuda, topk, torch.zeros(len(given), 8), given)
+    return triton_experts.around_forward_cuda(
+        type(topk).forward_cuda, topk, torch.zeros(len(given), 8), given
+    )
 
 
 def parts(chosen: Any) -> dict[str, torch.Tensor]:
@@ -119,7 +132,11 @@ def test_a_choice_of_sglangs_is_sorted_as_sglang_sorts_it(topk: Any, rows: int) 
     if OLDEST:  # a row's experts by their number, not best first
         ids, best_first = ids.sort()
         weights = weights.gather(1, best_first)
-    found = parts(triton_experts.sorted_by_expert(weights.bfloat16(), ids, torch.ones(rows, dtype=torch.bool), N))
+    found = parts(
+        triton_experts.sorted_by_expert(
+            weights.bfloat16(), ids, torch.ones(rows, dtype=torch.bool), N
+        )
+    )
     # the interpreter cuts off what a GPU rounds
     torch.testing.assert_close(found.pop("weights"), expected.pop("weights"), rtol=2**-7, atol=0)
     for name, each in expected.items():
@@ -136,7 +153,9 @@ def test_rows_that_are_no_tokens_are_left_out_as_sglang_leaves_them_out(topk: An
     found = triton_experts.order(chosen.ids, real, N)
     assert torch.equal(found.sizes, theirs_of[0].slice_sizes)
     assert torch.equal(found.slots, theirs_of[2])
-    ids = triton_experts.ids_of(triton_experts.sorted_by_expert(chosen.weights, chosen.ids, real, N), 9, K)
+    ids = triton_experts.ids_of(
+        triton_experts.sorted_by_expert(chosen.weights, chosen.ids, real, N), 9, K
+    )
     assert torch.equal(ids, chosen.ids.where(real[:, None], -1))
 
 
@@ -145,14 +164,18 @@ def test_a_decode_step_is_routed_and_counted(now: runtime.Runtime, topk: Any) ->
     with now.decoding(Step(9, counted=True)):
         chosen = ours(topk, given)
     expected = host.route(given, now.policy, now.routers[LAYER].rule)
-    assert expected.pool.sum() < len(set(host.route(given, Policy.vanilla(), now.routers[LAYER].rule).ids.flatten()))
+    assert expected.pool.sum() < len(
+        set(host.route(given, Policy.vanilla(), now.routers[LAYER].rule).ids.flatten())
+    )
     ids = triton_experts.ids_of(chosen, 9, K)
     assert torch.equal(ids.sort().values, expected.ids.sort().values)
     assert now.tally is not None
     assert now.tally.unique[0].nonzero().flatten().tolist() == [int(expected.pool.sum())]
 
 
-def test_what_the_policy_leaves_to_the_model_is_sglangs_to_the_bit_and_counted(now: runtime.Runtime, topk: Any) -> None:
+def test_what_the_policy_leaves_to_the_model_is_sglangs_to_the_bit_and_counted(
+    now: runtime.Runtime, topk: Any
+) -> None:
     given = logits(1)
     outside = parts(ours(topk, given))
     with now.decoding(Step(1, counted=True)):
@@ -166,15 +189,23 @@ def test_what_the_policy_leaves_to_the_model_is_sglangs_to_the_bit_and_counted(n
 
 @pytest.mark.skipif(OLDEST, reason="the experts of 0.5.17 ask for a GPU by name")
 @pytest.mark.parametrize("policy", [Policy.pruned(1), Policy.oea(2), Policy.oea(2, mix=0.0)])
-def test_sglangs_experts_compute_what_was_chosen(monkeypatch: pytest.MonkeyPatch, policy: Policy) -> None:
+def test_sglangs_experts_compute_what_was_chosen(
+    monkeypatch: pytest.MonkeyPatch, policy: Policy
+) -> None:
     """Unused slots too, which have a row's best expert once more, with weight 0."""
-    libraries = SimpleNamespace(silu_and_mul=None, gelu_and_mul=None)  # which want the driver of a GPU
+    # which want the driver of a GPU
+    libraries = SimpleNamespace(silu_and_mul=None, gelu_and_mul=None)
     monkeypatch.setitem(sys.modules, "sgl_kernel", libraries)  # type: ignore[arg-type]
     from sglang.srt.layers.moe.fused_moe_triton import triton_kernels_moe as experts
 
-    def matmul(rows: Any, weights: Any, bias: Any, *, a_ragged_metadata: Any, **given: Any) -> torch.Tensor:
-        """`triton_kernels.matmul` as its own `matmul_torch` says it: rows by expert, then back to their slots."""
-        gather, scatter, gammas = (given.get(name) for name in ("gather_indx", "scatter_indx", "gammas"))
+    def matmul(
+        rows: Any, weights: Any, bias: Any, *, a_ragged_metadata: Any, **given: Any
+    ) -> torch.Tensor:
+        """`triton_kernels.matmul` as its own `matmul_torch` says it: rows by expert, then back to
+        their slots."""
+        gather, scatter, gammas = (
+            given.get(name) for name in ("gather_indx", "scatter_indx", "gammas")
+        )
         ends = a_ragged_metadata.slice_offs.tolist()
         found = torch.full((len(rows if gather is None else gather), weights.shape[-1]), torch.nan)
         for expert, (start, end) in enumerate(itertools.pairwise(ends)):
@@ -207,7 +238,9 @@ def test_sglangs_experts_compute_what_was_chosen(monkeypatch: pytest.MonkeyPatch
         expected = torch.zeros(hidden)
         for weight, expert in zip(chosen.weights[row], chosen.ids[row].tolist(), strict=True):
             gate, up = (states[row].float() @ w1[expert].float()).bfloat16().float().chunk(2)
-            expected += weight * ((torch.nn.functional.silu(gate) * up).bfloat16().float() @ w2[expert].float())
+            expected += weight * (
+                (torch.nn.functional.silu(gate) * up).bfloat16().float() @ w2[expert].float()
+            )
         torch.testing.assert_close(found[row], expected, rtol=1e-3, atol=1e-3)
 
 
@@ -222,6 +255,8 @@ def test_sglangs_experts_compute_what_was_chosen(monkeypatch: pytest.MonkeyPatch
         ({"custom_routing_function": len}, False),
     ],
 )
-def test_only_the_router_that_this_kernel_computes_is_ours(given: dict[str, Any], handled: bool) -> None:
+def test_only_the_router_that_this_kernel_computes_is_ours(
+    given: dict[str, Any], handled: bool
+) -> None:
     problem = routers.problem_of(built(**given).topk_config, LAYER, output=formats.TRITON_KERNEL)
     assert (problem is None) == handled

@@ -42,14 +42,19 @@ def test_in_one_process_the_second_waits_for_the_first() -> None:
     assert said == ["one in", "one out", "two in", "two out"]
 
 
-def test_between_processes_the_second_waits_for_the_first_to_end_or_die(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_between_processes_the_second_waits_for_the_first_to_end_or_die(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv(turns.VARIABLE, raising=False)
     turns.share()
     shared = os.environ[turns.VARIABLE]
     try:
         for ends in ("its turn", "at all"):
             with subprocess.Popen(
-                [sys.executable, "-c", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                [sys.executable, "-c", WORKER],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
             ) as worker:
                 assert worker.stdin is not None
                 assert worker.stdout is not None

@@ -1,4 +1,5 @@
-"""Under vanilla the experts are those of SGLang's own routers, for every kind of router, on float32 logits."""
+"""Under vanilla the experts are those of SGLang's own routers, for every kind of router, on float32
+logits."""
 
 from __future__ import annotations
 
@@ -32,14 +33,21 @@ def compare(router: Router, given: torch.Tensor, theirs: tuple[torch.Tensor, tor
 @pytest.mark.parametrize(("num_experts", "k", "groups", "kept"), SHAPES)
 def test_ids_and_weights(num_experts: int, k: int, groups: int, kept: int) -> None:
     dice = torch.Generator().manual_seed(num_experts)
-    given, bias = torch.randn(ROWS, num_experts, generator=dice), torch.randn(num_experts, generator=dice) * 0.3
+    given, bias = (
+        torch.randn(ROWS, num_experts, generator=dice),
+        torch.randn(num_experts, generator=dice) * 0.3,
+    )
     hidden = torch.zeros(ROWS, 1)
     scaled = {"routed_scaling_factor": 2.5, "apply_routed_scaling_factor_on_output": True}
 
-    theirs = plain(topk.biased_grouped_topk_impl)(hidden, given, bias, k, True, groups, kept, **scaled)
+    theirs = plain(topk.biased_grouped_topk_impl)(
+        hidden, given, bias, k, True, groups, kept, **scaled
+    )
     compare(Router(k, True, "sigmoid", bias, groups, kept, "top2", 2.5), given, theirs)
     for scoring in ("softmax", "sigmoid"):
-        theirs = plain(topk.grouped_topk_gpu)(hidden, given, k, False, groups, kept, scoring_func=scoring)
+        theirs = plain(topk.grouped_topk_gpu)(
+            hidden, given, k, False, groups, kept, scoring_func=scoring
+        )
         compare(Router(k, False, scoring, None, groups, kept, "max"), given, theirs)  # type: ignore[arg-type]
     for scoring in ("softmax", "sigmoid", "sqrtsoftplus"):
         for chosen_by in (None, bias):

@@ -13,7 +13,9 @@ from oea_server.engine import warmup
 
 OVER_GRPC = SimpleNamespace(headers={})
 """`_GrpcRequest` of SGLang's `grpc_bridge`."""
-UP, STARTING = (SimpleNamespace(server_status=SimpleNamespace(name=name)) for name in ("Up", "Starting"))
+UP, STARTING = (
+    SimpleNamespace(server_status=SimpleNamespace(name=name)) for name in ("Up", "Starting")
+)
 
 
 def asked(path: str, root_path: str = "", **headers: str) -> SimpleNamespace:
@@ -45,7 +47,9 @@ def test_a_warm_up_is_known_whichever_worker_gets_it(manager: SimpleNamespace, w
 
 @pytest.mark.parametrize("manager", [STARTING, UP], ids=["starting", "up"])
 @pytest.mark.parametrize("headers", [{}, {"x_oea_warm_up": "guessed"}, {"x_oea_warm_up": ""}])
-def test_without_the_word_it_is_traffic(manager: SimpleNamespace, headers: dict[str, str], word: str) -> None:
+def test_without_the_word_it_is_traffic(
+    manager: SimpleNamespace, headers: dict[str, str], word: str
+) -> None:
     assert word
     assert named(manager, asked("/generate", **headers)) is None
 
@@ -76,7 +80,9 @@ def test_what_the_server_sends_to_itself_has_the_word(word: str) -> None:
         sent.append(headers)
 
     http_server = SimpleNamespace(
-        requests=SimpleNamespace(get=post, post=post, exceptions=SimpleNamespace(RequestException=OSError)),
+        requests=SimpleNamespace(
+            get=post, post=post, exceptions=SimpleNamespace(RequestException=OSError)
+        ),
         _send_disaggregation_warmup_requests=disaggregated,
     )
     warmup.sign(http_server)
@@ -84,7 +90,11 @@ def test_what_the_server_sends_to_itself_has_the_word(word: str) -> None:
     http_server.requests.post("http://x/generate", headers=theirs, timeout=1)
     http_server.requests.post("http://x/generate")
     asyncio.run(http_server._send_disaggregation_warmup_requests(url="http://x", headers=theirs))
-    assert sent == [theirs | {warmup.HEADER: word}, {warmup.HEADER: word}, theirs | {warmup.HEADER: word}]
+    assert sent == [
+        theirs | {warmup.HEADER: word},
+        {warmup.HEADER: word},
+        theirs | {warmup.HEADER: word},
+    ]
     assert theirs == {"Authorization": "Bearer key"}
     assert http_server.requests.exceptions.RequestException is OSError
 
@@ -96,9 +106,13 @@ def test_a_request_over_grpc_is_traffic_whatever_its_id() -> None:
         named(UP, OVER_GRPC, "HEALTH_CHECK_1")
 
 
-@pytest.mark.parametrize("rid", ["OEA_WARMUP", "OEA_WARMUP_1", "HEALTH_CHECK_1", ["mine", "HEALTH_CHECK"]])
+@pytest.mark.parametrize(
+    "rid", ["OEA_WARMUP", "OEA_WARMUP_1", "HEALTH_CHECK_1", ["mine", "HEALTH_CHECK"]]
+)
 @pytest.mark.parametrize("manager", [STARTING, UP], ids=["starting", "up"])
-def test_nobody_names_a_request_as_the_server_names_its_own(rid: Any, manager: SimpleNamespace) -> None:
+def test_nobody_names_a_request_as_the_server_names_its_own(
+    rid: Any, manager: SimpleNamespace
+) -> None:
     with pytest.raises(ValueError, match=r"^rid: OEA_WARMUP and HEALTH_CHECK begin the ids"):
         named(manager, asked("/generate"), rid)
     for root in ("", "/pre"):

@@ -1,4 +1,5 @@
-"""A request's wish as it comes from a client: kept, or one line that names the field, what is there and what may be."""
+"""A request's wish as it comes from a client: kept, or one line that names the field, what is there
+and what may be."""
 
 from __future__ import annotations
 
@@ -35,7 +36,9 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def ask(given: Any, manager: Any = MANAGER) -> None:
-    wish_door.before_generate_request(manager, SimpleNamespace(sampling_params={"custom_params": {"oea": given}}))
+    wish_door.before_generate_request(
+        manager, SimpleNamespace(sampling_params={"custom_params": {"oea": given}})
+    )
 
 
 def said(top_k: int, least: int) -> dict[str, Any]:
@@ -53,13 +56,22 @@ MALFORMED: tuple[tuple[Any, str], ...] = (
     ([], f"custom_params.oea: [] {NO_OBJECT}"),
     ([{"exact": True}], f"custom_params.oea: [{{'exact': True}}] {NO_OBJECT}"),
     ({}, "custom_params.oea: is empty; give one of exact and k0"),
-    ({"exact": True, "k0": 6}, "custom_params.oea: exact and k0 are two wishes; give one of exact and k0"),
-    ({"exact": False, "k0": 6}, "custom_params.oea: exact and k0 are two wishes; give one of exact and k0"),
+    (
+        {"exact": True, "k0": 6},
+        "custom_params.oea: exact and k0 are two wishes; give one of exact and k0",
+    ),
+    (
+        {"exact": False, "k0": 6},
+        "custom_params.oea: exact and k0 are two wishes; give one of exact and k0",
+    ),
     ({"exact": 1}, "custom_params.oea.exact: 1 is neither true nor false"),
     ({"exact": 0}, "custom_params.oea.exact: 0 is neither true nor false"),
     ({"exact": "true"}, "custom_params.oea.exact: 'true' is neither true nor false"),
     ({"exact": None}, "custom_params.oea.exact: None is neither true nor false"),
-    ({"exact": {"really": True}}, "custom_params.oea.exact: {'really': True} is neither true nor false"),
+    (
+        {"exact": {"really": True}},
+        "custom_params.oea.exact: {'really': True} is neither true nor false",
+    ),
     ({"exact": [True]}, "custom_params.oea.exact: [True] is neither true nor false"),
     ({"k0": True}, "custom_params.oea.k0: True is no whole number"),
     ({"k0": "6"}, "custom_params.oea.k0: '6' is no whole number"),
@@ -81,7 +93,10 @@ MALFORMED: tuple[tuple[Any, str], ...] = (
     ({"\u2028": 1}, "custom_params.oea: '\\u2028' is no wish; there are exact and k0"),
     ({"x" * 500: 1}, f"custom_params.oea: '{'x' * 60}' is no wish; there are exact and k0"),
     ({"tier": "gold"}, "custom_params.oea.tier: this server has no tiers; there are exact and k0"),
-    ({"tier": "gold", "k0": 6}, "custom_params.oea.tier: this server has no tiers; there are exact and k0"),
+    (
+        {"tier": "gold", "k0": 6},
+        "custom_params.oea.tier: this server has no tiers; there are exact and k0",
+    ),
 )
 
 
@@ -99,16 +114,30 @@ def test_what_can_be_kept_passes(serving: Any, given: Any) -> None:
     ask(given)
 
 
-@pytest.mark.parametrize("params", [None, {}, {"temperature": 0}, {"custom_params": None}, {"custom_params": {}},
-                                    {"custom_params": {"thinking_budget": 5}}, {"custom_params": [1]}])  # fmt: skip
+@pytest.mark.parametrize(
+    "params",
+    [
+        None,
+        {},
+        {"temperature": 0},
+        {"custom_params": None},
+        {"custom_params": {}},
+        {"custom_params": {"thinking_budget": 5}},
+        {"custom_params": [1]},
+    ],
+)
 def test_what_is_not_ours_is_left_alone(serving: Any, params: Any) -> None:
     wish_door.before_generate_request(MANAGER, SimpleNamespace(sampling_params=params))
 
 
 def test_a_servers_own_default_is_looked_at_where_a_request_says_nothing(serving: Any) -> None:
-    manager = SimpleNamespace(**vars(MANAGER), preferred_sampling_params={"custom_params": {"oea": {"k0": "6"}}})
+    manager = SimpleNamespace(
+        **vars(MANAGER), preferred_sampling_params={"custom_params": {"oea": {"k0": "6"}}}
+    )
     with pytest.raises(ValueError, match="k0: '6' is no whole number"):
-        wish_door.before_generate_request(manager, SimpleNamespace(sampling_params={"temperature": 0}))
+        wish_door.before_generate_request(
+            manager, SimpleNamespace(sampling_params={"temperature": 0})
+        )
     ask({"exact": True}, manager)
 
 
@@ -132,15 +161,22 @@ def test_one_of_a_batch_refuses_all_of_it(serving: Any) -> None:
         ({"policy": "random", "k0": "6"}, 1),
     ],
 )
-def test_the_floor_is_what_every_token_is_guaranteed(serving: Any, knobs: dict[str, Any], least: int) -> None:
+def test_the_floor_is_what_every_token_is_guaranteed(
+    serving: Any, knobs: dict[str, Any], least: int
+) -> None:
     serving(**knobs)
     ask({"k0": least})
     if least > 1:
-        with pytest.raises(ValueError, match=f"{least - 1} is below {least}, which this server guarantees each token"):
+        with pytest.raises(
+            ValueError,
+            match=f"{least - 1} is below {least}, which this server guarantees each token",
+        ):
             ask({"k0": least - 1})
 
 
-def test_after_a_live_change_the_floor_is_the_schedulers(serving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_live_change_the_floor_is_the_schedulers(
+    serving: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(wish_door, "known", lambda: said(6, 5))
     ask({"k0": 5})
     for k0, why in ((4, "4 is below 5, which"), (7, "7 is above 6")):
@@ -155,11 +191,20 @@ def test_an_operator_may_allow_less(serving: Any) -> None:
         ask({"k0": 1})
 
 
-def test_of_a_model_whose_top_k_nobody_knows_any_wish_passes(serving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_model_whose_top_k_nobody_knows_any_wish_passes(
+    serving: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(wish_door, "known", lambda: said(0, 1))
     ask({"k0": 30})
 
 
 def test_what_a_wish_is_as_a_number() -> None:
-    given: tuple[Any, ...] = ({"oea": {"exact": True}}, {"oea": {"exact": False}}, {"oea": {"k0": 6}}, {}, None, 5)
+    given: tuple[Any, ...] = (
+        {"oea": {"exact": True}},
+        {"oea": {"exact": False}},
+        {"oea": {"k0": 6}},
+        {},
+        None,
+        5,
+    )
     assert [wish.of(each) for each in given] == [EXACT, 0, 6, 0, 0, 0]

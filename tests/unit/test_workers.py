@@ -1,4 +1,5 @@
-"""A prefill worker says that it never decodes, wherever it is asked; a decode worker is a server like any other."""
+"""A prefill worker says that it never decodes, wherever it is asked; a decode worker is a server
+like any other."""
 
 from __future__ import annotations
 

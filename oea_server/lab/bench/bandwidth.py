@@ -35,7 +35,9 @@ class Reader:
             ways["copy, half to half (bytes read and written)"] = lambda: second.copy_(first)
         calls = {name: capture(way, device) for name, way in ways.items()}
         self.ways = {
-            name: self.gb_per_s(Spread.of([laps(device, [call, call])[1] for _ in range(TRIALS)]).median)
+            name: self.gb_per_s(
+                Spread.of([laps(device, [call, call])[1] for _ in range(TRIALS)]).median
+            )
             for name, call in calls.items()
         }
         """GB/s by way of reading, medians of a few trials."""

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from oea_server.lab.bench.served import Model
     from oea_server.lab.bench.trace import Trace
 
-app = typer.Typer(no_args_is_help=True, help="Measure routers, layers and a server, side by side in one run.")
+app = typer.Typer(
+    no_args_is_help=True, help="Measure routers, layers and a server, side by side in one run."
+)
 
 K = 8
 """Experts per token of every preset, and of `router`."""
@@ -28,33 +30,58 @@ LOGITS = ("correlated", "uniform")
 REPEATS = (3, 1000)
 MAX_SEED = 2**31 - 1
 SWEEP = range(3, 8)
-MOE_POLICIES = ",".join(["vanilla", "random", *(f"pruned:{k0}" for k0 in SWEEP), *(f"oea:{k0}" for k0 in SWEEP)])
+MOE_POLICIES = ",".join(
+    ["vanilla", "random", *(f"pruned:{k0}" for k0 in SWEEP), *(f"oea:{k0}" for k0 in SWEEP)]
+)
 
-Batch = Annotated[str, typer.Option("--batch", metavar="B,…", help=f"tokens per step, 1..{options.MAX_BATCH} each")]
+Batch = Annotated[
+    str,
+    typer.Option("--batch", metavar="B,…", help=f"tokens per step, 1..{options.MAX_BATCH} each"),
+]
 Policies = Annotated[
     str,
     typer.Option(
         "--policies",
         metavar="P,…",
-        help=f"vanilla, random, pruned:K0, oea:K0, fill:K0 (K0 in 1..{K}, both with /share=S/mix=A), budget:D (D "
-        "experts per rank)",
+        help=(
+            f"vanilla, random, pruned:K0, oea:K0, fill:K0 (K0 in 1..{K}, both with /share=S/mix=A),"
+            " budget:D (D experts per rank)"
+        ),
     ),
 ]
 Repeats = Annotated[
-    str, typer.Option("--repeats", metavar="R", help=f"measured turns of each variant, {REPEATS[0]}..{REPEATS[1]}")
+    str,
+    typer.Option(
+        "--repeats", metavar="R", help=f"measured turns of each variant, {REPEATS[0]}..{REPEATS[1]}"
+    ),
 ]
-Seed = Annotated[str, typer.Option("--seed", metavar="S", help="of logits, weights and the random policy")]
+Seed = Annotated[
+    str, typer.Option("--seed", metavar="S", help="of logits, weights and the random policy")
+]
 Logits = Annotated[
-    str, typer.Option("--logits", metavar="KIND", help="correlated (wakes as many experts as the paper saw) or uniform")
+    str,
+    typer.Option(
+        "--logits",
+        metavar="KIND",
+        help="correlated (wakes as many experts as the paper saw) or uniform",
+    ),
 ]
-Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="benchmarks/results/<machine> if not given")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="benchmarks/results/<machine> if not given"),
+]
 
 
 @app.command()
 def router(
     batch: Batch = "1,8,16,32,64,256,512",
     experts: Annotated[
-        str, typer.Option("--experts", metavar="N,…", help=f"experts to choose among, {K}..{options.MAX_EXPERTS} each")
+        str,
+        typer.Option(
+            "--experts",
+            metavar="N,…",
+            help=f"experts to choose among, {K}..{options.MAX_EXPERTS} each",
+        ),
     ] = "64,128,256,512",
     policies: Policies = "vanilla,oea:3",
     logits: Logits = "correlated",
@@ -88,7 +115,15 @@ def router(
 
         source = _source(kind, QWEN3_30B, 128)
         record = benchmark.measure(
-            batches, counts, chosen, source, k=K, repeats=rounds, seed=number, reader=reader, device=device
+            batches,
+            counts,
+            chosen,
+            source,
+            k=K,
+            repeats=rounds,
+            seed=number,
+            reader=reader,
+            device=device,
         )
         keep(record, command, device, folder, "router", kind)
 
@@ -113,7 +148,10 @@ def moe(
         typer.Option(
             "--trace",
             metavar="FILE",
-            help="recorded router logits instead of --logits: .npy or .npz, floats, steps x tokens x N",
+            help=(
+                "recorded router logits instead of --logits: .npy or .npz, floats, steps x"
+                " tokens x N"
+            ),
         ),
     ] = None,
     repeats: Repeats = "30",
@@ -124,11 +162,14 @@ def moe(
     from oea_server.lab.bench.presets import PRESETS
 
     with refusing():
-        presets = [PRESETS[name] for name in options.names("--preset", preset or ["qwen3-30b"], PRESETS)]
+        presets = [
+            PRESETS[name] for name in options.names("--preset", preset or ["qwen3-30b"], PRESETS)
+        ]
         batches = options.numbers("--batch", batch, 1, options.MAX_BATCH)
         number = options.number("--seed", seed, 0, MAX_SEED)
         chosen = {
-            each.name: options.policies("--policies", policies, k=K, seed=number, ranks=each.ranks) for each in presets
+            each.name: options.policies("--policies", policies, k=K, seed=number, ranks=each.ranks)
+            for each in presets
         }
         rounds = options.number("--repeats", repeats, *REPEATS)
         kind = options.names("--logits", [logits], LOGITS)[0]
@@ -137,7 +178,13 @@ def moe(
     kind = "trace" if recorded else kind
     logits_flag = {"trace": recorded.name} if recorded else {"logits": kind}
     labels = joined(chosen[presets[0].name])
-    given = {"batch": joined(batches), "policies": labels, **logits_flag, "repeats": rounds, "seed": number}
+    given = {
+        "batch": joined(batches),
+        "policies": labels,
+        **logits_flag,
+        "repeats": rounds,
+        "seed": number,
+    }
 
     def run(device: torch.device, reader: Reader) -> None:
         from oea_server.lab.bench import moe as benchmark
@@ -146,9 +193,23 @@ def moe(
             source = recorded or _source(kind, each.published, each.num_experts)
             with refusing():
                 record = benchmark.measure(
-                    each, batches, chosen[each.name], source, repeats=rounds, seed=number, reader=reader, device=device
+                    each,
+                    batches,
+                    chosen[each.name],
+                    source,
+                    repeats=rounds,
+                    seed=number,
+                    reader=reader,
+                    device=device,
                 )
-            keep(record, command_line("moe", preset=each.name, **given), device, folder, f"moe-{each.name}", kind)
+            keep(
+                record,
+                command_line("moe", preset=each.name, **given),
+                device,
+                folder,
+                f"moe-{each.name}",
+                kind,
+            )
 
     on_device(run, "moe")
 
@@ -158,30 +219,46 @@ def serve(
     url: Annotated[
         str | None,
         typer.Option(
-            "--url", metavar="URL", help="a running oea-server; started here, with random weights, if not given"
+            "--url",
+            metavar="URL",
+            help="a running oea-server; started here, with random weights, if not given",
         ),
     ] = None,
     layers: Annotated[
-        str, typer.Option("--layers", metavar="L", help="Qwen3-30B-shaped layers of the server started here, 1..48")
+        str,
+        typer.Option(
+            "--layers",
+            metavar="L",
+            help="Qwen3-30B-shaped layers of the server started here, 1..48",
+        ),
     ] = "2",
     batch: Batch = "1,4,16,32",
     policies: Policies = "vanilla,oea:3",
-    tokens: Annotated[str, typer.Option("--tokens", metavar="T", help="per answer, 8..1024")] = "64",
+    tokens: Annotated[
+        str, typer.Option("--tokens", metavar="T", help="per answer, 8..1024")
+    ] = "64",
     repeats: Repeats = "5",
     speculative: Annotated[
         bool,
         typer.Option(
             "--speculative",
-            help="verify drafts: by NGRAM where the server is started here, else by what it has, its caches emptied "
-            "before each round; the chats are lists that go on as they began; oea:K0/draft_k0=D guarantees drafts less",
+            help=(
+                "verify drafts: by NGRAM where the server is started here, else by what it has, its"
+                " caches emptied "
+                "before each round; the chats are lists that go on as they began; oea:K0/draft_k0=D"
+                " guarantees drafts less"
+            ),
         ),
     ] = False,
     tiers: Annotated[
         bool,
         typer.Option(
             "--tiers",
-            help="what exact requests cost: of the largest --batch, at the first oea:K0 of --policies, 0, 5, 25, 50 "
-            "and 100 % are exact; on a server that is started here",
+            help=(
+                "what exact requests cost: of the largest --batch, at the first oea:K0 of"
+                " --policies, 0, 5, 25, 50 "
+                "and 100 % are exact; on a server that is started here"
+            ),
         ),
     ] = False,
     out: Out = None,
@@ -189,22 +266,37 @@ def serve(
     """Decode on one live server: time per token, the policy switched between rounds."""
     with refusing():
         if tiers and (speculative or url is not None):
-            raise options.OptionError("--tiers: on a server that is started here, and without --speculative")
+            raise options.OptionError(
+                "--tiers: on a server that is started here, and without --speculative"
+            )
         depth = options.number("--layers", layers, 1, 48)
         batches = options.numbers("--batch", batch, 1, options.MAX_BATCH)
         chosen = options.policies("--policies", policies, k=K, seed=0, drafted=speculative)
         for label, policy in chosen.items():
             # the server is told of no pool: under this label it would run plain OEA
             if policy.pool != "union":
-                raise options.OptionError(f"--policies={label}: bench serve switches vanilla, random, pruned and oea")
+                raise options.OptionError(
+                    f"--policies={label}: bench serve switches vanilla, random, pruned and oea"
+                )
         rounds = options.number("--repeats", repeats, *REPEATS)
         length = options.number("--tokens", tokens, 8, 1024)
         folder = options.folder("--out", out)
-        floors = [max(policy.k0.values) for policy in chosen.values() if policy.name == "oea" and policy.k0]
+        floors = [
+            max(policy.k0.values)
+            for policy in chosen.values()
+            if policy.name == "oea" and policy.k0
+        ]
         if tiers and not floors:
-            raise options.OptionError("--tiers: --policies names no oea:K0 for the requests that are not exact")
+            raise options.OptionError(
+                "--tiers: --policies names no oea:K0 for the requests that are not exact"
+            )
     where: dict[str, object] = {"layers": depth} if url is None else {"url": "URL"}
-    given = {"batch": joined(batches), "policies": joined(chosen), "tokens": length, "repeats": rounds}
+    given = {
+        "batch": joined(batches),
+        "policies": joined(chosen),
+        "tokens": length,
+        "repeats": rounds,
+    }
     command = command_line("serve", **where, **given) + (" --speculative" if speculative else "")
     command += " --tiers" if tiers else ""
 
@@ -217,7 +309,16 @@ def serve(
             with refusing():
                 drafted = drafts.of(server) if speculative else None
             measured = {**model._asdict(), "drafts": drafted}
-            record = measure(server, batches, chosen, tokens=length, repeats=rounds, seed=0, reader=reader, **measured)
+            record = measure(
+                server,
+                batches,
+                chosen,
+                tokens=length,
+                repeats=rounds,
+                seed=0,
+                reader=reader,
+                **measured,
+            )
             name = f"serve-{model.model}" + ("-speculative" if speculative else "")
             keep(record, command, device, folder, name, "correlated")
 
@@ -232,7 +333,10 @@ def serve(
                 remote, model = attach(url)
             bench(remote, model)
             return
-        with own_server(depth, max(batches), *(drafts.NGRAM if speculative else ())) as (server, model):
+        with own_server(depth, max(batches), *(drafts.NGRAM if speculative else ())) as (
+            server,
+            model,
+        ):
             bench(server, model)
 
     on_device(run, "serve")

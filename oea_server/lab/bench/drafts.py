@@ -1,4 +1,5 @@
-"""What `bench serve --speculative` asks of a server besides: what it drafts by, and how much of that is accepted."""
+"""What `bench serve --speculative` asks of a server besides: what it drafts by, and how much of
+that is accepted."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from oea_server.lab.bench.serve import Rounds
 
 ROWS = 4
-"""Of a request in a verify pass of a server of our own, its token included: as in most public recipes."""
+"""Of a request in a verify pass of a server of our own, its token included: as in most public
+recipes."""
 NGRAM = ("--speculative-algorithm", "NGRAM", "--speculative-num-draft-tokens", str(ROWS))
 PASSES = "sglang:spec_verify_calls_total"
 """Verify passes of requests that have ended, as SGLang counts them."""
@@ -41,9 +43,14 @@ def of(server: Remote) -> Drafts:
         reply.raise_for_status()
         said: dict[str, Any] = reply.json()
     except (requests.RequestException, ValueError) as error:
-        raise OptionError(f"--speculative: the server says nothing of its drafts: {type(error).__name__}") from None
+        raise OptionError(
+            f"--speculative: the server says nothing of its drafts: {type(error).__name__}"
+        ) from None
     if not said.get("speculative_algorithm"):
-        raise OptionError("--speculative: the server at --url verifies no drafts: it needs --speculative-algorithm")
+        raise OptionError(
+            "--speculative: the server at --url verifies no drafts: it needs"
+            " --speculative-algorithm"
+        )
     return Drafts(str(said["speculative_algorithm"]), int(said["speculative_num_draft_tokens"]))
 
 
@@ -51,13 +58,15 @@ def forget(server: Remote) -> None:
     """Empty a server's caches, and with them what n-grams have learned.
 
     Raises:
-        requests.HTTPError: it does not, because somebody else's requests run, or without its admin key.
+        requests.HTTPError: it does not, because somebody else's requests run, or without its admin
+        key.
     """
     ask("POST", f"{server.url}/flush_cache", server.key).raise_for_status()
 
 
 def passes(server: Remote) -> float:
-    """Verify passes of all requests that have ended so far: a pass counts once for each of its requests."""
+    """Verify passes of all requests that have ended so far: a pass counts once for each of its
+    requests."""
     text = ask("GET", f"{server.url}/metrics", timeout=30).text
     return sum(
         sample.value
@@ -68,7 +77,8 @@ def passes(server: Remote) -> float:
 
 
 def verified(rounds: Rounds, vanilla: Rounds | None) -> dict[str, Any]:
-    """What a row of the record says besides: tokens accepted, and the verify pass over vanilla's."""
+    """What a row of the record says besides: tokens accepted, and the verify pass over
+    vanilla's."""
     accepted = Spread.of(rounds.accepted)
     row: dict[str, Any] = {
         "accept_length": accepted.median,
@@ -79,5 +89,8 @@ def verified(rounds: Rounds, vanilla: Rounds | None) -> dict[str, Any]:
     if vanilla is not None:
         pairs = zip(rounds.step_seconds, vanilla.step_seconds, strict=True)
         ratio = Spread.of([ours / theirs for ours, theirs in pairs])
-        row |= {"step_over_vanilla": ratio.median, "step_over_vanilla_quartiles": [ratio.lower, ratio.upper]}
+        row |= {
+            "step_over_vanilla": ratio.median,
+            "step_over_vanilla_quartiles": [ratio.lower, ratio.upper],
+        }
     return row

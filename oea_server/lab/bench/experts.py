@@ -38,12 +38,13 @@ def open_layer(preset: Preset, device: torch.device, seed: int) -> Layer:
     return Layer(*open_experts(w13, w2))
 
 
-def make_weights(preset: Preset, device: torch.device, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def make_weights(
+    preset: Preset, device: torch.device, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """w13 [local, 2I, H] and w2 [local, H, I], bfloat16, scaled as trained layers are.
 
-    One random block, another multiple of it for each expert: random numbers for a whole layer take longer
-    than the benchmark, and to a matmul all finite normal numbers are alike.
-    """
+    One random block, another multiple of it for each expert: random numbers for a whole layer take
+    longer than the benchmark, and to a matmul all finite normal numbers are alike."""
     generator = torch.Generator(device).manual_seed(seed)
     count, hidden, inner = preset.local_experts, preset.hidden, preset.intermediate
 

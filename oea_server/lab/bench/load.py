@@ -24,7 +24,8 @@ class Load(NamedTuple):
     tpot: list[float]
     """Time per output token after the first, chat by chat."""
     itl: list[float]
-    """Gaps between two chunks of one chat; a chunk that waited for the client holds several tokens."""
+    """Gaps between two chunks of one chat; a chunk that waited for the client holds several
+    tokens."""
     tokens_per_second: float
 
 
@@ -37,18 +38,28 @@ class Ask(NamedTuple):
     tier: str | None = None
 
 
-def play(url: str, chats: int, tokens: int, key: str | None = None, asks: Callable[[int], Ask] | None = None) -> Load:
+def play(
+    url: str,
+    chats: int,
+    tokens: int,
+    key: str | None = None,
+    asks: Callable[[int], Ask] | None = None,
+) -> Load:
     """Play one round against a server.
 
     Args:
-        asks: what the chat of that number in the round says; prompts that are never alike if not given, so that none
+        asks: what the chat of that number in the round says; prompts that are never alike if not
+        given, so that none
             is cached.
     """
-    return asyncio.run(_play(url, tokens, key, [(asks or never_alike)(place) for place in range(chats)]))
+    return asyncio.run(
+        _play(url, tokens, key, [(asks or never_alike)(place) for place in range(chats)])
+    )
 
 
 def repetitive(place: int) -> Ask:
-    """The same in each round, and greedy: a list that goes on as it began, of which n-grams can guess the rest."""
+    """The same in each round, and greedy: a list that goes on as it began, of which n-grams can
+    guess the rest."""
     words = " ".join(f"item {place} is like item {place}," for _ in range(12))
     return Ask(words, temperature=0.0, seed=place)
 
@@ -83,10 +94,14 @@ async def _chat(client: AsyncOpenAI, tokens: int, said: Ask) -> list[float]:
         temperature=said.temperature,
         seed=said.seed,
         stream=True,
-        extra_body={"ignore_eos": True, **({"custom_params": {"oea": {"tier": said.tier}}} if said.tier else {})},
+        extra_body={
+            "ignore_eos": True,
+            **({"custom_params": {"oea": {"tier": said.tier}}} if said.tier else {}),
+        },
     )
     async for chunk in stream:
-        # text may be empty while a character is incomplete; a chunk with choices is a step all the same
+        # text may be empty while a character is incomplete; a chunk with choices is a step all the
+        # same
         if chunk.choices and chunk.choices[0].finish_reason is None:
             times.append(time.perf_counter())
     times.append(time.perf_counter())

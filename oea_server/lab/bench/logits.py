@@ -1,11 +1,11 @@
 """Router logits to measure with: uniform, or correlated like a real model's.
 
-Correlated logits are ``a s + sqrt(1 - a²) e``: a step's experts share a popularity s, each token adds its
-own noise e. The strength a decides how many experts a batch wakes; the skew c of s (``sinh(c z) / c`` for
-c > 0, ``asinh(-c z) / -c`` for c < 0, z normal; the sinh-arcsinh family of Jones and Pewsey, 2009) decides
-how much more the tokens' first choices agree than their last ones. Two numbers, so that two values of the
-paper are met; what it publishes for the other k0 then says how well the shape is caught.
-"""
+Correlated logits are ``a s + sqrt(1 - a²) e``: a step's experts share a popularity s, each token
+adds its own noise e. The strength a decides how many experts a batch wakes; the skew c of s
+(``sinh(c z) / c`` for c > 0, ``asinh(-c z) / -c`` for c < 0, z normal; the sinh-arcsinh family of
+Jones and Pewsey, 2009) decides how much more the tokens' first choices agree than their last ones.
+Two numbers, so that two values of the paper are met; what it publishes for the other k0 then says
+how well the shape is caught."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ class Source(Protocol):
         """uniform, correlated or trace."""
         ...
 
-    def draw(self, steps: int, batch: int, num_experts: int, generator: torch.Generator) -> torch.Tensor:
+    def draw(
+        self, steps: int, batch: int, num_experts: int, generator: torch.Generator
+    ) -> torch.Tensor:
         """[steps, batch, num_experts] float32 on the CPU."""
         ...
 
@@ -51,7 +53,9 @@ class Uniform:
 
     kind: str = "uniform"
 
-    def draw(self, steps: int, batch: int, num_experts: int, generator: torch.Generator) -> torch.Tensor:
+    def draw(
+        self, steps: int, batch: int, num_experts: int, generator: torch.Generator
+    ) -> torch.Tensor:
         """See `Source`."""
         return torch.randn(steps, batch, num_experts, generator=generator)
 
@@ -73,7 +77,9 @@ class Correlated:
     """(k0, mean T) at the paper's batch size, as simulated when the two numbers were fitted."""
     kind: str = "correlated"
 
-    def draw(self, steps: int, batch: int, num_experts: int, generator: torch.Generator) -> torch.Tensor:
+    def draw(
+        self, steps: int, batch: int, num_experts: int, generator: torch.Generator
+    ) -> torch.Tensor:
         """See `Source`. Every step has its own popularity."""
         popularity = shaped(torch.randn(steps, 1, num_experts, generator=generator), self.skew)
         noise = torch.randn(steps, batch, num_experts, generator=generator)
@@ -83,7 +89,9 @@ class Correlated:
         """See `Source`."""
         return {
             "kind": self.kind,
-            "what": f"shared popularity, fitted to the paper's T of {self.like.model} at batch {BATCH}",
+            "what": (
+                f"shared popularity, fitted to the paper's T of {self.like.model} at batch {BATCH}"
+            ),
             "strength": self.strength,
             "skew": self.skew,
             "fitted_to_k0": [self.like.anchor, VANILLA],
@@ -112,8 +120,11 @@ def mean_experts(logits: torch.Tensor, k: int) -> float:
 
 
 @lru_cache(maxsize=8)
-def _fitted(anchor: int, anchor_experts: float, vanilla_experts: float, num_experts: int) -> tuple[float, float]:
-    """(strength, skew) that reach both values of T, by bisection within bisection on fixed random numbers."""
+def _fitted(
+    anchor: int, anchor_experts: float, vanilla_experts: float, num_experts: int
+) -> tuple[float, float]:
+    """(strength, skew) that reach both values of T, by bisection within bisection on fixed random
+    numbers."""
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(STEPS, 1, num_experts, generator=generator)
     noise = torch.randn(STEPS, BATCH, num_experts, generator=generator)
@@ -136,16 +147,20 @@ def _fitted(anchor: int, anchor_experts: float, vanilla_experts: float, num_expe
 def correlated_like(published: Published, num_experts: int) -> Correlated:
     """Logits that wake as many experts as the paper saw, for vanilla and at its headline's k0.
 
-    The fit is seeded and takes some seconds. At other batch sizes the same two numbers are used: the paper
-    publishes T at batch 16 only.
-    """
+    The fit is seeded and takes some seconds. At other batch sizes the same two numbers are used:
+    the paper publishes T at batch 16 only."""
     anchor = published.anchor
-    strength, skew = _fitted(anchor, published.experts[anchor], published.experts[VANILLA], num_experts)
+    strength, skew = _fitted(
+        anchor, published.experts[anchor], published.experts[VANILLA], num_experts
+    )
     source = Correlated(strength, skew, published)
     # other random numbers than the fit's: what is reported was not fitted to
     sample = source.draw(STEPS, BATCH, num_experts, torch.Generator().manual_seed(1))
     return Correlated(
-        strength, skew, published, tuple((k0, mean_experts(sample, k0)) for k0 in sorted(published.experts))
+        strength,
+        skew,
+        published,
+        tuple((k0, mean_experts(sample, k0)) for k0 in sorted(published.experts)),
     )
 
 

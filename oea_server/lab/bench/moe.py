@@ -1,10 +1,10 @@
 """`bench moe`: one Mixture-of-Experts layer, routing included, policies side by side.
 
-Every repetition draws new logits and shows them to all policies in turn. Before each turn a large buffer
-is read: it evicts what the last policy's experts left in the caches, as a model's other layers would, and
-its duration is this machine's bandwidth at that moment. What follows right after, in a model too, is the
-gate: the product of the tokens with the router's weights, which is timed with neither.
-"""
+Every repetition draws new logits and shows them to all policies in turn. Before each turn a large
+buffer is read: it evicts what the last policy's experts left in the caches, as a model's other
+layers would, and its duration is this machine's bandwidth at that moment. What follows right after,
+in a model too, is the gate: the product of the tokens with the router's weights, which is timed
+with neither."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class Turn:
     routing: Call
     """The same routing alone."""
     result: list[Routing]
-    """The last routing; one element, replaced by each call (a graph's replay rewrites its tensors)."""
+    """The last routing; one element, replaced by each call (a graph's replay rewrites its
+    tensors)."""
     seconds: list[float] = field(default_factory=list)
     routing_seconds: list[float] = field(default_factory=list)
     experts: list[list[int]] = field(default_factory=list)
@@ -61,7 +62,11 @@ def measure(
     turns_by_batch: dict[int, dict[str, Turn]] = {}
     kinds: set[str] = set()
     for batch in batches:
-        draws = source.draw(WARM_UP_ROUNDS + repeats, batch, preset.num_experts, generator).bfloat16().to(device)
+        draws = (
+            source.draw(WARM_UP_ROUNDS + repeats, batch, preset.num_experts, generator)
+            .bfloat16()
+            .to(device)
+        )
         hidden = torch.randn(batch, preset.hidden, generator=generator).bfloat16().to(device)
         logits, x = torch.empty_like(draws[0]), torch.empty_like(hidden)
         gate = _gate(hidden, preset.num_experts, device)
@@ -77,7 +82,9 @@ def measure(
                 turn = mine[label]
                 logits.copy_(draws[repetition])  # -1 and -2, the warm-up's, are the last two
                 x.copy_(hidden)  # SGLang's experts overwrite it
-                read, _, whole, _, routing = laps(device, [reader.read, gate, turn.layer, gate, turn.routing])
+                read, _, whole, _, routing = laps(
+                    device, [reader.read, gate, turn.layer, gate, turn.routing]
+                )
                 if repetition < 0:
                     continue
                 reads.append(read)
@@ -112,7 +119,9 @@ def measure(
         "rows": rows,
         "fits": [_fit(batch, line, memory_us) for batch, line in lines.items()],
         "paper": preset.published.facts(),
-        "beside_paper": _beside_paper(rows, preset, lines.get(paper.BATCH) if preset.comparable else None),
+        "beside_paper": _beside_paper(
+            rows, preset, lines.get(paper.BATCH) if preset.comparable else None
+        ),
     }
     return made | {"worth": worth.judged(made)}
 
@@ -124,10 +133,20 @@ def _gate(hidden: torch.Tensor, num_experts: int, device: torch.device) -> Call:
 
 
 def _turn(
-    preset: Preset, policy: Policy, layer: Layer, logits: torch.Tensor, x: torch.Tensor, device: torch.device
+    preset: Preset,
+    policy: Policy,
+    layer: Layer,
+    logits: torch.Tensor,
+    x: torch.Tensor,
+    device: torch.device,
 ) -> tuple[str, Turn]:
     kind, route = routers.ours(
-        policy, k=preset.k, batch=len(logits), num_experts=preset.num_experts, ranks=preset.ranks, device=device
+        policy,
+        k=preset.k,
+        batch=len(logits),
+        num_experts=preset.num_experts,
+        ranks=preset.ranks,
+        device=device,
     )
     result: list[Routing] = []
 
@@ -137,14 +156,17 @@ def _turn(
     def whole() -> torch.Tensor:
         routing()
         weights, ids, _ = result[0]
-        if preset.ranks > 1:  # the dispatcher's map: rank 0 holds the first experts, -1 is someone else's
+        # the dispatcher's map: rank 0 holds the first experts, -1 is someone else's
+        if preset.ranks > 1:
             ids = torch.where(ids < preset.local_experts, ids, -1)
         return layer.run(x, weights, ids)
 
     return kind, Turn(capture(whole, device), capture(routing, device), result)
 
 
-def _row(label: str, batch: int, turn: Turn, vanilla: Turn | None, memory_us: float) -> dict[str, Any]:
+def _row(
+    label: str, batch: int, turn: Turn, vanilla: Turn | None, memory_us: float
+) -> dict[str, Any]:
     latency, routing = Spread.of(turn.seconds), Spread.of(turn.routing_seconds)
     local = fmean(ranks[0] for ranks in turn.experts)
     row = {
@@ -158,14 +180,21 @@ def _row(label: str, batch: int, turn: Turn, vanilla: Turn | None, memory_us: fl
         "floor_us": local * memory_us,
         "routing_us": routing.median * US,
         "routing_us_quartiles": [routing.lower * US, routing.upper * US],
-        "routing_share": Spread.of(
-            [alone / whole for alone, whole in zip(turn.routing_seconds, turn.seconds, strict=True)]
-        ).median,
+        "routing_share": (
+            Spread.of(
+                [
+                    alone / whole
+                    for alone, whole in zip(turn.routing_seconds, turn.seconds, strict=True)
+                ]
+            ).median
+        ),
         "over_vanilla": None,
         "over_vanilla_quartiles": None,
     }
     if vanilla is not None:
-        ratio = Spread.of([ours / theirs for ours, theirs in zip(turn.seconds, vanilla.seconds, strict=True)])
+        ratio = Spread.of(
+            [ours / theirs for ours, theirs in zip(turn.seconds, vanilla.seconds, strict=True)]
+        )
         row |= {"over_vanilla": ratio.median, "over_vanilla_quartiles": [ratio.lower, ratio.upper]}
     return row
 
@@ -184,7 +213,8 @@ def _line_of_rows(rows: list[dict[str, Any]], batch: int) -> Line | None:
 
 
 def _line_of_turns(turns: dict[str, Turn]) -> Line | None:
-    """The same, a point each turn: one of many ranks reads few experts, and in each turn another number of them."""
+    """The same, a point each turn: one of many ranks reads few experts, and in each turn another
+    number of them."""
     seen = [turn for label, turn in turns.items() if _takes_k(label)]
     experts = [ranks[0] for turn in seen for ranks in turn.experts]
     return fit(experts, [seconds * US for turn in seen for seconds in turn.seconds])
@@ -195,16 +225,20 @@ def _takes_k(label: str) -> bool:
     return not label.startswith("pruned")
 
 
-def _beside_paper(rows: list[dict[str, Any]], preset: Preset, line: Line | None) -> list[dict[str, Any]]:
+def _beside_paper(
+    rows: list[dict[str, Any]], preset: Preset, line: Line | None
+) -> list[dict[str, Any]]:
     """Our rows at the paper's batch size beside its own, and what our line says at its T.
 
-    The line is one of this device's experts, so there is one only where the paper measured the layer.
-    """
+    The line is one of this device's experts, so there is one only where the paper measured the
+    layer."""
     published = preset.published
     table = []
     for k0 in sorted(published.experts):
         label = "vanilla" if k0 == paper.VANILLA else f"oea:{k0}"
-        row = next((row for row in rows if row["policy"] == label and row["batch"] == paper.BATCH), None)
+        row = next(
+            (row for row in rows if row["policy"] == label and row["batch"] == paper.BATCH), None
+        )
         if row is None:
             continue
         at_their_t = None

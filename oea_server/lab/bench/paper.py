@@ -1,8 +1,8 @@
-"""The paper's own numbers: arXiv 2511.02237 (v1, November 2025), simplified OEA at batch 16, N=128, k=8.
+"""The paper's own numbers: arXiv 2511.02237 (v1, November 2025), simplified OEA at batch 16, N=128,
+k=8.
 
-MoE-layer latency and mean number of unique experts T, means over its four accuracy benchmarks. Measured by
-the authors in SGLang on H100s, never by us; whatever prints them says so.
-"""
+MoE-layer latency and mean number of unique experts T, means over its four accuracy benchmarks.
+Measured by the authors in SGLang on H100s, never by us; whatever prints them says so."""
 
 from __future__ import annotations
 

@@ -17,7 +17,9 @@ MARKERS = {"vanilla": "s", "random": "^", "pruned": "x", "oea": "o", "fill": "D"
 
 def draw(record: Record, path: Path) -> None:
     """Write the picture as PNG."""
-    figure = {"moe": _moe, "router": _router, "serve": _serve, "tiers": tiers_page.draw}[record["benchmark"]](record)
+    figure = {"moe": _moe, "router": _router, "serve": _serve, "tiers": tiers_page.draw}[
+        record["benchmark"]
+    ](record)
     figure.savefig(path, dpi=DOTS_PER_INCH)
 
 
@@ -43,8 +45,15 @@ def _moe(record: Record) -> Figure:
             axes.plot([], [], color=colour, label=label)
             continue
         ends = [min(mine), max(mine)]
-        label += f": {micro(line['intercept_us'])} + {micro(line['slope_us'])} T µs, R² {line['r2']:.3f}"
-        axes.plot(ends, [line["intercept_us"] + line["slope_us"] * x for x in ends], color=colour, label=label)
+        label += (
+            f": {micro(line['intercept_us'])} + {micro(line['slope_us'])} T µs, R² {line['r2']:.3f}"
+        )
+        axes.plot(
+            ends,
+            [line["intercept_us"] + line["slope_us"] * x for x in ends],
+            color=colour,
+            label=label,
+        )
     floor = record["memory_us_per_expert"]
     axes.plot(
         [0, most],
@@ -67,7 +76,8 @@ def _moe(record: Record) -> Figure:
 
 
 def _router(record: Record) -> Figure:
-    """Routing time against batch size; one panel a number of experts, one line a router and policy."""
+    """Routing time against batch size; one panel a number of experts, one line a router and
+    policy."""
     shapes = list(dict.fromkeys(row["experts"] for row in record["rows"]))
     figure = Figure(figsize=(4.2 * len(shapes) + 1, 4.5), layout="constrained")
     panels = figure.subplots(1, len(shapes), sharey=True, squeeze=False)[0]
@@ -81,9 +91,18 @@ def _router(record: Record) -> Figure:
             ]
             for row in mine:
                 _point(axes, row["batch"], row, colour, "o")
-            label = router if policy == "vanilla" and router != "oea-server" else f"{router} {policy}"
-            axes.plot([row["batch"] for row in mine], [row["latency_us"] for row in mine], color=colour, label=label)
-        axes.set(xlabel="batch, tokens", title=f"{experts} experts, top {record['k']}", ylim=(0, None))
+            label = (
+                router if policy == "vanilla" and router != "oea-server" else f"{router} {policy}"
+            )
+            axes.plot(
+                [row["batch"] for row in mine],
+                [row["latency_us"] for row in mine],
+                color=colour,
+                label=label,
+            )
+        axes.set(
+            xlabel="batch, tokens", title=f"{experts} experts, top {record['k']}", ylim=(0, None)
+        )
         axes.set_xscale("log", base=2)
         batches = sorted({row["batch"] for row in record["rows"]})
         axes.set_xticks(batches, [str(batch) for batch in batches])
@@ -95,7 +114,8 @@ def _router(record: Record) -> Figure:
 
 
 def _serve(record: Record) -> Figure:
-    """Time per token against concurrency, experts read, and with drafts what was accepted; one line a policy."""
+    """Time per token against concurrency, experts read, and with drafts what was accepted; one line
+    a policy."""
     counts = {"unique_experts": "T, unique experts read per layer and step"}
     if "drafts" in record:
         counts["accept_length"] = "tokens accepted per request and step"
@@ -127,7 +147,14 @@ def _serve(record: Record) -> Figure:
 def _point(axes: Axes, x: float, row: Record, colour: str, marker: str) -> None:
     lower, upper = row["latency_us_quartiles"]
     middle = row["latency_us"]
-    axes.errorbar(x, middle, yerr=[[middle - lower], [upper - middle]], color=colour, marker=marker, elinewidth=1)
+    axes.errorbar(
+        x,
+        middle,
+        yerr=[[middle - lower], [upper - middle]],
+        color=colour,
+        marker=marker,
+        elinewidth=1,
+    )
 
 
 def _finish(axes: Axes) -> None:

@@ -24,7 +24,8 @@ class Preset:
     intermediate: int
     """Width of an expert on this device (tensor parallelism narrows it)."""
     ranks: int
-    """Expert-parallel ranks; the device is rank 0 and holds the first num_experts / ranks experts."""
+    """Expert-parallel ranks; the device is rank 0 and holds the first num_experts / ranks
+    experts."""
     published: Published
     """Whose T the correlated logits reproduce."""
     comparable: bool
@@ -71,8 +72,8 @@ def _expert_parallel(ranks: int) -> Preset:
         ranks,
         QWEN3_235B,
         False,
-        f"Qwen3-235B-A22B, the first of {ranks} expert-parallel ranks: routing sees all 128 experts, the rank reads "
-        f"its own {128 // ranks}; the paper has no expert parallelism",
+        f"Qwen3-235B-A22B, the first of {ranks} expert-parallel ranks: routing sees all 128"
+        f" experts, the rank reads its own {128 // ranks}; the paper has no expert parallelism",
     )
 
 
@@ -89,7 +90,8 @@ PRESETS = {
             1,
             QWEN3_235B,
             True,
-            "Qwen3-235B-A22B, one of 8 tensor-parallel ranks; no all-reduce here, the paper's latency has one",
+            "Qwen3-235B-A22B, one of 8 tensor-parallel ranks; no all-reduce here, the paper's"
+            " latency has one",
         ),
         *(_expert_parallel(ranks) for ranks in (8, 16, 64)),
         Preset(
@@ -101,7 +103,8 @@ PRESETS = {
             1,
             QWEN3_30B,
             False,
-            "The demo model's layer: experts so small that calling them takes longer than reading them",
+            "The demo model's layer: experts so small that calling them takes longer than reading"
+            " them",
         ),
     )
 }

@@ -12,7 +12,8 @@ from oea_server.lab.records.tables import NONE, made_by, micro, ratio, spread, t
 
 
 def save(record: Record, folder: Path, name: str) -> list[Path]:
-    """Write `name`.json, and from it .md and, where matplotlib is installed, .png. Returns the files."""
+    """Write `name`.json, and from it .md and, where matplotlib is installed, .png. Returns the
+    files."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.json", folder / f"{name}.md", folder / f"{name}.png"]
     paths[0].write_text(json.dumps(record, indent=1) + "\n")
@@ -28,7 +29,9 @@ def save(record: Record, folder: Path, name: str) -> list[Path]:
 
 def markdown(record: Record) -> str:
     """The whole page of a record, ready to be kept or printed."""
-    body = {"moe": _moe, "router": _router, "serve": served_page.lines, "tiers": tiers_page.lines}[record["benchmark"]]
+    body = {"moe": _moe, "router": _router, "serve": served_page.lines, "tiers": tiers_page.lines}[
+        record["benchmark"]
+    ]
     return "\n".join([*body(record), "", *_provenance(record), ""])
 
 
@@ -37,16 +40,22 @@ def _moe(record: Record) -> list[str]:
     lines = [
         f"# One layer of {preset['name']}, routing included: {record['machine']['name']}",
         "",
-        f"{preset['note']}. {preset['num_experts']} experts, top {preset['k']}, hidden {preset['hidden']}, expert "
-        f"width {preset['intermediate']}, bfloat16: {preset['expert_bytes'] / 1e6:.2f} MB an expert, of which this "
-        f"device holds {preset['local_experts']}. Logits: {logits['kind']} ({logits['what']}). Experts: "
-        f"{record['experts']['kind']} ({record['experts']['why']}). Routing: {', '.join(record['routing'])}, with its "
-        "tally.",
+        (
+            f"{preset['note']}. {preset['num_experts']} experts, top {preset['k']}, hidden"
+            f" {preset['hidden']}, expert width {preset['intermediate']}, bfloat16:"
+            f" {preset['expert_bytes'] / 1e6:.2f} MB an expert, of which this device holds"
+            f" {preset['local_experts']}. Logits: {logits['kind']} ({logits['what']}). Experts:"
+            f" {record['experts']['kind']} ({record['experts']['why']}). Routing:"
+            f" {', '.join(record['routing'])}, with its tally."
+        ),
         "",
-        f"Memory reads at {bandwidth['gb_per_s']:.1f} GB/s ({bandwidth['way']}; median of {bandwidth['reads']} reads "
-        f"of {bandwidth['bytes'] / 2**30:.0f} GiB between the turns), so one expert takes "
-        f"{micro(record['memory_us_per_expert'])} µs at least. Times are medians of {record['repeats']} turns, with "
-        "quartiles. OEA at batch 1 is vanilla.",
+        (
+            f"Memory reads at {bandwidth['gb_per_s']:.1f} GB/s ({bandwidth['way']}; median of"
+            f" {bandwidth['reads']} reads of {bandwidth['bytes'] / 2**30:.0f} GiB between the"
+            f" turns), so one expert takes {micro(record['memory_us_per_expert'])} µs at least."
+            f" Times are medians of {record['repeats']} turns, with quartiles. OEA at batch 1 is"
+            " vanilla."
+        ),
         "",
         *worth.lines(record),
         "",
@@ -54,7 +63,16 @@ def _moe(record: Record) -> list[str]:
         "",
     ]
     expert_parallel = preset["ranks"] > 1
-    header = ["policy", "batch", "experts", "layer, µs", "over vanilla", "routing, µs", "routing's share", "floor, µs"]
+    header = [
+        "policy",
+        "batch",
+        "experts",
+        "layer, µs",
+        "over vanilla",
+        "routing, µs",
+        "routing's share",
+        "floor, µs",
+    ]
     if expert_parallel:
         header[3:3] = ["busiest rank", "all ranks"]
         header.append("busiest, µs")
@@ -64,11 +82,14 @@ def _moe(record: Record) -> list[str]:
         "## Latency against experts",
         "",
         (
-            "Least squares at one batch size over single turns (not of pruned policies), T being the experts that "
-            "this rank read in each; R² has their noise in it. Busiest, µs: what it says of as many as the busiest "
-            "rank reads, for which the layer waits."
+            "Least squares at one batch size over single turns (not of pruned policies), T being"
+            " the experts that this rank read in each; R² has their noise in it. Busiest, µs: what"
+            " it says of as many as the busiest rank reads, for which the layer waits."
             if expert_parallel
-            else "Least squares over vanilla, random and OEA at one batch size. T is the experts that the step reads."
+            else (
+                "Least squares over vanilla, random and OEA at one batch size. T is the experts"
+                " that the step reads."
+            )
         ),
         "",
         *table(
@@ -100,7 +121,10 @@ def _moe_row(row: Record, expert_parallel: bool) -> list[str]:
         micro(row["floor_us"]),
     ]
     if expert_parallel:
-        cells[3:3] = [f"{row['unique_experts_busiest_rank']:.1f}", f"{row['unique_experts_all_ranks']:.1f}"]
+        cells[3:3] = [
+            f"{row['unique_experts_busiest_rank']:.1f}",
+            f"{row['unique_experts_all_ranks']:.1f}",
+        ]
         cells.append(micro(row["busiest_us"]))
     return cells
 
@@ -120,11 +144,22 @@ def _beside_paper(record: Record) -> list[str]:
         "",
         f"## Beside the paper, batch {published['batch']}",
         "",
-        f"The paper's columns are {published['source']}'s ({published['model']}, {published['setup']}), not measured "
-        f"here.{how} Ours at paper's T: what our line says there, over the same for vanilla.",
+        (
+            f"The paper's columns are {published['source']}'s ({published['model']},"
+            f" {published['setup']}), not measured here.{how} Ours at paper's T: what our line says"
+            " there, over the same for vanilla."
+        ),
         "",
         *table(
-            ["policy", "T", "T, simulated", "T, paper", "over vanilla", "ours at paper's T", "over vanilla, paper"],
+            [
+                "policy",
+                "T",
+                "T, simulated",
+                "T, paper",
+                "over vanilla",
+                "ours at paper's T",
+                "over vanilla, paper",
+            ],
             (
                 [
                     row["policy"],
@@ -149,10 +184,13 @@ def _router(record: Record) -> list[str]:
     lines = [
         f"# Routers on the same logits: {record['machine']['name']}",
         "",
-        f"Top {record['k']}, bfloat16 logits, {record['logits']['kind']} ({record['logits']['what']}). Ours is "
-        f"{', '.join(record['routing'])} and counts what it wakes as well; the others are top-k alone. Times are "
-        f"medians of {record['repeats']} turns, with quartiles; same choice is the share of rows with our vanilla's "
-        "experts.",
+        (
+            f"Top {record['k']}, bfloat16 logits, {record['logits']['kind']}"
+            f" ({record['logits']['what']}). Ours is {', '.join(record['routing'])} and counts what"
+            " it wakes as well; the others are top-k alone. Times are medians of"
+            f" {record['repeats']} turns, with quartiles; same choice is the share of rows with our"
+            " vanilla's experts."
+        ),
         "",
         *(f"Not measured: {name}: {why}." for name, why in sorted(record["unavailable"].items())),
     ]

@@ -1,8 +1,7 @@
 """`bench router`: our routing beside SGLang's, FlashInfer's and torch's top-k, on the same logits.
 
-All take turns within a repetition. Theirs choose each token's top k, like our vanilla; ours also count
-what they wake.
-"""
+All take turns within a repetition. Theirs choose each token's top k, like our vanilla; ours also
+count what they wake."""
 
 from __future__ import annotations
 
@@ -24,8 +23,9 @@ US = 1e6
 CALLS_PER_LAP = {"cuda": routers.LAYERS, "cpu": 1}
 """On a GPU one graph holds several routings, so that its own launch is not what is measured."""
 BETWEEN_BYTES = 64 << 20
-"""What a GPU reads between two of them, as a layer reads experts: the routing's instructions are not in its caches
-then, and no router overlaps with itself. The time of the same graph without routings is taken off."""
+"""What a GPU reads between two of them, as a layer reads experts: the routing's instructions are
+not in its caches then, and no router overlaps with itself. The time of the same graph without
+routings is taken off."""
 OURS = "oea-server"
 
 
@@ -55,8 +55,8 @@ def measure(
     reader: Reader,
     device: torch.device,
 ) -> record.Record:
-    """Time every router on every shape; returns what `report`, `plot` and JSON need, all but machine and
-    command."""
+    """Time every router on every shape; returns what `report`, `plot` and JSON need, all but
+    machine and command."""
     generator = torch.Generator().manual_seed(seed)
     reads: list[float] = []
     measured: list[tuple[int, int, dict[str, Contender]]] = []
@@ -64,7 +64,11 @@ def measure(
     kinds: set[str] = set()
     for num_experts in experts:
         for batch in batches:
-            draws = source.draw(WARM_UP_ROUNDS + repeats, batch, num_experts, generator).bfloat16().to(device)
+            draws = (
+                source.draw(WARM_UP_ROUNDS + repeats, batch, num_experts, generator)
+                .bfloat16()
+                .to(device)
+            )
             logits, fresh = draws[0].clone(), draws[0].clone()
             between = _between(logits, fresh) if device.type == "cuda" else None
             mine, kind, missing = _contenders(logits, policies, k, between)
@@ -75,7 +79,9 @@ def measure(
             for repetition, order in shown_turns(list(mine), repeats, what):
                 for buffer in (logits, fresh):
                     buffer.copy_(draws[repetition])  # -1 and -2, the warm-up's, are the last two
-                read, *times = laps(device, [reader.read, *rest, *(mine[label].call for label in order)])
+                read, *times = laps(
+                    device, [reader.read, *rest, *(mine[label].call for label in order)]
+                )
                 without = times.pop(0) if rest else 0.0
                 if repetition < 0:
                     continue
@@ -115,7 +121,13 @@ def _contenders(
     found: dict[str, Contender] = {}
     kinds: set[str] = set()
 
-    def add(label: str, policy: str, route: Callable[[torch.Tensor], Any], experts: int, same: float | None) -> None:
+    def add(
+        label: str,
+        policy: str,
+        route: Callable[[torch.Tensor], Any],
+        experts: int,
+        same: float | None,
+    ) -> None:
         call = capture(lambda: (between and between(), route(logits)), device, times)
         found[label] = Contender(label.partition(" ")[0], policy, call, experts, same)
 
@@ -128,13 +140,18 @@ def _contenders(
         kinds.add(kind)
         routing = route(logits)
         same = routers.same_choice(routing.ids, expected.ids) if label == "vanilla" else None
-        timed = routers.by_layer(policy, k, logits) if kind == "fused" and policy.width(k) == k else route
+        timed = (
+            routers.by_layer(policy, k, logits)
+            if kind == "fused" and policy.width(k) == k
+            else route
+        )
         add(f"{OURS} {label}", label, timed, int(routing.pool.sum()), same)
     return found, kinds, missing
 
 
 def _between(logits: torch.Tensor, fresh: torch.Tensor) -> Call:
-    """What lies between the routings of two layers: much memory is read, then the gate writes logits."""
+    """What lies between the routings of two layers: much memory is read, then the gate writes
+    logits."""
     weights = torch.ones(BETWEEN_BYTES // 4, device=logits.device)
     return lambda: (weights.sum(), logits.copy_(fresh))
 
@@ -143,8 +160,11 @@ def _row(
     each: Contender, num_experts: int, batch: int, k: int, reference: Contender, gb_per_s: float
 ) -> dict[str, Any]:
     latency = Spread.of(each.seconds)
-    ratio = Spread.of([mine / theirs for mine, theirs in zip(each.seconds, reference.seconds, strict=True)])
-    moved = batch * (2 * num_experts + 8 * k)  # bfloat16 logits in, float32 weights and int32 ids out
+    ratio = Spread.of(
+        [mine / theirs for mine, theirs in zip(each.seconds, reference.seconds, strict=True)]
+    )
+    # bfloat16 logits in, float32 weights and int32 ids out
+    moved = batch * (2 * num_experts + 8 * k)
     return {
         "router": each.name,
         "policy": each.policy,

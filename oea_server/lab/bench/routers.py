@@ -46,8 +46,9 @@ def ours(
 
 
 def by_layer(policy: Policy, k: int, logits: torch.Tensor) -> Route:
-    """Our routing on a GPU as a server launches it: one layer after the other, by knobs and a number of tokens that the
-    device reads, counted in one launch after the last. Its `pool` is there only then."""
+    """Our routing on a GPU as a server launches it: one layer after the other, by knobs and a
+    number of tokens that the device reads, counted in one launch after the last. Its `pool` is
+    there only then."""
     (batch, num_experts), device, layers = logits.shape, logits.device, range(LAYERS)
     knobs = Knobs(dict.fromkeys(layers, k), num_experts, device)
     knobs.write(policy)
@@ -55,7 +56,9 @@ def by_layer(policy: Policy, k: int, logits: torch.Tensor) -> Route:
     tally.by_step = True
     real = torch.tensor(batch, dtype=torch.int32, device=device)
     turn, rule = itertools.cycle(layers), Rule(k)
-    return lambda given: fused.route(given, knobs, rule, num_real=real, layer=next(turn), tally=tally)
+    return lambda given: fused.route(
+        given, knobs, rule, num_real=real, layer=next(turn), tally=tally
+    )
 
 
 def others(k: int, logits: torch.Tensor) -> tuple[dict[str, Router], dict[str, str]]:
@@ -70,11 +73,14 @@ def others(k: int, logits: torch.Tensor) -> tuple[dict[str, Router], dict[str, s
     for name, make in known.items():
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # SGLang says at import what it lacks on this device
+                # SGLang says at import what it lacks on this device
+                warnings.simplefilter("ignore")
                 router = make(k)
             router(logits)
         except Exception as error:  # whatever an optional library raises is the reason
-            missing[name] = f"{_one_line(error)} (batch {logits.shape[0]}, {logits.shape[1]} experts)"
+            missing[name] = (
+                f"{_one_line(error)} (batch {logits.shape[0]}, {logits.shape[1]} experts)"
+            )
         else:
             working[name] = router
     return working, missing

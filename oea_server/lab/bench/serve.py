@@ -52,9 +52,9 @@ def measure(
     """Decode at fixed concurrency, every policy in every repetition, in turn.
 
     Args:
-        bytes_per_expert: of one expert's weights in one layer.
-        layers: MoE layers of the model.
-        drafts: of speculative decoding, if the server verifies any: then its caches are emptied before each round, and
+        bytes_per_expert: of one expert's weights in one layer. layers: MoE layers of the model.
+        drafts: of speculative decoding, if the server verifies any: then its caches are emptied
+        before each round, and
             all rounds ask the same.
     """
     found = server.config()["settings"]
@@ -63,13 +63,17 @@ def measure(
     try:
         for batch in batches:
             mine = rounds[batch] = {label: Rounds() for label in policies}
-            for repetition, order in shown_turns(list(policies), repeats, f"{batch:3} requests at once"):
+            for repetition, order in shown_turns(
+                list(policies), repeats, f"{batch:3} requests at once"
+            ):
                 reads += laps(reader.device, [reader.read])
                 for label in order:
                     kept = mine[label] if repetition >= 0 else Rounds()
                     _round(server, policies[label], batch, tokens, kept, drafts is not None)
     finally:  # it may be somebody's server
-        server.steer(policy=found["policy"], **{name: found[name] for name in (*BY_BATCH, "draft_k0")})
+        server.steer(
+            policy=found["policy"], **{name: found[name] for name in (*BY_BATCH, "draft_k0")}
+        )
     bandwidth = reader.facts(reads)
     memory_us = layers * bytes_per_expert / (bandwidth["gb_per_s"] * 1e9) * US
     return {
@@ -89,24 +93,37 @@ def measure(
     }
 
 
-def _round(server: Remote, policy: Policy, batch: int, tokens: int, rounds: Rounds, verifies: bool) -> None:
-    named = {"k0": str(policy.k0), "share": str(policy.share or 0), "mix": str(policy.mix), "draft_k0": policy.draft_k0}
+def _round(
+    server: Remote, policy: Policy, batch: int, tokens: int, rounds: Rounds, verifies: bool
+) -> None:
+    named = {
+        "k0": str(policy.k0),
+        "share": str(policy.share or 0),
+        "mix": str(policy.mix),
+        "draft_k0": policy.draft_k0,
+    }
     server.steer(policy=policy.name, **({} if policy.k0 is None else named))
     if verifies:  # or this round's drafts would be guessed from what the rounds before have said
         forget(server)
     before, counted = server.settled_metrics(), passes(server) if verifies else 0.0
-    rounds.loads.append(play(server.url, batch, tokens, server.key, repetitive if verifies else None))
+    rounds.loads.append(
+        play(server.url, batch, tokens, server.key, repetitive if verifies else None)
+    )
     after = server.settled_metrics()
     gained = {name: after[name] - before.get(name, 0.0) for name in after}
     if verifies:
         rounds.accepted.append(batch * (tokens - 1) / (passes(server) - counted))
     rounds.experts.append(gained["oea_unique_experts_sum"] / gained["oea_unique_experts_count"])
     rounds.batch.append(gained["oea_decode_batch_size_sum"] / gained["oea_decode_batch_size_count"])
-    rounds.step_seconds.append(gained["oea_decode_step_seconds_sum"] / gained["oea_decode_step_seconds_count"])
+    rounds.step_seconds.append(
+        gained["oea_decode_step_seconds_sum"] / gained["oea_decode_step_seconds_count"]
+    )
     rounds.mass_kept.append(after["oea_router_mass_kept"])
 
 
-def _row(label: str, batch: int, rounds: Rounds, vanilla: Rounds | None, memory_us: float) -> dict[str, Any]:
+def _row(
+    label: str, batch: int, rounds: Rounds, vanilla: Rounds | None, memory_us: float
+) -> dict[str, Any]:
     step, tpot = Spread.of(rounds.step_seconds), Spread.of(rounds.tpot())
     speed = Spread.of([load.tokens_per_second for load in rounds.loads])
     gaps = quantiles([gap for load in rounds.loads for gap in load.itl], n=100, method="inclusive")
@@ -131,6 +148,11 @@ def _row(label: str, batch: int, rounds: Rounds, vanilla: Rounds | None, memory_
         "tpot_over_vanilla_quartiles": None,
     }
     if vanilla is not None:
-        ratio = Spread.of([ours / theirs for ours, theirs in zip(rounds.tpot(), vanilla.tpot(), strict=True)])
-        row |= {"tpot_over_vanilla": ratio.median, "tpot_over_vanilla_quartiles": [ratio.lower, ratio.upper]}
+        ratio = Spread.of(
+            [ours / theirs for ours, theirs in zip(rounds.tpot(), vanilla.tpot(), strict=True)]
+        )
+        row |= {
+            "tpot_over_vanilla": ratio.median,
+            "tpot_over_vanilla_quartiles": [ratio.lower, ratio.upper],
+        }
     return row | (verified(rounds, vanilla) if rounds.accepted else {})

@@ -37,13 +37,16 @@ def model_of(name: str, config: Mapping[str, Any]) -> Model:
 
 @contextmanager
 def own_server(layers: int, chats: int, *more: str) -> Iterator[tuple[Server, Model]]:
-    """A server with Qwen3-30B-shaped layers and random weights, made once and kept in the user's cache.
+    """A server with Qwen3-30B-shaped layers and random weights, made once and kept in the user's
+    cache.
 
     Args:
         more: flags of the server.
     """
     config, name = qwen3_30b(layers), f"qwen3-30b-{layers}-layers"
-    print(f"making {name} with random weights ({1.2 * layers:.1f} GB), unless it is there", flush=True)
+    print(
+        f"making {name} with random weights ({1.2 * layers:.1f} GB), unless it is there", flush=True
+    )
     path = build(default_directory(name), config)
     print("starting SGLang (1 to 2 minutes, mostly imports)", flush=True)
     flags = ("--max-running-requests", str(chats), "--max-total-tokens", "65536", *more)
@@ -60,9 +63,13 @@ def attach(url: str) -> tuple[Remote, Model]:
     try:
         server = Remote(url.rstrip("/"), key.find(None, None, os.environ))
         server.config()
-        path = str(ask("GET", f"{server.url}/model_info", server.key, timeout=30).json()["model_path"])
+        path = str(
+            ask("GET", f"{server.url}/model_info", server.key, timeout=30).json()["model_path"]
+        )
     except (requests.RequestException, KeyError) as error:
-        raise OptionError(f"--url={url}: no oea-server answers there: {type(error).__name__}") from None
+        raise OptionError(
+            f"--url={url}: no oea-server answers there: {type(error).__name__}"
+        ) from None
     except ValueError as error:  # of the key, or of the way
         raise OptionError(str(error)) from None
     from transformers import PretrainedConfig
@@ -71,4 +78,6 @@ def attach(url: str) -> tuple[Remote, Model]:
         config, _ = PretrainedConfig.get_config_dict(path)
         return server, model_of(Path(path).name, config)
     except (OSError, KeyError) as error:
-        raise OptionError(f"--url={url}: the config of its model {Path(path).name} cannot be read: {error}") from None
+        raise OptionError(
+            f"--url={url}: the config of its model {Path(path).name} cannot be read: {error}"
+        ) from None

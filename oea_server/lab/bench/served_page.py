@@ -10,15 +10,21 @@ def lines(record: Record) -> list[str]:
     """The page but for how it was made."""
     model, bandwidth, drafts = record["model"], record["bandwidth"], record.get("drafts")
     return [
-        f"# A live server, {model['name']}{', with drafts' if drafts else ''}: {record['machine']['name']}",
+        (
+            f"# A live server, {model['name']}{', with drafts' if drafts else ''}:"
+            f" {record['machine']['name']}"
+        ),
         "",
-        f"{model['layers']} layers, {model['bytes_per_expert'] / 1e6:.2f} MB an expert. Streamed completions of "
-        f"{record['tokens']} tokens, all at once; the policy of the one server is switched between rounds, "
-        f"{record['repeats']} measured rounds of each in turn. TPOT is what a client sees after the first token, "
-        "medians with quartiles; over vanilla is the median of the ratios of rounds that took turns. The step is the "
-        f"model's forward pass, the floor the time to read T experts in every layer at {bandwidth['gb_per_s']:.1f} "
-        "GB/s, measured between the rounds. Mass kept is the share of the router mass of the model's own top k that "
-        "the chosen experts hold.",
+        (
+            f"{model['layers']} layers, {model['bytes_per_expert'] / 1e6:.2f} MB an expert."
+            f" Streamed completions of {record['tokens']} tokens, all at once; the policy of the"
+            f" one server is switched between rounds, {record['repeats']} measured rounds of each"
+            " in turn. TPOT is what a client sees after the first token, medians with quartiles;"
+            " over vanilla is the median of the ratios of rounds that took turns. The step is the"
+            " model's forward pass, the floor the time to read T experts in every layer at"
+            f" {bandwidth['gb_per_s']:.1f} GB/s, measured between the rounds. Mass kept is the"
+            " share of the router mass of the model's own top k that the chosen experts hold."
+        ),
         *(["", _of_drafts(drafts)] if drafts else []),
         "",
         *(_verified(record) if drafts else _decoded(record)),
@@ -26,7 +32,16 @@ def lines(record: Record) -> list[str]:
 
 
 def _decoded(record: Record) -> list[str]:
-    header = ["policy", "requests", "T", "mass kept", "TPOT, ms", "over vanilla", "ITL p50, ms", "ITL p99, ms"]
+    header = [
+        "policy",
+        "requests",
+        "T",
+        "mass kept",
+        "TPOT, ms",
+        "over vanilla",
+        "ITL p50, ms",
+        "ITL p99, ms",
+    ]
     return table(
         [*header, "tokens/s", "step, ms", "floor, ms"],
         (
@@ -47,16 +62,26 @@ def _decoded(record: Record) -> list[str]:
 
 def _of_drafts(drafts: Record) -> str:
     return (
-        f"Drafts by {drafts['algorithm']}: a step is a verify pass, in which each request has "
-        f"{drafts['rows_per_request']} rows. The chats are greedy, the same in each round, and lists that go on as "
-        "they began, so that n-grams have something to guess; the server's caches are emptied before each round. "
-        "Accepted is the tokens that a request got of a step, its first token aside; both ratios are medians, with "
-        "quartiles. Requests end after different numbers of steps, so a step has fewer rows on average than at first."
+        f"Drafts by {drafts['algorithm']}: a step is a verify pass, in which each request has"
+        f" {drafts['rows_per_request']} rows. The chats are greedy, the same in each round, and"
+        " lists that go on as they began, so that n-grams have something to guess; the server's"
+        " caches are emptied before each round. Accepted is the tokens that a request got of a"
+        " step, its first token aside; both ratios are medians, with quartiles. Requests end after"
+        " different numbers of steps, so a step has fewer rows on average than at first."
     )
 
 
 def _verified(record: Record) -> list[str]:
-    header = ["policy", "requests", "T", "mass kept", "rows in a step", "accepted", "step, ms", "step over vanilla"]
+    header = [
+        "policy",
+        "requests",
+        "T",
+        "mass kept",
+        "rows in a step",
+        "accepted",
+        "step, ms",
+        "step over vanilla",
+    ]
     return table(
         [*header, "floor, ms", "TPOT, ms", "TPOT over vanilla", "tokens/s"],
         (
@@ -64,7 +89,9 @@ def _verified(record: Record) -> list[str]:
                 *_routed(row),
                 f"{row['tokens_in_a_step']:.1f}",
                 _span(row["accept_length"], row["accept_length_quartiles"]),
-                spread(row["latency_us"] / 1e3, [each / 1e3 for each in row["latency_us_quartiles"]]),
+                spread(
+                    row["latency_us"] / 1e3, [each / 1e3 for each in row["latency_us_quartiles"]]
+                ),
                 _span(row["step_over_vanilla"], row["step_over_vanilla_quartiles"]),
                 micro(row["floor_us"] / 1e3),
                 spread(row["tpot_ms"], row["tpot_ms_quartiles"]),
@@ -77,7 +104,12 @@ def _verified(record: Record) -> list[str]:
 
 
 def _routed(row: Record) -> list[str]:
-    return [row["policy"], str(row["batch"]), f"{row['unique_experts']:.1f}", f"{row['mass_kept']:.3f}"]
+    return [
+        row["policy"],
+        str(row["batch"]),
+        f"{row['unique_experts']:.1f}",
+        f"{row['mass_kept']:.3f}",
+    ]
 
 
 def _span(value: float | None, quartiles: list[float]) -> str:

@@ -33,7 +33,8 @@ def refusing() -> Iterator[None]:
 def on_device(run: Callable[[torch.device, Reader], None], name: str) -> None:
     """Call `run` with the device to measure and a reader of its memory."""
     print(f"bench {name}: importing torch, measuring how fast memory reads", flush=True)
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as our CPU platform has it; read when torch is imported
+    # as our CPU platform has it; read when torch is imported
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     import torch
 
     from oea_server.lab.bench import bandwidth, timing
@@ -44,9 +45,15 @@ def on_device(run: Callable[[torch.device, Reader], None], name: str) -> None:
 
 
 def keep(
-    measured: dict[str, Any], command: str, device: torch.device, folder: Path | None, name: str, kind: str
+    measured: dict[str, Any],
+    command: str,
+    device: torch.device,
+    folder: Path | None,
+    name: str,
+    kind: str,
 ) -> None:
-    """Complete a record with machine, versions and command; write it and its documents, and print them.
+    """Complete a record with machine, versions and command; write it and its documents, and print
+    them.
 
     Args:
         folder: where to; the machine's folder if None.
@@ -71,7 +78,8 @@ def keep(
 
 
 def command_line(name: str, **given: object) -> str:
-    """What to type to measure the same again: ``oea-server bench NAME --key value …``. Leave folders out."""
+    """What to type to measure the same again: ``oea-server bench NAME --key value …``. Leave
+    folders out."""
     flags = [text for key, value in given.items() for text in (f"--{key}", str(value))]
     return shlex.join(["oea-server", "bench", name, *flags])
 

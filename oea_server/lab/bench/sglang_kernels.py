@@ -1,9 +1,9 @@
-"""SGLang's own kernels, as they are: what ours is measured against, and on a GPU the experts themselves.
+"""SGLang's own kernels, as they are: what ours is measured against, and on a GPU the experts
+themselves.
 
 Symbols: `sglang.srt.layers.moe.topk.fused_topk` (Triton router), `fused_topk_torch_native` (CPU),
-`sglang.kernels.ops.moe.topk_softmax` (compiled), `...triton_utils.fused_moe.fused_experts`. The CUDA half has
-not yet run on a GPU; its calls were read in SGLang 0.5.17 and 0.5.23.
-"""
+`sglang.kernels.ops.moe.topk_softmax` (compiled), `...triton_utils.fused_moe.fused_experts`. The
+CUDA half has not yet run on a GPU; its calls were read in SGLang 0.5.17 and 0.5.23."""
 
 from __future__ import annotations
 

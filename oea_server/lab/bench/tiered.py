@@ -1,4 +1,5 @@
-"""`bench serve --tiers`: what exact requests cost everybody, by their share of all that decode at once."""
+"""`bench serve --tiers`: what exact requests cost everybody, by their share of all that decode at
+once."""
 
 from __future__ import annotations
 
@@ -48,8 +49,8 @@ def measure(
     layers: int,
     model: str,
 ) -> dict[str, Any]:
-    """Decode so many chats at once, of which each share in turn is exact, and the others are guaranteed k0; and, for
-    comparison, all of them vanilla."""
+    """Decode so many chats at once, of which each share in turn is exact, and the others are
+    guaranteed k0; and, for comparison, all of them vanilla."""
     found = server.config()["settings"]
     reads: list[float] = []
     exact = {str(share): share * chats // 100 for share in SHARES}
@@ -76,7 +77,8 @@ def measure(
         "seed": 0,
         "bandwidth": bandwidth,
         "rows": [
-            _row(label, exact.get(label, 0), chats, each, rounds[VANILLA], memory_us) for label, each in rounds.items()
+            _row(label, exact.get(label, 0), chats, each, rounds[VANILLA], memory_us)
+            for label, each in rounds.items()
         ],
     }
 
@@ -91,9 +93,14 @@ def _round(server: Remote, chats: int, exact: int, tokens: int, rounds: Rounds) 
     after, now = server.settled_metrics(), tier_sums(server)
     gained = {name: after[name] - before.get(name, 0.0) for name in after}
     rounds.experts.append(gained["oea_unique_experts_sum"] / gained["oea_unique_experts_count"])
-    rounds.step_seconds.append(gained["oea_decode_step_seconds_sum"] / gained["oea_decode_step_seconds_count"])
+    rounds.step_seconds.append(
+        gained["oea_decode_step_seconds_sum"] / gained["oea_decode_step_seconds_count"]
+    )
     for tier, kept in rounds.mass_kept.items():
-        rows, mass = (b - a for a, b in zip(of_tiers.get(tier, (0.0, 0.0)), now.get(tier, (0.0, 0.0)), strict=True))
+        rows, mass = (
+            b - a
+            for a, b in zip(of_tiers.get(tier, (0.0, 0.0)), now.get(tier, (0.0, 0.0)), strict=True)
+        )
         if rows:
             kept.append(mass / rows)
 
@@ -110,10 +117,14 @@ def tier_sums(server: Remote) -> Mapping[str, tuple[float, float]]:
     return {tier: (sums[names[0]], sums[names[1]]) for tier, sums in found.items()}
 
 
-def _row(label: str, exact: int, chats: int, rounds: Rounds, vanilla: Rounds, memory_us: float) -> dict[str, Any]:
+def _row(
+    label: str, exact: int, chats: int, rounds: Rounds, vanilla: Rounds, memory_us: float
+) -> dict[str, Any]:
     step, experts = Spread.of(rounds.step_seconds), Spread.of(rounds.experts).median
     everybody = slice(0, chats)
-    ratio = Spread.of([a / b for a, b in zip(rounds.tpot(everybody), vanilla.tpot(everybody), strict=True)])
+    ratio = Spread.of(
+        [a / b for a, b in zip(rounds.tpot(everybody), vanilla.tpot(everybody), strict=True)]
+    )
     speed = Spread.of([load.tokens_per_second for load in rounds.loads])
     return {
         "share": label,
@@ -126,7 +137,10 @@ def _row(label: str, exact: int, chats: int, rounds: Rounds, vanilla: Rounds, me
             EXACT: _milliseconds(rounds, slice(0, exact)),
             AUTO: _milliseconds(rounds, slice(exact, chats)),
         },
-        "mass_kept": {tier: Spread.of(kept).median if kept else None for tier, kept in rounds.mass_kept.items()},
+        "mass_kept": {
+            tier: Spread.of(kept).median if kept else None
+            for tier, kept in rounds.mass_kept.items()
+        },
         "tpot_over_vanilla": ratio.median,
         "tpot_over_vanilla_quartiles": [ratio.lower, ratio.upper],
         "tokens_per_s": speed.median,

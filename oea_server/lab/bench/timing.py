@@ -1,8 +1,7 @@
 """Laps: variants take turns within one process, and medians and quartiles come out.
 
-On a GPU a variant is a CUDA graph between two events; on the CPU it is a call between two readings of the
-clock. The GPU half has not yet run on a GPU.
-"""
+On a GPU a variant is a CUDA graph between two events; on the CPU it is a call between two readings
+of the clock. The GPU half has not yet run on a GPU."""
 
 from __future__ import annotations
 
@@ -74,8 +73,8 @@ def capture(call: Call, device: torch.device, times: int = 1) -> Call:
 def laps(device: torch.device, calls: Sequence[Call]) -> list[float]:
     """Seconds of each call, run one after the other.
 
-    On a GPU everything is queued at once and only then waited for: let the first call be long enough
-    (a read of memory) for the queue to fill, or launch latency is measured with the second.
+    On a GPU everything is queued at once and only then waited for: let the first call be long
+    enough (a read of memory) for the queue to fill, or launch latency is measured with the second.
     """
     if device.type != "cuda":
         marks = [time.perf_counter()]
@@ -93,8 +92,8 @@ def laps(device: torch.device, calls: Sequence[Call]) -> list[float]:
 
 
 def turns(names: Sequence[str], repeats: int) -> Iterator[tuple[int, list[str]]]:
-    """(repetition, order) of interleaved variants: there and back, then from the next one on, so that no
-    one is always first or always after the same one.
+    """(repetition, order) of interleaved variants: there and back, then from the next one on, so
+    that no one is always first or always after the same one.
 
     Negative repetitions warm up and are not to be kept.
     """
@@ -104,6 +103,8 @@ def turns(names: Sequence[str], repeats: int) -> Iterator[tuple[int, list[str]]]
         yield repetition, order[::-1] if repetition % 2 else order
 
 
-def shown_turns(names: Sequence[str], repeats: int, description: str) -> Iterable[tuple[int, list[str]]]:
+def shown_turns(
+    names: Sequence[str], repeats: int, description: str
+) -> Iterable[tuple[int, list[str]]]:
     """`turns`, with a bar that shows how far they are."""
     return track(turns(names, repeats), total=WARM_UP_ROUNDS + repeats, description=description)

@@ -1,8 +1,7 @@
 """Router logits recorded from a model: a NumPy file, [steps, tokens, N].
 
-A ``.npy`` file holds the array; an ``.npz`` file holds it as ``router_logits`` or as its only array. Any
-float dtype; a step's tokens are those of one decode batch in one layer.
-"""
+A ``.npy`` file holds the array; an ``.npz`` file holds it as ``router_logits`` or as its only
+array. Any float dtype; a step's tokens are those of one decode batch in one layer."""
 
 from __future__ import annotations
 
@@ -30,8 +29,11 @@ class Trace:
     """[steps, tokens, N], mapped from disk where the format allows."""
     kind: str = "trace"
 
-    def draw(self, steps: int, batch: int, num_experts: int, generator: torch.Generator) -> torch.Tensor:
-        """[steps, batch, num_experts] float32. Steps are drawn with replacement, a step's tokens without.
+    def draw(
+        self, steps: int, batch: int, num_experts: int, generator: torch.Generator
+    ) -> torch.Tensor:
+        """[steps, batch, num_experts] float32. Steps are drawn with replacement, a step's tokens
+        without.
 
         Raises:
             OptionError: the trace has other experts, too few tokens, or logits that are not finite.
@@ -50,12 +52,17 @@ class Trace:
         return drawn
 
     def check(self, batch: int, num_experts: int) -> None:
-        """Raise OptionError where the trace cannot give batches of this size for this many experts."""
+        """Raise OptionError where the trace cannot give batches of this size for this many
+        experts."""
         _, tokens, experts = self.array.shape
         if experts != num_experts:
-            raise OptionError(f"--trace={self.name}: logits of {experts} experts, the preset has {num_experts}")
+            raise OptionError(
+                f"--trace={self.name}: logits of {experts} experts, the preset has {num_experts}"
+            )
         if tokens < batch:
-            raise OptionError(f"--trace={self.name}: {tokens} tokens per step, --batch asks for {batch}")
+            raise OptionError(
+                f"--trace={self.name}: {tokens} tokens per step, --batch asks for {batch}"
+            )
 
     def facts(self) -> dict[str, Any]:
         """See `oea_server.lab.bench.logits.Source`."""
@@ -84,7 +91,9 @@ def read(path: Path) -> Trace:
         if isinstance(loaded, np.lib.npyio.NpzFile):
             names = loaded.files
             if ARRAY not in names and len(names) != 1:
-                raise OptionError(f"{said}: has no array {ARRAY!r} (has: {', '.join(names) or 'none'})")
+                raise OptionError(
+                    f"{said}: has no array {ARRAY!r} (has: {', '.join(names) or 'none'})"
+                )
             loaded = loaded[ARRAY if ARRAY in names else names[0]]
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         if isinstance(error, OptionError):
@@ -92,5 +101,7 @@ def read(path: Path) -> Trace:
         raise OptionError(f"{said}: is not a NumPy file ({' '.join(str(error).split())})") from None
     if loaded.ndim != 3 or not np.issubdtype(loaded.dtype, np.floating) or 0 in loaded.shape:
         shape = "x".join(map(str, loaded.shape))
-        raise OptionError(f"{said}: holds {loaded.dtype} {shape}, not floats [steps, tokens, experts]")
+        raise OptionError(
+            f"{said}: holds {loaded.dtype} {shape}, not floats [steps, tokens, experts]"
+        )
     return Trace(path.name, loaded)

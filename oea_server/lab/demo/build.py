@@ -1,4 +1,5 @@
-"""Models in Qwen3-MoE's architecture with random weights, made in seconds, for what needs a shape and no sense.
+"""Models in Qwen3-MoE's architecture with random weights, made in seconds, for what needs a shape
+and no sense.
 
 They route like real ones (128 experts, top 8) and speak gibberish. Embedding and router are
 scaled so that router logits spread about as much as a trained router's; nearly equal logits would
@@ -59,8 +60,8 @@ CONFIG: Mapping[str, Any] = {
 """The demo model's: 22 MB in bfloat16, what a repository can carry."""
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_end|>", "<|im_start|>"]
 CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content']"
+    " }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
 
@@ -84,7 +85,11 @@ def qwen3_30b(layers: int) -> Config:
 
 def cached(name: str) -> Path:
     """A directory of that name in the user's cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "oea-server" / name
+    return (
+        Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+        / "oea-server"
+        / name
+    )
 
 
 def default_directory(name: str) -> Path:
@@ -119,7 +124,8 @@ def write_tokenizer(directory: Path, texts: Iterable[str] | None = None) -> Toke
     """A byte-level BPE of `VOCAB` tokens as Hugging Face reads it, with the chat template.
 
     Args:
-        texts: to learn it from; if not given, Python's own reference documentation, which ships with Python.
+        texts: to learn it from; if not given, Python's own reference documentation, which ships
+        with Python.
     """
     from pydoc_data.topics import topics
 
@@ -134,7 +140,9 @@ def write_tokenizer(directory: Path, texts: Iterable[str] | None = None) -> Toke
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator((topics[name] for name in sorted(topics)) if texts is None else texts, trainer)
+    tokenizer.train_from_iterator(
+        (topics[name] for name in sorted(topics)) if texts is None else texts, trainer
+    )
     tokenizer.save(str(directory / "tokenizer.json"))
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -151,7 +159,9 @@ def write_tokenizer(directory: Path, texts: Iterable[str] | None = None) -> Toke
 def write_config(directory: Path, config: Config) -> None:
     """The model's configuration, and when it stops."""
     (directory / "config.json").write_text(json.dumps(dict(config), indent=2))
-    (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": 1, "pad_token_id": 0}))
+    (directory / "generation_config.json").write_text(
+        json.dumps({"eos_token_id": 1, "pad_token_id": 0})
+    )
 
 
 def write_weights(directory: Path, config: Config = CONFIG) -> None:
@@ -161,9 +171,11 @@ def write_weights(directory: Path, config: Config = CONFIG) -> None:
 
     generator = torch.Generator().manual_seed(SEED)
     tensors = {
-        name: torch.ones(shape, dtype=torch.bfloat16)
-        if std is None
-        else (torch.randn(shape, generator=generator) * std).to(torch.bfloat16)
+        name: (
+            torch.ones(shape, dtype=torch.bfloat16)
+            if std is None
+            else (torch.randn(shape, generator=generator) * std).to(torch.bfloat16)
+        )
         for name, shape, std in _parameters(config)
     }
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
@@ -172,7 +184,11 @@ def write_weights(directory: Path, config: Config = CONFIG) -> None:
 def _parameters(config: Config) -> list[tuple[str, tuple[int, ...], float | None]]:
     """Every parameter: name, shape, standard deviation (None: ones, the norms)."""
     hidden, vocab = config["hidden_size"], config["vocab_size"]
-    head, heads, kv_heads = config["head_dim"], config["num_attention_heads"], config["num_key_value_heads"]
+    head, heads, kv_heads = (
+        config["head_dim"],
+        config["num_attention_heads"],
+        config["num_key_value_heads"],
+    )
     experts, inner = config["num_experts"], config["moe_intermediate_size"]
 
     def linear(rows: int, cols: int, gain: float = 1.0) -> tuple[tuple[int, int], float]:

@@ -15,7 +15,12 @@ from rich.table import Table
 from oea_server.client.server import Server
 from oea_server.lab.demo.build import CONFIG
 
-QUESTIONS = ("What is a mixture of experts?", "Why is decoding slow?", "What does a router do?", "Who wakes an expert?")
+QUESTIONS = (
+    "What is a mixture of experts?",
+    "Why is decoding slow?",
+    "What does a router do?",
+    "Who wakes an expert?",
+)
 
 
 POLICIES = ("vanilla", "oea")
@@ -44,17 +49,21 @@ def compare(chats: int, tokens: int, rounds: int) -> None:
             label = f"rounds of {chats} chats, {tokens} tokens each, vanilla and OEA in turn"
             task = progress.add_task(label, total=None)
             for i in range(-1, rounds):
-                for policy in POLICIES if i % 2 else POLICIES[::-1]:  # there and back: none is always first
+                # there and back: none is always first
+                for policy in POLICIES if i % 2 else POLICIES[::-1]:
                     server.steer(policy=policy)
                     played = play(server, chats, tokens)
                     if i >= 0:  # the first round warms up: first-call costs of every batch size
                         measured[policy].append(played)
             progress.update(task, completed=1, total=1)
     console.print(table(measured, chats))
-    console.print("A decode step is as slow as the experts it reads: any token of the batch can wake one.")
     console.print(
-        f"{platform.machine()} CPU, {CONFIG['num_hidden_layers']} layers of {CONFIG['num_experts']} experts, "
-        f"top {CONFIG['num_experts_per_tok']}, trained on manual pages and Python: it answers such as"
+        "A decode step is as slow as the experts it reads: any token of the batch can wake one."
+    )
+    console.print(
+        f"{platform.machine()} CPU, {CONFIG['num_hidden_layers']} layers of {CONFIG['num_experts']}"
+        f" experts, top {CONFIG['num_experts_per_tok']}, trained on manual pages and Python: it"
+        " answers such as"
     )
     console.print(f"  {answer!r}", style="dim", markup=False)
 
@@ -62,9 +71,17 @@ def compare(chats: int, tokens: int, rounds: int) -> None:
 def table(measured: dict[str, list[Round]], chats: int) -> Table:
     """Medians over the rounds, vanilla against OEA, with the range in brackets."""
     result = Table(
-        title=f"{chats} chats at once, medians of {len(measured['oea'])} rounds (lowest to highest)", title_style="bold"
+        title=(
+            f"{chats} chats at once, medians of {len(measured['oea'])} rounds (lowest to highest)"
+        ),
+        title_style="bold",
     )
-    for heading, justify in (("", "left"), ("vanilla", "right"), ("OEA", "right"), ("change", "right")):
+    for heading, justify in (
+        ("", "left"),
+        ("vanilla", "right"),
+        ("OEA", "right"),
+        ("change", "right"),
+    ):
         result.add_column(heading, justify=justify)  # type: ignore[arg-type]
     rows = (
         ("experts read per layer (T)", lambda r: r.unique_experts, "{:.1f}"),
@@ -76,7 +93,8 @@ def table(measured: dict[str, list[Round]], chats: int) -> Table:
         values = {policy: [of(each) for each in rounds] for policy, rounds in measured.items()}
         middle = {policy: statistics.median(each) for policy, each in values.items()}
         cells = [
-            f"{form.format(middle[policy])} ({form.format(min(values[policy]))} to {form.format(max(values[policy]))})"
+            f"{form.format(middle[policy])} ({form.format(min(values[policy]))} to"
+            f" {form.format(max(values[policy]))})"
             for policy in POLICIES
         ]
         result.add_row(name, *cells, f"{middle['oea'] / middle['vanilla'] - 1:+.0%}")

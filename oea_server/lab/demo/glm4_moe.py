@@ -45,5 +45,6 @@ CONFIG: Mapping[str, Any] = {
     "pad_token_id": 0,
     "use_cache": True,
 }
-"""23 MB in bfloat16. GLM-4.5-Air's 128 experts, eight a token, and one dense layer; where the two GLM-4.5 differ, else
-GLM-4.5's: queries and keys normalised, and weights that sum to 2.5, so that whoever forgets the factor is seen."""
+"""23 MB in bfloat16. GLM-4.5-Air's 128 experts, eight a token, and one dense layer; where the two
+GLM-4.5 differ, else GLM-4.5's: queries and keys normalised, and weights that sum to 2.5, so that
+whoever forgets the factor is seen."""

@@ -37,12 +37,18 @@ def read(path: Path, plan: Record) -> Record:
     except ValueError as error:
         raise AgainstError(f"{where}: is no JSON: {oneline(str(error))}") from None
     if not isinstance(old, dict) or old.get("benchmark") != "qualify" or "verdicts" not in old:
-        raise AgainstError(f"{where}: is no record of `oea-server qualify`, such as its qualify.json")
+        raise AgainstError(
+            f"{where}: is no record of `oea-server qualify`, such as its qualify.json"
+        )
     if old["form"] != FORM:
-        raise AgainstError(f"{where}: is of form {oneline(str(old['form']))}; this version reads form {FORM}")
+        raise AgainstError(
+            f"{where}: is of form {oneline(str(old['form']))}; this version reads form {FORM}"
+        )
     mine, other = plan["tasks"]["sha256"], old["plan"]["tasks"]["sha256"]
     if mine != other:
-        raise AgainstError(f"{where}: asked other tasks: their sha256 is {other[:12]}, of these it is {mine[:12]}")
+        raise AgainstError(
+            f"{where}: asked other tasks: their sha256 is {other[:12]}, of these it is {mine[:12]}"
+        )
     for name in ASKED:
         was, now = old["plan"].get(name), plan.get(name)
         if was != now:
@@ -54,8 +60,9 @@ def compared(record: Record, old: Record) -> Record:
     """A judged record with `against`: every arm that both have, then and now.
 
     Returns:
-        `against` holds "command", "versions", "machine", "model", "settings" of the old one, and "arms", each with
-        its share of right answers "then" and "now", the paired "difference", verdicts, TPOT over vanilla then and now.
+        `against` holds "command", "versions", "machine", "model", "settings" of the old one, and
+        "arms", each with its share of right answers "then" and "now", the paired "difference",
+        verdicts, TPOT over vanilla then and now.
     """
     names = [name for name in (VANILLA, *record["verdicts"]) if answers_of(old, name)]
     arms = [each for each in (_arm(record, old, name) for name in names) if each is not None]
@@ -68,12 +75,22 @@ def changed(record: Record) -> list[str]:
     """What else is not as it was, a line each: a change of answers may come from there."""
     against = record["against"]
     lines = []
-    for before, now in ((against["versions"], record["versions"]), (against["settings"], record.get("settings", {}))):
-        differ = (name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name))
-        lines += [f"{name} was {before.get(name, 'not there')}, and is {now.get(name, 'not there')}" for name in differ]
+    for before, now in (
+        (against["versions"], record["versions"]),
+        (against["settings"], record.get("settings", {})),
+    ):
+        differ = (
+            name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)
+        )
+        lines += [
+            f"{name} was {before.get(name, 'not there')}, and is {now.get(name, 'not there')}"
+            for name in differ
+        ]
     for name in ("model", "machine"):
         if against[name] != record[name]:
-            lines.append(f"another {name}: it was {against[name]['name']}, and is {record[name]['name']}")
+            lines.append(
+                f"another {name}: it was {against[name]['name']}, and is {record[name]['name']}"
+            )
     return lines
 
 
@@ -92,7 +109,10 @@ def _arm(record: Record, old: Record, name: str) -> dict[str, Any] | None:
         "difference": seen._asdict(),
         **{
             f"{what}_{when}": _of(verdict, what)
-            for when, verdict in (("then", old["verdicts"].get(name)), ("now", record["verdicts"].get(name)))
+            for when, verdict in (
+                ("then", old["verdicts"].get(name)),
+                ("now", record["verdicts"].get(name)),
+            )
             for what in ("verdict", "tpot")
         },
     }

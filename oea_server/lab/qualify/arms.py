@@ -1,4 +1,5 @@
-"""What is counted of one arm's answers, and what an arm's blocks cost beside vanilla's of the same round."""
+"""What is counted of one arm's answers, and what an arm's blocks cost beside vanilla's of the same
+round."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ MEASURES = ("unique", "mass_kept", "tpot", "tokens_per_s", "batch")
 
 
 def answered(record: Record, arm: str) -> dict[str, Any]:
-    """An arm's answers: how many are right, with Wilson's interval over prompts, empty, cut, broken, how long."""
+    """An arm's answers: how many are right, with Wilson's interval over prompts, empty, cut,
+    broken, how long."""
     mine = answers_of(record, arm)
     checked = [answer for answer in mine if answer["correct"] is not None]
     prompts = len({answer["task"] for answer in checked})
@@ -23,7 +25,9 @@ def answered(record: Record, arm: str) -> dict[str, Any]:
         "answers": len(mine),
         "unchecked": len(mine) - len(checked),
         "prompts": prompts,
-        "right": wilson(share, prompts, record["plan"]["confidence"])._asdict() if checked else None,
+        "right": (
+            wilson(share, prompts, record["plan"]["confidence"])._asdict() if checked else None
+        ),
         **{name: sum(bool(answer[name]) for answer in mine) for name in ("empty", "cut", "broken")},
         "tokens": statistics.fmean(answer["tokens"] for answer in mine) if mine else None,
         "seconds": statistics.median(answer["seconds"] for answer in mine) if mine else None,
@@ -41,18 +45,24 @@ def longer(found: Sequence[Pair], confidence: float) -> Interval | None:
 
 
 def cost(record: Record, candidate: str) -> dict[str, Any]:
-    """What the blocks of an arm measured, by measure: its own median, vanilla's, and candidate over vanilla by round.
+    """What the blocks of an arm measured, by measure: its own median, vanilla's, and candidate over
+    vanilla by round.
 
     Returns:
-        measure -> {"vanilla", "candidate", "ratio": {"value", "low", "high", "told"} or None}: medians, lowest and
-        highest ratio of a round, whether the rounds tell it from 1; None where nothing was measured.
+        measure -> {"vanilla", "candidate", "ratio": {"value", "low", "high", "told"} or None}:
+        medians, lowest and highest ratio of a round, whether the rounds tell it from 1; None where
+        nothing was measured.
     """
     return {measure: _compared(record, candidate, measure) for measure in MEASURES}
 
 
 def _compared(record: Record, candidate: str, measure: str) -> dict[str, Any]:
     mine, base = (_by_round(record, arm, measure) for arm in (candidate, VANILLA))
-    ratios = [mine[each] / base[each] for each in sorted(mine.keys() & base.keys()) if base[each] and mine[each]]
+    ratios = [
+        mine[each] / base[each]
+        for each in sorted(mine.keys() & base.keys())
+        if base[each] and mine[each]
+    ]
     return {
         "vanilla": statistics.median(base.values()) if base else None,
         "candidate": statistics.median(mine.values()) if mine else None,

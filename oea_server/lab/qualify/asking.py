@@ -63,7 +63,12 @@ class Answer(NamedTuple):
 
 
 def answers(
-    url: str, key: str | None, manner: Manner, questions: Sequence[Question], at_once: int, done: Callable[[], None]
+    url: str,
+    key: str | None,
+    manner: Manner,
+    questions: Sequence[Question],
+    at_once: int,
+    done: Callable[[], None],
 ) -> list[Answer]:
     """The answers, in the questions' order, `at_once` at any time until no question is left.
 
@@ -74,7 +79,12 @@ def answers(
 
 
 async def _answers(
-    url: str, key: str | None, manner: Manner, questions: Sequence[Question], at_once: int, done: Callable[[], None]
+    url: str,
+    key: str | None,
+    manner: Manner,
+    questions: Sequence[Question],
+    at_once: int,
+    done: Callable[[], None],
 ) -> list[Answer]:
     found: dict[int, Answer] = {}
     waiting = iter(enumerate(questions))
@@ -85,7 +95,9 @@ async def _answers(
                 try:
                     found[number] = await _one(client, manner, question)
                 except openai.OpenAIError as error:
-                    raise AskingError(f"task {question.place + 1}: {oneline(str(error), LINE)}") from None
+                    raise AskingError(
+                        f"task {question.place + 1}: {oneline(str(error), LINE)}"
+                    ) from None
                 done()
 
         try:
@@ -110,7 +122,10 @@ async def _one(client: AsyncOpenAI, manner: Manner, question: Question) -> Answe
             why, end = choice.finish_reason or why, now
         tokens = chunk.usage.completion_tokens if chunk.usage else tokens
     if why not in ("stop", "length") or not tokens or end is None:
-        raise AskingError(f"task {question.place + 1}: the answer is not whole: finish_reason {why}, {tokens} tokens")
+        raise AskingError(
+            f"task {question.place + 1}: the answer is not whole: finish_reason {why}, {tokens}"
+            " tokens"
+        )
     tpot = (end - first) / (tokens - 1) if first is not None and tokens > 1 else None
     return Answer("".join(texts), tokens, why == "length", end - sent, tpot)
 

@@ -1,4 +1,5 @@
-"""What is to be qualified: `k0=3,share=0.2`, and the knobs by which a server is switched between all of them."""
+"""What is to be qualified: `k0=3,share=0.2`, and the knobs by which a server is switched between
+all of them."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ def read(texts: Sequence[str]) -> list[Candidate]:
     """Each of them, in order.
 
     Raises:
-        CandidateError: it is no knob of those that can be turned live, out of bounds, or given twice.
+        CandidateError: it is no knob of those that can be turned live, out of bounds, or given
+        twice.
     """
     found: list[Candidate] = []
     for text in texts:
@@ -52,7 +54,8 @@ def read(texts: Sequence[str]) -> list[Candidate]:
 
 def _one(text: str) -> Candidate:
     shown, knobs = oneline(text), dict[str, str]()
-    for part in re.split(r",(?=\s*[a-z])", text):  # a schedule has commas of its own, before numbers
+    # a schedule has commas of its own, before numbers
+    for part in re.split(r",(?=\s*[a-z])", text):
         name, given, value = (each.strip() for each in part.partition("="))
         name = name.replace("-", "_")
         if not given or not value or not re.fullmatch("[a-z][a-z0-9_]*", name):
@@ -77,7 +80,8 @@ def arms(candidates: Sequence[Candidate], found: Mapping[str, Any]) -> dict[str,
     """
     named = {**as_found(candidates, found), "policy": VANILLA}
     if "default_tier" in named:
-        named["default_tier"] = None  # requests that name no tier would be routed by it, whatever the candidate says
+        # requests that name no tier would be routed by it, whatever the candidate says
+        named["default_tier"] = None
     return {VANILLA: named, **{each.name: {**named, **each.values()} for each in candidates}}
 
 

@@ -10,7 +10,9 @@ from typing import Any
 
 from oea_server.lab.qualify.tasks import Task, TaskError
 
-NUMBER = re.compile(r"(?:(?<![\d.])[-+])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?:\.\d+|(?<=\d))(?:[eE][-+]?\d+)?")
+NUMBER = re.compile(
+    r"(?:(?<![\d.])[-+])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?:\.\d+|(?<=\d))(?:[eE][-+]?\d+)?"
+)
 FENCE = re.compile(r"\A```\w*\n(.*)\n```\Z", re.DOTALL)
 EXACT = 1e-9
 """How far apart two ways to write one number may lie, of its size."""
@@ -72,13 +74,19 @@ def _math(task: Task, text: str) -> bool:
 
 
 def _command(task: Task, text: str) -> bool:
-    """0 is right, 1 is wrong, and so is what takes too long: it may well run what the model wrote."""
+    """0 is right, 1 is wrong, and so is what takes too long: it may well run what the model
+    wrote."""
     prompt = task.prompt if task.messages is None else task.messages
     said = json.dumps({"prompt": prompt, "answer": task.answer, "text": text})
     shown = " ".join(task.command)
     try:
         done = subprocess.run(
-            task.command, input=said, text=True, capture_output=True, timeout=task.timeout, check=False
+            task.command,
+            input=said,
+            text=True,
+            capture_output=True,
+            timeout=task.timeout,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return False
@@ -86,7 +94,10 @@ def _command(task: Task, text: str) -> bool:
         raise TaskError(f"command={shown}: {error.strerror}") from None
     if done.returncode not in (0, 1):
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise TaskError(f"command={shown}: exited with {done.returncode}, which is neither 0 (right) nor 1: {last}")
+        raise TaskError(
+            f"command={shown}: exited with {done.returncode}, which is neither 0 (right) nor 1:"
+            f" {last}"
+        )
     return done.returncode == 0
 
 

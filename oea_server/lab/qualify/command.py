@@ -31,46 +31,76 @@ def qualify(
     ] = None,
     tasks: Annotated[
         Path | None,
-        typer.Option("--tasks", metavar="FILE", help='{"prompt", "answer", "check"} a line; docs/qualify.md'),
+        typer.Option(
+            "--tasks", metavar="FILE", help='{"prompt", "answer", "check"} a line; docs/qualify.md'
+        ),
     ] = None,
     candidate: Annotated[
-        list[str] | None, typer.Option("--candidate", metavar="KNOBS", help='"k0=3,share=0.2"; repeat it for more')
+        list[str] | None,
+        typer.Option("--candidate", metavar="KNOBS", help='"k0=3,share=0.2"; repeat it for more'),
     ] = None,
     margin: Annotated[
-        str | None, typer.Option("--margin", metavar="M", help="of accuracy, that may be lost: 0.02 is 2 points")
+        str | None,
+        typer.Option(
+            "--margin", metavar="M", help="of accuracy, that may be lost: 0.02 is 2 points"
+        ),
     ] = None,
     url: Annotated[
-        str | None, typer.Option("--url", metavar="URL", help="a running oea-server; if not given, one is started")
+        str | None,
+        typer.Option(
+            "--url", metavar="URL", help="a running oea-server; if not given, one is started"
+        ),
     ] = None,
     model_path: Annotated[
-        str | None, typer.Option("--model-path", metavar="DIR", help="to start a server of; the demo's if not given")
+        str | None,
+        typer.Option(
+            "--model-path", metavar="DIR", help="to start a server of; the demo's if not given"
+        ),
     ] = None,
     key_file: Annotated[
-        Path | None, typer.Option("--key-file", metavar="FILE", help="with the server's admin key; or OEA_KEY")
+        Path | None,
+        typer.Option("--key-file", metavar="FILE", help="with the server's admin key; or OEA_KEY"),
     ] = None,
-    max_tokens: Annotated[str, typer.Option("--max-tokens", metavar="N", help="of tasks that say nothing")] = "32",
-    concurrency: Annotated[str, typer.Option("--concurrency", metavar="B", help="answers at once")] = "16",
+    max_tokens: Annotated[
+        str, typer.Option("--max-tokens", metavar="N", help="of tasks that say nothing")
+    ] = "32",
+    concurrency: Annotated[
+        str, typer.Option("--concurrency", metavar="B", help="answers at once")
+    ] = "16",
     rounds: Annotated[
-        str, typer.Option("--rounds", metavar="R", help="in which the tasks are dealt out; fewer if blocks get small")
+        str,
+        typer.Option(
+            "--rounds",
+            metavar="R",
+            help="in which the tasks are dealt out; fewer if blocks get small",
+        ),
     ] = "8",
-    temperature: Annotated[str, typer.Option("--temperature", metavar="T", help="0 is greedy")] = "0",
-    seeds: Annotated[str, typer.Option("--seeds", metavar="N", help="answers to each task, if not greedy")] = "1",
-    seed: Annotated[str, typer.Option("--seed", metavar="S", help="of the order, and of the first answers")] = "0",
+    temperature: Annotated[
+        str, typer.Option("--temperature", metavar="T", help="0 is greedy")
+    ] = "0",
+    seeds: Annotated[
+        str, typer.Option("--seeds", metavar="N", help="answers to each task, if not greedy")
+    ] = "1",
+    seed: Annotated[
+        str, typer.Option("--seed", metavar="S", help="of the order, and of the first answers")
+    ] = "0",
     completions: Annotated[
         bool, typer.Option("--completions", help="prompts as they are, without the chat's template")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="what is kept; the same run goes on from there")
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="what is kept; the same run goes on from there"),
     ] = None,
     against: Annotated[
-        Path | None, typer.Option("--against", metavar="OLD.json", help="an older record to compare with")
+        Path | None,
+        typer.Option("--against", metavar="OLD.json", help="an older record to compare with"),
     ] = None,
 ) -> None:
-    """Show by a model's own answers that a rule costs no more accuracy than a margin, and what it buys.
+    """Show by a model's own answers that a rule costs no more accuracy than a margin, and what it
+    buys.
 
-    Exits with 0 if every candidate is shown to be no worse, 1 if one is shown to be worse, 3 if the samples cannot
-    tell, and 2 with one line where something can be put right.
-    """
+    Exits with 0 if every candidate is shown to be no worse, 1 if one is shown to be worse, 3 if the
+    samples cannot tell, and 2 with one line where something can be put right."""
     from oea_server.lab.qualify.candidates import CandidateError
     from oea_server.lab.qualify.candidates import read as read_candidates
     from oea_server.lab.qualify.tasks import TaskError
@@ -82,7 +112,13 @@ def qualify(
         if margin is None:
             _end("--margin: give what may be lost, such as 0.02, 2 points of accuracy")
         if url is not None and (model_path is not None or server_flags):
-            given = "--model-path" if model_path is not None else server_flags[0] if server_flags else ""
+            given = (
+                "--model-path"
+                if model_path is not None
+                else server_flags[0]
+                if server_flags
+                else ""
+            )
             _end(f"{given}: is for a server that is started; with --url one runs already")
         allowed = options.real("--margin", margin, *MARGINS)
         heat = options.real("--temperature", temperature, 0.0, HOTTEST)
@@ -95,19 +131,41 @@ def qualify(
         chosen = read_candidates(candidate or [])
         file = read_tasks(tasks)
         if times > 1 and heat == 0:
-            _end(f"--seeds={times}: greedy answers are all alike; give a --temperature, or one seed")
+            _end(
+                f"--seeds={times}: greedy answers are all alike; give a --temperature, or one seed"
+            )
         for place, task in enumerate(file.tasks, 1):
             if completions and (task.messages is not None or task.system is not None):
                 _end(f"--completions: task {place} is a chat; only a prompt can be completed")
             if heat and task.judged_by == "agree":
-                _end(f"--temperature={heat:g}: task {place} is judged by vanilla's greedy answer (check=agree)")
+                _end(
+                    f"--temperature={heat:g}: task {place} is judged by vanilla's greedy answer"
+                    " (check=agree)"
+                )
     except (options.OptionError, CandidateError, TaskError) as error:
         _end(str(error))
-    command = ["--tasks", file.name, *(part for each in chosen for part in ("--candidate", each.name))]
-    command += ["--margin", f"{allowed:g}", "--max-tokens", str(length), "--concurrency", str(at_once)]
-    command += ["--rounds", str(parts), *(["--temperature", f"{heat:g}", "--seeds", str(times)] if heat else [])]
+    command = [
+        "--tasks",
+        file.name,
+        *(part for each in chosen for part in ("--candidate", each.name)),
+    ]
+    command += [
+        "--margin",
+        f"{allowed:g}",
+        "--max-tokens",
+        str(length),
+        "--concurrency",
+        str(at_once),
+    ]
+    command += [
+        "--rounds",
+        str(parts),
+        *(["--temperature", f"{heat:g}", "--seeds", str(times)] if heat else []),
+    ]
     command += ["--seed", str(first), *(["--completions"] if completions else [])]
-    command += ["--url", url] if url else (["--model-path", Path(model_path).name] if model_path else [])
+    command += (
+        ["--url", url] if url else (["--model-path", Path(model_path).name] if model_path else [])
+    )
     command += ["--", *server_flags] if server_flags else []
 
     from oea_server.lab.qualify import qualifying, stopping
@@ -129,9 +187,14 @@ def qualify(
     )
     with stopping.terminated_as_interrupted():
         try:
-            code = qualifying.qualify(wanted, qualifying.Where(url, key_file, model_path, tuple(server_flags or ())))
+            code = qualifying.qualify(
+                wanted, qualifying.Where(url, key_file, model_path, tuple(server_flags or ()))
+            )
         except KeyboardInterrupt:
-            print(f"oea-server: stopped; the same command with --out {folder} goes on from there", file=sys.stderr)
+            print(
+                f"oea-server: stopped; the same command with --out {folder} goes on from there",
+                file=sys.stderr,
+            )
             raise typer.Exit(INTERRUPTED) from None
         except qualifying.FAULTS as error:
             _end(str(error) or type(error).__name__)

@@ -1,4 +1,5 @@
-"""The HTML page of a judged record: one file, without scripts and without a network, for both themes."""
+"""The HTML page of a judged record: one file, without scripts and without a network, for both
+themes."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ def document(record: Record) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src'
+        " 'unsafe-inline'\">"
         f"<title>{escape(title)}</title>\n<style>\n{style}</style></head>\n<body>\n"
         + "\n".join(body)
         + "\n</body></html>\n"
@@ -49,9 +51,10 @@ def document(record: Record) -> str:
 def _asked(plan: Record) -> str:
     heat = f"temperature {plan['temperature']:g}" if plan["temperature"] else "greedy"
     return (
-        f"{plan['tasks']['number']:,} tasks of {plan['tasks']['file']}, {plan['concurrency']} at once, at most "
-        f"{plan['max_tokens']:,} tokens, {heat}; vanilla and candidates in turn on one server, {plan['rounds']} rounds "
-        f"at most. Margin: {100 * plan['margin']:g} points of accuracy."
+        f"{plan['tasks']['number']:,} tasks of {plan['tasks']['file']}, {plan['concurrency']} at"
+        f" once, at most {plan['max_tokens']:,} tokens, {heat}; vanilla and candidates in turn on"
+        f" one server, {plan['rounds']} rounds at most. Margin: {100 * plan['margin']:g} points of"
+        " accuracy."
     )
 
 
@@ -67,7 +70,7 @@ def _verdict(record: Record, name: str) -> str:
         f'<section class="verdict {kind}"><p class="mark">{escape(verdict["verdict"])}</p>'
         f"<h2>{escape(words.headline(name, verdict))}</h2>"
         f"{_list(verdict['refusals'] or [verdict['why']], 'why')}"
-        f"<dl>{''.join(f'<dt>{term}</dt><dd>{escape(said)}</dd>' for term, said in facts.items())}</dl>"
+        f"<dl>{''.join(f'<dt>{t}</dt><dd>{escape(said)}</dd>' for t, said in facts.items())}</dl>"
         f"{_list([f'{note}.' for note in verdict['notes']], 'notes')}</section>"
     )
 
@@ -76,18 +79,25 @@ def _section(section: Section) -> str:
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in section.header)
     rows = "".join(f"<tr>{_row(cells)}</tr>" for cells in section.rows)
     return (
-        f'<section><h2>{escape(section.title)}</h2><p>{escape(section.said)}</p><div class="wide" tabindex="0">'
+        f'<section><h2>{escape(section.title)}</h2><p>{escape(section.said)}</p><div class="wide"'
+        ' tabindex="0">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></section>"
     )
 
 
 def _row(cells: Sequence[str]) -> str:
-    return f'<th scope="row">{escape(cells[0])}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in cells[1:])
+    return f'<th scope="row">{escape(cells[0])}</th>' + "".join(
+        f"<td>{escape(cell)}</td>" for cell in cells[1:]
+    )
 
 
 def _since(record: Record) -> str:
     other = against.changed(record) if "against" in record else []
-    return f"<section><h2>What else changed since the older record</h2>{_list(other)}</section>" if other else ""
+    return (
+        f"<section><h2>What else changed since the older record</h2>{_list(other)}</section>"
+        if other
+        else ""
+    )
 
 
 def _changed(record: Record, name: str) -> str:
@@ -107,14 +117,16 @@ def _examples(title: str, found: Sequence[Pair]) -> str:
     if not found:
         return ""
     shown = "".join(
-        f"<tr><th scope='row'>task {pair.task + 1}, seed {pair.vanilla['seed']}, {escape(str(pair.vanilla['group']))}"
+        f"<tr><th scope='row'>task {pair.task + 1}, seed {pair.vanilla['seed']},"
+        f" {escape(str(pair.vanilla['group']))}"
         f"</th><td><pre>{_text(pair.vanilla)}</pre></td><td><pre>{_text(pair.candidate)}</pre></td></tr>"
         for pair in found[:SHOWN]
     )
     more = f", the first {SHOWN}" if len(found) > SHOWN else ""
     head = "".join(f'<th scope="col">{each}</th>' for each in ("asked", "vanilla", "candidate"))
     return (
-        f'<details><summary>{escape(title)}{more}</summary><div class="wide" tabindex="0"><table class="texts"><thead>'
+        f'<details><summary>{escape(title)}{more}</summary><div class="wide" tabindex="0"><table'
+        ' class="texts"><thead>'
         f"<tr>{head}</tr></thead><tbody>{shown}</tbody></table></div></details>"
     )
 

@@ -1,4 +1,5 @@
-"""Tasks that another virtual environment's libraries make, because their pins clash with ours, or are many."""
+"""Tasks that another virtual environment's libraries make, because their pins clash with ours, or
+are many."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
 """reasoning-gym's procedural tasks as a task file's lines, and its scorers as a task's command.
 
-It pins another version of tabulate than ours is tested with, so it may live in a virtual environment of its own: this
-file needs nothing but the standard library and reasoning-gym, and can be run by that environment's Python.
+It pins another version of tabulate than ours is tested with, so it may live in a virtual
+environment of its own: this file needs nothing but the standard library and reasoning-gym, and can
+be run by that environment's Python.
 
-    python -P gym.py tasks NAME NUMBER SEED      # lines to stdout
-    python -P gym.py score                       # an object with answer and text on stdin; exits 0 (right) or 1 (wrong)
+    python -P gym.py tasks NAME NUMBER SEED      # lines to stdout python -P gym.py score
+    # an object with answer and text on stdin; exits 0 (right) or 1 (wrong)
 """
 
 from __future__ import annotations
@@ -16,20 +17,27 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-INSTALL = "python3 -m venv .venv-gym && .venv-gym/bin/pip install reasoning-gym, and --gym-python .venv-gym/bin/python"
+INSTALL = (
+    "python3 -m venv .venv-gym && .venv-gym/bin/pip install reasoning-gym, and --gym-python"
+    " .venv-gym/bin/python"
+)
 TOKENS = 32
 ITSELF = [sys.executable, "-P", str(Path(__file__).resolve())]
 
 
 def tasks(name: str, number: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Its entries. Where a dataset has a scorer of its own, that judges; else the answer is compared as it stands.
+    """Its entries. Where a dataset has a scorer of its own, that judges; else the answer is
+    compared as it stands.
 
     Raises:
         ValueError: no such dataset; with those that there are.
     """
     library, factory = import_module("reasoning_gym"), import_module("reasoning_gym.factory")
     if name not in factory.DATASETS:
-        raise ValueError(f"--reasoning-gym={name}: no such dataset; there are {', '.join(sorted(factory.DATASETS))}")
+        raise ValueError(
+            f"--reasoning-gym={name}: no such dataset; there are"
+            f" {', '.join(sorted(factory.DATASETS))}"
+        )
     dataset = library.create_dataset(name, size=number, seed=seed)
     own = type(dataset).score_answer is not factory.ProceduralDataset.score_answer
     for entry in dataset:
@@ -58,7 +66,10 @@ def main(words: list[str]) -> int:
     except ModuleNotFoundError as error:
         if error.name != "reasoning_gym":
             raise
-        print(f"--reasoning-gym: reasoning-gym is not installed in {sys.executable}: {INSTALL}", file=sys.stderr)
+        print(
+            f"--reasoning-gym: reasoning-gym is not installed in {sys.executable}: {INSTALL}",
+            file=sys.stderr,
+        )
         return 2
     except ValueError as error:
         print(error, file=sys.stderr)

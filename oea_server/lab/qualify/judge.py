@@ -1,4 +1,5 @@
-"""The verdict on each candidate of a record: no worse than the margin, worse, or the samples cannot tell."""
+"""The verdict on each candidate of a record: no worse than the margin, worse, or the samples cannot
+tell."""
 
 from __future__ import annotations
 
@@ -27,13 +28,15 @@ def judged(record: Record) -> Record:
 
 
 def exit_code(record: Record) -> int:
-    """Of a judged record: 0 if each candidate is shown to be no worse, 1 if one is shown to be worse, else 3."""
+    """Of a judged record: 0 if each candidate is shown to be no worse, 1 if one is shown to be
+    worse, else 3."""
     found = [each["verdict"] for each in record["verdicts"].values()]
     return EXIT_CODES[max(found, key=list(EXIT_CODES).index)]
 
 
 def so_far(record: Record) -> list[str]:
-    """Of a run that goes on, a line for each candidate: the pairs that the margin takes, by the share that changed.
+    """Of a run that goes on, a line for each candidate: the pairs that the margin takes, by the
+    share that changed.
 
     It does not say in whose favour, so that nobody ends a run because of it.
     """
@@ -42,7 +45,9 @@ def so_far(record: Record) -> list[str]:
         counted = counts(pairs(record, name))
         if counted.pairs:
             seen = difference(*counted, plan["confidence"])
-            told = power.reestimated(plan["margin"], plan["confidence"], seen.pairs, seen.discordance, seen.effect)
+            told = power.reestimated(
+                plan["margin"], plan["confidence"], seen.pairs, seen.discordance, seen.effect
+            )
             lines.append(f"{name}: {told}")
     return lines
 
@@ -51,9 +56,10 @@ def verdict(record: Record, candidate: str) -> dict[str, Any]:
     """What is said of a candidate, as JSON.
 
     Returns:
-        "verdict", "why" (a line), "refusals" (a line each), "notes" (likewise), "difference" (`Difference`, with
-        "discordance" and "needed", the pairs that the margin takes at it; None where nothing was checked), "vanilla"
-        and "candidate" (`arms.answered`), "longer" (tokens over vanilla's), "cost" (`arms.cost`), "groups".
+        "verdict", "why" (a line), "refusals" (a line each), "notes" (likewise), "difference"
+        (`Difference`, with "discordance" and "needed", the pairs that the margin takes at it; None
+        where nothing was checked), "vanilla" and "candidate" (`arms.answered`), "longer" (tokens
+        over vanilla's), "cost" (`arms.cost`), "groups".
     """
     found, plan = pairs(record, candidate), record["plan"]
     counted = counts(found)
@@ -80,8 +86,8 @@ def concluded(seen: Difference, plan: Record) -> tuple[str, str]:
     """What the interval says beside the margin, and why, in a line."""
     margin, points = plan["margin"], f"{100 * plan['margin']:g} points"
     reach = (
-        f"{100 * seen.value:+.1f} points of right answers, with {plan['confidence']:.0%} confidence between "
-        f"{100 * seen.low:+.1f} and {100 * seen.high:+.1f}"
+        f"{100 * seen.value:+.1f} points of right answers, with {plan['confidence']:.0%} confidence"
+        f" between {100 * seen.low:+.1f} and {100 * seen.high:+.1f}"
     )
     if seen.low >= -margin:
         return NO_WORSE, f"{reach}: all of it within the margin of {points}"
@@ -90,15 +96,22 @@ def concluded(seen: Difference, plan: Record) -> tuple[str, str]:
     takes = power.needed_pairs(margin, plan["confidence"], seen.discordance, seen.effect)
     enough = takes <= seen.pairs
     return CANNOT_TELL, (
-        f"{reach}: on both sides of the margin of {points}. An equally good candidate is shown to be so in 4 of 5 runs "
-        f"by {power.told(takes)} such pairs, and these are {seen.pairs:,}: "
-        + ("this one likely loses something; more prompts tell how much" if enough else "take more prompts")
+        f"{reach}: on both sides of the margin of {points}. An equally good candidate is shown to"
+        f" be so in 4 of 5 runs by {power.told(takes)} such pairs, and these are {seen.pairs:,}: "
+        + (
+            "this one likely loses something; more prompts tell how much"
+            if enough
+            else "take more prompts"
+        )
     )
 
 
 def groups(found: list[Pair], confidence: float) -> list[dict[str, Any]]:
-    """Each group of tasks by itself, if there are several; without a verdict, for nothing was planned for them."""
-    by_group = sorted((pair for pair in found if pair.checked), key=lambda pair: str(pair.vanilla["group"]))
+    """Each group of tasks by itself, if there are several; without a verdict, for nothing was
+    planned for them."""
+    by_group = sorted(
+        (pair for pair in found if pair.checked), key=lambda pair: str(pair.vanilla["group"])
+    )
     result = []
     for name, members in groupby(by_group, lambda pair: str(pair.vanilla["group"])):
         mine = list(members)
@@ -116,5 +129,7 @@ def groups(found: list[Pair], confidence: float) -> list[dict[str, Any]]:
 
 
 def _told(seen: Difference, plan: Record) -> dict[str, Any]:
-    pairs_needed = power.needed_pairs(plan["margin"], plan["confidence"], seen.discordance, seen.effect)
+    pairs_needed = power.needed_pairs(
+        plan["margin"], plan["confidence"], seen.discordance, seen.effect
+    )
     return {**seen._asdict(), "discordance": seen.discordance, "needed": pairs_needed}

@@ -1,4 +1,5 @@
-"""A run's folder: what was asked for, and every block that is done; the same run goes on from there."""
+"""A run's folder: what was asked for, and every block that is done; the same run goes on from
+there."""
 
 from __future__ import annotations
 
@@ -19,24 +20,33 @@ class KeepingError(ValueError):
 
 
 class Kept:
-    """The answers and blocks of one plan: an answer a line of `answers.jsonl`, and each block ends with one of its own.
+    """The answers and blocks of one plan: an answer a line of `answers.jsonl`, and each block ends
+    with one of its own.
 
     Args:
-        identity: what makes a run the same: tasks, candidates, model, the server's knobs. Plain types.
+        identity: what makes a run the same: tasks, candidates, model, the server's knobs. Plain
+        types.
 
     Raises:
         KeepingError: the folder holds another run, or something else.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
-        self.folder, self.answers, self.blocks = folder, list[dict[str, Any]](), list[dict[str, Any]]()
+        self.folder, self.answers, self.blocks = (
+            folder,
+            list[dict[str, Any]](),
+            list[dict[str, Any]](),
+        )
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if (folder / PLAN).exists():
                 self._same(identity)
                 self._read()
             elif any(folder.iterdir()):
-                raise KeepingError(f"--out={oneline(str(folder))}: holds something else already; name an empty folder")
+                raise KeepingError(
+                    f"--out={oneline(str(folder))}: holds something else already; name an empty"
+                    " folder"
+                )
             else:
                 (folder / PLAN).write_text(json.dumps(identity, indent=1) + "\n")
         except OSError as error:
@@ -48,7 +58,9 @@ class Kept:
 
     def add(self, block: dict[str, Any], answers: Sequence[dict[str, Any]]) -> None:
         """Keep a block that is done."""
-        lines = "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in [*answers, {BLOCK: block}])
+        lines = "".join(
+            json.dumps(each, ensure_ascii=False) + "\n" for each in [*answers, {BLOCK: block}]
+        )
         with (self.folder / ANSWERS).open("a", encoding="utf-8") as file:
             file.write(lines)
         self.answers += answers
@@ -58,16 +70,21 @@ class Kept:
         where = f"--out={oneline(str(self.folder))}"
         try:
             before = json.loads((self.folder / PLAN).read_text())
-            differ = [name for name in {**before, **identity} if before.get(name) != identity.get(name)]
+            differ = [
+                name for name in {**before, **identity} if before.get(name) != identity.get(name)
+            ]
         except (ValueError, TypeError, AttributeError):
             raise KeepingError(f"{where}: its {PLAN} is no plan of this command") from None
         if differ:
             name = differ[0]
             was, now = (oneline(json.dumps(each.get(name)), 150) for each in (before, identity))
-            raise KeepingError(f"{where}: holds another run: {name} was {was}, and is {now}; name another folder")
+            raise KeepingError(
+                f"{where}: holds another run: {name} was {was}, and is {now}; name another folder"
+            )
 
     def _read(self) -> None:
-        """Everything up to the last block that is done; what comes after it was interrupted, and is taken away."""
+        """Everything up to the last block that is done; what comes after it was interrupted, and is
+        taken away."""
         path = self.folder / ANSWERS
         if not path.exists():
             return

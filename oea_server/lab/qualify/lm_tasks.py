@@ -1,10 +1,12 @@
 """A generative task of lm-eval as a task file's lines, judged by lm-eval's own filters and metric.
 
-Its data must be at hand: a file of your own, or lm-eval's cache. It requires much, so it may live in a virtual
-environment of its own: this file needs nothing but the standard library and lm-eval (written for 0.4.13).
+Its data must be at hand: a file of your own, or lm-eval's cache. It requires much, so it may live
+in a virtual environment of its own: this file needs nothing but the standard library and lm-eval
+(written for 0.4.13).
 
-    python -P lm_tasks.py tasks NAME NUMBER [DIR]     # lines to stdout; DIR is lm-eval's --include_path
-    python -P lm_tasks.py score NAME [DIR]            # an object with answer and text on stdin; exits 0 (right) or 1
+    python -P lm_tasks.py tasks NAME NUMBER [DIR]     # lines to stdout; DIR is lm-eval's
+    --include_path python -P lm_tasks.py score NAME [DIR]            # an object with answer and
+    text on stdin; exits 0 (right) or 1
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-INSTALL = "python3 -m venv .venv-lm-eval && .venv-lm-eval/bin/pip install 'lm-eval[api]', and --lm-eval-python of it"
+INSTALL = (
+    "python3 -m venv .venv-lm-eval && .venv-lm-eval/bin/pip install 'lm-eval[api]', and"
+    " --lm-eval-python of it"
+)
 TOKENS = 256
 """Where a task does not bound its answers, as lm-eval has it."""
 STOPS = 4
@@ -37,11 +42,13 @@ def loaded(name: str, folder: str | None) -> Any:
     try:
         task = manager.load([name])["tasks"][name]
     except Exception as error:
-        raise ValueError(f"--lm-eval={name}: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from None
+        raise ValueError(
+            f"--lm-eval={name}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        ) from None
     if task.OUTPUT_TYPE != GENERATIVE:
         raise ValueError(
-            f"--lm-eval={name}: a task of {task.OUTPUT_TYPE}, whose answers are scored in prefill, where all rules are "
-            f"vanilla; only those of {GENERATIVE} say anything"
+            f"--lm-eval={name}: a task of {task.OUTPUT_TYPE}, whose answers are scored in prefill,"
+            f" where all rules are vanilla; only those of {GENERATIVE} say anything"
         )
     return task
 
@@ -52,7 +59,14 @@ def tasks(name: str, number: int, folder: str | None = None) -> Iterator[dict[st
     how = task.config.generation_kwargs or {}
     until = how.get("until") or []
     stop = [until] if isinstance(until, str) else list(until)
-    command = [sys.executable, "-P", str(Path(__file__).resolve()), "score", name, *([folder] if folder else [])]
+    command = [
+        sys.executable,
+        "-P",
+        str(Path(__file__).resolve()),
+        "score",
+        name,
+        *([folder] if folder else []),
+    ]
     for doc in itertools.islice(task.eval_docs, number):
         yield {
             "prompt": task.fewshot_context(doc, task.config.num_fewshot or 0),
@@ -87,7 +101,9 @@ def main(words: list[str]) -> int:
     except ModuleNotFoundError as error:
         if error.name not in ("lm_eval", "lm_eval.tasks"):
             raise
-        print(f"--lm-eval: lm-eval is not installed in {sys.executable}: {INSTALL}", file=sys.stderr)
+        print(
+            f"--lm-eval: lm-eval is not installed in {sys.executable}: {INSTALL}", file=sys.stderr
+        )
         return 2
     except ValueError as error:
         print(error, file=sys.stderr)

@@ -1,4 +1,5 @@
-"""What an answer is beside vanilla's to the same prompt and seed: the same, or in another script or form."""
+"""What an answer is beside vanilla's to the same prompt and seed: the same, or in another script or
+form."""
 
 from __future__ import annotations
 
@@ -18,7 +19,9 @@ LOST = "\N{REPLACEMENT CHARACTER}"
 
 def marked(answers: Sequence[Mapping[str, Any]], tasks: Sequence[Task]) -> list[dict[str, Any]]:
     """Answers with `broken`, and with `correct` where vanilla's own answer decides."""
-    vanilla = {(each["task"], each["seed"]): each["text"] for each in answers if each["arm"] == VANILLA}
+    vanilla = {
+        (each["task"], each["seed"]): each["text"] for each in answers if each["arm"] == VANILLA
+    }
     found = []
     for each in answers:
         task, beside = tasks[each["task"]], vanilla.get((each["task"], each["seed"]))
@@ -29,7 +32,8 @@ def marked(answers: Sequence[Mapping[str, Any]], tasks: Sequence[Task]) -> list[
 
 
 def broken(task: Task, text: str, beside: str | None) -> bool:
-    """Whether an answer that is not empty is in another script than vanilla's, no text, or not of the form asked.
+    """Whether an answer that is not empty is in another script than vanilla's, no text, or not of
+    the form asked.
 
     An empty answer is counted as empty, not as broken.
     """

@@ -21,7 +21,13 @@ def notes(record: Record, found: Sequence[Pair], verdict: dict[str, Any]) -> lis
     Args:
         verdict: what `judge.verdict` says but for its notes.
     """
-    return [*_standard(found), *_answers(verdict), *_bought(verdict), *_groups(record, verdict), *_rounds(record)]
+    return [
+        *_standard(found),
+        *_answers(verdict),
+        *_bought(verdict),
+        *_groups(record, verdict),
+        *_rounds(record),
+    ]
 
 
 def _standard(found: Sequence[Pair]) -> Iterator[str]:
@@ -29,12 +35,15 @@ def _standard(found: Sequence[Pair]) -> Iterator[str]:
     agree = sum(pair.vanilla["check"] == "agree" for pair in checked)
     if agree:
         yield (
-            f"{agree} of {len(checked)} answers were only compared with vanilla's own: another answer counts as wrong "
-            "there, though it need not be"
+            f"{agree} of {len(checked)} answers were only compared with vanilla's own: another"
+            " answer counts as wrong there, though it need not be"
         )
     others = [pair for pair in checked if pair.vanilla["check"] != "agree"]
     if others and all(pair.vanilla["correct"] for pair in others):
-        yield "vanilla got every checked answer right: the tasks may be too easy to show what harder ones would lose"
+        yield (
+            "vanilla got every checked answer right: the tasks may be too easy to show what harder"
+            " ones would lose"
+        )
 
 
 def _answers(verdict: dict[str, Any]) -> Iterator[str]:
@@ -54,22 +63,25 @@ def _bought(verdict: dict[str, Any]) -> Iterator[str]:
     read, load = verdict["cost"]["unique"]["ratio"], verdict["cost"]["batch"]
     if load["ratio"] is not None and abs(load["ratio"]["value"] - 1) > SAME_LOAD:
         yield (
-            f"a decode step had {load['candidate']:.1f} requests with the candidate and {load['vanilla']:.1f} with "
-            "vanilla: experts read and speed are of different loads"
+            f"a decode step had {load['candidate']:.1f} requests with the candidate and"
+            f" {load['vanilla']:.1f} with vanilla: experts read and speed are of different loads"
         )
     if read is None:
         yield "experts read were not measured in the same rounds for both"
     elif read["value"] >= SAME_T:
         yield (
-            "the candidate read as many experts as vanilla: nothing was bought, and a difference in speed is not its "
-            "doing"
+            "the candidate read as many experts as vanilla: nothing was bought, and a difference in"
+            " speed is not its doing"
         )
     elif (tpot := verdict["cost"]["tpot"]["ratio"]) is not None and not tpot["told"]:
-        yield "fewer experts were read, and these rounds do not tell whether a token took less time: take more rounds"
+        yield (
+            "fewer experts were read, and these rounds do not tell whether a token took less time:"
+            " take more rounds"
+        )
     elif (takes := _takes(verdict)) is not None and takes >= SAME_TIME:
         yield (
-            f"fewer experts were read, and decoding an answer took {takes:.2f} times as long as with vanilla: nothing "
-            "was gained on this machine at this load"
+            f"fewer experts were read, and decoding an answer took {takes:.2f} times as long as"
+            " with vanilla: nothing was gained on this machine at this load"
         )
 
 
@@ -80,9 +92,16 @@ def _takes(verdict: dict[str, Any]) -> float | None:
 
 
 def _groups(record: Record, verdict: dict[str, Any]) -> Iterator[str]:
-    worse = [each["group"] for each in verdict["groups"] if each["difference"]["high"] < -record["plan"]["margin"]]
+    worse = [
+        each["group"]
+        for each in verdict["groups"]
+        if each["difference"]["high"] < -record["plan"]["margin"]
+    ]
     if worse:
-        yield f"taken alone, worse than the margin in {', '.join(worse)} (not corrected for looking at every group)"
+        yield (
+            f"taken alone, worse than the margin in {', '.join(worse)} (not corrected for looking"
+            " at every group)"
+        )
 
 
 def _rounds(record: Record) -> Iterator[str]:

@@ -1,9 +1,9 @@
-"""What models as small as the demo ones can be asked: to copy, to close, to go on with a page. One function a group.
+"""What models as small as the demo ones can be asked: to copy, to close, to go on with a page. One
+function a group.
 
-All prompts are raw text to go on with, without a chat: the models learned chats as a question about a manual page. An
-answer ends with its line, and is three tokens long or more: the first token comes from prefill, which no router of ours
-touches.
-"""
+All prompts are raw text to go on with, without a chat: the models learned chats as a question about
+a manual page. An answer ends with its line, and is three tokens long or more: the first token comes
+from prefill, which no router of ours touches."""
 
 from __future__ import annotations
 
@@ -64,7 +64,11 @@ def copy_pairs(text: Text, dice: random.Random) -> Task:
 
 def copy_sentence(text: Text, dice: random.Random) -> Task:
     """A line of a page, three times over; the fourth."""
-    lines = [line for line in dice.choice(text.pages).split("\n") if re.fullmatch(r"[A-Z][A-Za-z ,.]{20,44}", line)]
+    lines = [
+        line
+        for line in dice.choice(text.pages).split("\n")
+        if re.fullmatch(r"[A-Z][A-Za-z ,.]{20,44}", line)
+    ]
     if not lines:
         return copy_sentence(text, dice)
     line = dice.choice(lines)
@@ -85,7 +89,9 @@ def brackets(text: Text, dice: random.Random) -> Task:
 def brackets_shown(text: Text, dice: random.Random) -> Task:
     """Three are, below a line that closes the same three."""
     line, closing = _opened(text, dice, 3)
-    return _closed(f"{line}{closing}\n", *_opened(text, dice, 3, "".join(c for c in line if c in CLOSES)))
+    return _closed(
+        f"{line}{closing}\n", *_opened(text, dice, 3, "".join(c for c in line if c in CLOSES))
+    )
 
 
 def manual_name(text: Text, dice: random.Random) -> Task:
@@ -105,7 +111,10 @@ def page_phrase(text: Text, dice: random.Random) -> Task:
 
     def again(before: str, word: str) -> bool:
         last = before.split()[-1:]
-        return bool(last) and re.search(re.escape(last[0]) + r"\s+" + re.escape(word) + r"\b", before) is not None
+        return (
+            bool(last)
+            and re.search(re.escape(last[0]) + r"\s+" + re.escape(word) + r"\b", before) is not None
+        )
 
     return _next_word(text, dice, again)
 
@@ -140,13 +149,25 @@ def count_lines(text: Text, dice: random.Random) -> Task:
 
 def exact(prompt: str, answer: str, tokens: int = LINE) -> Task:
     """The answer is a whole line."""
-    return {"prompt": prompt, "answer": answer, "check": "exact", "max_tokens": tokens, "stop": STOP}
+    return {
+        "prompt": prompt,
+        "answer": answer,
+        "check": "exact",
+        "max_tokens": tokens,
+        "stop": STOP,
+    }
 
 
 def begins(prompt: str, answer: str, tokens: int) -> Task:
     """The answer is how the line begins, up to the end of its last word."""
     expression = rf"^{re.escape(answer)}\b"
-    return {"prompt": prompt, "answer": expression, "check": "regex", "max_tokens": tokens, "stop": STOP}
+    return {
+        "prompt": prompt,
+        "answer": expression,
+        "check": "regex",
+        "max_tokens": tokens,
+        "stop": STOP,
+    }
 
 
 def _next_word(text: Text, dice: random.Random, suits: Callable[[str, str], bool]) -> Task:
@@ -173,8 +194,16 @@ def _opened(text: Text, dice: random.Random, depth: int, brackets: str = "") -> 
 
 
 def _closed(before: str, line: str, closing: str) -> Task:
-    expression = "^" + NO_BRACKETS + "".join(re.escape(each) + NO_BRACKETS for each in closing) + "$"
-    return {"prompt": before + line, "answer": expression, "check": "regex", "max_tokens": LINE, "stop": STOP}
+    expression = (
+        "^" + NO_BRACKETS + "".join(re.escape(each) + NO_BRACKETS for each in closing) + "$"
+    )
+    return {
+        "prompt": before + line,
+        "answer": expression,
+        "check": "regex",
+        "max_tokens": LINE,
+        "stop": STOP,
+    }
 
 
 GROUPS: dict[str, Callable[[Text, random.Random], Task]] = {

@@ -16,7 +16,19 @@ from oea_server.lab.records.tables import made_by, table
 
 NAME = "qualify"
 COLUMNS = (
-    *("arm", "round", "task", "group", "check", "seed", "correct", "tokens", "empty", "cut", "broken"),
+    *(
+        "arm",
+        "round",
+        "task",
+        "group",
+        "check",
+        "seed",
+        "correct",
+        "tokens",
+        "empty",
+        "cut",
+        "broken",
+    ),
     *("seconds", "tpot", "text"),
 )
 
@@ -31,13 +43,16 @@ def write(record: Record, folder: Path) -> list[Path]:
     paths = [folder / f"{NAME}.{suffix}" for suffix in ("json", "csv", "md", "html")]
     paths[0].write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     record = json.loads(paths[0].read_text(encoding="utf-8"))  # what is shown is what was kept
-    for path, text in zip(paths[1:], (lines(record), markdown(record), document(record)), strict=True):
+    for path, text in zip(
+        paths[1:], (lines(record), markdown(record), document(record)), strict=True
+    ):
         path.write_text(text, encoding="utf-8")
     return paths
 
 
 def lines(record: Record) -> str:
-    """CSV, a line for each answer. Texts are JSON's, so that an answer is one line, and no formula."""
+    """CSV, a line for each answer. Texts are JSON's, so that an answer is one line, and no
+    formula."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -53,7 +68,7 @@ def markdown(record: Record) -> str:
         parts += [
             f"## {_plain(words.headline(name, verdict))}",
             "",
-            *_list([_plain(each) for each in (verdict["refusals"] or [verdict["why"]])]),
+            *_list([_plain(each) for each in verdict["refusals"] or [verdict["why"]]]),
             *_list(_told(record, name)),
             *_list([f"Note: {_plain(each)}." for each in verdict["notes"]]),
             "",
@@ -63,8 +78,15 @@ def markdown(record: Record) -> str:
         parts += [f"## {section.title}", "", section.said, "", *table(section.header, rows), ""]
     if "against" in record and (other := against.changed(record)):
         parts += ["What else changed since:", "", *_list([_plain(each) for each in other]), ""]
-    parts += ["## What was not tested", "", *_list([_plain(each) for each in words.not_tested(record)]), ""]
-    return "\n".join([*parts, "## How it was made", "", *made_by(record, record["plan"]["seed"]), ""])
+    parts += [
+        "## What was not tested",
+        "",
+        *_list([_plain(each) for each in words.not_tested(record)]),
+        "",
+    ]
+    return "\n".join(
+        [*parts, "## How it was made", "", *made_by(record, record["plan"]["seed"]), ""]
+    )
 
 
 def _told(record: Record, name: str) -> Iterator[str]:

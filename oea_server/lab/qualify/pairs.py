@@ -1,4 +1,5 @@
-"""A record's answers, two by two: what vanilla and a candidate said to the same prompt with the same seed."""
+"""A record's answers, two by two: what vanilla and a candidate said to the same prompt with the
+same seed."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ class Pair(NamedTuple):
 
     @property
     def lost(self) -> bool:
-        """Only vanilla is right. An answer that cannot be checked beside one that can is not right."""
+        """Only vanilla is right. An answer that cannot be checked beside one that can is not
+        right."""
         return bool(self.vanilla["correct"]) and not self.candidate["correct"]
 
     @property

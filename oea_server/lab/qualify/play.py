@@ -1,5 +1,5 @@
-"""Vanilla and candidates by turns on one server: each arm once a round, with the same questions, in an order drawn at
-random."""
+"""Vanilla and candidates by turns on one server: each arm once a round, with the same questions, in
+an order drawn at random."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from oea_server.lab.qualify.target import Target, TargetError, put_back, settled
 from oea_server.lab.qualify.tasks import Task, TaskError
 
 FULL = 2
-"""Times over that a block has as many questions as are asked at once: below that it is never full for long."""
+"""Times over that a block has as many questions as are asked at once: below that it is never full
+for long."""
 WARM_UP = 8
-"""Tokens of each arm's first answers, which nobody keeps: what is compiled at first use is compiled then."""
+"""Tokens of each arm's first answers, which nobody keeps: what is compiled at first use is compiled
+then."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +69,24 @@ def play(target: Target, run: Run, kept: Kept, so_far: Callable[[], list[str]]) 
         so_far: lines to say after each round but the last.
 
     Raises:
-        AskingError, TargetError, TaskError: an answer did not come, somebody else turned the knobs, or a task's own
+        AskingError, TargetError, TaskError: an answer did not come, somebody else turned the knobs,
+        or a task's own
             program cannot tell; what is kept stays.
         requests.RequestException: the server does not answer.
     """
     knobs, parts = arms(run.candidates, target.settings), run.parts()
-    turns = [(number, arm) for number in range(len(parts)) for arm in run.order(number, list(knobs))]
+    turns = [
+        (number, arm) for number in range(len(parts)) for arm in run.order(number, list(knobs))
+    ]
     left = [turn for turn in turns if not kept.has(turn[1], turn[0])]
     if not left:
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     console = Console(soft_wrap=True)
     try:
         with Progress(*columns, console=console, transient=True) as progress:
@@ -87,17 +97,36 @@ def play(target: Target, run: Run, kept: Kept, so_far: Callable[[], list[str]]) 
                 stopping.check()
                 version = _switch(target, knobs[arm])
                 if number != primed:
-                    _ask(target, run.manner._replace(max_tokens=1), _short(parts[number], 1), run.concurrency)
+                    _ask(
+                        target,
+                        run.manner._replace(max_tokens=1),
+                        _short(parts[number], 1),
+                        run.concurrency,
+                    )
                     primed, before = number, settled(target.server)
                 start = time.perf_counter()
-                found = _ask(target, run.manner, parts[number], run.concurrency, lambda: progress.advance(bar))
+                found = _ask(
+                    target,
+                    run.manner,
+                    parts[number],
+                    run.concurrency,
+                    lambda: progress.advance(bar),
+                )
                 seconds = time.perf_counter() - start
                 after = settled(target.server)
                 figures, before = figures_of(found, before, after, seconds), after
                 if target.server.config().get("version") != version:
-                    raise TargetError(f"--url={target.server.url}: somebody else turned its knobs during the run")
-                kept.add({"arm": arm, "round": number, **figures}, _rows(arm, number, parts[number], found))
-                line = f"block {i + 1} of {len(left)}: round {number + 1}, {arm}: {_said(figures, len(found))}"
+                    raise TargetError(
+                        f"--url={target.server.url}: somebody else turned its knobs during the run"
+                    )
+                kept.add(
+                    {"arm": arm, "round": number, **figures},
+                    _rows(arm, number, parts[number], found),
+                )
+                line = (
+                    f"block {i + 1} of {len(left)}: round {number + 1}, {arm}:"
+                    f" {_said(figures, len(found))}"
+                )
                 last_of_round = i + 1 < len(left) and left[i + 1][0] != number
                 for each in [line, *(so_far() if last_of_round else [])]:
                     progress.console.print(each, markup=False, highlight=False)
@@ -113,23 +142,34 @@ def _switch(target: Target, knobs: Mapping[str, Any]) -> Any:
     return target.server.config().get("version")
 
 
-def _warm_up(target: Target, run: Run, knobs: Mapping[str, Mapping[str, Any]], part: Sequence[Question]) -> None:
+def _warm_up(
+    target: Target, run: Run, knobs: Mapping[str, Mapping[str, Any]], part: Sequence[Question]
+) -> None:
     for each in knobs.values():
         _switch(target, each)
         _ask(target, run.manner, _short(part[: run.concurrency], WARM_UP), run.concurrency)
 
 
 def _short(questions: Sequence[Question], tokens: int) -> list[Question]:
-    return [each._replace(task=each.task.model_copy(update={"max_tokens": tokens})) for each in questions]
+    return [
+        each._replace(task=each.task.model_copy(update={"max_tokens": tokens}))
+        for each in questions
+    ]
 
 
 def _ask(
-    target: Target, manner: Manner, questions: Sequence[Question], at_once: int, done: Callable[[], None] = lambda: None
+    target: Target,
+    manner: Manner,
+    questions: Sequence[Question],
+    at_once: int,
+    done: Callable[[], None] = lambda: None,
 ) -> list[Answer]:
     return asking.answers(target.server.url, target.server.key, manner, questions, at_once, done)
 
 
-def _rows(arm: str, number: int, questions: Sequence[Question], found: Sequence[Answer]) -> list[dict[str, Any]]:
+def _rows(
+    arm: str, number: int, questions: Sequence[Question], found: Sequence[Answer]
+) -> list[dict[str, Any]]:
     rows = []
     for question, answer in zip(questions, found, strict=True):
         try:
@@ -159,7 +199,8 @@ def _rows(arm: str, number: int, questions: Sequence[Question], found: Sequence[
 def figures_of(
     found: Sequence[Answer], before: Mapping[str, float], after: Mapping[str, float], seconds: float
 ) -> dict[str, Any]:
-    """A block's own numbers: the first three by what the server's counters gained, None where nothing was decoded."""
+    """A block's own numbers: the first three by what the server's counters gained, None where
+    nothing was decoded."""
 
     def gained(name: str) -> float:
         return after.get(name, 0.0) - before.get(name, 0.0)
@@ -172,7 +213,11 @@ def figures_of(
         "batch": mean("oea_decode_batch_size_sum", "oea_decode_batch_size_count"),
         "unique": mean("oea_unique_experts_sum", "oea_unique_experts_count"),
         "mass_kept": mean("oea_kept_router_mass_total", "oea_routed_tokens_total"),
-        "tpot": sum(tpot * steps for tpot, steps in timed) / sum(steps for _, steps in timed) if timed else None,
+        "tpot": (
+            sum(tpot * steps for tpot, steps in timed) / sum(steps for _, steps in timed)
+            if timed
+            else None
+        ),
         "tokens_per_s": sum(each.tokens for each in found) / seconds,
         "seconds": seconds,
     }
@@ -183,6 +228,7 @@ def _said(figures: Mapping[str, Any], answers: int) -> str:
         return "none" if figures[name] is None else f"{scale * figures[name]:.{digits}f}"
 
     return (
-        f"{answers} answers in {figures['seconds']:.1f} s, {number('batch', 1)} in a decode step, "
-        f"T {number('unique', 1)}, {number('tpot', 1, 1e3)} ms a token, {number('tokens_per_s', 0)} tokens/s"
+        f"{answers} answers in {figures['seconds']:.1f} s, {number('batch', 1)} in a decode step, T"
+        f" {number('unique', 1)}, {number('tpot', 1, 1e3)} ms a token, {number('tokens_per_s', 0)}"
+        " tokens/s"
     )

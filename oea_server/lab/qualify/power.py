@@ -11,10 +11,11 @@ from scipy import stats
 from oea_server.lab.qualify.statistics import Floats, quantile, score
 
 DISCORDANCE = 0.10
-"""Share of answers assumed to change between right and wrong, before any was asked for. It is a guess and said to be
-one; the number of prompts grows in proportion to it."""
+"""Share of answers assumed to change between right and wrong, before any was asked for. It is a
+guess and said to be one; the number of prompts grows in proportion to it."""
 TOGETHER = 0.5
-"""Assumed correlation between the changes of one prompt's seeds: 8 seeds then count as 1.8 prompts."""
+"""Assumed correlation between the changes of one prompt's seeds: 8 seeds then count as 1.8
+prompts."""
 POWER = 0.80
 SURE = 0.98
 MOST = 10_000_000
@@ -46,21 +47,35 @@ def chance(
 
 
 def needed(
-    margin: float, discordance: float = DISCORDANCE, confidence: float = 0.95, power: float = POWER, seeds: int = 1
+    margin: float,
+    discordance: float = DISCORDANCE,
+    confidence: float = 0.95,
+    power: float = POWER,
+    seeds: int = 1,
 ) -> int:
-    """Prompts with which an equally good candidate is shown to be no worse, in a share `power` of all runs.
+    """Prompts with which an equally good candidate is shown to be no worse, in a share `power` of
+    all runs.
 
     Returns:
         `MOST` where so many would not do.
     """
     assumed = effect(seeds)
-    return _least(lambda prompts: chance(prompts * seeds, margin, discordance, confidence, 0.0, assumed) >= power)
+    return _least(
+        lambda prompts: (
+            chance(prompts * seeds, margin, discordance, confidence, 0.0, assumed) >= power
+        )
+    )
 
 
 def shows(
-    prompts: int, discordance: float = DISCORDANCE, confidence: float = 0.95, power: float = POWER, seeds: int = 1
+    prompts: int,
+    discordance: float = DISCORDANCE,
+    confidence: float = 0.95,
+    power: float = POWER,
+    seeds: int = 1,
 ) -> float:
-    """The least margin, in steps of 0.001, that so many prompts show of an equally good candidate."""
+    """The least margin, in steps of 0.001, that so many prompts show of an equally good
+    candidate."""
     assumed = effect(seeds)
     steps = 1000
 
@@ -77,22 +92,33 @@ def effect(seeds: int) -> float:
 
 def before(prompts: int, margin: float, confidence: float = 0.95, seeds: int = 1) -> str:
     """What the run will be able to say: one line, before anything is asked."""
-    can, takes = shows(prompts, confidence=confidence, seeds=seeds), needed(margin, confidence=confidence, seeds=seeds)
+    can, takes = (
+        shows(prompts, confidence=confidence, seeds=seeds),
+        needed(margin, confidence=confidence, seeds=seeds),
+    )
     sure = needed(margin, confidence=confidence, power=SURE, seeds=seeds)
     more = f", each with {seeds} seeds" if seeds > 1 else ""
     return (
-        f"{prompts:,} prompts{more}: {'enough' if prompts >= takes else 'too few'} for a margin of {margin:g}, which "
-        f"takes {told(takes)} to be shown in 4 of 5 runs of an equally good candidate ({told(sure)} for 49 of 50); "
-        f"they show {can:g}. Assumed: {DISCORDANCE:.0%} of the answers change between right and wrong."
+        f"{prompts:,} prompts{more}: {'enough' if prompts >= takes else 'too few'} for a margin of"
+        f" {margin:g}, which takes {told(takes)} to be shown in 4 of 5 runs of an equally good"
+        f" candidate ({told(sure)} for 49 of 50); they show {can:g}. Assumed: {DISCORDANCE:.0%} of"
+        " the answers change between right and wrong."
     )
 
 
-def needed_pairs(margin: float, confidence: float, discordance: float, seen_effect: float = 1.0) -> int:
-    """Pairs of answers like those seen with which an equally good candidate is shown in 4 of 5 runs."""
-    return _least(lambda pairs: chance(pairs, margin, discordance, confidence, 0.0, seen_effect) >= POWER)
+def needed_pairs(
+    margin: float, confidence: float, discordance: float, seen_effect: float = 1.0
+) -> int:
+    """Pairs of answers like those seen with which an equally good candidate is shown in 4 of 5
+    runs."""
+    return _least(
+        lambda pairs: chance(pairs, margin, discordance, confidence, 0.0, seen_effect) >= POWER
+    )
 
 
-def reestimated(margin: float, confidence: float, pairs: int, discordance: float, seen_effect: float = 1.0) -> str:
+def reestimated(
+    margin: float, confidence: float, pairs: int, discordance: float, seen_effect: float = 1.0
+) -> str:
     """The same once some rounds ran, from the share of answers that did change.
 
     Args:
@@ -101,8 +127,8 @@ def reestimated(margin: float, confidence: float, pairs: int, discordance: float
     """
     takes = told(needed_pairs(margin, confidence, discordance, seen_effect))
     return (
-        f"{discordance:.1%} of {pairs:,} pairs changed between right and wrong: to show a margin of {margin:g} of an "
-        f"equally good candidate takes {takes} such pairs"
+        f"{discordance:.1%} of {pairs:,} pairs changed between right and wrong: to show a margin of"
+        f" {margin:g} of an equally good candidate takes {takes} such pairs"
     )
 
 
@@ -117,7 +143,8 @@ def _central(number: int, share: float) -> tuple[int, int]:
 
 
 def _least_won(changed: Floats, number: int, margin: float, z: float) -> Floats:
-    """Of so many changed pairs, how many the candidate has to win; more than all where winning all is not enough."""
+    """Of so many changed pairs, how many the candidate has to win; more than all where winning all
+    is not enough."""
     low, high = np.full_like(changed, -1), changed + 1
     for _ in range(math.ceil(math.log2(changed.max() + 3))):
         middle = np.floor((low + high) / 2)

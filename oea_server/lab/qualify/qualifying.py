@@ -57,7 +57,11 @@ class Wanted(NamedTuple):
     def plan(self) -> dict[str, Any]:
         """What a record says of it, without the server."""
         return {
-            "tasks": {"file": self.tasks.name, "sha256": self.tasks.sha256, "number": len(self.tasks.tasks)},
+            "tasks": {
+                "file": self.tasks.name,
+                "sha256": self.tasks.sha256,
+                "number": len(self.tasks.tasks),
+            },
             "candidates": [each._asdict() for each in self.candidates],
             "margin": self.margin,
             "confidence": CONFIDENCE,
@@ -88,7 +92,9 @@ def qualify(wanted: Wanted, where: Where) -> int:
         KeyboardInterrupt: the server has its knobs back.
     """
     older = None if wanted.against is None else against.read(wanted.against, wanted.plan())
-    print(power.before(len(wanted.tasks.tasks), wanted.margin, CONFIDENCE, wanted.seeds), flush=True)
+    print(
+        power.before(len(wanted.tasks.tasks), wanted.margin, CONFIDENCE, wanted.seeds), flush=True
+    )
     with _server(where, wanted.concurrency) as server:
         found = target.examine(server)
         plan = wanted.plan()
@@ -96,12 +102,17 @@ def qualify(wanted: Wanted, where: Where) -> int:
         target.rehearse(found, wanted.candidates)
 
         def so_far() -> list[str]:
-            return judge.so_far({"plan": plan, "answers": marks.marked(kept.answers, wanted.tasks.tasks)})
+            return judge.so_far(
+                {"plan": plan, "answers": marks.marked(kept.answers, wanted.tasks.tasks)}
+            )
 
         play(found, run_of(wanted, found), kept, so_far)
     record = judge.judged(record_of(wanted, where, found, kept))
     paths = pages.write(record if older is None else against.compared(record, older), wanted.folder)
-    print(f"\n{pages.markdown(json.loads(paths[0].read_text(encoding='utf-8')))}\nkept: {', '.join(map(str, paths))}")
+    print(
+        f"\n{pages.markdown(json.loads(paths[0].read_text(encoding='utf-8')))}\nkept:"
+        f" {', '.join(map(str, paths))}"
+    )
     return judge.exit_code(record)
 
 
@@ -109,7 +120,13 @@ def run_of(wanted: Wanted, found: Target) -> Run:
     """What is played on a server."""
     manner = Manner(found.name, wanted.max_tokens, wanted.temperature, wanted.completions)
     return Run(
-        wanted.tasks.tasks, wanted.candidates, manner, wanted.concurrency, wanted.rounds, wanted.seeds, wanted.seed
+        wanted.tasks.tasks,
+        wanted.candidates,
+        manner,
+        wanted.concurrency,
+        wanted.rounds,
+        wanted.seeds,
+        wanted.seed,
     )
 
 

@@ -1,4 +1,5 @@
-"""Why nothing is concluded, one line each: what was asked could not have shown what the candidate does."""
+"""Why nothing is concluded, one line each: what was asked could not have shown what the candidate
+does."""
 
 from __future__ import annotations
 
@@ -18,7 +19,12 @@ def refusals(record: Record, candidate: str, found: Sequence[Pair]) -> list[str]
     Args:
         found: the pairs of vanilla and the candidate.
     """
-    return [*_unlike(record, candidate), *_alone(record, candidate), *_unchecked(found), *_blind(record, found)]
+    return [
+        *_unlike(record, candidate),
+        *_alone(record, candidate),
+        *_unchecked(found),
+        *_blind(record, found),
+    ]
 
 
 def _unlike(record: Record, candidate: str) -> Iterator[str]:
@@ -28,8 +34,8 @@ def _unlike(record: Record, candidate: str) -> Iterator[str]:
     base, mine = unpaired(record, candidate)
     if base or mine:
         yield (
-            f"the arms were not asked the same: {base} answers of vanilla and {mine} of {candidate} have no partner of "
-            "the same prompt, seed and round"
+            f"the arms were not asked the same: {base} answers of vanilla and {mine} of {candidate}"
+            " have no partner of the same prompt, seed and round"
         )
 
 
@@ -43,8 +49,9 @@ def _alone(record: Record, candidate: str) -> Iterator[str]:
             yield f"the decode batch was not measured {where}"
         elif block["batch"] < LEAST_BATCH:
             yield (
-                f"{block['batch']:.2f} requests in a decode step {where}: below {LEAST_BATCH:g} there is nothing to "
-                "share and OEA routes as vanilla; ask for more concurrency or longer answers"
+                f"{block['batch']:.2f} requests in a decode step {where}: below {LEAST_BATCH:g}"
+                " there is nothing to share and OEA routes as vanilla; ask for more concurrency or"
+                " longer answers"
             )
 
 
@@ -55,8 +62,8 @@ def _unchecked(found: Sequence[Pair]) -> Iterator[str]:
         yield f"none of the {len(found)} pairs of answers could be checked"
     elif all(answer["tokens"] < 2 for pair in found for answer in pair):
         yield (
-            "no answer has a second token: the first comes from prefill, as do log-likelihoods, and prefill is always "
-            "vanilla"
+            "no answer has a second token: the first comes from prefill, as do log-likelihoods, and"
+            " prefill is always vanilla"
         )
 
 
@@ -70,6 +77,7 @@ def _blind(record: Record, found: Sequence[Pair]) -> Iterator[str]:
     right = wilson(share, len({pair.task for pair in checked}), confidence)
     if right.low <= margin:
         yield (
-            f"vanilla itself is right in {share:.1%} ({right.low:.1%} to {right.high:.1%}), not surely more than the "
-            f"margin of {margin:g}: a candidate that says nothing could pass; take easier tasks"
+            f"vanilla itself is right in {share:.1%} ({right.low:.1%} to {right.high:.1%}), not"
+            f" surely more than the margin of {margin:g}: a candidate that says nothing could pass;"
+            " take easier tasks"
         )

@@ -25,39 +25,72 @@ def sections(record: Record) -> list[Section]:
     found = [
         Section(
             "Right answers",
-            "Candidate and vanilla answered the same prompts with the same seeds. Won: only the candidate is right; "
-            f"lost: only vanilla. {confidence}: the interval, Wilson's of a share and Tango's of the difference, in "
-            "points; seeds of one prompt are not counted as prompts of their own.",
-            ["arm", "answers", "prompts", "right", confidence, "difference", confidence, "won", "lost", "verdict"],
+            "Candidate and vanilla answered the same prompts with the same seeds. Won: only the"
+            f" candidate is right; lost: only vanilla. {confidence}: the interval, Wilson's of a"
+            " share and Tango's of the difference, in points; seeds of one prompt are not counted"
+            " as prompts of their own.",
+            [
+                "arm",
+                "answers",
+                "prompts",
+                "right",
+                confidence,
+                "difference",
+                confidence,
+                "won",
+                "lost",
+                "verdict",
+            ],
             list(_right(verdicts)),
         ),
         Section(
             "The answers themselves",
-            "Over vanilla: all tokens together, with their interval over prompts. Cut: ended by the token limit. "
-            "Broken: another script or format than vanilla's or than asked.",
-            ["arm", "tokens per answer", "over vanilla", "empty", "cut", "broken", "not checked", "seconds (median)"],
+            "Over vanilla: all tokens together, with their interval over prompts. Cut: ended by the"
+            " token limit. Broken: another script or format than vanilla's or than asked.",
+            [
+                "arm",
+                "tokens per answer",
+                "over vanilla",
+                "empty",
+                "cut",
+                "broken",
+                "not checked",
+                "seconds (median)",
+            ],
             list(_answers(verdicts)),
         ),
         Section(
             "Speed",
-            "Medians over rounds; over vanilla: of the same round, median (lowest to highest). T: experts read per "
-            "layer and step. Mass kept: the share of the router mass of the model's own choice that is still used. "
-            "TPOT: what a client waits for each token after the first.",
+            "Medians over rounds; over vanilla: of the same round, median (lowest to highest). T:"
+            " experts read per layer and step. Mass kept: the share of the router mass of the"
+            " model's own choice that is still used. TPOT: what a client waits for each token after"
+            " the first.",
             [
-                *("arm", "T", "over vanilla", "mass kept", "TPOT, ms", "over vanilla", "tokens/s", "over vanilla"),
+                *(
+                    "arm",
+                    "T",
+                    "over vanilla",
+                    "mass kept",
+                    "TPOT, ms",
+                    "over vanilla",
+                    "tokens/s",
+                    "over vanilla",
+                ),
                 "requests in a step",
             ],
             list(_speed(verdicts)),
         ),
         Section(
             "Group by group",
-            f"Each group of tasks by itself, with a {confidence} interval that is not corrected for their number.",
+            f"Each group of tasks by itself, with a {confidence} interval that is not corrected for"
+            " their number.",
             ["candidate", "group", "prompts", "vanilla right", "right", "difference", confidence],
             list(_groups(verdicts)),
         ),
         Section(
             "Release by release",
-            "The same questions as in an older record. Change: in the share of right answers, now minus then, paired.",
+            "The same questions as in an older record. Change: in the share of right answers, now"
+            " minus then, paired.",
             [
                 *("arm", "right then", "right now", "change", confidence, "verdict then", "now"),
                 *("TPOT over vanilla then", "now"),
@@ -67,7 +100,16 @@ def sections(record: Record) -> list[Section]:
         Section(
             "Block by block",
             "In the order in which they were played.",
-            ["arm", "round", "requests in a step", "T", "mass kept", "TPOT, ms", "tokens/s", "seconds"],
+            [
+                "arm",
+                "round",
+                "requests in a step",
+                "T",
+                "mass kept",
+                "TPOT, ms",
+                "tokens/s",
+                "seconds",
+            ],
             [_block(block) for block in record["blocks"]],
         ),
     ]
@@ -84,7 +126,12 @@ def _arms(verdicts: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], dict[
 def _right(verdicts: dict[str, Any]) -> Iterator[list[str]]:
     for name, mine, verdict in _arms(verdicts):
         right = mine["right"]
-        row = [name, f"{mine['answers']:,}", f"{mine['prompts']:,}", percent(right and right["value"])]
+        row = [
+            name,
+            f"{mine['answers']:,}",
+            f"{mine['prompts']:,}",
+            percent(right and right["value"]),
+        ]
         row.append(f"{percent(right['low'])} to {percent(right['high'])}" if right else NONE)
         seen = verdict and verdict["difference"]
         row += [*_difference(seen), str(seen["won"]), str(seen["lost"])] if seen else [NONE] * 4
@@ -107,7 +154,9 @@ def _speed(verdicts: dict[str, Any]) -> Iterator[list[str]]:
         costs = (verdict or next(iter(verdicts.values())))["cost"]
         arm = "candidate" if verdict else "vanilla"
 
-        def over(measure: str, costs: dict[str, Any] = costs, verdict: dict[str, Any] | None = verdict) -> str:
+        def over(
+            measure: str, costs: dict[str, Any] = costs, verdict: dict[str, Any] | None = verdict
+        ) -> str:
             return _ratio(costs[measure]["ratio"], 2) if verdict else NONE
 
         yield [
@@ -127,7 +176,13 @@ def _groups(verdicts: dict[str, Any]) -> Iterator[list[str]]:
     for name, verdict in verdicts.items():
         for each in verdict["groups"]:
             shares = percent(each["vanilla"]), percent(each["candidate"])
-            yield [name, each["group"], f"{each['prompts']:,}", *shares, *_difference(each["difference"])]
+            yield [
+                name,
+                each["group"],
+                f"{each['prompts']:,}",
+                *shares,
+                *_difference(each["difference"]),
+            ]
 
 
 def _then(against: Record | None) -> Iterator[list[str]]:

@@ -13,7 +13,8 @@ _asked = Event()
 
 @contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
-    """While this lasts, SIGTERM raises KeyboardInterrupt, also in a background job, whose SIGINT is ignored."""
+    """While this lasts, SIGTERM raises KeyboardInterrupt, also in a background job, whose SIGINT is
+    ignored."""
 
     def interrupt(*_: object) -> None:
         _asked.set()
@@ -31,7 +32,8 @@ def terminated_as_interrupted() -> Iterator[None]:
 
 
 def check() -> None:
-    """Between two blocks: whether the interrupt got lost, as one does that meets Python in a finaliser.
+    """Between two blocks: whether the interrupt got lost, as one does that meets Python in a
+    finaliser.
 
     Raises:
         KeyboardInterrupt

@@ -1,4 +1,5 @@
-"""The server that is asked: one that runs, or one of our own; and what of it makes a run impossible."""
+"""The server that is asked: one that runs, or one of our own; and what of it makes a run
+impossible."""
 
 from __future__ import annotations
 
@@ -48,14 +49,16 @@ class Target(NamedTuple):
 
 @contextmanager
 def own_server(model: str | None, concurrency: int, flags: Sequence[str]) -> Iterator[Server]:
-    """A server on this machine, of the demo model if none is named, with room for as many answers at once.
+    """A server on this machine, of the demo model if none is named, with room for as many answers
+    at once.
 
     Raises:
         TargetError: it did not start.
         ValueError: there is no model to serve.
     """
     name = Path(model).name if model else shipped.model().name
-    named = ("--model-path", model) if model else ()  # `serve` has flags of its own for the demo model
+    # `serve` has flags of its own for the demo model
+    named = ("--model-path", model) if model else ()
     room = () if "--max-running-requests" in flags else ("--max-running-requests", str(concurrency))
     print(f"starting a server of {name} (1 to 2 minutes, mostly imports)", flush=True)
     server = Server(*named, *room, *flags)
@@ -65,7 +68,9 @@ def own_server(model: str | None, concurrency: int, flags: Sequence[str]) -> Ite
         lines = str(error).splitlines()
         ours = [line for line in lines if line.startswith(OURS)]
         said = ours[-1].removeprefix(OURS) if ours else lines[-1]
-        raise TargetError(f"the server did not start (its log: {server.log}): {oneline(said, LINE)}") from None
+        raise TargetError(
+            f"the server did not start (its log: {server.log}): {oneline(said, LINE)}"
+        ) from None
     try:
         yield server
     finally:
@@ -76,7 +81,8 @@ def examine(server: Remote) -> Target:
     """Ask a server what it is.
 
     Raises:
-        TargetError: nothing answers, it is not ours, its controller is on, or it is busy with others.
+        TargetError: nothing answers, it is not ours, its controller is on, or it is busy with
+        others.
     """
     url = f"--url={server.url}"
     try:
@@ -88,24 +94,36 @@ def examine(server: Remote) -> Target:
     except requests.HTTPError as error:
         status = error.response.status_code
         if status == requests.codes.unauthorized:
-            raise TargetError(f"{url}: the server wants its admin key: --key-file, or OEA_KEY") from None
+            raise TargetError(
+                f"{url}: the server wants its admin key: --key-file, or OEA_KEY"
+            ) from None
         raise TargetError(
-            f"{url}: no oea-server answers there, it says {status} to {urlsplit(error.response.url).path}"
+            f"{url}: no oea-server answers there, it says {status} to"
+            f" {urlsplit(error.response.url).path}"
         ) from None
     except requests.RequestException as error:
         raise TargetError(f"{url}: no server answers there: {type(error).__name__}") from None
     except (KeyError, IndexError, TypeError, AttributeError, requests.JSONDecodeError):
-        raise TargetError(f"{url}: no oea-server answers there: what answers has no knobs or no model") from None
+        raise TargetError(
+            f"{url}: no oea-server answers there: what answers has no knobs or no model"
+        ) from None
     if controller.ok and controller.json().get("mode") == "on":
         remedy = 'switch it off: PUT /oea/controller {"on": false}'
         raise TargetError(f"{url}: its controller is on, and would turn the same knobs; {remedy}")
     settled(server)
-    shown = Path(served).name if Path(served).is_absolute() else served  # records tell nobody's folders
-    return Target(server, settings, {"name": Path(path).name, "served": shown, **config.get("model", {})}, served)
+    # records tell nobody's folders
+    shown = Path(served).name if Path(served).is_absolute() else served
+    return Target(
+        server,
+        settings,
+        {"name": Path(path).name, "served": shown, **config.get("model", {})},
+        served,
+    )
 
 
 def rehearse(target: Target, candidates: Sequence[Candidate]) -> None:
-    """Switch through all arms once, and back: what the server refuses, it refuses before anything is asked.
+    """Switch through all arms once, and back: what the server refuses, it refuses before anything
+    is asked.
 
     Raises:
         TargetError: it refuses one, with its reason, or would not route by it.
@@ -117,14 +135,21 @@ def rehearse(target: Target, candidates: Sequence[Candidate]) -> None:
                 raise TargetError(f"{OPTION}={each.name}: the server has no knob {knob}")
     try:
         for name, knobs in arms(candidates, target.settings).items():
-            said = f"{OPTION}={name}" if name in names else f"{VANILLA}, which all candidates are compared with"
+            said = (
+                f"{OPTION}={name}"
+                if name in names
+                else f"{VANILLA}, which all candidates are compared with"
+            )
             try:
                 target.server.steer(**knobs)
             except RuntimeError as error:
                 raise TargetError(f"{said}: {oneline(str(error), LINE)}") from None
             state = target.server.config()
             if knobs["policy"] not in SERVES_VANILLA and not state.get("active", True):
-                raise TargetError(f"{said}: the server would not route by it: {oneline(str(state['reason']), LINE)}")
+                raise TargetError(
+                    f"{said}: the server would not route by it:"
+                    f" {oneline(str(state['reason']), LINE)}"
+                )
     finally:
         put_back(target, candidates)
 
@@ -135,9 +160,16 @@ def put_back(target: Target, candidates: Sequence[Candidate]) -> None:
     try:
         target.server.steer(**knobs)
     except (RuntimeError, requests.RequestException) as error:
-        typed = " ".join(f"{name}={'none' if value is None else value}" for name, value in knobs.items())
-        print(f"oea-server: the knobs could not be put back: {oneline(str(error), LINE)}", flush=True)
-        print(f"oea-server: do it by: oea-server config set {typed} --url {target.server.url}", flush=True)
+        typed = " ".join(
+            f"{name}={'none' if value is None else value}" for name, value in knobs.items()
+        )
+        print(
+            f"oea-server: the knobs could not be put back: {oneline(str(error), LINE)}", flush=True
+        )
+        print(
+            f"oea-server: do it by: oea-server config set {typed} --url {target.server.url}",
+            flush=True,
+        )
 
 
 def settled(server: Remote) -> dict[str, float]:
@@ -154,8 +186,9 @@ def settled(server: Remote) -> dict[str, float]:
             return now
         if time.monotonic() > deadline:
             raise TargetError(
-                f"--url={server.url}: others are served there, its counters do not come to rest within "
-                f"{PATIENCE:.0f} s; what is measured would be theirs, too: take a server of your own"
+                f"--url={server.url}: others are served there, its counters do not come to rest"
+                f" within {PATIENCE:.0f} s; what is measured would be theirs, too: take a server of"
+                " your own"
             )
         before = now
         time.sleep(server.settle)

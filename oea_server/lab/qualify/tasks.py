@@ -39,7 +39,8 @@ class Task(BaseModel):
     system: str | None = None
     """The chat's first message, before the prompt."""
     answer: Any = None
-    """A text (exact, math), an expression (regex), a JSON schema (schema), a number (numeric); command: anything."""
+    """A text (exact, math), an expression (regex), a JSON schema (schema), a number (numeric);
+    command: anything."""
     check: Check | None = None
     """If not given: exact where there is an answer, else agree."""
     group: str = "all"
@@ -75,7 +76,10 @@ class Task(BaseModel):
         _ANSWERS[self.judged_by](self)
         for name, of in (("tolerance", "numeric"), ("command", "command"), ("timeout", "command")):
             if name in self.model_fields_set and self.judged_by != of:
-                raise ValueError(f"{name}={_shown(getattr(self, name))}: check={self.judged_by} has no use for it")
+                raise ValueError(
+                    f"{name}={_shown(getattr(self, name))}: check={self.judged_by} has no use"
+                    " for it"
+                )
         return self
 
 
@@ -99,10 +103,17 @@ def read(path: Path) -> TaskFile:
     except OSError as error:
         raise TaskError(f"--tasks={oneline(str(path))}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise TaskError(f"--tasks={oneline(str(path))}: is not UTF-8: {error.reason} at byte {error.start}") from None
-    tasks = [_task(path, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+        raise TaskError(
+            f"--tasks={oneline(str(path))}: is not UTF-8: {error.reason} at byte {error.start}"
+        ) from None
+    tasks = [
+        _task(path, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()
+    ]
     if not tasks:
-        raise TaskError(f'--tasks={oneline(str(path))}: holds no task, such as {{"prompt": "1 + 1 =", "answer": "2"}}')
+        raise TaskError(
+            f'--tasks={oneline(str(path))}: holds no task, such as {{"prompt": "1 + 1 =", "answer":'
+            ' "2"}'
+        )
     return TaskFile(path.name, hashlib.sha256(content).hexdigest(), tasks)
 
 
@@ -124,7 +135,10 @@ def _line(problem: Any) -> str:
         close = difflib.get_close_matches(name, Task.model_fields, n=1)
         return f"{name}: no such field; " + (f"did you mean {close[0]}?" if close else _fields())
     if problem["type"] == "model_type":
-        return f'{_shown(problem["input"])}: not an object, such as {{"prompt": "1 + 1 =", "answer": "2"}}'
+        return (
+            f'{_shown(problem["input"])}: not an object, such as {{"prompt": "1 + 1 =", "answer":'
+            ' "2"}'
+        )
     if not name:
         return str(problem["ctx"]["error"])
     return f"{name}={_shown(problem['input'])}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
@@ -140,7 +154,9 @@ def _shown(value: Any) -> str:
 
 def _text(task: Task) -> None:
     if not isinstance(task.answer, str) or not task.answer.strip():
-        raise ValueError(f"answer={_shown(task.answer)}: check={task.judged_by} needs a text that is not blank")
+        raise ValueError(
+            f"answer={_shown(task.answer)}: check={task.judged_by} needs a text that is not blank"
+        )
 
 
 def _expression(task: Task) -> None:
@@ -148,18 +164,28 @@ def _expression(task: Task) -> None:
     try:
         re.compile(task.answer)
     except re.error as error:
-        raise ValueError(f"answer={_shown(task.answer)}: is no regular expression: {error}") from None
+        raise ValueError(
+            f"answer={_shown(task.answer)}: is no regular expression: {error}"
+        ) from None
 
 
 def _number(task: Task) -> None:
     given = task.answer
-    if isinstance(given, bool) or not isinstance(given, int | float) or not -LARGEST <= given <= LARGEST:
-        raise ValueError(f"answer={_shown(given)}: check=numeric needs a number, at most {LARGEST:g} away from 0")
+    if (
+        isinstance(given, bool)
+        or not isinstance(given, int | float)
+        or not -LARGEST <= given <= LARGEST
+    ):
+        raise ValueError(
+            f"answer={_shown(given)}: check=numeric needs a number, at most {LARGEST:g} away from 0"
+        )
 
 
 def _schema(task: Task) -> None:
     if not isinstance(task.answer, dict):
-        raise ValueError(f"answer={_shown(task.answer)}: check=schema needs a JSON schema, an object")
+        raise ValueError(
+            f"answer={_shown(task.answer)}: check=schema needs a JSON schema, an object"
+        )
     try:
         from jsonschema import SchemaError
         from jsonschema.validators import validator_for
@@ -168,7 +194,9 @@ def _schema(task: Task) -> None:
     try:
         validator_for(task.answer).check_schema(task.answer)
     except SchemaError as error:
-        raise ValueError(f"answer={_shown(task.answer)}: is no JSON schema: {error.message}") from None
+        raise ValueError(
+            f"answer={_shown(task.answer)}: is no JSON schema: {error.message}"
+        ) from None
 
 
 def _formula(task: Task) -> None:
@@ -185,12 +213,17 @@ def _program(task: Task) -> None:
     if not task.command or not task.command[0]:
         raise ValueError('command: check=command needs one, ["./right.py"]')
     if shutil.which(task.command[0]) is None:
-        raise ValueError(f"command={_shown(task.command)}: no such program, or it may not be executed")
+        raise ValueError(
+            f"command={_shown(task.command)}: no such program, or it may not be executed"
+        )
 
 
 def _nothing(task: Task) -> None:
     if task.answer is not None:
-        raise ValueError(f"answer={_shown(task.answer)}: check=agree compares with vanilla's own answer; leave it out")
+        raise ValueError(
+            f"answer={_shown(task.answer)}: check=agree compares with vanilla's own answer; leave"
+            " it out"
+        )
 
 
 _ANSWERS: dict[str, Callable[[Task], None]] = {

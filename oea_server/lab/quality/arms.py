@@ -1,7 +1,7 @@
 """What is compared, as text: a policy of the server, or rules for its three steps.
 
-vanilla   pruned:3   oea:3   oea:8/share=0.13/mix=0.5   oea:3/max_rank=8   oea:3/k_max=10   oea:8/p=0.7
-share:0.13   vote:24/power=2/floor=1   lynx:24   oea:3/weights=scored
+vanilla   pruned:3   oea:3   oea:8/share=0.13/mix=0.5   oea:3/max_rank=8   oea:3/k_max=10
+oea:8/p=0.7 share:0.13   vote:24/power=2/floor=1   lynx:24   oea:3/weights=scored
     fill:3/ranks=8   budget:7/ranks=8   split:3/ranks=8
 """
 
@@ -73,7 +73,9 @@ def of(spelled: Spelled) -> Arm:
 
     def chooser(found: Routers) -> Chooser:
         def choose(logits: torch.Tensor, layer: int) -> Routed:
-            return Routed(*rules.route(logits, found.each[layer], floor, pool, weigh, most), "rules")
+            return Routed(
+                *rules.route(logits, found.each[layer], floor, pool, weigh, most), "rules"
+            )
 
         return choose
 
@@ -91,7 +93,9 @@ def check(arm: Arm, found: Routers, batch: int) -> None:
             arm.says.check(k=found.k, num_experts=found.num_experts)
             arm.says.check_batch(batch)
         if arm.policy is not None:
-            arm.policy.check(k=found.k, num_experts=found.num_experts, renormalize=found.renormalize)
+            arm.policy.check(
+                k=found.k, num_experts=found.num_experts, renormalize=found.renormalize
+            )
     except ValueError as error:
         raise ArmError(f"{arm.label}: {error}") from None
 
@@ -110,7 +114,9 @@ def _steps(says: Kind) -> tuple[rules.Floor, rules.Pool]:
         case grammar.Fill():
             return rules.top(says.k0, says.share), rules.fill_ranks(says.ranks, says.power)
         case grammar.Budget():
-            return rules.top(says.floor), rules.fill_ranks(says.ranks, says.power, says.rank_experts)
+            return rules.top(says.floor), rules.fill_ranks(
+                says.ranks, says.power, says.rank_experts
+            )
     raise TypeError(f"no rule for {type(says).__name__}")
 
 
@@ -124,7 +130,9 @@ def _weigh(says: Kind) -> rules.Weigh:
 def _split(policy: Policy, ranks: int, found: Routers, logits: torch.Tensor, layer: int) -> Routed:
     """Each rank routes its own tokens and knows of no others: DP attention, without a reduction."""
     each = _served(policy, found, logits.unflatten(-2, (ranks, -1)), layer)
-    return Routed(each.weights.flatten(-3, -2), each.ids.flatten(-3, -2), each.pool.any(dim=-2), each.by)
+    return Routed(
+        each.weights.flatten(-3, -2), each.ids.flatten(-3, -2), each.pool.any(dim=-2), each.by
+    )
 
 
 def _served(policy: Policy, found: Routers, logits: torch.Tensor, layer: int) -> Routed:

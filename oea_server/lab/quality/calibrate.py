@@ -1,4 +1,5 @@
-"""From an evaluation to a schedule: at each batch size the rule that reads least and costs no more than was allowed."""
+"""From an evaluation to a schedule: at each batch size the rule that reads least and costs no more
+than was allowed."""
 
 from __future__ import annotations
 
@@ -20,10 +21,10 @@ class Choice(NamedTuple):
     """One batch size.
 
     Args:
-        k0, share, mix: what was chosen; the model's k, 0 and 1, which is vanilla, if nothing else fits.
-        increase: in cross-entropy, nats per token, and the upper end of its 95 % interval.
-        unique: T under it, and under vanilla.
-        latency: of a layer under it over vanilla's, by a line of `bench moe`; None without one.
+        k0, share, mix: what was chosen; the model's k, 0 and 1, which is vanilla, if nothing else
+        fits. increase: in cross-entropy, nats per token, and the upper end of its 95 % interval.
+        unique: T under it, and under vanilla. latency: of a layer under it over vanilla's, by a
+        line of `bench moe`; None without one.
     """
 
     batch: int
@@ -38,8 +39,9 @@ class Choice(NamedTuple):
 
 
 def choose(record: Record, budget: float, k: int, lines: Sequence[Line] = ()) -> list[Choice]:
-    """For each batch size that was evaluated, ascending. A larger batch loses less, so what it needs a smaller one gets
-    as well, whatever chance said there: a smaller batch's rule reads at least what the larger one's would.
+    """For each batch size that was evaluated, ascending. A larger batch loses less, so what it
+    needs a smaller one gets as well, whatever chance said there: a smaller batch's rule reads at
+    least what the larger one's would.
 
     Args:
         record: of `oea-server eval`, with arms `oea:K0`, with or without `share` and `mix`.
@@ -71,7 +73,8 @@ def choose(record: Record, budget: float, k: int, lines: Sequence[Line] = ()) ->
 
 
 def _rule(label: str, k: int) -> tuple[int, float, float] | None:
-    """k0, share and mix of an arm that a schedule can hold; None for others, and for what is vanilla."""
+    """k0, share and mix of an arm that a schedule can hold; None for others, and for what is
+    vanilla."""
     try:
         says = grammar.read(label).says
     except grammar.ArmError:  # of another version
@@ -95,7 +98,9 @@ def budget(text: str, record: Record) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value) or value < 0:
-        raise ValueError(f"--budget={text}: is not a number of nats, nor a percentage such as 1%, 0 or more")
+        raise ValueError(
+            f"--budget={text}: is not a number of nats, nor a percentage such as 1%, 0 or more"
+        )
     if not share:
         return value
     vanilla = next(row["loss"][0] for row in record["rows"] if row["arm"] == "vanilla")
@@ -103,11 +108,13 @@ def budget(text: str, record: Record) -> float:
 
 
 def schedules(choices: Sequence[Choice], k: int) -> dict[str, Schedule[float]]:
-    """As `--oea-k0`, `--oea-share` and `--oea-mix` take them, by these names: what was chosen at a batch size holds
-    until the next that was evaluated."""
+    """As `--oea-k0`, `--oea-share` and `--oea-mix` take them, by these names: what was chosen at a
+    batch size holds until the next that was evaluated."""
     found = {}
     for name, vanilla in (("k0", k), ("share", 0.0), ("mix", 1.0)):
-        steps = sorted(({1: vanilla} | {each.batch: getattr(each, name) for each in choices}).items())
+        steps = sorted(
+            ({1: vanilla} | {each.batch: getattr(each, name) for each in choices}).items()
+        )
         rising = tuple(step for i, step in enumerate(steps) if i == 0 or step[1] != steps[i - 1][1])
         found[name] = Schedule(rising, knob=BY_BATCH[name])
     return found
@@ -116,7 +123,9 @@ def schedules(choices: Sequence[Choice], k: int) -> dict[str, Schedule[float]]:
 def flags(choices: Sequence[Choice], k: int) -> str:
     """The schedules as flags, without those that change nothing."""
     found = schedules(choices, k).items()
-    return " ".join(f"--oea-{name} '{each}'" for name, each in found if str(each) not in ("0.0", "1.0"))
+    return " ".join(
+        f"--oea-{name} '{each}'" for name, each in found if str(each) not in ("0.0", "1.0")
+    )
 
 
 def shown(choices: Sequence[Choice]) -> str:
@@ -133,7 +142,15 @@ def shown(choices: Sequence[Choice]) -> str:
         ]
         for each in choices
     ]
-    header = ["batch", "k0", "share", "mix", "increase, nats", "T of vanilla's", "layer over vanilla"]
+    header = [
+        "batch",
+        "k0",
+        "share",
+        "mix",
+        "increase, nats",
+        "T of vanilla's",
+        "layer over vanilla",
+    ]
     return "\n".join(table(header, rows))
 
 
@@ -144,6 +161,9 @@ def save(path: Path, record: Record, choices: Sequence[Choice], budget: float, k
         "k": k,
         "budget_nats": budget,
         "choices": [each._asdict() for each in choices],
-        "from": {name: record[name] for name in ("command", "model", "text", "seed", "machine", "versions")},
+        "from": {
+            name: record[name]
+            for name in ("command", "model", "text", "seed", "machine", "versions")
+        },
     }
     path.write_text(json.dumps(content, indent=1) + "\n")

@@ -30,35 +30,63 @@ NO_RECORD = (
 
 
 Model = Annotated[
-    str | None, typer.Option("--model", metavar="DIR", help="a Hugging Face MoE; the demo's if not given")
+    str | None,
+    typer.Option("--model", metavar="DIR", help="a Hugging Face MoE; the demo's if not given"),
 ]
 Text = Annotated[
     Path | None,
-    typer.Option("--text", metavar="FILE", help=".jsonl of names and texts, or one text; the demo's held-out"),
+    typer.Option(
+        "--text", metavar="FILE", help=".jsonl of names and texts, or one text; the demo's held-out"
+    ),
 ]
 Arms = Annotated[
-    str, typer.Option("--policies", metavar="P;…", help="oea:3, pruned:3, oea:3/max_rank=8, share:0.13, vote:24, …")
+    str,
+    typer.Option(
+        "--policies",
+        metavar="P;…",
+        help="oea:3, pruned:3, oea:3/max_rank=8, share:0.13, vote:24, …",
+    ),
 ]
-Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="benchmarks/results/<machine> if not given")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="benchmarks/results/<machine> if not given"),
+]
 
 
 def evaluate(
     model: Model = None,
     text: Text = None,
-    batch: Annotated[str, typer.Option("--batch", metavar="B,…", help="tokens per step")] = "1,4,8,16,32,64",
+    batch: Annotated[
+        str, typer.Option("--batch", metavar="B,…", help="tokens per step")
+    ] = "1,4,8,16,32,64",
     policies: Arms = GRID,
-    sequences: Annotated[str, typer.Option("--sequences", metavar="S", help="a multiple of the largest batch")] = "256",
+    sequences: Annotated[
+        str, typer.Option("--sequences", metavar="S", help="a multiple of the largest batch")
+    ] = "256",
     length: Annotated[str, typer.Option("--length", metavar="L", help="tokens of each")] = "128",
-    order: Annotated[str, typer.Option("--order", help="batches: mixed, or each from one document")] = "mixed",
-    ranks: Annotated[str, typer.Option("--ranks", metavar="R,…", help="count the busiest of so many equal parts")] = "",
-    seed: Annotated[str, typer.Option("--seed", metavar="N", help="of the order and the intervals")] = "0",
+    order: Annotated[
+        str, typer.Option("--order", help="batches: mixed, or each from one document")
+    ] = "mixed",
+    ranks: Annotated[
+        str, typer.Option("--ranks", metavar="R,…", help="count the busiest of so many equal parts")
+    ] = "",
+    seed: Annotated[
+        str, typer.Option("--seed", metavar="N", help="of the order and the intervals")
+    ] = "0",
     name: Annotated[str, typer.Option("--name", help="of the files")] = "eval",
     out: Out = None,
-    served: Annotated[bool, typer.Option("--served", help="on a live server, and offline beside it")] = False,
-    gate: Annotated[bool, typer.Option("--gate", help="only judge the demo model by the thresholds that ship")] = False,
-    reset: Annotated[bool, typer.Option("--set", help="with --gate: set them to what is measured now")] = False,
+    served: Annotated[
+        bool, typer.Option("--served", help="on a live server, and offline beside it")
+    ] = False,
+    gate: Annotated[
+        bool, typer.Option("--gate", help="only judge the demo model by the thresholds that ship")
+    ] = False,
+    reset: Annotated[
+        bool, typer.Option("--set", help="with --gate: set them to what is measured now")
+    ] = False,
 ) -> None:
-    """Cross-entropy against experts read, by the paper's protocol; what was measured is kept, and a rerun goes on."""
+    """Cross-entropy against experts read, by the paper's protocol; what was measured is kept, and a
+    rerun goes on."""
     if reset and not gate:
         _end("--set: sets the thresholds of the gate, so it needs --gate")
     if served and ranks:
@@ -80,8 +108,17 @@ def evaluate(
     except (options.OptionError, ArmError) as error:
         _end(str(error))
     if count % max(batches) or any(max(batches) % each for each in batches):
-        _end(f"--sequences={count} --batch={batch}: each batch size has to divide the largest, and that the sequences")
-    command = {"batch": batch, "policies": policies, "sequences": count, "length": size, "order": order}
+        _end(
+            f"--sequences={count} --batch={batch}: each batch size has to divide the largest, and"
+            " that the sequences"
+        )
+    command = {
+        "batch": batch,
+        "policies": policies,
+        "sequences": count,
+        "length": size,
+        "order": order,
+    }
     command |= {"ranks": ranks} if ranks else {}
     command |= {"seed": number, "name": name} | ({"model": Path(model).name} if model else {})
     flags = [part for key, value in command.items() for part in (f"--{key}", str(value))]
@@ -96,7 +133,14 @@ def evaluate(
     else:
         from oea_server.lab.quality.evaluation import evaluate as method
     try:
-        method(model, text, Wanted(arms, batches, parts, count, size, order, number), line, folder, name)
+        method(
+            model,
+            text,
+            Wanted(arms, batches, parts, count, size, order, number),
+            line,
+            folder,
+            name,
+        )
     except (ValueError, RuntimeError, OSError) as error:
         _end((str(error).splitlines() or [type(error).__name__])[0])
 
@@ -105,38 +149,62 @@ def calibrate(
     record: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[EVAL.json]", help="of 'oea-server eval': only turn it into a schedule; measure nothing"
+            metavar="[EVAL.json]",
+            help="of 'oea-server eval': only turn it into a schedule; measure nothing",
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model-path", "--model", metavar="DIR", help="a Hugging Face MoE; the demo's")
+        str | None,
+        typer.Option(
+            "--model-path", "--model", metavar="DIR", help="a Hugging Face MoE; the demo's"
+        ),
     ] = None,
     text: Text = None,
     against: Annotated[
-        str | None, typer.Option("--against", help="what is to be small: T (the default), busiest or latency")
+        str | None,
+        typer.Option("--against", help="what is to be small: T (the default), busiest or latency"),
     ] = None,
     budget: Annotated[
         str,
-        typer.Option("--budget", metavar="NATS", help="increase in cross-entropy to allow; 1% means of vanilla's own"),
+        typer.Option(
+            "--budget",
+            metavar="NATS",
+            help="increase in cross-entropy to allow; 1% means of vanilla's own",
+        ),
     ] = "1%",
     latency: Annotated[
-        str | None, typer.Option("--latency", metavar="FILE", help="a moe-*.json of 'oea-server bench moe'")
+        str | None,
+        typer.Option("--latency", metavar="FILE", help="a moe-*.json of 'oea-server bench moe'"),
     ] = None,
-    ranks: Annotated[str | None, typer.Option("--ranks", metavar="R", help="that the experts are split over")] = None,
-    batch: Annotated[str | None, typer.Option("--batch", metavar="B,…", help="[2,4,8,16,32,64]")] = None,
+    ranks: Annotated[
+        str | None, typer.Option("--ranks", metavar="R", help="that the experts are split over")
+    ] = None,
+    batch: Annotated[
+        str | None, typer.Option("--batch", metavar="B,…", help="[2,4,8,16,32,64]")
+    ] = None,
     sequences: Annotated[str | None, typer.Option("--sequences", metavar="S", help="[256]")] = None,
-    length: Annotated[str | None, typer.Option("--length", metavar="L", help="tokens of each [128]")] = None,
-    seed: Annotated[str | None, typer.Option("--seed", metavar="N", help="of the order and the intervals [0]")] = None,
+    length: Annotated[
+        str | None, typer.Option("--length", metavar="L", help="tokens of each [128]")
+    ] = None,
+    seed: Annotated[
+        str | None, typer.Option("--seed", metavar="N", help="of the order and the intervals [0]")
+    ] = None,
     name: Annotated[str | None, typer.Option("--name", help="of the files [calibrate]")] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="benchmarks/results/<machine>; with EVAL.json the schedule's file"),
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="benchmarks/results/<machine>; with EVAL.json the schedule's file",
+        ),
     ] = None,
     k: Annotated[
-        str | None, typer.Option("--k", metavar="K", help="with EVAL.json: the model's experts per token [8]")
+        str | None,
+        typer.Option("--k", metavar="K", help="with EVAL.json: the model's experts per token [8]"),
     ] = None,
 ) -> None:
-    """Find the rules that read least within a budget of quality, as rungs and schedules that 'serve' takes."""
+    """Find the rules that read least within a budget of quality, as rungs and schedules that
+    'serve' takes."""
     given = {"model": model, "text": text, "against": against, "ranks": ranks, "batch": batch}
     given |= {"sequences": sequences, "length": length, "seed": seed, "name": name}
     if record is None:
@@ -204,7 +272,10 @@ def _gate(reset: bool) -> None:
         print(f"{'ok    ' if check.passed else 'FAILED'} {check.what}: {check.found}")
     failed = sum(not check.passed for check in checks)
     if failed:
-        print(f"oea-server: the gate is closed: {failed} of {len(checks)} checks failed", file=sys.stderr)
+        print(
+            f"oea-server: the gate is closed: {failed} of {len(checks)} checks failed",
+            file=sys.stderr,
+        )
         raise typer.Exit(1)
     print(f"the gate is open: {len(checks)} checks passed")
 

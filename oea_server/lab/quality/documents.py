@@ -14,8 +14,8 @@ Document = tuple[str, str]
 def documents(path: Path) -> list[Document]:
     """The documents of a file: JSON lines of names and texts, or one plain text.
 
-    Lines end at a line feed and nowhere else: JSON may hold other separators (U+2028) as they are. A document without
-    a name has its line's number.
+    Lines end at a line feed and nowhere else: JSON may hold other separators (U+2028) as they are.
+    A document without a name has its line's number.
 
     Raises:
         ValueError: one line: the file, the line in it, and what is wrong.
@@ -29,7 +29,9 @@ def documents(path: Path) -> list[Document]:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         number = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{where}, line {number}: not UTF-8 (byte 0x{data[error.start]:02x})") from None
+        raise ValueError(
+            f"{where}, line {number}: not UTF-8 (byte 0x{data[error.start]:02x})"
+        ) from None
     if not text.strip():
         raise ValueError(f"{where}: is empty")
     if path.suffix.lower() != ".jsonl":
@@ -72,5 +74,11 @@ def document(line: str, unnamed: str) -> Document:
 
 
 def _kind(value: object) -> str:
-    kinds = {dict: "an object", list: "an array", str: "a string", bool: "true or false", type(None): "null"}
+    kinds = {
+        dict: "an object",
+        list: "an array",
+        str: "a string",
+        bool: "true or false",
+        type(None): "null",
+    }
     return kinds.get(type(value), "a number")

@@ -28,8 +28,9 @@ class Point(NamedTuple):
 
 
 def over(mine: Point, plain: Sequence[Point], seed: int = 0) -> Mean | None:
-    """The ratio of losses at equal reads, plain OEA's between its two nearest k0, in logarithms; the same sequences
-    are drawn again for all three. None outside of what was measured, and where plain OEA's loss could be none."""
+    """The ratio of losses at equal reads, plain OEA's between its two nearest k0, in logarithms;
+    the same sequences are drawn again for all three. None outside of what was measured, and where
+    plain OEA's loss could be none."""
     drawn = np.random.default_rng(seed).integers(0, len(mine.increase), (DRAWS, len(mine.increase)))
 
     def losses(point: Point) -> NDArray[np.float64]:

@@ -37,9 +37,15 @@ class Wanted(NamedTuple):
 
 
 def evaluate(
-    model: str | None, source: Path | None, wanted: Wanted, command: str, folder: Path | None, name: str
+    model: str | None,
+    source: Path | None,
+    wanted: Wanted,
+    command: str,
+    folder: Path | None,
+    name: str,
 ) -> dict[str, Any]:
-    """Measure, keep a line for each arm, chunk and batch size in `name`.jsonl, and write the record and its page.
+    """Measure, keep a line for each arm, chunk and batch size in `name`.jsonl, and write the record
+    and its page.
 
     Raises:
         ValueError: the model, the text or the file to go on from does not fit.
@@ -57,7 +63,9 @@ def evaluate(
     about = described(model, source, found, wanted) | {"chunk": chunk, "ranks": list(wanted.ranks)}
     shape = routers(network)
     # a run that goes on elsewhere, or that an older version began, must not mix implementations
-    about["routing"] = {str(batch): way(device, batch, shape.num_experts, shape.k).name for batch in wanted.batches}
+    about["routing"] = {
+        str(batch): way(device, batch, shape.num_experts, shape.k).name for batch in wanted.batches
+    }
     folder = folder or record.default_folder(device)
     folder.mkdir(parents=True, exist_ok=True)
     lines = folder / f"{name}.jsonl"
@@ -111,10 +119,14 @@ def fits(wanted: Wanted, found: Routers) -> None:
             check(arm, found, batch)
     for ranks in wanted.ranks:
         if found.num_experts % ranks:
-            raise ValueError(f"--ranks={ranks}: the model's {found.num_experts} experts do not divide over them")
+            raise ValueError(
+                f"--ranks={ranks}: the model's {found.num_experts} experts do not divide over them"
+            )
 
 
-def described(model: str | None, source: Path, found: text.Sequences, wanted: Wanted) -> dict[str, Any]:
+def described(
+    model: str | None, source: Path, found: text.Sequences, wanted: Wanted
+) -> dict[str, Any]:
     """What a record is of, so that others can tell whether theirs is of the same."""
     return {
         "model": {
@@ -137,12 +149,15 @@ def load(path: str, device: torch.device) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, device_map=None).to(device).eval()
+    model = (
+        AutoModelForCausalLM.from_pretrained(path, dtype=dtype, device_map=None).to(device).eval()
+    )
     return model, AutoTokenizer.from_pretrained(path)
 
 
 def fingerprint(path: Path) -> str:
-    """Of a checkpoint's weights: sha256 over their files, or over their sizes where there are gigabytes."""
+    """Of a checkpoint's weights: sha256 over their files, or over their sizes where there are
+    gigabytes."""
     import hashlib
 
     digest = hashlib.sha256()

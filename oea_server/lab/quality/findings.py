@@ -1,4 +1,5 @@
-"""The paper's findings (arXiv 2511.02237, section on cross-entropy), each judged by our own records.
+"""The paper's findings (arXiv 2511.02237, section on cross-entropy), each judged by our own
+records.
 
     python -m oea_server.lab.quality.findings GRID.json RULES.json DOCUMENT.json
 
@@ -35,15 +36,18 @@ def findings(grid: Record, rules: Record, document: Record) -> list[Finding]:
     """Judge.
 
     Args:
-        grid: an evaluation with pruned:K0 and oea:K0 at several batch sizes.
-        rules: one with knobs of OEA at one batch size.
-        document: one whose batches are of one document each, with arms and a batch size that `rules` has too.
+        grid: an evaluation with pruned:K0 and oea:K0 at several batch sizes. rules: one with knobs
+        of OEA at one batch size. document: one whose batches are of one document each, with arms
+        and a batch size that `rules` has too.
     """
     return [
         dominates(grid),
         larger_loses_less(grid),
         _ratios(
-            "p < 1 brings nothing", rules, "/p=", lambda each: NO if each[2] < 1 else YES if each[0] >= 1 else OPEN
+            "p < 1 brings nothing",
+            rules,
+            "/p=",
+            lambda each: NO if each[2] < 1 else YES if each[0] >= 1 else OPEN,
         ),
         _ratios("looking beyond a token's own top k helps", rules, "/max_rank=8", _worse),
         _ratios("k_max above k degrades", rules, "/k_max=", _worse),
@@ -67,7 +71,9 @@ def dominates(grid: Record) -> Finding:
     for batch in batches:
         if (batch, "pruned:3") in rows:
             ours, theirs = (rows[batch, f"{kind}:3"]["increase"][0] for kind in ("oea", "pruned"))
-            text += ("; k0 = 3: " if batch == batches[0] else ", ") + f"{ours:+.4f} to {theirs:+.4f} (B = {batch})"
+            text += (
+                "; k0 = 3: " if batch == batches[0] else ", "
+            ) + f"{ours:+.4f} to {theirs:+.4f} (B = {batch})"
     return Finding("OEA loses less than pruning to the same k0, at every B", verdict, text)
 
 
@@ -82,7 +88,9 @@ def larger_loses_less(grid: Record) -> Finding:
     verdict = NO if more else YES if 2 * less > len(pairs) else OPEN
     text = f"less at {less} of {len(pairs)} pairs of B, intervals apart; more at {more}"
     if "oea:3" in arms:
-        text += "; k0 = 3: " + ", ".join(f"{rows[b, 'oea:3']['increase'][0]:+.4f} (B = {b})" for b in batches)
+        text += "; k0 = 3: " + ", ".join(
+            f"{rows[b, 'oea:3']['increase'][0]:+.4f} (B = {b})" for b in batches
+        )
     return Finding("a larger B loses less", verdict, text)
 
 
@@ -92,22 +100,33 @@ def homogeneous(mixed: Record, document: Record) -> Finding:
     (there, ours), (here, theirs) = (
         (_rows(record)[batch, "vanilla"], _rows(record)[batch, arm]) for record in (mixed, document)
     )
-    reads, loses = abs(here["unique"][0] / there["unique"][0] - 1) > 0.02, _apart(ours["increase"], theirs["increase"])
+    reads, loses = (
+        abs(here["unique"][0] / there["unique"][0] - 1) > 0.02,
+        _apart(ours["increase"], theirs["increase"]),
+    )
     text = f"vanilla reads {here['unique'][0]:.1f} experts instead of {there['unique'][0]:.1f}, "
     text += f"{arm} {theirs['unique'][0]:.1f} instead of {ours['unique'][0]:.1f}; "
     text += "{:+.4f} ({:+.4f} to {:+.4f}) nats ".format(*theirs["increase"])
     text += "instead of {:+.4f} ({:+.4f} to {:+.4f})".format(*ours["increase"])
-    return Finding(f"a batch of one document is like a mixed one (B = {batch})", NO if reads or loses else YES, text)
+    return Finding(
+        f"a batch of one document is like a mixed one (B = {batch})",
+        NO if reads or loses else YES,
+        text,
+    )
 
 
 def _apart(a: Sequence[float], b: Sequence[float]) -> bool:
     return a[2] < b[1] or b[2] < a[1]
 
 
-def _ratios(claim: str, rules: Record, knob: str, judge: Callable[[Sequence[float]], str]) -> Finding:
+def _ratios(
+    claim: str, rules: Record, knob: str, judge: Callable[[Sequence[float]], str]
+) -> Finding:
     """By what arms with a knob lose over plain OEA at the same T."""
     found = {
-        row["arm"]: row["over_oea"]["unique"] for row in rules["rows"] if knob in row["arm"] and row["kind"] == "oea"
+        row["arm"]: row["over_oea"]["unique"]
+        for row in rules["rows"]
+        if knob in row["arm"] and row["kind"] == "oea"
     }
     told = {arm: ratio for arm, ratio in found.items() if ratio is not None}
     verdicts = {judge(ratio) for ratio in told.values()}

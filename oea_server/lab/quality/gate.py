@@ -1,8 +1,8 @@
 """The gate: a release that costs quality, or reads more experts, does not pass.
 
-It runs the shipped model on its held-out text with the routing that serves, pad rows included, and compares with what
-was measured when the thresholds were set (`gate.json`, made by `oea-server eval --gate --set`).
-"""
+It runs the shipped model on its held-out text with the routing that serves, pad rows included, and
+compares with what was measured when the thresholds were set (`gate.json`, made by `oea-server eval
+--gate --set`)."""
 
 from __future__ import annotations
 
@@ -33,11 +33,15 @@ PADS = 3
 K0S = (2, 3, 4, 5, 6)
 """Compared with pruning, and with each other, at the largest batch."""
 RANKS = 8
-BARS = {"oea:8/share=0.13/mix=0.5": ("unique", 0.66), f"fill:8/ranks={RANKS}/share=0.13/mix=0.5": ("busiest", 0.22)}
-"""Arms at the largest batch, by what they read, experts or those of the busiest rank, and the most that they may lose
-of what plain OEA loses where it reads as much."""
+BARS = {
+    "oea:8/share=0.13/mix=0.5": ("unique", 0.66),
+    f"fill:8/ranks={RANKS}/share=0.13/mix=0.5": ("busiest", 0.22),
+}
+"""Arms at the largest batch, by what they read, experts or those of the busiest rank, and the most
+that they may lose of what plain OEA loses where it reads as much."""
 LOSS_SLACK, READ_SLACK = 0.15, 0.02
-"""How far an increase in cross-entropy and T may be from what was measured: other kernels round otherwise."""
+"""How far an increase in cross-entropy and T may be from what was measured: other kernels round
+otherwise."""
 LEAST_CORRELATION = 0.9
 VANILLA_KL = 1e-6
 """Nats. The routing's exponentials round otherwise than torch's, to about 1e-8."""
@@ -52,7 +56,8 @@ class Check(NamedTuple):
 
 
 def judge(sequences: int = SEQUENCES, length: int = LENGTH) -> Judge:
-    """The shipped model on its held-out text: on the GPU where there is one, in float32 everywhere."""
+    """The shipped model on its held-out text: on the GPU where there is one, in float32
+    everywhere."""
     device = timing.pick_device()
     network, tokenizer = load(str(shipped.model()), device)
     found = text.load(shipped.held_out(), tokenizer, length, sequences, "mixed", SEED)
@@ -75,14 +80,18 @@ def measure(only: Collection[str] = (), by: Judge | None = None) -> dict[str, Me
     runs += [(padded("default/bfloat16", schedule, PADS, torch.bfloat16), largest)]
     runs += [(padded(f"oea:{k0}", Policy.oea(k0), PADS), largest) for k0 in K0S]
     runs += [(parse(f"pruned:{k0}"), largest) for k0 in K0S]
-    runs += [(padded(label, policy, PADS), largest) for label in BARS if (policy := parse(label).policy)]
+    runs += [
+        (padded(label, policy, PADS), largest) for label in BARS if (policy := parse(label).policy)
+    ]
     named = {f"{arm.label}@{batch}": (arm, batch) for arm, batch in runs}
-    return {name: by.measure(*run, (RANKS,)) for name, run in named.items() if not only or name in only}
+    return {
+        name: by.measure(*run, (RANKS,)) for name, run in named.items() if not only or name in only
+    }
 
 
 def summary(measured: dict[str, Measured]) -> dict[str, dict[str, float]]:
-    """Increase in cross-entropy over vanilla at the same batch size, T and mass kept, and of `BARS` what is lost over
-    plain OEA: what `gate.json` keeps."""
+    """Increase in cross-entropy over vanilla at the same batch size, T and mass kept, and of `BARS`
+    what is lost over plain OEA: what `gate.json` keeps."""
     found = {}
     for name, each in measured.items():
         base = measured[f"vanilla@{name.rpartition('@')[2]}"]
@@ -126,13 +135,23 @@ def bounds(name: str, now: dict[str, float], before: dict[str, float]) -> list[C
 
 def checks(found: dict[str, dict[str, float]], kept: dict[str, Any]) -> list[Check]:
     """Judge a summary by what was kept."""
-    result = [check for name, before in kept["measured"].items() for check in bounds(name, found[name], before)]
+    result = [
+        check
+        for name, before in kept["measured"].items()
+        for check in bounds(name, found[name], before)
+    ]
     lone = found["default@1"]["increase"]
     result.append(Check("a lone token gets vanilla, exactly", lone == 0.0, f"{lone:+.1e}"))
     largest = BATCHES[-1]
     for k0 in K0S:
         ours, pruned = (found[f"{kind}:{k0}@{largest}"]["increase"] for kind in ("oea", "pruned"))
-        result.append(Check(f"oea:{k0} loses less than pruned:{k0}", ours < pruned, f"{ours:+.4f} to {pruned:+.4f}"))
+        result.append(
+            Check(
+                f"oea:{k0} loses less than pruned:{k0}",
+                ours < pruned,
+                f"{ours:+.4f} to {pruned:+.4f}",
+            )
+        )
     for label, (what, most) in BARS.items():
         over, high = (found[f"{label}@{largest}"][name] for name in ("over", "over_high"))
         where = "T" if what == "unique" else f"busiest of {RANKS} ranks"
@@ -140,7 +159,9 @@ def checks(found: dict[str, dict[str, float]], kept: dict[str, Any]) -> list[Che
         result.append(Check(said, over <= most and high < 1.0, f"{over:.2f}, at most {high:.2f}"))
     arms = [found[f"{kind}:{k0}@{largest}"] for kind in ("oea", "pruned") for k0 in K0S]
     lost, mass = ([each[name] for each in arms] for name in ("increase", "kept"))
-    correlation = float(np.corrcoef(np.argsort(np.argsort(lost)), np.argsort(np.argsort([-m for m in mass])))[0, 1])
+    correlation = float(
+        np.corrcoef(np.argsort(np.argsort(lost)), np.argsort(np.argsort([-m for m in mass])))[0, 1]
+    )
     result.append(
         Check(
             f"mass kept tells the loss (rank correlation at least {LEAST_CORRELATION})",
@@ -159,11 +180,14 @@ def read() -> dict[str, Any]:
     """
     kept: dict[str, Any] = json.loads(KEPT.read_text())
     if kept["model_sha256"] != fingerprint(shipped.model()):
-        raise ValueError("gate.json is of another demo model: measure again with 'oea-server eval --gate --set'")
+        raise ValueError(
+            "gate.json is of another demo model: measure again with 'oea-server eval --gate --set'"
+        )
     return kept
 
 
 def keep(found: dict[str, dict[str, float]]) -> None:
-    """Set the thresholds to what was measured now: when the model, the text or the schedule changed on purpose."""
+    """Set the thresholds to what was measured now: when the model, the text or the schedule changed
+    on purpose."""
     content = {"model_sha256": fingerprint(shipped.model()), "measured": found}
     KEPT.write_text(json.dumps(content, indent=1) + "\n")

@@ -1,7 +1,7 @@
 """The grammar of arms: one validated class a kind, without torch.
 
-An arm is ``KIND:NUMBER/KNOB=VALUE/…``, such as ``oea:3/mix=0.5``. Every knob that a class has, its rule uses.
-"""
+An arm is ``KIND:NUMBER/KNOB=VALUE/…``, such as ``oea:3/mix=0.5``. Every knob that a class has, its
+rule uses."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ class Kind(BaseModel):
         """
         ranks = getattr(self, "ranks", 1)
         if num_experts % ranks:
-            raise ValueError(f"ranks={ranks}: the model's {num_experts} experts do not divide over them")
+            raise ValueError(
+                f"ranks={ranks}: the model's {num_experts} experts do not divide over them"
+            )
         of_rank = num_experts // ranks
         for name, bound, what in (
             ("k0", k, "the model's top k"),
@@ -114,7 +116,9 @@ class Oea(Kind):
         for name in ("k_max", "max_rank"):
             value = getattr(self, name)
             if value is not None and value < self.k0:
-                raise ValueError(f"{name}={value} is below k0={self.k0}, which every token is guaranteed")
+                raise ValueError(
+                    f"{name}={value} is below k0={self.k0}, which every token is guaranteed"
+                )
         return self
 
     def policy(self) -> Policy | None:
@@ -125,7 +129,8 @@ class Oea(Kind):
 
 
 class Share(Kind):
-    """A floor by share of mass, written apart from the server's: oea:K0/share=TAU, where K0 is the model's top k."""
+    """A floor by share of mass, written apart from the server's: oea:K0/share=TAU, where K0 is the
+    model's top k."""
 
     NUMBER = "tau"
     tau: Real = Field(ge=0, le=1)
@@ -198,11 +203,14 @@ class Split(Kind):
 
     def check_batch(self, batch: int) -> None:
         if batch % self.ranks:
-            raise ValueError(f"ranks={self.ranks}: batches of {batch} tokens do not divide over them")
+            raise ValueError(
+                f"ranks={self.ranks}: batches of {batch} tokens do not divide over them"
+            )
 
 
 KINDS: dict[str, type[Kind]] = {
-    each.__name__.lower(): each for each in (Vanilla, Pruned, Oea, Share, Vote, Lynx, Fill, Budget, Split)
+    each.__name__.lower(): each
+    for each in (Vanilla, Pruned, Oea, Share, Vote, Lynx, Fill, Budget, Split)
 }
 
 
@@ -241,7 +249,8 @@ def read(text: str) -> Spelled:
         if name not in made.model_fields:
             known = [each for each in made.model_fields if each != made.NUMBER]
             raise ArmError(
-                f"{text}: {kind} has no {name or 'knob without a name'}; it has {', '.join(known) or 'none'}"
+                f"{text}: {kind} has no {name or 'knob without a name'}; it has"
+                f" {', '.join(known) or 'none'}"
             )
         if not value:
             raise ArmError(f"{text}: {name} has no value")
@@ -266,7 +275,10 @@ def read_all(text: str, batches: Sequence[int] = ()) -> list[Spelled]:
     for each in (read(part) for part in text.split(";")):
         for other in found:
             if other.says == each.says:
-                raise ArmError(f"{each.label}: is given twice" + ("" if other == each else f", also as {other.label}"))
+                raise ArmError(
+                    f"{each.label}: is given twice"
+                    + ("" if other == each else f", also as {other.label}")
+                )
         for batch in batches:
             try:
                 each.says.check_batch(batch)
@@ -292,6 +304,18 @@ def _line(made: type[Kind], problem: Any) -> str:
         return f"{given} is none of {problem['ctx']['expected']}".replace("'", "")
     low, high = "", ""
     for bound in made.model_fields[name].metadata:
-        low = f"{bound.ge} <= " if isinstance(bound, Ge) else f"{bound.gt} < " if isinstance(bound, Gt) else low
-        high = f" <= {bound.le}" if isinstance(bound, Le) else f" < {bound.lt}" if isinstance(bound, Lt) else high
+        low = (
+            f"{bound.ge} <= "
+            if isinstance(bound, Ge)
+            else f"{bound.gt} < "
+            if isinstance(bound, Gt)
+            else low
+        )
+        high = (
+            f" <= {bound.le}"
+            if isinstance(bound, Le)
+            else f" < {bound.lt}"
+            if isinstance(bound, Lt)
+            else high
+        )
     return f"{given} is outside {low}{name}{high}"

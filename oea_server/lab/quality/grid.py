@@ -41,8 +41,11 @@ class OtherRunError(ValueError):
     """The file to resume from is of another model, text or plan."""
 
 
-def run(model: Any, text: Sequences, plan: Plan, kept: Path, about: dict[str, Any]) -> Iterator[None]:
-    """Measure what `kept` does not have yet, adding a line to it each; yields after each of `total(plan, text)`.
+def run(
+    model: Any, text: Sequences, plan: Plan, kept: Path, about: dict[str, Any]
+) -> Iterator[None]:
+    """Measure what `kept` does not have yet, adding a line to it each; yields after each of
+    `total(plan, text)`.
 
     Args:
         about: what has to be the same for a run to be resumed; the first line of the file.
@@ -66,7 +69,12 @@ def run(model: Any, text: Sequences, plan: Plan, kept: Path, about: dict[str, An
                             ids = text.ids[chunk * plan.chunk : (chunk + 1) * plan.chunk]
                             judge = Judge(model, found, ids.to(model.device))
                         measured = judge.measure(arm, batch, plan.ranks)
-                        line = {"chunk": chunk, "batch": batch, "arm": arm.label, **measured._asdict()}
+                        line = {
+                            "chunk": chunk,
+                            "batch": batch,
+                            "arm": arm.label,
+                            **measured._asdict(),
+                        }
                         lines.write(json.dumps(line) + "\n")
                         lines.flush()
                     yield
@@ -90,7 +98,9 @@ def read(kept: Path, about: dict[str, Any]) -> dict[Key, Measured]:
     except ValueError:
         same = False
     if not same:
-        raise OtherRunError(f"{kept} is of another run (model, text, seed or ranks differ): move it away")
+        raise OtherRunError(
+            f"{kept} is of another run (model, text, seed or ranks differ): move it away"
+        )
     found = {}
     for text in rest:
         try:
@@ -104,18 +114,26 @@ def read(kept: Path, about: dict[str, Any]) -> dict[Key, Measured]:
 
 
 def rows(have: dict[Key, Measured], plan: Plan, seed: int) -> list[dict[str, Any]]:
-    """Means over all sequences, with intervals; differences are paired with vanilla at the same batch size."""
+    """Means over all sequences, with intervals; differences are paired with vanilla at the same
+    batch size."""
     chunks = sorted({chunk for chunk, _, _ in have})
     found = []
     for batch in plan.batches:
-        joined = {arm.label: _join([have[chunk, batch, arm.label] for chunk in chunks]) for arm in plan.arms}
+        joined = {
+            arm.label: _join([have[chunk, batch, arm.label] for chunk in chunks])
+            for arm in plan.arms
+        }
         base = joined[BASE]
         points = {arm.label: _points(joined[arm.label], base) for arm in plan.arms}
         plain = [points[arm.label] for arm in plan.arms if arm.is_plain_oea]
         for arm in plan.arms:
             mine, at = joined[arm.label], points[arm.label]
             over = {
-                what: None if arm.is_plain_oea else equal.over(at[what], [each[what] for each in plain], seed)
+                what: (
+                    None
+                    if arm.is_plain_oea
+                    else equal.over(at[what], [each[what] for each in plain], seed)
+                )
                 for what in at
             }
             found.append(
@@ -132,7 +150,9 @@ def rows(have: dict[Key, Measured], plan: Plan, seed: int) -> list[dict[str, Any
                     "kept": stats.mean(mine.kept, seed),
                     "unique": stats.mean(mine.unique, seed),
                     "over_oea": over,
-                    "busiest": {ranks: stats.mean(values, seed) for ranks, values in mine.busiest.items()},
+                    "busiest": {
+                        ranks: stats.mean(values, seed) for ranks, values in mine.busiest.items()
+                    },
                 }
             )
     return found
@@ -151,6 +171,8 @@ def _join(parts: Sequence[Measured]) -> Measured:
         for name in Measured._fields
         if name not in ("busiest", "routing")
     }
-    busiest = {ranks: [v for part in parts for v in part.busiest[ranks]] for ranks in parts[0].busiest}
+    busiest = {
+        ranks: [v for part in parts for v in part.busiest[ranks]] for ranks in parts[0].busiest
+    }
     routing = ", ".join(sorted({part.routing for part in parts}))
     return Measured(**joined, busiest=busiest, routing=routing)

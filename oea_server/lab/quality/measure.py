@@ -21,13 +21,13 @@ class Measured(NamedTuple):
     """Means, by sequence [S] where not said otherwise.
 
     Args:
-        loss: mean cross-entropy, nats per token.
-        kl: mean KL divergence of the next token's distribution from vanilla's to this one, nats.
-        agreement: share of positions with vanilla's most likely token.
-        kept: mean router mass of the chosen experts over that of vanilla's.
+        loss: mean cross-entropy, nats per token. kl: mean KL divergence of the next token's
+        distribution from vanilla's to this one, nats. agreement: share of positions with vanilla's
+        most likely token. kept: mean router mass of the chosen experts over that of vanilla's.
         unique: T, unique experts read per layer and step; mean by group of B sequences, [S / B].
-        busiest: the most of them on one rank, by number of ranks in which the experts are split equally; as `unique`.
-        routing: what routed: host, fused, eager, or rules (`serving.Routed.by`).
+        busiest: the most of them on one rank, by number of ranks in which the experts are split
+        equally; as `unique`. routing: what routed: host, fused, eager, or rules
+        (`serving.Routed.by`).
     """
 
     loss: list[float]
@@ -54,11 +54,17 @@ class Counter:
         routing = self._choose(steps, layer)
         self.by.add(routing.by)
         ids, used = routing.ids.long(), routing.weights > 0
-        read = torch.zeros(*ids.shape[:2], logits.shape[-1] + 1, dtype=torch.bool, device=logits.device)
-        read = read.scatter(-1, torch.where(used, ids, logits.shape[-1]).flatten(-2), True)[..., :-1]
+        read = torch.zeros(
+            *ids.shape[:2], logits.shape[-1] + 1, dtype=torch.bool, device=logits.device
+        )
+        read = read.scatter(-1, torch.where(used, ids, logits.shape[-1]).flatten(-2), True)[
+            ..., :-1
+        ]
         self.unique.append(read.sum(dim=-1).float().mean(dim=1))
         for ranks, kept in self.busiest.items():
-            kept.append(read.unflatten(-1, (ranks, -1)).sum(dim=-1).amax(dim=-1).float().mean(dim=1))
+            kept.append(
+                read.unflatten(-1, (ranks, -1)).sum(dim=-1).amax(dim=-1).float().mean(dim=1)
+            )
         step = Step.of(steps, self._found.each[layer])
         mass = torch.where(used, step.scores.gather(-1, ids), 0.0).sum(dim=-1, keepdim=True)
         self.kept.append(to_sequences(mass / step.own)[..., 0].mean(dim=1))
@@ -86,13 +92,18 @@ class Judge:
             agreement,
             torch.stack(counter.kept).mean(dim=0).tolist(),
             torch.stack(counter.unique).mean(dim=0).tolist(),
-            {each: torch.stack(kept).mean(dim=0).tolist() for each, kept in counter.busiest.items()},
+            {
+                each: torch.stack(kept).mean(dim=0).tolist()
+                for each, kept in counter.busiest.items()
+            },
             ", ".join(sorted(counter.by)),
         )
 
     def _states(self) -> torch.Tensor:
         """The last layer's output [S, L, H]: logits of all of them would not fit."""
-        states: torch.Tensor = self.model.base_model(input_ids=self.ids[:, :-1], use_cache=False).last_hidden_state
+        states: torch.Tensor = self.model.base_model(
+            input_ids=self.ids[:, :-1], use_cache=False
+        ).last_hidden_state
         return states
 
     def _compare(self, states: torch.Tensor) -> tuple[list[float], list[float], list[float]]:
@@ -100,7 +111,9 @@ class Judge:
         found = []
         parts = (each.flatten(0, 1).split(TOKENS_AT_ONCE) for each in (states, self.vanilla))
         head = self.model.get_output_embeddings()
-        for state, vanilla, target in zip(*parts, self.ids[:, 1:].flatten().split(TOKENS_AT_ONCE), strict=True):
+        for state, vanilla, target in zip(
+            *parts, self.ids[:, 1:].flatten().split(TOKENS_AT_ONCE), strict=True
+        ):
             mine, theirs = (head(each).float().log_softmax(dim=-1) for each in (state, vanilla))
             found.append(
                 torch.stack(

@@ -25,7 +25,9 @@ def padded(label: str, policy: Policy, rows: int, dtype: torch.dtype | None = No
             steps = torch.cat([logits, strangers], dim=-2).to(dtype or logits.dtype)
             routed = serving.route(steps, policy, found, layer, real)
             mine = slice(0, real)
-            return routed._replace(weights=routed.weights[..., mine, :], ids=routed.ids[..., mine, :])
+            return routed._replace(
+                weights=routed.weights[..., mine, :], ids=routed.ids[..., mine, :]
+            )
 
         return choose
 

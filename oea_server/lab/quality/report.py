@@ -37,13 +37,16 @@ def markdown(record: Record) -> str:
 
 def _how(record: Record) -> str:
     text = record["text"]
-    batches = "from anywhere in the text" if text["order"] == "mixed" else "each batch from one document"
+    batches = (
+        "from anywhere in the text" if text["order"] == "mixed" else "each batch from one document"
+    )
     return (
-        f"{text['sequences']} sequences of {text['length']} tokens of {text['name']}, {batches}. A step is the t-th "
-        "token of B sequences; every layer routes it by itself, prefill included. T is the mean number of unique "
-        "experts read per layer and step. The increase in cross-entropy is paired with vanilla, intervals are "
-        "bootstrapped over sequences. Over OEA: divided by what oea:K0 loses where it reads as many experts, between "
-        f"its two nearest k0, with the interval of that ratio. {_routing(record)} Seed {record['seed']}."
+        f"{text['sequences']} sequences of {text['length']} tokens of {text['name']}, {batches}. A"
+        " step is the t-th token of B sequences; every layer routes it by itself, prefill"
+        " included. T is the mean number of unique experts read per layer and step. The increase"
+        " in cross-entropy is paired with vanilla, intervals are bootstrapped over sequences. Over"
+        " OEA: divided by what oea:K0 loses where it reads as many experts, between its two"
+        f" nearest k0, with the interval of that ratio. {_routing(record)} Seed {record['seed']}."
     )
 
 

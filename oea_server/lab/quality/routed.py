@@ -1,4 +1,5 @@
-"""A Hugging Face MoE model whose routers are ours for a while: a forward hook replaces what they chose."""
+"""A Hugging Face MoE model whose routers are ours for a while: a forward hook replaces what they
+chose."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ from oea_server.lab.quality.router_classes import KNOWN, Outputs
 from oea_server.routing import Router
 
 Choose = Callable[[torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]]
-"""Router logits of a layer [S, L, N], in the model's own dtype as a server has them, and the layer's number
--> weights [S, L, k] and ids [S, L, k]."""
+"""Router logits of a layer [S, L, N], in the model's own dtype as a server has them, and the
+layer's number -> weights [S, L, k] and ids [S, L, k]."""
 
 
 class UnsupportedModelError(ValueError):
@@ -54,12 +55,20 @@ def routers(model: nn.Module) -> Routers:
         UnsupportedModelError: there are none that we know, or others as well; with what there is.
     """
     blocks = model.modules()
-    found: list[tuple[Any, Any]] = [(each, block) for block in blocks for each in block.children() if _is_known(each)]
+    found: list[tuple[Any, Any]] = [
+        (each, block) for block in blocks for each in block.children() if _is_known(each)
+    ]
     mine = {type(each).__name__ for each, _ in found}
-    others = {type(each).__name__ for each in model.modules() if "Router" in type(each).__name__} - mine
+    others = {
+        type(each).__name__ for each in model.modules() if "Router" in type(each).__name__
+    } - mine
     if others or not mine:
-        what = f"its routers are {', '.join(sorted(others | mine))}" if others else "it has no routers"
-        raise UnsupportedModelError(f"{type(model).__name__}: {what}; docs/quality.md lists the models that are known")
+        what = (
+            f"its routers are {', '.join(sorted(others | mine))}" if others else "it has no routers"
+        )
+        raise UnsupportedModelError(
+            f"{type(model).__name__}: {what}; docs/quality.md lists the models that are known"
+        )
     classes = [KNOWN[type(each).__name__] for each, _ in found]
     each = [kind.read(module, block) for kind, (module, block) in zip(classes, found, strict=True)]
     sizes: set[Any] = {
@@ -80,11 +89,14 @@ def _is_known(module: nn.Module) -> bool:
 
 @contextmanager
 def routed(found: Routers, sequences: int, choose: Choose) -> Iterator[None]:
-    """While inside, the model's forward passes over `sequences` sequences take experts as `choose` says."""
+    """While inside, the model's forward passes over `sequences` sequences take experts as `choose`
+    says."""
     place = found.outputs
 
     def hook(layer: int) -> Callable[..., Any]:
-        def replace(module: nn.Module, args: Any, output: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        def replace(
+            module: nn.Module, args: Any, output: tuple[torch.Tensor, ...]
+        ) -> tuple[torch.Tensor, ...]:
             logits = output[place.logits]
             weights, ids = choose(logits.view(sequences, -1, logits.shape[-1]), layer)
             changed = list(output)
@@ -94,7 +106,9 @@ def routed(found: Routers, sequences: int, choose: Choose) -> Iterator[None]:
 
         return replace
 
-    handles = [module.register_forward_hook(hook(layer)) for layer, module in enumerate(found.modules)]
+    handles = [
+        module.register_forward_hook(hook(layer)) for layer, module in enumerate(found.modules)
+    ]
     try:
         yield
     finally:

@@ -1,8 +1,8 @@
-"""How the router modules of transformers 5 route, read from the modules: a family is one entry of `KNOWN`.
+"""How the router modules of transformers 5 route, read from the modules: a family is one entry of
+`KNOWN`.
 
-Seam: `TopKRouter` modules and their like. They return logits, weights and ids, in this order or in another; some are
-handed their selection bias by the block that holds them.
-"""
+Seam: `TopKRouter` modules and their like. They return logits, weights and ids, in this order or in
+another; some are handed their selection bias by the block that holds them."""
 
 from __future__ import annotations
 
@@ -73,13 +73,16 @@ def grouped(module: Any, **fields: Any) -> Router:
 
 
 def sigmoid(module: Any, block: Any) -> Router:
-    """Sigmoids with a selection bias, which the module has or its block; weights divided by their sum; a factor."""
+    """Sigmoids with a selection bias, which the module has or its block; weights divided by their
+    sum; a factor."""
     names = ("e_score_correction_bias", "expert_bias")
     held = (getattr(holder, name, None) for holder in (module, block) for name in names)
     bias: torch.Tensor | None = next((each for each in held if each is not None), None)
     factors = ("routed_scaling_factor", "router_scaling_factor", "route_scale")
     scale = next((float(getattr(module, name)) for name in factors if hasattr(module, name)), 1.0)
-    return Router(module.top_k, bool(getattr(module, "norm_topk_prob", True)), "sigmoid", bias, scale=scale)
+    return Router(
+        module.top_k, bool(getattr(module, "norm_topk_prob", True)), "sigmoid", bias, scale=scale
+    )
 
 
 def cohere(module: Any, block: Any) -> Router:
@@ -95,30 +98,33 @@ def _classes(names: str, *entry: Any) -> dict[str, Class]:
 
 KNOWN: dict[str, Class] = {
     **_classes(
-        "Qwen2MoeTopKRouter Qwen3MoeTopKRouter Qwen3NextTopKRouter OlmoeTopKRouter FlexOlmoTopKRouter MellumTopKRouter",
+        "Qwen2MoeTopKRouter Qwen3MoeTopKRouter Qwen3NextTopKRouter OlmoeTopKRouter"
+        " FlexOlmoTopKRouter MellumTopKRouter",
         softmax,
     ),
     **_classes(
-        "Qwen3_5MoeTopKRouter MixtralTopKRouter MiniMaxTopKRouter GptOssTopKRouter HunYuanMoEV1Gate "
-        "GraniteMoeSWATopKRouter",
+        "Qwen3_5MoeTopKRouter MixtralTopKRouter MiniMaxTopKRouter GptOssTopKRouter HunYuanMoEV1Gate"
+        " GraniteMoeSWATopKRouter",
         softmax_of_the_best,
     ),
     **_classes(
-        "GraniteMoeTopKRouter GraniteMoeSharedTopKRouter GraniteMoeHybridTopKRouter AriaTextTopKRouter",
+        "GraniteMoeTopKRouter GraniteMoeSharedTopKRouter GraniteMoeHybridTopKRouter"
+        " AriaTextTopKRouter",
         softmax_of_the_best,
         Outputs(logits=2, weights=1, ids=0),
     ),
     **_classes("Ernie4_5_MoeTopKRouter", ernie),
     **_classes("DeepseekV2TopkRouter", deepseek_v2),
     **_classes(
-        "AXK1TopkRouter DeepseekV3TopkRouter DeepseekV32TopkRouter Dots1TopkRouter ExaoneMoeTopkRouter "
-        "Glm4MoeTopkRouter Glm4MoeLiteTopkRouter GlmMoeDsaTopkRouter KimiLinearTopkRouter MiMoV2FlashTopkRouter "
-        "NemotronHTopkRouter SolarOpenTopkRouter HYV4TopkRouter",
+        "AXK1TopkRouter DeepseekV3TopkRouter DeepseekV32TopkRouter Dots1TopkRouter"
+        " ExaoneMoeTopkRouter Glm4MoeTopkRouter Glm4MoeLiteTopkRouter GlmMoeDsaTopkRouter"
+        " KimiLinearTopkRouter MiMoV2FlashTopkRouter NemotronHTopkRouter SolarOpenTopkRouter"
+        " HYV4TopkRouter",
         deepseek_v3,
     ),
     **_classes(
-        "MiniMaxM2TopKRouter MiniMaxM3VLTopKRouter HYV3TopKRouter Lfm2MoeTopKRouter AfmoeTokenChoiceRouter "
-        "LagunaTopKRouter",
+        "MiniMaxM2TopKRouter MiniMaxM3VLTopKRouter HYV3TopKRouter Lfm2MoeTopKRouter"
+        " AfmoeTokenChoiceRouter LagunaTopKRouter",
         sigmoid,
     ),
     **_classes("Cohere2MoeTopKRouter", cohere),

@@ -1,7 +1,8 @@
-"""Rules for the three steps that the server does not offer, written to be compared with those that it does.
+"""Rules for the three steps that the server does not offer, written to be compared with those that
+it does.
 
-Each takes many steps at once ([..., B, N], as `eager.route` does) and is put together from its parts.
-"""
+Each takes many steps at once ([..., B, N], as `eager.route` does) and is put together from its
+parts."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ class Step(NamedTuple):
         return self.scores.gather(-1, expert_of(self.best)).sum(dim=-1, keepdim=True)
 
     def wanted(self, votes: torch.Tensor) -> torch.Tensor:
-        """Votes of the tokens for their own top k [..., B, k], added up by expert. [..., N] float32."""
+        """Votes of the tokens for their own top k [..., B, k], added up by expert. [..., N]
+        float32."""
         spread = torch.zeros_like(self.scores).scatter(-1, expert_of(self.best), votes)
         return spread.sum(dim=-2)
 
@@ -56,11 +58,17 @@ Floor = Callable[[Step], torch.Tensor]
 Pool = Callable[[Step, torch.Tensor], torch.Tensor]
 """(step, union of the floors [..., N] bool) -> [..., N] bool, which contains it."""
 Weigh = Callable[[Step, torch.Tensor, torch.Tensor], torch.Tensor]
-"""(step, scores of the chosen [..., B, k], 0 where unused; mass of the vanilla top k [..., B, 1]) -> weights."""
+"""(step, scores of the chosen [..., B, k], 0 where unused; mass of the vanilla top k [..., B, 1])
+-> weights."""
 
 
 def route(
-    router_logits: torch.Tensor, router: Router, floor: Floor, pool: Pool, weigh: Weigh, k_max: int | None = None
+    router_logits: torch.Tensor,
+    router: Router,
+    floor: Floor,
+    pool: Pool,
+    weigh: Weigh,
+    k_max: int | None = None,
 ) -> Routing:
     """floor -> pool -> fill by three rules; a token takes up to `k_max` experts, k if None."""
     step = Step.of(router_logits, router)
@@ -85,7 +93,8 @@ def top(k0: int, share: float = 0.0) -> Floor:
 
 
 def shares_above(tau: float) -> Floor:
-    """Every expert that holds more than `tau` of the mass of the token's top k, the first in any case."""
+    """Every expert that holds more than `tau` of the mass of the token's top k, the first in any
+    case."""
     return lambda step: (step.share > tau) | top(1)(step)
 
 
@@ -95,12 +104,14 @@ def union(step: Step, floors: torch.Tensor) -> torch.Tensor:
 
 
 def vote(size: int, power: float) -> Pool:
-    """The floors, then the most wanted up to `size`: by the sum over tokens of share^power of the token's top k."""
+    """The floors, then the most wanted up to `size`: by the sum over tokens of share^power of the
+    token's top k."""
     return lambda step, floors: filled(step.wanted(step.share**power), floors, size)
 
 
 def lynx(size: int) -> Pool:
-    """LYNX's score (arXiv 2411.08982): the sum of B^bin, bin the floor of the log-ratio to the token's first."""
+    """LYNX's score (arXiv 2411.08982): the sum of B^bin, bin the floor of the log-ratio to the
+    token's first."""
 
     def rule(step: Step, floors: torch.Tensor) -> torch.Tensor:
         batch = step.best.shape[-2]
@@ -111,19 +122,23 @@ def lynx(size: int) -> Pool:
 
 
 def fill_ranks(ranks: int, power: float, size: int | None = None) -> Pool:
-    """Experts in `ranks` equal parts; each takes its most wanted up to the busiest one's floors, or to `size`."""
+    """Experts in `ranks` equal parts; each takes its most wanted up to the busiest one's floors, or
+    to `size`."""
 
     def rule(step: Step, floors: torch.Tensor) -> torch.Tensor:
         wanted = step.wanted(step.share**power).unflatten(-1, (ranks, -1))
         held = floors.unflatten(-1, (ranks, -1))
-        room: torch.Tensor | int = held.sum(dim=-1).amax(dim=-1)[..., None, None] if size is None else size
+        room: torch.Tensor | int = (
+            held.sum(dim=-1).amax(dim=-1)[..., None, None] if size is None else size
+        )
         return filled(wanted, held, room).flatten(-2)
 
     return rule
 
 
 def filled(wanted: torch.Tensor, floors: torch.Tensor, size: int | torch.Tensor) -> torch.Tensor:
-    """The floors, then the most wanted until there are `size` of them; nobody's experts are never taken. [..., N]."""
+    """The floors, then the most wanted until there are `size` of them; nobody's experts are never
+    taken. [..., N]."""
     order = torch.where(floors, torch.inf, wanted)
     place = order.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
     return floors | ((place < size) & (wanted > 0))
@@ -135,8 +150,11 @@ def chosen(step: Step, scores: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
 
 
 def between(alpha: float) -> Weigh:
-    """Divided by a mixture of what was chosen (alpha = 1) and of what vanilla would have (alpha = 0)."""
-    return lambda step, scores, own: scores / (alpha * scores.sum(dim=-1, keepdim=True) + (1 - alpha) * own)
+    """Divided by a mixture of what was chosen (alpha = 1) and of what vanilla would have (alpha =
+    0)."""
+    return lambda step, scores, own: (
+        scores / (alpha * scores.sum(dim=-1, keepdim=True) + (1 - alpha) * own)
+    )
 
 
 def as_scored(step: Step, scores: torch.Tensor, own: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,5 @@
-"""The same measure on a live server: its own decode steps, batched as it batches, made to say held-out text."""
+"""The same measure on a live server: its own decode steps, batched as it batches, made to say
+held-out text."""
 
 from __future__ import annotations
 
@@ -57,7 +58,8 @@ def measure(server: Server, ids: torch.Tensor, batch: int, knobs: dict[str, obje
 
 
 def _say(url: str, group: torch.Tensor, folder: Path) -> list[float]:
-    """All sequences of a group at once; the mean loss of each over what was decoded: its first two tokens are not."""
+    """All sequences of a group at once; the mean loss of each over what was decoded: its first two
+    tokens are not."""
 
     processor = forced()
 

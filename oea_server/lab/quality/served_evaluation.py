@@ -1,4 +1,5 @@
-"""A live server's quality beside the offline evaluation's, on the same text: what is served is what was evaluated."""
+"""A live server's quality beside the offline evaluation's, on the same text: what is served is what
+was evaluated."""
 
 from __future__ import annotations
 
@@ -24,7 +25,12 @@ Record = dict[str, Any]
 
 
 def evaluate(
-    model: str | None, source: Path | None, wanted: Wanted, command: str, folder: Path | None, name: str
+    model: str | None,
+    source: Path | None,
+    wanted: Wanted,
+    command: str,
+    folder: Path | None,
+    name: str,
 ) -> Record:
     """Serve the model, let it say the text under each policy, do the same offline, and write both.
 
@@ -39,18 +45,30 @@ def evaluate(
     knobs = {arm.label: knobs_of(arm) for arm in wanted.arms}
     for arm in wanted.arms:
         if arm.policy is not None and (arm.policy.k_max or 0) > shape.k:
-            raise ValueError(f"{arm.label}: k_max={arm.policy.k_max} is above {shape.k}, which the server carries")
+            raise ValueError(
+                f"{arm.label}: k_max={arm.policy.k_max} is above {shape.k}, which the server"
+                " carries"
+            )
     device = torch.device("cpu")
     network, tokenizer = load(path, device)
     found = text.load(source, tokenizer, wanted.length, wanted.sequences, wanted.order, wanted.seed)
     turns = [(batch, arm) for batch in wanted.batches for arm in wanted.arms]
     live = {}
-    flags = ("--model-path", path, "--max-running-requests", str(max(wanted.batches)), *served.FLAGS)
+    flags = (
+        "--model-path",
+        path,
+        "--max-running-requests",
+        str(max(wanted.batches)),
+        *served.FLAGS,
+    )
     with Server(*flags) as server:
         for batch, arm in track(turns, description="on the server"):
             live[batch, arm.label] = served.measure(server, found.ids, batch, knobs[arm.label])
     judge = Judge(network, routers(network), found.ids)
-    offline = {(batch, arm.label): judge.measure(arm, batch) for batch, arm in track(turns, description="offline")}
+    offline = {
+        (batch, arm.label): judge.measure(arm, batch)
+        for batch, arm in track(turns, description="offline")
+    }
     rows = []
     for batch, arm in turns:
         mine, beside = live[batch, arm.label], offline[batch, arm.label]
@@ -63,7 +81,9 @@ def evaluate(
                 "unique": mine.unique,
                 "tokens_in_a_step": mine.batch,
                 "kept": mine.kept,
-                "offline_increase": stats.paired(beside.loss, offline[batch, "vanilla"].loss, wanted.seed),
+                "offline_increase": stats.paired(
+                    beside.loss, offline[batch, "vanilla"].loss, wanted.seed
+                ),
                 "offline_unique": stats.mean(beside.unique, wanted.seed),
             }
         )
@@ -93,7 +113,9 @@ def knobs_of(arm: Arm) -> dict[str, object]:
     """
     policy = arm.policy
     if policy is None:
-        raise ValueError(f"{arm.label}: the server has no such policy; it serves vanilla, pruned:K0 and oea:K0")
+        raise ValueError(
+            f"{arm.label}: the server has no such policy; it serves vanilla, pruned:K0 and oea:K0"
+        )
     if policy.ranks > 1:
         raise ValueError(f"{arm.label}: the server that is started here has one rank")
     if policy.k0 is None:
@@ -121,15 +143,27 @@ def markdown(record: Record) -> str:
         for row in record["rows"]
     ]
     what = record["text"]
-    header = ["at once", "policy", "tokens in a step", "T", "T offline", "increase, nats", "offline", "mass kept"]
+    header = [
+        "at once",
+        "policy",
+        "tokens in a step",
+        "T",
+        "T offline",
+        "increase, nats",
+        "offline",
+        "mass kept",
+    ]
     return "\n".join(
         [
             f"# Quality on a live server: {record['model']['name']}",
             "",
-            f"SGLang's own decode steps, made to say {what['sequences']} sequences of {what['length']} tokens of "
-            f"{what['name']}; beside it the offline evaluation of the same. Increase in cross-entropy over vanilla, "
-            "paired, with bootstrap intervals over sequences. In the server each sequence's first token comes from "
-            f"prefill, which is vanilla, and is not counted. Seed {record['seed']}.",
+            (
+                f"SGLang's own decode steps, made to say {what['sequences']} sequences of"
+                f" {what['length']} tokens of {what['name']}; beside it the offline evaluation of"
+                " the same. Increase in cross-entropy over vanilla, paired, with bootstrap"
+                " intervals over sequences. In the server each sequence's first token comes from"
+                f" prefill, which is vanilla, and is not counted. Seed {record['seed']}."
+            ),
             "",
             *table(header, lines, 2),
             "",

@@ -45,5 +45,7 @@ def route(
         return Routed(*way.route(logits, policy, router, layer=layer, num_real=num_real), way.name)
     steps = logits.reshape(-1, batch, num_experts).contiguous()
     routings = [way.route(step, policy, router, layer=layer, num_real=num_real) for step in steps]
-    weights, ids, pool = (torch.stack(parts).view(*leading, *parts[0].shape) for parts in zip(*routings, strict=True))
+    weights, ids, pool = (
+        torch.stack(parts).view(*leading, *parts[0].shape) for parts in zip(*routings, strict=True)
+    )
     return Routed(weights, ids, pool, way.name)

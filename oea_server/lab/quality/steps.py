@@ -1,4 +1,5 @@
-"""From sequences to decode steps and back: step (g, t) is the t-th token of the B sequences of group g."""
+"""From sequences to decode steps and back: step (g, t) is the t-th token of the B sequences of
+group g."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ import torch
 
 
 def to_steps(tokens: torch.Tensor, batch: int) -> torch.Tensor:
-    """[S, L, X] of S = G·B sequences -> [G, L, B, X]: the batch of each step is the last but one dimension."""
+    """[S, L, X] of S = G·B sequences -> [G, L, B, X]: the batch of each step is the last but one
+    dimension."""
     groups: torch.Tensor = tokens.unflatten(0, (-1, batch))
     return groups.transpose(1, 2)
 

@@ -48,7 +48,9 @@ def load(path: Path, tokenizer: Any, length: int, count: int, order: Order, seed
     if order == "mixed":
         dice.shuffle(rows)
     if len(rows) < count:
-        raise ValueError(f"{path.name} has {len(rows)} sequences of {length + 1} tokens, fewer than {count}")
+        raise ValueError(
+            f"{path.name} has {len(rows)} sequences of {length + 1} tokens, fewer than {count}"
+        )
     rows = rows[:count]
     ids = torch.tensor([window for _, window in rows])
     return Sequences(ids, [name for name, _ in rows], hashlib.sha256(path.read_bytes()).hexdigest())

@@ -1,4 +1,5 @@
-"""Writes `docs/coverage.md`: python -m oea_server.lab.recipes. Minutes, most of them spent importing SGLang."""
+"""Writes `docs/coverage.md`: python -m oea_server.lab.recipes. Minutes, most of them spent
+importing SGLang."""
 
 from __future__ import annotations
 

@@ -41,5 +41,7 @@ def on(card: str, questions: Sequence[Sequence[str]]) -> list[Said]:
     )
     answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if len(answers) != len(questions):
-        raise RuntimeError(f"{len(answers)} of {len(questions)} answers on {card}: {done.stderr[-2000:]}")
+        raise RuntimeError(
+            f"{len(answers)} of {len(questions)} answers on {card}: {done.stderr[-2000:]}"
+        )
     return answers

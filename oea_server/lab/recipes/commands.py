@@ -49,13 +49,22 @@ class Command(NamedTuple):
 
 def recipes() -> list[Command]:
     return [
-        Command(MODELS[each["family"], each["weights"]], each["hardware"], each["argv"], "InferenceX", each["count"])
+        Command(
+            MODELS[each["family"], each["weights"]],
+            each["hardware"],
+            each["argv"],
+            "InferenceX",
+            each["count"],
+        )
         for each in _read("recipes.json")
     ]
 
 
 def cookbook() -> list[Command]:
-    return [Command(each["model"], each["hardware"], each["argv"], each["source"]) for each in _read("cookbook.json")]
+    return [
+        Command(each["model"], each["hardware"], each["argv"], each["source"])
+        for each in _read("cookbook.json")
+    ]
 
 
 def families() -> list[Command]:
@@ -73,19 +82,24 @@ def evidence(model: str) -> str:
 
     named = json.loads((CONFIGS / f"{model}.json").read_text(encoding="utf-8"))["architectures"][0]
     known: dict[str, str] = _read("evidence.json")
-    level = next((known[block] for block in architectures.ARCHITECTURES.get(named, ()) if block in known), "resolved")
+    level = next(
+        (known[block] for block in architectures.ARCHITECTURES.get(named, ()) if block in known),
+        "resolved",
+    )
     stopped = {each for one in not_run() for each in one["architectures"]}
     return "built" if level == "run" and named in stopped else level
 
 
 def not_run() -> list[dict[str, Any]]:
-    """Families that SGLang 0.5.23 does not decode on our CPU platform, and because of what: all were tried, tiny."""
+    """Families that SGLang 0.5.23 does not decode on our CPU platform, and because of what: all
+    were tried, tiny."""
     found: list[dict[str, Any]] = _read("not_run.json")
     return found
 
 
 def run_in_part() -> list[dict[str, str]]:
-    """Families of whose tiny models something is left out, or computed by the tests in place of a kernel."""
+    """Families of whose tiny models something is left out, or computed by the tests in place of a
+    kernel."""
     found: list[dict[str, str]] = _read("run_in_part.json")
     return found
 

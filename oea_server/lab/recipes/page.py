@@ -19,21 +19,23 @@ BEHIND = {
 INTRODUCTION = """# What is routed today
 
 Generated: `python -m oea_server.lab.recipes`. Each answer is that of
-`oea-server doctor --on CARD --model-config FILE FLAGS`: SGLang {sglang} resolves the flags as if the
-card were here and builds the model's own class, and the judgement of `serve` is asked. Nothing here
-was run on these cards.
+`oea-server doctor --on CARD --model-config FILE FLAGS`: SGLang {sglang} resolves the flags as if
+the card were here and builds the model's own class, and the judgement of `serve` is asked. Nothing
+here was run on these cards.
 
 **Routed**: all MoE layers by the policy; *n of m*: the others run the model's own top k.
 **Refused**: `serve` would not start, and why.
 
 *Tested* says what stands behind a family's router besides. **Served**: a model of this class is
-served end to end by our tests, on a CPU. **Run**: SGLang's own model runner decodes a tiny model whose
-layers of experts are of this class, in a nightly test on a CPU: our vanilla is to the bit what comes
-without us, and what OEA counts is what a recount counts; 26 of the 31 models do the same on two ranks.
+served end to end by our tests, on a CPU. **Run**: SGLang's own model runner decodes a tiny model
+whose layers of experts are of this class, in a nightly test on a CPU: our vanilla is to the bit
+what comes without us, and what OEA counts is what a recount counts; 26 of the 31 models do the same
+on two ranks.
 What is left out of some, and which families do not run, is said [below](#run-on-a-cpu-in-part).
 **Built**: our tests build its class, small, and ask what its routers are. –: this page alone.
 
-Of {commands} commands {works} are routed; of the {recipes} public recipes among them {recipes_work}.
+Of {commands} commands {works} are routed; of the {recipes} public recipes among them
+{recipes_work}.
 Of {families} families, {by_card}.
 """
 
@@ -59,11 +61,26 @@ def render(found: Mapping[Command, Said]) -> str:
         "## Families\n",
         *table(["family", "flags", *commands.PLATFORMS, "tested"], family_rows(found)),
     ]
-    for title, some in (("SGLang's cookbook and documentation", commands.cookbook()), ("InferenceX", recipes)):
-        rows = [command_row(each, found[each]) for each in sorted(some, key=lambda each: (each.hardware, each.model))]
-        parts += [f"\n## {title}\n", *table(["card", "model", "flags", "recipes", "answer", "tested"], rows)]
-    in_part = [[each["family"], each["without"] or "–", each["instead"] or "–"] for each in commands.run_in_part()]
-    parts += ["\n## Run on a CPU in part\n", *table(["family", "without", "in plain torch, by the test"], in_part)]
+    for title, some in (
+        ("SGLang's cookbook and documentation", commands.cookbook()),
+        ("InferenceX", recipes),
+    ):
+        rows = [
+            command_row(each, found[each])
+            for each in sorted(some, key=lambda each: (each.hardware, each.model))
+        ]
+        parts += [
+            f"\n## {title}\n",
+            *table(["card", "model", "flags", "recipes", "answer", "tested"], rows),
+        ]
+    in_part = [
+        [each["family"], each["without"] or "–", each["instead"] or "–"]
+        for each in commands.run_in_part()
+    ]
+    parts += [
+        "\n## Run on a CPU in part\n",
+        *table(["family", "without", "in plain torch, by the test"], in_part),
+    ]
     stopped = [[each["family"], each["because"]] for each in commands.not_run()]
     parts += ["\n## Not run on a CPU\n", *table(["family", "because"], stopped)]
     return "\n".join([*parts, f"\n<!-- inputs {commands.digest()} -->", ""])

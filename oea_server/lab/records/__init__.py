@@ -1,1 +1,2 @@
-"""What every measurement needs: its machine and versions, tables, pictures, statistics, a command line's numbers."""
+"""What every measurement needs: its machine and versions, tables, pictures, statistics, a command
+line's numbers."""

@@ -58,7 +58,9 @@ def numbers(option: str, text: str, low: int, high: int) -> list[int]:
     Raises:
         OptionError: one of them is no integer, or outside `low`..`high`, or there are none.
     """
-    return list(dict.fromkeys(number(option, part, low, high, text) for part in _parts(option, text)))
+    return list(
+        dict.fromkeys(number(option, part, low, high, text) for part in _parts(option, text))
+    )
 
 
 def names(option: str, texts: Sequence[str], known: Collection[str]) -> list[str]:
@@ -74,8 +76,11 @@ def names(option: str, texts: Sequence[str], known: Collection[str]) -> list[str
     return list(dict.fromkeys(chosen))
 
 
-def policies(option: str, text: str, *, k: int, seed: int, ranks: int = 1, drafted: bool = False) -> dict[str, Policy]:
-    """``vanilla,random,pruned:3,oea:8/share=0.13/mix=0.5,fill:3,budget:6`` -> label -> policy, in the order given.
+def policies(
+    option: str, text: str, *, k: int, seed: int, ranks: int = 1, drafted: bool = False
+) -> dict[str, Policy]:
+    """``vanilla,random,pruned:3,oea:8/share=0.13/mix=0.5,fill:3,budget:6`` -> label -> policy, in
+    the order given.
 
     Args:
         k: the model's experts per token, the upper bound of k0.
@@ -100,7 +105,11 @@ def policies(option: str, text: str, *, k: int, seed: int, ranks: int = 1, draft
             first, *knobs = [k0] if name == "pruned" else k0.split("/")
             value = number(option, first, 1, k, part)
             filled = partial(Policy.oea, pool="fill", ranks=ranks)
-            makers: dict[str, Callable[..., Policy]] = {"pruned": Policy.pruned, "oea": Policy.oea, "fill": filled}
+            makers: dict[str, Callable[..., Policy]] = {
+                "pruned": Policy.pruned,
+                "oea": Policy.oea,
+                "fill": filled,
+            }
             more = _more(option, part, knobs, value if drafted else 0)
             label = "".join(f"/{knob}={given}" for knob, given in more.items())
             found[f"{name}:{value}{label}"] = makers[name](value, **more)
@@ -110,7 +119,9 @@ def policies(option: str, text: str, *, k: int, seed: int, ranks: int = 1, draft
             value = number(option, k0, 1, MAX_EXPERTS, part)
             found[f"budget:{value}"] = Policy.oea(1, pool="budget", ranks=ranks, rank_budget=value)
         else:
-            raise OptionError(f"{option}={part}: is none of vanilla, random, pruned:K0, oea:K0, fill:K0, budget:D")
+            raise OptionError(
+                f"{option}={part}: is none of vanilla, random, pruned:K0, oea:K0, fill:K0, budget:D"
+            )
         if len(found) == before:
             raise OptionError(f"{option}={text}: {part} is given twice")
     return found

@@ -13,7 +13,16 @@ import torch
 
 Record = dict[str, Any]
 
-PACKAGES = ("oea-server", "sglang", "torch", "transformers", "triton", "zentorch", "flashinfer-python", "numpy")
+PACKAGES = (
+    "oea-server",
+    "sglang",
+    "torch",
+    "transformers",
+    "triton",
+    "zentorch",
+    "flashinfer-python",
+    "numpy",
+)
 VENDORS = re.compile(r"\b(nvidia|amd|geforce|tesla)\b", re.IGNORECASE)
 CPU_INFO = Path("/proc/cpuinfo")
 

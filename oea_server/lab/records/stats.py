@@ -1,4 +1,5 @@
-"""Means over sequences with bootstrap intervals: whole sequences are drawn again, for tokens of one go together."""
+"""Means over sequences with bootstrap intervals: whole sequences are drawn again, for tokens of one
+go together."""
 
 from __future__ import annotations
 

@@ -36,14 +36,23 @@ def ratio(value: float | None) -> str:
 
 
 def made_by(record: Record, seed: int | None = None) -> list[str]:
-    """What every page ends with: a record's command, machine and versions, and its seed where that is given."""
-    return [f"    {record['command']}", "", made_on(record) + ("" if seed is None else f" Seed {seed}.")]
+    """What every page ends with: a record's command, machine and versions, and its seed where that
+    is given."""
+    return [
+        f"    {record['command']}",
+        "",
+        made_on(record) + ("" if seed is None else f" Seed {seed}."),
+    ]
 
 
 def made_on(record: Record) -> str:
     """A record's machine and versions, a sentence each."""
     machine = record["machine"]
-    gpu = f"{machine['gpu']} ({machine['gpu_memory_gib']} GiB, CUDA {machine['cuda']}), " if "gpu" in machine else ""
+    gpu = (
+        f"{machine['gpu']} ({machine['gpu_memory_gib']} GiB, CUDA {machine['cuda']}), "
+        if "gpu" in machine
+        else ""
+    )
     versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
     memory = f"{machine['memory_gib']} GiB of memory"
     return f"{gpu}{machine['processor']}, {machine['cores']} cores, {memory}. {versions}."

@@ -27,13 +27,20 @@ SIGNS = ((Gt, "gt", "above"), (Ge, "ge", "from"), (Le, "le", "to"))
 def entries() -> list[str]:
     """One for each knob, in their own order."""
     fields = Settings.model_fields.items()
-    return [entry(f"`{flag_of(name)}`", facts(name, field), said(name, field)) for name, field in fields]
+    return [
+        entry(f"`{flag_of(name)}`", facts(name, field), said(name, field)) for name, field in fields
+    ]
 
 
 def facts(name: str, field: FieldInfo) -> str:
     """Variable, default, bounds, and whether it can change while serving."""
     when = "changes while serving" if name in LIVE else "holds from the start"
-    return "; ".join([f"`{ENV_PREFIX}{name.upper()}`", f"default {default(field)}", *bounds(field), when]) + "."
+    return (
+        "; ".join(
+            [f"`{ENV_PREFIX}{name.upper()}`", f"default {default(field)}", *bounds(field), when]
+        )
+        + "."
+    )
 
 
 def default(field: FieldInfo) -> str:

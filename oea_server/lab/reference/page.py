@@ -1,4 +1,5 @@
-"""A page with a list in it that is made: what stands around the list is written by hand, and kept."""
+"""A page with a list in it that is made: what stands around the list is written by hand, and
+kept."""
 
 from __future__ import annotations
 

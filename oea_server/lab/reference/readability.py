@@ -1,4 +1,5 @@
-"""How long sentences and lines of the documents are: python -m oea_server.lab.reference.readability."""
+"""How long sentences and lines of the documents are: python -m
+oea_server.lab.reference.readability."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from oea_server.lab.reference.page import DOCS, WIDTH
 ROOT = DOCS.parent
 MOST_WORDS = 25
 HELD = ("README.md", *(f"docs/{name}.md" for name in (
-    "architecture", "knobs", "metrics", "qualify-statistics", "serving", "steering", "troubleshooting", "what-was-run",
+    "architecture", "knobs", "metrics", "qualify-statistics", "serving", "steering",
+    "troubleshooting", "what-was-run",
 )))  # fmt: skip
 """Pages that keep the limits; the others are counted."""
 NO_PROSE = re.compile(r"^(    |\||#|<!--|!\[|```)")
@@ -62,20 +64,31 @@ def sentences(text: str) -> list[str]:
 
 
 def pages() -> list[Path]:
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md")), ROOT / "deploy/runbook.md"]
+    return [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *sorted(DOCS.glob("*.md")),
+        ROOT / "deploy/runbook.md",
+    ]
 
 
 def main() -> None:
-    """Print a line for each page; exit with 1 where a page that is held to the limits is above them."""
+    """Print a line for each page; exit with 1 where a page that is held to the limits is above
+    them."""
     broken = []
     print(f"{'page':32} sentences  words  p90  lines above {WIDTH}")
     for path in pages():
         name, found = str(path.relative_to(ROOT)), count(path.read_text(encoding="utf-8"))
-        print(f"{name:32} {found.sentences:9} {found.words:6.1f} {found.longest:4.0f} {found.wide:8}")
+        print(
+            f"{name:32} {found.sentences:9} {found.words:6.1f} {found.longest:4.0f} {found.wide:8}"
+        )
         if name in HELD and (found.words > MOST_WORDS or found.longest > MOST_WORDS or found.wide):
             broken.append(name)
     if broken:
-        print(f"above {MOST_WORDS} words a sentence (nine of ten), or lines above {WIDTH}: {', '.join(broken)}")
+        print(
+            f"above {MOST_WORDS} words a sentence (nine of ten), or lines above {WIDTH}:"
+            f" {', '.join(broken)}"
+        )
         sys.exit(1)
 
 

@@ -32,7 +32,9 @@ def entries() -> list[str]:
 
 
 def record(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((ROOT / RECORDS / f"{name}.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads(
+        (ROOT / RECORDS / f"{name}.json").read_text(encoding="utf-8")
+    )
     return found
 
 
@@ -49,8 +51,10 @@ def layer() -> list[str]:
     found = rows(name := "moe-qwen3-30b", "policy")
     vanilla, ours = found["vanilla"], found[OEA]
     return [
-        f"| {linked('one MoE layer of Qwen3-30B', name)}: experts read (T) | "
-        f"{vanilla['unique_experts']:.1f} | {ours['unique_experts']:.1f} |",
+        (
+            f"| {linked('one MoE layer of Qwen3-30B', name)}: experts read (T) | "
+            f"{vanilla['unique_experts']:.1f} | {ours['unique_experts']:.1f} |"
+        ),
         f"| the same layer's time | 1 | {ours['over_vanilla']:.2f} |",
     ]
 
@@ -67,8 +71,10 @@ def loss() -> list[str]:
     found = rows(name := "eval", "arm")
     ours, pruned = found[OEA], found[PRUNED]
     return [
-        f"| {linked('our trained demo model', name)}: loss, nats per token | {found['vanilla']['loss'][0]:.3f} | "
-        f"{ours['loss'][0]:.3f} |",
+        (
+            f"| {linked('our trained demo model', name)}: loss, nats per token |"
+            f" {found['vanilla']['loss'][0]:.3f} | {ours['loss'][0]:.3f} |"
+        ),
         f"| the same, top-3 pruning, which reads as much | | {pruned['loss'][0]:.3f} |",
     ]
 
@@ -78,12 +84,20 @@ def ranks() -> list[str]:
     vanilla, filled = found["vanilla"], found[FILLED]
     before, after = (each["busiest"]["8"][0] for each in (vanilla, filled))
     return [
-        f"| {linked('the demo model on eight ranks', name)}: experts on the busiest | {before:.1f} | {after:.1f} |",
+        (
+            f"| {linked('the demo model on eight ranks', name)}: experts on the busiest |"
+            f" {before:.1f} | {after:.1f} |"
+        ),
         f"| the same: loss, nats per token | {vanilla['loss'][0]:.3f} | {filled['loss'][0]:.3f} |",
     ]
 
 
 def commands() -> list[str]:
-    said = re.search(r"Of (\d+) commands (\d+) are routed", (DOCS / "coverage.md").read_text(encoding="utf-8"))
+    said = re.search(
+        r"Of (\d+) commands (\d+) are routed", (DOCS / "coverage.md").read_text(encoding="utf-8")
+    )
     assert said is not None
-    return [f"| [public serving commands](docs/coverage.md) that would be routed | | {said[2]} of {said[1]} |"]
+    return [
+        f"| [public serving commands](docs/coverage.md) that would be routed | | {said[2]} of"
+        f" {said[1]} |"
+    ]

@@ -1,9 +1,9 @@
 """The live page: one HTML document, made of the small files of this folder.
 
-Nothing is fetched from elsewhere, and the Content-Security-Policy that it is sent with holds it to that:
-its scripts and styles are named by their hashes, and it may talk to the server it came from only. It is a
-header because what stands in the document cannot forbid frames, in which one click would turn OEA off.
-"""
+Nothing is fetched from elsewhere, and the Content-Security-Policy that it is sent with holds it to
+that: its scripts and styles are named by their hashes, and it may talk to the server it came from
+only. It is a header because what stands in the document cannot forbid frames, in which one click
+would turn OEA off."""
 
 from __future__ import annotations
 
@@ -37,7 +37,12 @@ def headers() -> dict[str, str]:
     """The headers that the page is sent with."""
     parts = _parts()
     policy = (
-        *("default-src 'none'", "connect-src 'self'", "img-src data:", f"style-src {_hash(parts['style'])}"),
+        *(
+            "default-src 'none'",
+            "connect-src 'self'",
+            "img-src data:",
+            f"style-src {_hash(parts['style'])}",
+        ),
         f"script-src {_hash(parts['library'])} {_hash(parts['script'])}",
         *("base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"),
     )
@@ -59,7 +64,9 @@ def _parts() -> dict[str, str]:
         "style": "\n".join(_read(name) for name in STYLES),
         "knobs": fields.embedded(),
         "library": f"/*!\n{_read('vendor/uPlot-LICENSE')}*/\n{_read('vendor/uPlot.iife.min.js')}",
-        "script": '(() => {\n"use strict";\n' + "\n".join(_script(name) for name in SCRIPTS) + "})();\n",
+        "script": (
+            '(() => {\n"use strict";\n' + "\n".join(_script(name) for name in SCRIPTS) + "})();\n"
+        ),
     }
 
 

@@ -1,4 +1,5 @@
-"""The knobs' fields on the page, from the same words and bounds as the flags: what a field holds and what it says."""
+"""The knobs' fields on the page, from the same words and bounds as the flags: what a field holds
+and what it says."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ from oea_server.settings import LIVE, Settings
 
 
 def fields() -> list[dict[str, Any]]:
-    """One for each live knob: name, help; options to choose from, or `text` if it is sent as it is typed; `empty`, what
-    an empty one means, where it may be empty."""
+    """One for each live knob: name, help; options to choose from, or `text` if it is sent as it is
+    typed; `empty`, what an empty one means, where it may be empty."""
     return [_field(name) for name in LIVE]
 
 

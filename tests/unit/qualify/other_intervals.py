@@ -18,7 +18,8 @@ def wald(won: Counts, lost: Counts, pairs: int) -> tuple[Counts, Counts]:
 
 
 def newcombe(won: Counts, lost: Counts, both: Counts, pairs: int) -> tuple[Counts, Counts]:
-    """Newcombe's paired score interval with his correction of phi (method 10, Statistics in Medicine 17, 1998).
+    """Newcombe's paired score interval with his correction of phi (method 10, Statistics in
+    Medicine 17, 1998).
 
     Args:
         both: pairs in which both are right.

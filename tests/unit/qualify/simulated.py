@@ -36,18 +36,29 @@ def record(
             turned = [draw < (lost if by_vanilla else won) for draw in dice.random(len(candidates))]
             said = {
                 "vanilla": by_vanilla,
-                **{name: by_vanilla != bool(turn) for name, turn in zip(candidates, turned, strict=True)},
+                **{
+                    name: by_vanilla != bool(turn)
+                    for name, turn in zip(candidates, turned, strict=True)
+                },
             }
             length = int(dice.integers(6, 30))
             answers += [
-                answer(arm, task, more, (task + more) % rounds, correct, length) for arm, correct in said.items()
+                answer(arm, task, more, (task + more) % rounds, correct, length)
+                for arm, correct in said.items()
             ]
     blocks = [block(arm, number) for number in range(rounds) for arm in ("vanilla", *candidates)]
     return {
         "form": 1,
         "benchmark": "qualify",
-        "command": "oea-server qualify --url http://127.0.0.1:30000 --tasks tasks.jsonl --candidate k0=1",
-        "machine": {"name": "2-core-x86_64", "processor": "a processor", "cores": 2, "memory_gib": 24},
+        "command": (
+            "oea-server qualify --url http://127.0.0.1:30000 --tasks tasks.jsonl --candidate k0=1"
+        ),
+        "machine": {
+            "name": "2-core-x86_64",
+            "processor": "a processor",
+            "cores": 2,
+            "memory_gib": 24,
+        },
         "versions": {"python": "3.11.2"},
         "model": {"name": "demo"},
         "plan": {
@@ -68,7 +79,9 @@ def record(
     }
 
 
-def answer(arm: str, task: int, seed: int, number: int, correct: bool | None, tokens: int) -> Record:
+def answer(
+    arm: str, task: int, seed: int, number: int, correct: bool | None, tokens: int
+) -> Record:
     return {
         "arm": arm,
         "round": number,
@@ -116,18 +129,27 @@ def pairs(
         together: correlation between what a prompt's seeds do; 0 for none, below 1.
     """
     dice = np.random.default_rng(seed)
-    shares = np.array([(discordance + difference) / 2, (discordance - difference) / 2, 1 - discordance])
+    shares = np.array(
+        [(discordance + difference) / 2, (discordance - difference) / 2, 1 - discordance]
+    )
     if not together:
         drawn = dice.multinomial(seeds, shares, (runs, prompts))
     else:
-        # each prompt's own shares, by a Dirichlet distribution of this correlation; gamma's draws may be 0
-        own = dice.standard_gamma(np.maximum(shares * (1 / together - 1), 1e-9), (runs, prompts, 3)) + 1e-300
+        # each prompt's own shares, by a Dirichlet distribution of this correlation; gamma's draws
+        # may be 0
+        own = (
+            dice.standard_gamma(np.maximum(shares * (1 / together - 1), 1e-9), (runs, prompts, 3))
+            + 1e-300
+        )
         drawn = dice.multinomial(seeds, own / own.sum(-1, keepdims=True))
     return drawn[..., 0].astype(float), drawn[..., 1].astype(float)
 
 
-def scores(won: Counts, lost: Counts, seeds: int, difference: float, independent: bool = False) -> Counts:
-    """How far each run's counts lie above a true difference, seeds counted as `statistics.difference` does."""
+def scores(
+    won: Counts, lost: Counts, seeds: int, difference: float, independent: bool = False
+) -> Counts:
+    """How far each run's counts lie above a true difference, seeds counted as
+    `statistics.difference` does."""
     sizes = np.full_like(won, seeds)
     effect = np.ones(len(won)) if independent else design_effect(won, lost, sizes)
     return score(won.sum(1) / effect, lost.sum(1) / effect, sizes.sum(1) / effect, difference)

@@ -1,4 +1,5 @@
-"""A server whose answers a test decides, arm by arm; it streams, counts and is steered as the load tests' stub."""
+"""A server whose answers a test decides, arm by arm; it streams, counts and is steered as the load
+tests' stub."""
 
 from __future__ import annotations
 
@@ -43,7 +44,13 @@ class Answering(Stub):
         self.served = 0
         self.served_name = "stub"
         super().__init__(key=key)
-        self.settings = {"policy": "oea", "k0": "auto", "share": "auto", "min_batch": 2, "default_tier": None}
+        self.settings = {
+            "policy": "oea",
+            "k0": "auto",
+            "share": "auto",
+            "min_batch": 2,
+            "default_tier": None,
+        }
         self.remote.settle = 0.01
 
     def _app(self) -> FastAPI:
@@ -89,9 +96,13 @@ class Answering(Stub):
         if self.broken_at is not None and self.served > self.broken_at:
             return refusal(500, "planted: the server is broken")
         prompt = body["prompt"] if completion else body["messages"][-1]["content"]
-        return StreamingResponse(self._said(body, prompt, completion), media_type="text/event-stream")
+        return StreamingResponse(
+            self._said(body, prompt, completion), media_type="text/event-stream"
+        )
 
-    async def _said(self, body: dict[str, Any], prompt: str, completion: bool) -> AsyncIterator[str]:
+    async def _said(
+        self, body: dict[str, Any], prompt: str, completion: bool
+    ) -> AsyncIterator[str]:
         policy = self.settings["policy"]
         await asyncio.sleep(self.slow)
         words = self.says(self.settings, prompt).split(" ")[: body["max_tokens"]]
@@ -102,7 +113,11 @@ class Answering(Stub):
             yield event({"id": "1", "choices": [{"index": 0, "finish_reason": None, **said}]})
         end: dict[str, Any] = {"text": ""} if completion else {"delta": {}}
         yield event({"id": "1", "choices": [{"index": 0, "finish_reason": self.why, **end}]})
-        counted = {"completion_tokens": len(words) + 1, "prompt_tokens": 1, "total_tokens": len(words) + 2}
+        counted = {
+            "completion_tokens": len(words) + 1,
+            "prompt_tokens": 1,
+            "total_tokens": len(words) + 2,
+        }
         yield event({"id": "1", "choices": [], "usage": counted})
         yield "data: [DONE]\n\n"
         self.counted["experts"] += STEPS * EXPERTS[policy]

@@ -37,11 +37,16 @@ def test_a_release_that_answers_worse_is_seen_though_vanilla_falls_with_it(tmp_p
     now["versions"] = {"python": "3.12.0"}
     now["settings"] = {"k0": 3}
     made = judge.judged(now)
-    found = against.compared(made, against.read(kept(record(400, discordance=0.0), tmp_path), made["plan"]))
+    found = against.compared(
+        made, against.read(kept(record(400, discordance=0.0), tmp_path), made["plan"])
+    )
     assert made["verdicts"]["k0=1"]["verdict"] == judge.NO_WORSE
     for each in found["against"]["arms"]:
         assert each["difference"]["high"] < -0.1
-    assert against.changed(found) == ["python was 3.11.2, and is 3.12.0", "k0 was not there, and is 3"]
+    assert against.changed(found) == [
+        "python was 3.11.2, and is 3.12.0",
+        "k0 was not there, and is 3",
+    ]
     for text in (path.read_text() for path in pages.write(found, tmp_path / "now")[2:]):
         assert "Release by release" in text
         assert "python was 3.11.2, and is 3.12.0" in text
@@ -65,13 +70,17 @@ REFUSED = {
     '{"benchmark": "moe"}': "is no record of `oea-server qualify`",
     other(lambda made: made.update(form=7)): "is of form 7; this version reads form 1",
     other(lambda made: made["plan"]["tasks"].update(sha256="cd" * 32)): "asked other tasks",
-    other(lambda made: made["plan"].update(max_tokens=64)): "asked otherwise: max_tokens was 64, and is 32",
+    other(
+        lambda made: made["plan"].update(max_tokens=64)
+    ): "asked otherwise: max_tokens was 64, and is 32",
     other(lambda made: made["plan"].update(seed=3)): "asked otherwise: seed was 3, and is 0",
 }
 
 
 @pytest.mark.parametrize(("text", "said"), REFUSED.items(), ids=list(REFUSED.values()))
-def test_what_cannot_be_compared_is_refused_in_one_line(text: str, said: str, tmp_path: Path) -> None:
+def test_what_cannot_be_compared_is_refused_in_one_line(
+    text: str, said: str, tmp_path: Path
+) -> None:
     path = tmp_path / "old.json"
     path.write_text(text)
     with pytest.raises(against.AgainstError, match=f"^--against=[^\n]*{said}[^\n]*$"):

@@ -1,4 +1,5 @@
-"""Whether two harnesses agree, on planted answers; and the page about the demo models' tasks holds to its record."""
+"""Whether two harnesses agree, on planted answers; and the page about the demo models' tasks holds
+to its record."""
 
 import json
 from pathlib import Path
@@ -21,7 +22,9 @@ def said(right: int, of: int) -> tuple[list[bool], dict[str, float]]:
     }
 
 
-@pytest.mark.parametrize(("ours", "theirs", "agree"), [(150, 150, True), (150, 165, True), (150, 200, False)])
+@pytest.mark.parametrize(
+    ("ours", "theirs", "agree"), [(150, 150, True), (150, 165, True), (150, 200, False)]
+)
 def test_they_agree_within_their_errors(ours: int, theirs: int, agree: bool) -> None:
     mine, _ = said(ours, 300)
     answers, lm_eval = said(theirs, 300)

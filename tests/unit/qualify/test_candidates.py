@@ -52,7 +52,9 @@ def test_nonsense_is_refused_by_the_knobs_own_line(texts: list[str], said: str) 
     assert "\n" not in str(caught.value)
 
 
-def test_variables_of_this_process_say_nothing_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_this_process_say_nothing_of_the_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("OEA_POOL", "nonsense")
     assert candidates.read(["k0=1"])
 
@@ -64,12 +66,22 @@ def test_each_arm_turns_back_what_another_turned() -> None:
         "k0=1": {"policy": "oea", "k0": 1, "share": "auto"},
         "share=0.2": {"policy": "oea", "k0": "auto", "share": 0.2},
     }
-    assert candidates.as_found(candidates.read(["k0=1"]), FOUND) == {"policy": "shadow", "k0": "auto"}
+    assert candidates.as_found(candidates.read(["k0=1"]), FOUND) == {
+        "policy": "shadow",
+        "k0": "auto",
+    }
 
 
 def test_a_default_tier_would_route_instead_of_the_candidate() -> None:
     found = candidates.arms(candidates.read(["k0=1"]), {**FOUND, "default_tier": "gold"})
     assert [each["default_tier"] for each in found.values()] == [None, None]
-    asked = candidates.arms(candidates.read(["default_tier=bronze"]), {**FOUND, "default_tier": "gold"})
+    asked = candidates.arms(
+        candidates.read(["default_tier=bronze"]), {**FOUND, "default_tier": "gold"}
+    )
     assert [each["default_tier"] for each in asked.values()] == [None, "bronze"]
-    assert candidates.as_found(candidates.read(["k0=1"]), {**FOUND, "default_tier": "gold"})["default_tier"] == "gold"
+    assert (
+        candidates.as_found(candidates.read(["k0=1"]), {**FOUND, "default_tier": "gold"})[
+            "default_tier"
+        ]
+        == "gold"
+    )

@@ -16,7 +16,11 @@ from oea_server.lab.qualify.tasks import Task, TaskError
     ("task", "right", "wrong"),
     [
         ({"answer": "a  b"}, ["a  b", " a  b\n", "\ta  b"], ["a b", "A  b", "a  b.", "", "xa  b"]),
-        ({"answer": r"^\s*(yes|no)\b", "check": "regex"}, ["yes", " no, never"], ["maybe", "", "nobody"]),
+        (
+            {"answer": r"^\s*(yes|no)\b", "check": "regex"},
+            ["yes", " no, never"],
+            ["maybe", "", "nobody"],
+        ),
         (
             {"answer": 1234.5, "check": "numeric"},
             ["1234.5", "so it is 1,234.5.", "2 then 1234.50", "1.2345e3", "= +1234.5"],
@@ -58,11 +62,15 @@ def test_the_last_number(text: str, found: float | None) -> None:
 def program(tmp_path: Path, *lines: str) -> Task:
     path = tmp_path / "check.py"
     path.write_text("\n".join(["import json, sys, time", "given = json.load(sys.stdin)", *lines]))
-    return Task(prompt="p", answer="a", check="command", command=[sys.executable, str(path)], timeout=10.0)
+    return Task(
+        prompt="p", answer="a", check="command", command=[sys.executable, str(path)], timeout=10.0
+    )
 
 
 def test_a_program_says_by_its_exit_code(tmp_path: Path) -> None:
-    task = program(tmp_path, "assert given['prompt'] == 'p'", "sys.exit(given['text'] != given['answer'])")
+    task = program(
+        tmp_path, "assert given['prompt'] == 'p'", "sys.exit(given['text'] != given['answer'])"
+    )
     assert checks.correct(task, "a") is True
     assert checks.correct(task, "b") is False
 

@@ -1,4 +1,5 @@
-"""The command as it is typed, on a stub: what it says by its exit code, refuses, keeps, and leaves behind."""
+"""The command as it is typed, on a stub: what it says by its exit code, refuses, keeps, and leaves
+behind."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ from oea_server.cli import app
 from tests.unit.qualify.stub import Answering
 
 NUMBER = 40
-LINES = [{"prompt": f"say {number}", "answer": f"{number}", "check": "exact"} for number in range(NUMBER)]
+LINES = [
+    {"prompt": f"say {number}", "answer": f"{number}", "check": "exact"} for number in range(NUMBER)
+]
 
 
 @pytest.fixture
@@ -71,7 +74,9 @@ def test_the_exit_code_says_what_was_shown(
     assert stub.settings["k0"] == "auto"
 
 
-def test_several_candidates_are_as_good_as_the_worst(stub: Answering, tasks: Path, tmp_path: Path) -> None:
+def test_several_candidates_are_as_good_as_the_worst(
+    stub: Answering, tasks: Path, tmp_path: Path
+) -> None:
     stub.says = worse_at(1, 0.6)
     done = asked(stub, tasks, tmp_path, "--candidate", "k0=3", "--candidate", "k0=1")
     assert done.exit_code == 1, done.output
@@ -79,7 +84,9 @@ def test_several_candidates_are_as_good_as_the_worst(stub: Answering, tasks: Pat
     assert [each["verdict"] for each in record["verdicts"].values()] == ["no worse", "worse"]
 
 
-def test_what_can_be_shown_is_said_before_anything_is_asked(stub: Answering, tasks: Path, tmp_path: Path) -> None:
+def test_what_can_be_shown_is_said_before_anything_is_asked(
+    stub: Answering, tasks: Path, tmp_path: Path
+) -> None:
     stub.broken_at = 0
     done = asked(stub, tasks, tmp_path)
     assert done.exit_code == 2
@@ -91,7 +98,17 @@ def test_an_older_record_is_compared(stub: Answering, tasks: Path, tmp_path: Pat
     old = tmp_path / "old.json"
     (tmp_path / "out" / "qualify.json").rename(old)
     stub.says = worse_at(1, 0.6)
-    done = asked(stub, tasks, tmp_path, "--candidate", "k0=1", "--against", str(old), "--out", str(tmp_path / "new"))
+    done = asked(
+        stub,
+        tasks,
+        tmp_path,
+        "--candidate",
+        "k0=1",
+        "--against",
+        str(old),
+        "--out",
+        str(tmp_path / "new"),
+    )
     assert done.exit_code == 1, done.output
     record = json.loads((tmp_path / "new" / "qualify.json").read_text())
     assert [(each["arm"], each["then"], each["now"]) for each in record["against"]["arms"]] == [
@@ -112,13 +129,25 @@ def test_an_older_record_is_compared(stub: Answering, tasks: Path, tmp_path: Pat
         (("--candidate", "k0=1", "--concurrency", "1"), "--concurrency=1: 1 is outside 2..4096"),
         (("--candidate", "k0=1", "--max-tokens", "1"), "--max-tokens=1: 1 is outside 2..1000000"),
         (("--candidate", "k0=1", "--seeds", "3"), "--seeds=3: greedy answers are all alike"),
-        (("--candidate", "k0=1", "--tasks", "/no/such"), "--tasks=/no/such: No such file or directory"),
-        (("--candidate", "k0=1", "--model-path", "."), "--model-path: is for a server that is started"),
+        (
+            ("--candidate", "k0=1", "--tasks", "/no/such"),
+            "--tasks=/no/such: No such file or directory",
+        ),
+        (
+            ("--candidate", "k0=1", "--model-path", "."),
+            "--model-path: is for a server that is started",
+        ),
         (("--candidate", "k0=1", "--", "--tp", "2"), "--tp: is for a server that is started"),
-        (("--candidate", "k0=1", "--against", "/no/such"), "--against=/no/such: No such file or directory"),
+        (
+            ("--candidate", "k0=1", "--against", "/no/such"),
+            "--against=/no/such: No such file or directory",
+        ),
         (("--candidate", "k0=1", "--key-file", "/no/such"), "--key-file=/no/such"),
         (("--candidate", "k0=1", "--out", "/proc/1/none"), "--out=/proc/1/none"),
-        (("--candidate", "k0=1", "--url", "http://127.0.0.1:1"), "--url=http://127.0.0.1:1: no server answers there"),
+        (
+            ("--candidate", "k0=1", "--url", "http://127.0.0.1:1"),
+            "--url=http://127.0.0.1:1: no server answers there",
+        ),
         (("--candidate", "k0=1", "--url", "nowhere"), "nowhere: not a server's URL"),
     ],
 )
@@ -159,8 +188,26 @@ def test_whoever_stops_it_the_knobs_go_back_and_it_goes_on(
     stub: Answering, tasks: Path, tmp_path: Path, signum: signal.Signals, interrupt: signal.Handlers
 ) -> None:
     stub.slow = 0.1
-    command = [sys.executable, "-m", "oea_server", "qualify", "--url", stub.url, "--tasks", str(tasks)]
-    command += ["--candidate", "k0=1", "--margin", "0.1", "--concurrency", "4", "--out", str(tmp_path / "out")]
+    command = [
+        sys.executable,
+        "-m",
+        "oea_server",
+        "qualify",
+        "--url",
+        stub.url,
+        "--tasks",
+        str(tasks),
+    ]
+    command += [
+        "--candidate",
+        "k0=1",
+        "--margin",
+        "0.1",
+        "--concurrency",
+        "4",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

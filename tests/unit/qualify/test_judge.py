@@ -40,9 +40,15 @@ def test_the_plain_cases() -> None:
 def test_why_names_the_interval_the_margin_and_the_pairs_that_it_takes() -> None:
     found = judged(record(40))
     assert "on both sides of the margin of 5 points" in found["why"]
-    assert f"by {found['difference']['needed']:,} such pairs, and these are 40: take more prompts" in found["why"]
+    assert (
+        f"by {found['difference']['needed']:,} such pairs, and these are 40: take more prompts"
+        in found["why"]
+    )
     assert "within the margin of 5 points" in judged(passing())["why"]
-    assert "beyond the margin of 5 points" in judged(record(400, difference=-0.2, discordance=0.25))["why"]
+    assert (
+        "beyond the margin of 5 points"
+        in judged(record(400, difference=-0.2, discordance=0.25))["why"]
+    )
 
 
 def test_a_small_loss_that_many_prompts_show_is_not_blamed_on_their_number() -> None:
@@ -142,7 +148,9 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize(("spoil", "said"), REFUSALS.items(), ids=[each.__name__ for each in REFUSALS])
+@pytest.mark.parametrize(
+    ("spoil", "said"), REFUSALS.items(), ids=[each.__name__ for each in REFUSALS]
+)
 def test_nothing_is_concluded(spoil: Callable[[Record], None], said: str) -> None:
     """Of a run that passes, but for what is wrong with it."""
     made = passing()
@@ -178,7 +186,8 @@ def test_what_cannot_be_checked_beside_what_can_is_wrong() -> None:
     assert (found["difference"]["won"], found["difference"]["pairs"]) == (0, 200)
     assert found["difference"]["lost"] > 20
     assert any(
-        "40 of the candidate's answers and 0 of vanilla's could not be checked" in note for note in found["notes"]
+        "40 of the candidate's answers and 0 of vanilla's could not be checked" in note
+        for note in found["notes"]
     )
 
 
@@ -200,12 +209,16 @@ def test_what_is_counted_of_both() -> None:
     found = judged(made)
     assert (found["candidate"]["empty"], found["vanilla"]["empty"]) == (7, 0)
     assert found["candidate"]["cut"] == 100
-    assert 1.7 < found["longer"]["low"] < found["longer"]["value"] < found["longer"]["high"] <= 2.001
+    assert (
+        1.7 < found["longer"]["low"] < found["longer"]["value"] < found["longer"]["high"] <= 2.001
+    )
     assert found["cost"]["unique"]["ratio"] == {"value": 0.5, "low": 0.5, "high": 0.5, "told": True}
     assert found["cost"]["tpot"]["ratio"]["value"] == pytest.approx(0.8)
     assert [each["group"] for each in found["groups"]] == ["copy", "count"]
     assert any("were cut at the token limit" in note for note in found["notes"])
-    assert any("7 of the candidate's answers are empty, 0 of vanilla's" in note for note in found["notes"])
+    assert any(
+        "7 of the candidate's answers are empty, 0 of vanilla's" in note for note in found["notes"]
+    )
 
 
 def test_while_a_run_goes_on_only_the_share_that_changed_is_told() -> None:
@@ -224,7 +237,9 @@ def test_speed_is_compared_round_by_round() -> None:
     made = record(100, rounds=3)
     for each in made["blocks"]:
         slow = 10.0 if each["round"] == 1 else 1.0  # the machine had something else to do
-        each["tpot"] = slow * (0.05 if each["arm"] == "vanilla" else (0.03, 0.035, 0.05)[each["round"]])
+        each["tpot"] = slow * (
+            0.05 if each["arm"] == "vanilla" else (0.03, 0.035, 0.05)[each["round"]]
+        )
     assert judged(made)["cost"]["tpot"]["ratio"] == {
         "value": pytest.approx(0.7),
         "low": pytest.approx(0.6),
@@ -243,9 +258,14 @@ def test_what_a_reader_is_told() -> None:
         each["tokens"] *= 1.3  # a token takes 0.8 of vanilla's time
     assert any("took 1.04 times as long" in note for note in judged(made)["notes"])
     made["blocks"][1]["batch"] = 11.5
-    assert any("13.5 requests with the candidate and 15.5 with vanilla" in note for note in judged(made)["notes"])
+    assert any(
+        "13.5 requests with the candidate and 15.5 with vanilla" in note
+        for note in judged(made)["notes"]
+    )
     made["blocks"][1]["tpot"] *= 1.2
-    assert any("do not tell whether a token took less time" in note for note in judged(made)["notes"])
+    assert any(
+        "do not tell whether a token took less time" in note for note in judged(made)["notes"]
+    )
     made = passing()
     for each in made["answers"]:
         each["correct"] = True

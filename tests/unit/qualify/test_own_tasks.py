@@ -1,4 +1,5 @@
-"""Tasks for small models: qualify reads them, the right answer is right, a wrong one is not, decode steps make it."""
+"""Tasks for small models: qualify reads them, the right answer is right, a wrong one is not, decode
+steps make it."""
 
 import random
 import re
@@ -27,7 +28,8 @@ class ProceduralDataset:
     def __init__(self, size, seed):
         self.size, self.seed = size, seed
     def __iter__(self):
-        return ({"question": f"{self.seed} + {i}", "answer": str(self.seed + i)} for i in range(self.size))
+        numbers = range(self.size)
+        return ({"question": f"{self.seed} + {i}", "answer": str(self.seed + i)} for i in numbers)
     def score_answer(self, answer, entry):
         return float(answer == entry["answer"])
 class Scored(ProceduralDataset):
@@ -80,11 +82,14 @@ def _right(group: str, task: tasks.Task, material: Text) -> str:
 
 @pytest.mark.parametrize("name", sorted(set(GROUPS) - {*FREE, "count-lines"}))
 def test_what_is_judged_is_decoded(name: str, material: Text) -> None:
-    """The first token comes from prefill, which is vanilla under every rule. Brackets and numbers may be one token."""
+    """The first token comes from prefill, which is vanilla under every rule. Brackets and numbers
+    may be one token."""
     dice = random.Random(4)
     for _ in range(EACH):
         task = GROUPS[name](material, dice)
-        length = task["max_tokens"] if task["check"] == "regex" else len(material.tokens(task["answer"]))
+        length = (
+            task["max_tokens"] if task["check"] == "regex" else len(material.tokens(task["answer"]))
+        )
         assert length >= LEAST_TOKENS - 1
 
 
@@ -115,7 +120,12 @@ def fake_gym(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_reasoning_gym_compares_or_scores_as_its_dataset_does(fake_gym: Path) -> None:
-    assert run("--reasoning-gym", "plain", "--number", "3", "--seed", "5", "--out", str(fake_gym)).exit_code == 0
+    assert (
+        run(
+            "--reasoning-gym", "plain", "--number", "3", "--seed", "5", "--out", str(fake_gym)
+        ).exit_code
+        == 0
+    )
     plain = tasks.read(fake_gym).tasks
     assert [(task.prompt, task.answer, task.judged_by) for task in plain] == [
         (f"5 + {i}\n", str(5 + i), "exact") for i in range(3)
@@ -155,7 +165,8 @@ class TaskManager:
     def load(self, names):
         return {"tasks": {name: self.known[name] for name in names}}
 """
-"""An lm-eval with a task that is generated and one that is not, in whatever folder it is pointed to."""
+"""An lm-eval with a task that is generated and one that is not, in whatever folder it is pointed
+to."""
 
 
 @pytest.fixture
@@ -167,7 +178,9 @@ def fake_lm_eval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "lm.jsonl"
 
 
-def test_a_generative_task_of_lm_eval_is_judged_by_its_own_filters_and_metric(fake_lm_eval: Path) -> None:
+def test_a_generative_task_of_lm_eval_is_judged_by_its_own_filters_and_metric(
+    fake_lm_eval: Path,
+) -> None:
     words = ("--lm-eval", "own", "--include-path", str(fake_lm_eval.parent), "--number", "2")
     assert run(*words, "--out", str(fake_lm_eval)).exit_code == 0
     found = tasks.read(fake_lm_eval).tasks
@@ -178,25 +191,37 @@ def test_a_generative_task_of_lm_eval_is_judged_by_its_own_filters_and_metric(fa
     assert [checks.correct(found[0], said) for said in (" Yes\n", "no")] == [True, False]
 
 
-def test_what_lm_eval_cannot_say_is_one_line(fake_lm_eval: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_lm_eval_cannot_say_is_one_line(
+    fake_lm_eval: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     there = ("--include-path", str(fake_lm_eval.parent), "--out", str(fake_lm_eval))
     said = {
-        "a task of loglikelihood, whose answers are scored in prefill": run("--lm-eval", "scored", *there),
+        "a task of loglikelihood, whose answers are scored in prefill": run(
+            "--lm-eval", "scored", *there
+        ),
         "--lm-eval=own: KeyError": run("--lm-eval", "own", "--out", str(fake_lm_eval)),
-        "--lm-eval-python=/no/python": run("--lm-eval", "own", "--lm-eval-python", "/no/python", *there),
+        "--lm-eval-python=/no/python": run(
+            "--lm-eval", "own", "--lm-eval-python", "/no/python", *there
+        ),
     }
     monkeypatch.setenv("PYTHONPATH", "")
-    for words, result in (said | {"lm-eval is not installed": run("--lm-eval", "own", *there)}).items():
+    for words, result in (
+        said | {"lm-eval is not installed": run("--lm-eval", "own", *there)}
+    ).items():
         assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
         assert words in result.stderr
     assert run("--lm-eval", "own", "--reasoning-gym", "plain", *there).exit_code == 2
     assert not fake_lm_eval.exists()
 
 
-def test_what_a_user_can_put_right_is_one_line(fake_gym: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_user_can_put_right_is_one_line(
+    fake_gym: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     unknown = run("--reasoning-gym", "nosuch", "--out", str(fake_gym))
     nowhere = run("--out", str(fake_gym / "no" / "folder"), "--number", "1")
-    no_python = run("--reasoning-gym", "plain", "--gym-python", "/no/python", "--out", str(fake_gym))
+    no_python = run(
+        "--reasoning-gym", "plain", "--gym-python", "/no/python", "--out", str(fake_gym)
+    )
     monkeypatch.setenv("PYTHONPATH", "")
     absent = run("--reasoning-gym", "plain", "--gym-python", sys.executable, "--out", str(fake_gym))
     said = {"plain, scored": unknown, "No such file": nowhere, "--gym-python=/no/python": no_python}
@@ -204,5 +229,7 @@ def test_what_a_user_can_put_right_is_one_line(fake_gym: Path, monkeypatch: pyte
         assert result.exit_code == 2
         assert words in result.stderr
         assert len(result.stderr.splitlines()) == 1
-    assert run("--group", "repeat", "--reasoning-gym", "plain", "--out", str(fake_gym)).exit_code == 2
+    assert (
+        run("--group", "repeat", "--reasoning-gym", "plain", "--out", str(fake_gym)).exit_code == 2
+    )
     assert not fake_gym.exists()

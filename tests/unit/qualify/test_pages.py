@@ -27,7 +27,12 @@ def made() -> Record:
 
 def test_four_files_of_one_record(made: Record, tmp_path: Path) -> None:
     paths = pages.write(made, tmp_path / "new" / "folder")
-    assert [path.name for path in paths] == ["qualify.json", "qualify.csv", "qualify.md", "qualify.html"]
+    assert [path.name for path in paths] == [
+        "qualify.json",
+        "qualify.csv",
+        "qualify.md",
+        "qualify.html",
+    ]
     assert json.loads(paths[0].read_text()) == json.loads(json.dumps(made))
 
 
@@ -36,12 +41,16 @@ def test_the_sheet_has_a_line_an_answer(made: Record, tmp_path: Path) -> None:
     assert len(sheet.read_text().splitlines()) == 1 + len(made["answers"])
     with sheet.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["correct"] for row in rows] == [str(answer["correct"]) for answer in made["answers"]]
+    assert [row["correct"] for row in rows] == [
+        str(answer["correct"]) for answer in made["answers"]
+    ]
     assert all(json.loads(row["text"]) == NASTY for row in rows)
     assert not any(value.startswith(("=", "+", "-", "@")) for row in rows for value in row.values())
 
 
-def test_every_page_says_verdict_price_and_what_was_not_tested(made: Record, tmp_path: Path) -> None:
+def test_every_page_says_verdict_price_and_what_was_not_tested(
+    made: Record, tmp_path: Path
+) -> None:
     *_, markdown, html = pages.write(made, tmp_path)
     for text in (markdown.read_text(), html.read_text()):
         for name in ("k0=1", "k0=3,share=0.2"):
@@ -73,7 +82,11 @@ class Tags(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.seen.add(tag)
-        self.links += [f"{tag} {name}" for name, _ in attrs if name in ("src", "href", "srcset", "action", "onclick")]
+        self.links += [
+            f"{tag} {name}"
+            for name, _ in attrs
+            if name in ("src", "href", "srcset", "action", "onclick")
+        ]
         if tag not in ("meta", "line", "rect", "circle"):
             self.open.append(tag)
 
@@ -108,7 +121,9 @@ def test_a_run_that_shows_nothing_has_pages_too(tmp_path: Path) -> None:
 def test_two_rounds_that_differ_tell_no_speed() -> None:
     """As one real run had it: vanilla beside itself, the first block on a busy machine."""
     made = record(200, discordance=0.0)
-    for block, tpot, read in zip(made["blocks"], (0.050, 0.016, 0.030, 0.0144), (29.0, 31.9, 29.8, 31.9), strict=True):
+    for block, tpot, read in zip(
+        made["blocks"], (0.050, 0.016, 0.030, 0.0144), (29.0, 31.9, 29.8, 31.9), strict=True
+    ):
         block["tpot"], block["unique"] = tpot, read
     text = pages.markdown(judge.judged(made))
     assert "60% less time per token (-68% to -52%, not told from none)" in text
@@ -121,4 +136,7 @@ def test_a_loss_is_said_to_be_one(tmp_path: Path) -> None:
         block["tpot"], block["unique"] = 0.05, 72.0
     text = pages.markdown(judge.judged(slow))
     assert "is shown to be worse than vanilla" in text
-    assert "as many experts read as vanilla; as much time per token as vanilla; 20% more tokens per second" in text
+    assert (
+        "as many experts read as vanilla; as much time per token as vanilla; 20% more tokens per"
+        " second" in text
+    )

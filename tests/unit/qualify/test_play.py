@@ -1,4 +1,5 @@
-"""Blocks by turns on a stub: who is asked what, in which order, what is kept, and that the knobs go back."""
+"""Blocks by turns on a stub: who is asked what, in which order, what is kept, and that the knobs go
+back."""
 
 from __future__ import annotations
 
@@ -22,8 +23,12 @@ TASKS = [Task(prompt=f"say {number}", answer=f"{number}") for number in range(12
 IDENTITY = {"margin": 0.02}
 
 
-def run(*texts: str, tasks: list[Task] = TASKS, rounds: int = 3, seeds: int = 1, **manner: Any) -> Run:
-    said = Manner(**{"model": "stub", "max_tokens": 16, "temperature": 0.0, "completions": False, **manner})
+def run(
+    *texts: str, tasks: list[Task] = TASKS, rounds: int = 3, seeds: int = 1, **manner: Any
+) -> Run:
+    said = Manner(
+        **{"model": "stub", "max_tokens": 16, "temperature": 0.0, "completions": False, **manner}
+    )
     return Run(tasks, candidates.read(texts or ["k0=1"]), said, 2, rounds, seeds, seed=7)
 
 
@@ -33,17 +38,24 @@ def played(stub: Answering, tmp_path: Path, what: Run) -> Kept:
     return kept
 
 
-def test_each_arm_answers_each_task_once_a_round_with_the_same_questions(stub: Answering, tmp_path: Path) -> None:
+def test_each_arm_answers_each_task_once_a_round_with_the_same_questions(
+    stub: Answering, tmp_path: Path
+) -> None:
     kept = played(stub, tmp_path, run("k0=1", "k0=3"))
     arms = ("vanilla", "k0=1", "k0=3")
     assert Counter(each["arm"] for each in kept.answers) == dict.fromkeys(arms, 12)
     assert all(each["correct"] and each["tokens"] == 2 for each in kept.answers)
     assert {each["round"] for each in kept.blocks} == {0, 1, 2}
     for number in range(3):
-        asked = [[a["task"] for a in kept.answers if (a["arm"], a["round"]) == (arm, number)] for arm in arms]
+        asked = [
+            [a["task"] for a in kept.answers if (a["arm"], a["round"]) == (arm, number)]
+            for arm in arms
+        ]
         assert asked[0] == asked[1] == asked[2]
         assert len(asked[0]) == 4
-    assert sorted(each["task"] for each in kept.answers if each["arm"] == "vanilla") == list(range(12))
+    assert sorted(each["task"] for each in kept.answers if each["arm"] == "vanilla") == list(
+        range(12)
+    )
 
 
 def test_after_each_round_but_the_last_it_says_how_it_stands(
@@ -76,14 +88,16 @@ def test_a_block_is_measured_by_the_servers_counters(stub: Answering, tmp_path: 
     assert {each["unique"] for each in by_arm["k0=1"]} == {40.0}
     assert {each["mass_kept"] for each in by_arm["k0=1"]} == {0.875}
     assert {each["batch"] for each in blocks} == {8.0}
-    assert all(each["tpot"] > 0 and each["tokens_per_s"] > 0 and each["seconds"] > 0 for each in blocks)
+    assert all(
+        each["tpot"] > 0 and each["tokens_per_s"] > 0 and each["seconds"] > 0 for each in blocks
+    )
 
 
 def test_nothing_decoded_is_not_measured() -> None:
     figures = play.figures_of([], {}, {}, 1.0)
-    assert {name: figures[name] for name in ("batch", "unique", "mass_kept", "tpot")} == dict.fromkeys(
-        ("batch", "unique", "mass_kept", "tpot")
-    )
+    assert {
+        name: figures[name] for name in ("batch", "unique", "mass_kept", "tpot")
+    } == dict.fromkeys(("batch", "unique", "mass_kept", "tpot"))
 
 
 def test_the_server_is_left_as_it_was_found(stub: Answering, tmp_path: Path) -> None:
@@ -94,7 +108,8 @@ def test_the_server_is_left_as_it_was_found(stub: Answering, tmp_path: Path) -> 
 
 
 def test_prompts_are_prefilled_before_the_first_arm(stub: Answering, tmp_path: Path) -> None:
-    """Else the arm that comes first in a round pays for the prompts, and the others find them cached."""
+    """Else the arm that comes first in a round pays for the prompts, and the others find them
+    cached."""
     played(stub, tmp_path, run(rounds=1))
     lengths = [body["max_tokens"] for body in stub.bodies]
     assert lengths == [8] * 4 + [1] * 12 + [16] * 24
@@ -107,15 +122,23 @@ def test_how_is_asked(stub: Answering, tmp_path: Path, completions: bool) -> Non
     played(stub, tmp_path, run(tasks=tasks, completions=completions, temperature=0.5, seeds=2))
     bodies = [body for body in stub.bodies if body["max_tokens"] == 5]
     assert {body["seed"] for body in bodies} == {7, 8}
-    assert all((body["temperature"], body["stop"], body["model"]) == (0.5, ["\n"], "stub") for body in bodies)
+    assert all(
+        (body["temperature"], body["stop"], body["model"]) == (0.5, ["\n"], "stub")
+        for body in bodies
+    )
     if completions:
         assert all(body["prompt"] == "say 1" for body in bodies)
     else:
-        assert all([each["role"] for each in body["messages"]] == ["system", "user"] for body in bodies)
+        assert all(
+            [each["role"] for each in body["messages"]] == ["system", "user"] for body in bodies
+        )
 
 
-def test_a_fault_ends_it_gives_the_knobs_back_and_the_rest_is_resumed(stub: Answering, tmp_path: Path) -> None:
-    stub.broken_at = 4 + 4 + 8 + 2  # warm-up, prefill, both arms of the first round, and amid the second
+def test_a_fault_ends_it_gives_the_knobs_back_and_the_rest_is_resumed(
+    stub: Answering, tmp_path: Path
+) -> None:
+    # warm-up, prefill, both arms of the first round, and amid the second
+    stub.broken_at = 4 + 4 + 8 + 2
     with pytest.raises(AskingError, match=r"task \d+: .*planted: the server is broken"):
         played(stub, tmp_path, run())
     assert stub.settings["policy"] == "oea"
@@ -185,13 +208,19 @@ def test_traffic_of_others_is_refused(stub: Answering, monkeypatch: pytest.Monke
 def test_a_record_tells_nobodys_folders(stub: Answering) -> None:
     stub.served_name = "/home/somebody/model"
     found = target.examine(stub.remote)
-    assert (found.name, found.model["served"], found.model["name"]) == ("/home/somebody/model", "model", "stub-model")
+    assert (found.name, found.model["served"], found.model["name"]) == (
+        "/home/somebody/model",
+        "model",
+        "stub-model",
+    )
 
 
 def test_a_server_that_is_none_of_ours(stub: Answering) -> None:
     bare = Stub()
     try:
-        with pytest.raises(TargetError, match="no oea-server answers there, it says 404 to /v1/models"):
+        with pytest.raises(
+            TargetError, match="no oea-server answers there, it says 404 to /v1/models"
+        ):
             target.examine(bare.remote)
     finally:
         bare.stop()
@@ -204,11 +233,14 @@ def test_what_the_server_refuses_is_said_before_anything_is_asked(stub: Answerin
     with pytest.raises(TargetError, match="--candidate=seed=3: the server has no knob seed"):
         target.rehearse(found, candidates.read(["seed=3"]))
     with pytest.raises(
-        TargetError, match=r"--candidate=k0=20: the server refused .*k0=20 is above the model's top-k 8"
+        TargetError,
+        match=r"--candidate=k0=20: the server refused .*k0=20 is above the model's top-k 8",
     ):
         target.rehearse(found, candidates.read(["k0=20"]))
     stub.active = False
-    with pytest.raises(TargetError, match="--candidate=k0=1: the server would not route by it: it was planted"):
+    with pytest.raises(
+        TargetError, match="--candidate=k0=1: the server would not route by it: it was planted"
+    ):
         target.rehearse(found, candidates.read(["k0=1"]))
     target.rehearse(found, candidates.read(["policy=vanilla"]))
     assert stub.served == 0
@@ -223,7 +255,9 @@ def test_what_is_kept_is_an_answer_a_line(stub: Answering, tmp_path: Path) -> No
 
 def test_a_server_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def start(self: object) -> None:
-        raise RuntimeError("serve did not start; the end of it:\noea-server: k0=0: too few\nthe last line")
+        raise RuntimeError(
+            "serve did not start; the end of it:\noea-server: k0=0: too few\nthe last line"
+        )
 
     monkeypatch.setattr("oea_server.client.server.Server.start", start)
     with (
@@ -233,7 +267,9 @@ def test_a_server_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatc
         pass
 
 
-def test_a_stop_that_python_lost_ends_the_run_before_the_next_block(stub: Answering, tmp_path: Path) -> None:
+def test_a_stop_that_python_lost_ends_the_run_before_the_next_block(
+    stub: Answering, tmp_path: Path
+) -> None:
     def says(settings: dict[str, Any], prompt: str) -> str:
         stopping._asked.set()
         return "1"

@@ -1,4 +1,5 @@
-"""The prompts that are asked for are enough, and a broken candidate does not pass, by simulation."""
+"""The prompts that are asked for are enough, and a broken candidate does not pass, by
+simulation."""
 
 from __future__ import annotations
 
@@ -14,9 +15,17 @@ REPEATS = 100
 NAME = "k0=1"
 
 
-def shown(prompts: int, margin: float, discordance: float, true: float, seeds: int = 1, together: float = 0.0) -> float:
+def shown(
+    prompts: int,
+    margin: float,
+    discordance: float,
+    true: float,
+    seeds: int = 1,
+    together: float = 0.0,
+) -> float:
     """The share of simulated runs that are judged no worse: of 4,000, or with seeds of 1,000."""
-    if seeds == 1:  # prompts are as independent as seeds of one prompt that do not go together, and sooner drawn
+    # prompts are as independent as seeds of one prompt that do not go together, and sooner drawn
+    if seeds == 1:
         won, lost = (each.sum(1) for each in pairs(4000, 1, discordance, true, seeds=prompts))
         return float((score(won, lost, prompts, -margin) >= Z).mean())
     won, lost = pairs(1000, prompts, discordance, true, seeds, together)
@@ -28,32 +37,42 @@ def error(share: float, runs: int) -> float:
     return 3 * float(np.sqrt(share * (1 - share) / runs))
 
 
-@pytest.mark.parametrize(("margin", "discordance"), [(0.02, 0.03), (0.05, 0.1), (0.05, 0.3), (0.1, 0.1)])
+@pytest.mark.parametrize(
+    ("margin", "discordance"), [(0.02, 0.03), (0.05, 0.1), (0.05, 0.3), (0.1, 0.1)]
+)
 def test_the_prompts_asked_for_are_enough(margin: float, discordance: float) -> None:
     prompts = power.needed(margin, discordance)
     expected = power.chance(prompts, margin, discordance, 0.95)
     assert expected >= power.POWER
-    assert shown(prompts, margin, discordance, 0.0) == pytest.approx(expected, abs=error(expected, 4000))
+    assert shown(prompts, margin, discordance, 0.0) == pytest.approx(
+        expected, abs=error(expected, 4000)
+    )
     assert shown(prompts // 2, margin, discordance, 0.0) < 0.65
 
 
 def test_seeds_asked_for_are_enough() -> None:
     prompts = power.needed(0.05, 0.1, seeds=4)
     assert prompts < power.needed(0.05, 0.1)
-    assert shown(prompts, 0.05, 0.1, 0.0, 4, power.TOGETHER) >= power.POWER - error(power.POWER, 1000)
+    assert shown(prompts, 0.05, 0.1, 0.0, 4, power.TOGETHER) >= power.POWER - error(
+        power.POWER, 1000
+    )
 
 
 @pytest.mark.parametrize("prompts", [100, 678, 3000])
 def test_a_candidate_at_the_margin_passes_as_seldom_as_the_confidence_says(prompts: int) -> None:
     found = shown(prompts, 0.05, 0.15, -0.05)
     assert found <= 0.025 + error(0.025, 4000)
-    assert power.chance(prompts, 0.05, 0.15, 0.95, -0.05) == pytest.approx(found, abs=error(0.025, 4000))
+    assert power.chance(prompts, 0.05, 0.15, 0.95, -0.05) == pytest.approx(
+        found, abs=error(0.025, 4000)
+    )
 
 
 def test_a_broken_candidate_is_never_called_no_worse() -> None:
     prompts = power.needed(0.05)
     found = [
-        judge.judged(record(prompts, difference=-0.08, discordance=0.12, seed=seed))["verdicts"][NAME]["verdict"]
+        judge.judged(record(prompts, difference=-0.08, discordance=0.12, seed=seed))["verdicts"][
+            NAME
+        ]["verdict"]
         for seed in range(REPEATS)
     ]
     assert found.count(judge.NO_WORSE) <= 5
@@ -63,7 +82,9 @@ def test_a_broken_candidate_is_never_called_no_worse() -> None:
 def test_vanilla_against_vanilla_passes_with_the_prompts_to_be_sure() -> None:
     prompts = power.needed(0.05, power.DISCORDANCE, 0.95, power.SURE)
     found = [
-        judge.judged(record(prompts, discordance=power.DISCORDANCE, seed=seed))["verdicts"][NAME]["verdict"]
+        judge.judged(record(prompts, discordance=power.DISCORDANCE, seed=seed))["verdicts"][NAME][
+            "verdict"
+        ]
         for seed in range(REPEATS)
     ]
     assert found.count(judge.NO_WORSE) >= 95
@@ -72,8 +93,14 @@ def test_vanilla_against_vanilla_passes_with_the_prompts_to_be_sure() -> None:
 
 def test_a_run_that_is_the_same_to_the_letter_needs_prompts_too() -> None:
     assert power.needed(0.02, 0.0) == 189
-    assert judge.judged(record(189, discordance=0.0, margin=0.02))["verdicts"][NAME]["verdict"] == judge.NO_WORSE
-    assert judge.judged(record(188, discordance=0.0, margin=0.02))["verdicts"][NAME]["verdict"] == judge.CANNOT_TELL
+    assert (
+        judge.judged(record(189, discordance=0.0, margin=0.02))["verdicts"][NAME]["verdict"]
+        == judge.NO_WORSE
+    )
+    assert (
+        judge.judged(record(188, discordance=0.0, margin=0.02))["verdicts"][NAME]["verdict"]
+        == judge.CANNOT_TELL
+    )
 
 
 @pytest.mark.nightly
@@ -114,4 +141,6 @@ def test_what_is_said_once_some_rounds_ran() -> None:
     said = power.reestimated(0.02, 0.95, 400, 0.03)
     assert said.startswith("3.0% of 400 pairs changed")
     assert f"{power.needed(0.02, 0.03):,} such pairs" in said
-    assert power.needed_pairs(0.02, 0.95, 0.03, 4.0) == pytest.approx(4 * power.needed(0.02, 0.03), rel=0.02)
+    assert power.needed_pairs(0.02, 0.95, 0.03, 4.0) == pytest.approx(
+        4 * power.needed(0.02, 0.03), rel=0.02
+    )

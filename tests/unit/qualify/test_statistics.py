@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from oea_server.lab.qualify.statistics import design_effect, difference, quantile, ratio, score, told_from_one, wilson
+from oea_server.lab.qualify.statistics import (
+    design_effect,
+    difference,
+    quantile,
+    ratio,
+    score,
+    told_from_one,
+    wilson,
+)
 from tests.unit.qualify.other_intervals import newcombe, wald
 from tests.unit.qualify.simulated import pairs, scores
 
@@ -16,16 +24,21 @@ Z = quantile(0.95)
 RUNS = 10_000
 WITHIN = 0.015
 FEW = 8
-"""Changed pairs below which an interval of counts cannot be nominal: it has to be wider, as where none is won."""
+"""Changed pairs below which an interval of counts cannot be nominal: it has to be wider, as where
+none is won."""
 LEAST = 0.93
 
 
 def covered(prompts: int, discordance: float, true: float, seed: int) -> float:
-    won, lost = (each.sum(1) for each in pairs(RUNS, 1, discordance, true, seeds=prompts, seed=seed))
+    won, lost = (
+        each.sum(1) for each in pairs(RUNS, 1, discordance, true, seeds=prompts, seed=seed)
+    )
     return float((np.abs(score(won, lost, prompts, true)) <= Z).mean())
 
 
-def check_coverage(sizes: tuple[int, ...], discordances: tuple[float, ...], losses: tuple[float, ...]) -> None:
+def check_coverage(
+    sizes: tuple[int, ...], discordances: tuple[float, ...], losses: tuple[float, ...]
+) -> None:
     for seed, (prompts, discordance, loss) in enumerate(product(sizes, discordances, losses)):
         if loss > discordance:
             continue
@@ -55,7 +68,10 @@ def test_the_other_intervals_do_not_hold_where_nearly_all_answers_agree() -> Non
         lost, won = (discordance + loss) / 2, (discordance - loss) / 2
         drawn = dice.multinomial(prompts, [won, lost, 0.5 - lost, 0.5 - won], RUNS).astype(float)
         wins, losses, both, _ = drawn.T
-        intervals = {"wald": wald(wins, losses, prompts), "newcombe": newcombe(wins, losses, both, prompts)}
+        intervals = {
+            "wald": wald(wins, losses, prompts),
+            "newcombe": newcombe(wins, losses, both, prompts),
+        }
         for name, (low, high) in intervals.items():
             held = ((low - 1e-9 <= -loss) & (-loss <= high + 1e-9)).mean()
             least[name] = min(least[name], float(held))
@@ -66,12 +82,19 @@ def test_the_other_intervals_do_not_hold_where_nearly_all_answers_agree() -> Non
     assert least["tango"] >= LEAST
     none, both = np.zeros(1), np.full(1, 100.0)
     assert wald(none, none, 200)[0] == 0.0  # 200 answers alike would prove any margin
-    assert newcombe(none, none, both, 200)[0] > -0.01 > -0.018 > difference([0] * 200, [0] * 200, [1] * 200, 0.95).low
+    assert (
+        newcombe(none, none, both, 200)[0]
+        > -0.01
+        > -0.018
+        > difference([0] * 200, [0] * 200, [1] * 200, 0.95).low
+    )
 
 
 @pytest.mark.parametrize("together", [0.0, 0.3, 0.9])
 @pytest.mark.parametrize(("prompts", "seeds"), [(60, 4), (200, 8)])
-def test_seeds_of_a_prompt_are_no_prompts_of_their_own(prompts: int, seeds: int, together: float) -> None:
+def test_seeds_of_a_prompt_are_no_prompts_of_their_own(
+    prompts: int, seeds: int, together: float
+) -> None:
     for loss in (0.0, 0.04):
         won, lost = pairs(2000, prompts, 0.15, -loss, seeds, together)
         found = float((np.abs(scores(won, lost, seeds, -loss)) <= Z).mean())
@@ -82,20 +105,32 @@ def test_seeds_of_a_prompt_are_no_prompts_of_their_own(prompts: int, seeds: int,
 
 
 def test_a_score_is_what_its_definition_says() -> None:
-    """The difference over its deviation, of the likeliest shares that differ by so much, found by search."""
-    for won, lost, number, true in [(3, 9, 80, -0.02), (0, 4, 50, -0.1), (7, 1, 40, 0.3), (5, 5, 30, 0.0)]:
+    """The difference over its deviation, of the likeliest shares that differ by so much, found by
+    search."""
+    for won, lost, number, true in [
+        (3, 9, 80, -0.02),
+        (0, 4, 50, -0.1),
+        (7, 1, 40, 0.3),
+        (5, 5, 30, 0.0),
+    ]:
 
         def unlikely(share: float, data: tuple[float, ...] = (won, lost, number, true)) -> float:
             wins, losses, total, apart = data
             rest = 1 - 2 * share - apart
             return -float(
-                wins * np.log(share + apart) + losses * np.log(share) + (total - wins - losses) * np.log(rest)
+                wins * np.log(share + apart)
+                + losses * np.log(share)
+                + (total - wins - losses) * np.log(rest)
             )
 
         bounds = max(-true, 0) + 1e-9, (1 - true) / 2 - 1e-9
-        share = optimize.minimize_scalar(unlikely, bounds=bounds, method="bounded", options={"xatol": 1e-10}).x
+        share = optimize.minimize_scalar(
+            unlikely, bounds=bounds, method="bounded", options={"xatol": 1e-10}
+        ).x
         deviation = np.sqrt(number * (2 * share + true - true**2))
-        assert score(won, lost, number, true) == pytest.approx((won - lost - number * true) / deviation, rel=1e-4)
+        assert score(won, lost, number, true) == pytest.approx(
+            (won - lost - number * true) / deviation, rel=1e-4
+        )
 
 
 def test_the_ends_of_an_interval_are_where_the_score_is_the_quantile() -> None:
@@ -116,7 +151,10 @@ def test_nothing_that_changed_is_no_proof_of_no_change() -> None:
 
 def lows(seeds: int) -> list[float]:
     """Lower ends with 0, 1, ... 39 losses, each of another one of 100 prompts."""
-    return [difference([0] * 100, [1] * lost + [0] * (100 - lost), [seeds] * 100, 0.95).low for lost in range(40)]
+    return [
+        difference([0] * 100, [1] * lost + [0] * (100 - lost), [seeds] * 100, 0.95).low
+        for lost in range(40)
+    ]
 
 
 @pytest.mark.parametrize("seeds", [1, 4])
@@ -135,7 +173,9 @@ def test_the_same_answers_many_times_are_one_answer() -> None:
     once = difference([1] * 10 + [0] * 90, [0] * 85 + [1] * 15, [1] * 100, 0.95)
     often = difference([8] * 10 + [0] * 90, [0] * 85 + [8] * 15, [8] * 100, 0.95)
     assert (often.low, often.high) == pytest.approx((once.low, once.high), abs=2e-3)
-    assert design_effect(*np.array([[[8.0] * 10 + [0.0] * 90], [[0.0] * 100], [[8.0] * 100]])) == pytest.approx(8.0)
+    assert design_effect(
+        *np.array([[[8.0] * 10 + [0.0] * 90], [[0.0] * 100], [[8.0] * 100]])
+    ) == pytest.approx(8.0)
 
 
 def test_shares_have_wilsons_interval() -> None:
@@ -166,6 +206,7 @@ def test_ratios_of_lengths_are_covered_as_promised() -> None:
         found = ratio(base * dice.lognormal(0, 0.4, 120) * true / np.exp(0.08), base, 0.95)
         assert found is not None
         held += found.low <= true <= found.high
-    assert abs(held / runs - 0.95) <= 2 * WITHIN  # lengths have a long tail: a little less than nominal
+    # lengths have a long tail: a little less than nominal
+    assert abs(held / runs - 0.95) <= 2 * WITHIN
     assert ratio([0.0, 0.0], [1.0, 2.0], 0.95) is None
     assert ratio([1.0], [1.0], 0.95) is None

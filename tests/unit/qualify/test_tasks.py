@@ -15,13 +15,17 @@ from oea_server.lab.qualify.tasks import Task, TaskError
 
 def written(tmp_path: Path, *lines: Any) -> Path:
     path = tmp_path / "tasks.jsonl"
-    path.write_text("".join((each if isinstance(each, str) else json.dumps(each)) + "\n" for each in lines))
+    path.write_text(
+        "".join((each if isinstance(each, str) else json.dumps(each)) + "\n" for each in lines)
+    )
     return path
 
 
 def test_tasks_are_read_in_order(tmp_path: Path) -> None:
     chat = {"messages": [{"role": "user", "content": "hi"}]}
-    path = written(tmp_path, {"prompt": "a", "answer": "b", "check": "exact"}, "", {**chat, "group": "chats"})
+    path = written(
+        tmp_path, {"prompt": "a", "answer": "b", "check": "exact"}, "", {**chat, "group": "chats"}
+    )
     found = tasks.read(path)
     assert [(each.prompt, each.judged_by, each.group) for each in found.tasks] == [
         ("a", "exact", "all"),
@@ -44,29 +48,80 @@ def test_a_separator_within_a_line_is_no_new_line(tmp_path: Path) -> None:
         ({"answer": "a"}, "tasks.jsonl:2: prompt, messages: give one of them"),
         ({"prompt": ""}, 'tasks.jsonl:2: prompt="": string should have at least 1 character'),
         ({"prompt": 3}, "tasks.jsonl:2: prompt=3: input should be a valid string"),
-        ({"prompt": "a", "messages": [{"role": "user", "content": "a"}]}, "prompt, messages: give one of them"),
-        ({"messages": [{"role": "user"}]}, 'messages={"role": "user"}: each needs a role and a content'),
-        ({"messages": [{"role": "user", "content": "a"}], "system": "s"}, "system: goes before a prompt"),
+        (
+            {"prompt": "a", "messages": [{"role": "user", "content": "a"}]},
+            "prompt, messages: give one of them",
+        ),
+        (
+            {"messages": [{"role": "user"}]},
+            'messages={"role": "user"}: each needs a role and a content',
+        ),
+        (
+            {"messages": [{"role": "user", "content": "a"}], "system": "s"},
+            "system: goes before a prompt",
+        ),
         ({"prompt": "a", "anwser": "b"}, "anwser: no such field; did you mean answer?"),
-        ({"prompt": "a", "check": "exactly"}, "check=\"exactly\": input should be 'exact', 'regex'"),
-        ({"prompt": "a", "check": "exact"}, "answer=null: check=exact needs a text that is not blank"),
+        (
+            {"prompt": "a", "check": "exactly"},
+            "check=\"exactly\": input should be 'exact', 'regex'",
+        ),
+        (
+            {"prompt": "a", "check": "exact"},
+            "answer=null: check=exact needs a text that is not blank",
+        ),
         ({"prompt": "a", "answer": 3}, "answer=3: check=exact needs a text that is not blank"),
         ({"prompt": "a", "answer": " "}, 'answer=" ": check=exact needs a text that is not blank'),
         ({"prompt": "a", "answer": "(", "check": "regex"}, 'answer="(": is no regular expression'),
-        ({"prompt": "a", "answer": "3", "check": "numeric"}, 'answer="3": check=numeric needs a number'),
-        ({"prompt": "a", "answer": True, "check": "numeric"}, "answer=true: check=numeric needs a number"),
-        ('{"prompt": "a", "answer": NaN, "check": "numeric"}', "answer=NaN: check=numeric needs a number"),
-        ('{"prompt": "a", "answer": 1' + 400 * "0" + ', "check": "numeric"}', "check=numeric needs a number"),
-        ({"prompt": "a", "answer": 3, "check": "numeric", "tolerance": -1}, "tolerance=-1: input should be greater"),
-        ({"prompt": "a", "answer": "b", "tolerance": 1}, "tolerance=1.0: check=exact has no use for it"),
-        ({"prompt": "a", "answer": "b", "check": "schema"}, 'answer="b": check=schema needs a JSON schema'),
+        (
+            {"prompt": "a", "answer": "3", "check": "numeric"},
+            'answer="3": check=numeric needs a number',
+        ),
+        (
+            {"prompt": "a", "answer": True, "check": "numeric"},
+            "answer=true: check=numeric needs a number",
+        ),
+        (
+            '{"prompt": "a", "answer": NaN, "check": "numeric"}',
+            "answer=NaN: check=numeric needs a number",
+        ),
+        (
+            '{"prompt": "a", "answer": 1' + 400 * "0" + ', "check": "numeric"}',
+            "check=numeric needs a number",
+        ),
+        (
+            {"prompt": "a", "answer": 3, "check": "numeric", "tolerance": -1},
+            "tolerance=-1: input should be greater",
+        ),
+        (
+            {"prompt": "a", "answer": "b", "tolerance": 1},
+            "tolerance=1.0: check=exact has no use for it",
+        ),
+        (
+            {"prompt": "a", "answer": "b", "check": "schema"},
+            'answer="b": check=schema needs a JSON schema',
+        ),
         ({"prompt": "a", "answer": {"type": "nothing"}, "check": "schema"}, "is no JSON schema"),
         ({"prompt": "a", "check": "command"}, "command: check=command needs one"),
-        ({"prompt": "a", "check": "command", "command": ["/no/such"]}, "no such program, or it may not be executed"),
-        ({"prompt": "a", "check": "command", "command": ["true"], "timeout": 0}, "timeout=0: input should be greater"),
-        ({"prompt": "a", "check": "agree", "answer": "b"}, "check=agree compares with vanilla's own answer"),
-        ({"prompt": "a", "answer": "b", "max_tokens": 1}, "max_tokens=1: input should be greater than or equal to 2"),
-        ({"prompt": "a", "answer": "b", "max_tokens": 4.5}, "max_tokens=4.5: input should be a valid integer"),
+        (
+            {"prompt": "a", "check": "command", "command": ["/no/such"]},
+            "no such program, or it may not be executed",
+        ),
+        (
+            {"prompt": "a", "check": "command", "command": ["true"], "timeout": 0},
+            "timeout=0: input should be greater",
+        ),
+        (
+            {"prompt": "a", "check": "agree", "answer": "b"},
+            "check=agree compares with vanilla's own answer",
+        ),
+        (
+            {"prompt": "a", "answer": "b", "max_tokens": 1},
+            "max_tokens=1: input should be greater than or equal to 2",
+        ),
+        (
+            {"prompt": "a", "answer": "b", "max_tokens": 4.5},
+            "max_tokens=4.5: input should be a valid integer",
+        ),
         ('{"prompt": "a", "answer": ' + 5000 * "[" + 5000 * "]" + "}", "nested too deeply"),
     ],
 )
@@ -91,7 +146,9 @@ def test_no_file_and_no_task(tmp_path: Path) -> None:
 
 def test_math_needs_math_verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "math_verify", None)
-    with pytest.raises(TaskError, match=r"check=math: needs math-verify: pip install 'oea-server\[qualify\]'"):
+    with pytest.raises(
+        TaskError, match=r"check=math: needs math-verify: pip install 'oea-server\[qualify\]'"
+    ):
         tasks.read(written(tmp_path, {"prompt": "a", "answer": "1/2", "check": "math"}))
 
 

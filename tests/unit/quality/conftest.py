@@ -1,4 +1,5 @@
-"""A model small enough to be evaluated in a second, with routers that mean something, and a text."""
+"""A model small enough to be evaluated in a second, with routers that mean something, and a
+text."""
 
 from __future__ import annotations
 
@@ -20,12 +21,18 @@ def model() -> Any:
     from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
     torch.manual_seed(0)
-    return Qwen3MoeForCausalLM(Qwen3MoeConfig(**{k: v for k, v in TINY.items() if k != "torch_dtype"})).float().eval()
+    return (
+        Qwen3MoeForCausalLM(Qwen3MoeConfig(**{k: v for k, v in TINY.items() if k != "torch_dtype"}))
+        .float()
+        .eval()
+    )
 
 
 @pytest.fixture
 def text() -> Sequences:
-    ids = torch.randint(0, TINY["vocab_size"], (SEQUENCES, LENGTH + 1), generator=torch.Generator().manual_seed(1))
+    ids = torch.randint(
+        0, TINY["vocab_size"], (SEQUENCES, LENGTH + 1), generator=torch.Generator().manual_seed(1)
+    )
     return Sequences(ids, ["a"] * SEQUENCES, "0" * 64)
 
 

@@ -1,4 +1,5 @@
-"""Faults of a router, each planted in every implementation: the compiled loop, the kernel, eager."""
+"""Faults of a router, each planted in every implementation: the compiled loop, the kernel,
+eager."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ class Fault(NamedTuple):
     plant: Mapping[str, Plant]
 
 
-def loop(change: Callable[[dict[str, Any]], None], after: Callable[..., Any] | None = None) -> Plant:
+def loop(
+    change: Callable[[dict[str, Any]], None], after: Callable[..., Any] | None = None
+) -> Plant:
     """The compiled loop with changed arguments (by name), or a changed result."""
 
     def plant(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +49,9 @@ def loop(change: Callable[[dict[str, Any]], None], after: Callable[..., Any] | N
     return plant
 
 
-def helper(module: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Plant:
+def helper(
+    module: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> Plant:
     """A function of a module, wrapped."""
     return lambda monkeypatch: monkeypatch.setattr(module, name, wrap(getattr(module, name)))
 
@@ -86,7 +91,9 @@ def more(off: int) -> Fault:
 
     def in_launch(arguments: dict[str, Any]) -> None:
         numbers = arguments["numbers_ptr"].clone()
-        numbers[:, FIELDS.index("floor")] = (numbers[:, FIELDS.index("floor")] + off).clamp(max=arguments["K"])
+        numbers[:, FIELDS.index("floor")] = (numbers[:, FIELDS.index("floor")] + off).clamp(
+            max=arguments["K"]
+        )
         arguments["numbers_ptr"] = numbers
 
     def in_eager(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -112,7 +119,9 @@ def pads() -> Fault:
         arguments["num_real"], arguments["REAL"] = arguments["batch"], "host"
 
     def in_eager(real: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *given: real(*given[:-1], given[-1]._replace(real=torch.ones_like(given[-1].real)))
+        return lambda *given: real(
+            *given[:-1], given[-1]._replace(real=torch.ones_like(given[-1].real))
+        )
 
     plants = {
         "host": loop(real_in_loop),

@@ -1,4 +1,5 @@
-"""What a share and a mixture lose over plain OEA, by the committed record: the bars, and the page that shows it."""
+"""What a share and a mixture lose over plain OEA, by the committed record: the bars, and the page
+that shows it."""
 
 from __future__ import annotations
 
@@ -38,7 +39,10 @@ def test_both_rules_hold_their_bar_with_intervals_apart_by_what_serves(
 def test_the_page_shows_the_record(rows: dict[str, dict[str, Any]]) -> None:
     page = (ROOT / "docs/quality.md").read_text(encoding="utf-8")
     for share in SHARES:
-        plain, filled = rows[f"oea:8/share={share}/mix=0.5"], rows[f"fill:8/ranks=8/share={share}/mix=0.5"]
+        plain, filled = (
+            rows[f"oea:8/share={share}/mix=0.5"],
+            rows[f"fill:8/ranks=8/share={share}/mix=0.5"],
+        )
         said = [
             f"{float(share):.2f}",
             f"{plain['unique'][0]:.1f}",
@@ -52,7 +56,10 @@ def test_the_page_shows_the_record(rows: dict[str, dict[str, Any]]) -> None:
 def test_the_page_shows_what_carries_over_to_the_second_model() -> None:
     page = (ROOT / "docs/quality.md").read_text(encoding="utf-8")
     of = {
-        name: {row["arm"]: row["over_oea"] for row in json.loads(RECORD.with_name(f"{name}.json").read_text())["rows"]}
+        name: {
+            row["arm"]: row["over_oea"]
+            for row in json.loads(RECORD.with_name(f"{name}.json").read_text())["rows"]
+        }
         for name in ("eval-glm4-moe-rules", "eval-glm4-moe-share")
     }
     rules, served = of.values()

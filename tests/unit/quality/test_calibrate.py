@@ -29,7 +29,14 @@ def record(losses: dict[int, tuple[float, ...]] = LOSSES) -> dict[str, Any]:
         for arm, value in arms.items():
             k0 = K if arm == "vanilla" else int(arm[4:])
             high = value + (0.002 if value else 0.0)
-            rows.append({"batch": batch, "arm": arm, "increase": [value, value, high], "unique": [6.0 * k0, 0, 0]})
+            rows.append(
+                {
+                    "batch": batch,
+                    "arm": arm,
+                    "increase": [value, value, high],
+                    "unique": [6.0 * k0, 0, 0],
+                }
+            )
     about = dict.fromkeys(("command", "model", "text", "seed", "machine", "versions"), "?")
     return {"batches": list(losses), "rows": rows, **about}
 
@@ -57,15 +64,29 @@ def test_k0_never_rises_with_the_batch() -> None:
 
 
 MIXED = {
-    4: {"oea:4": (0.03, 24.0), "oea:8/share=0.1/mix=0.5": (0.012, 22.0), "oea:8/share=0.2/mix=0.5": (0.05, 14.0)},
-    16: {"oea:3": (0.013, 18.0), "oea:8/share=0.1/mix=0.5": (0.008, 17.0), "oea:8/share=0.2/mix=0.5": (0.014, 12.0)},
+    4: {
+        "oea:4": (0.03, 24.0),
+        "oea:8/share=0.1/mix=0.5": (0.012, 22.0),
+        "oea:8/share=0.2/mix=0.5": (0.05, 14.0),
+    },
+    16: {
+        "oea:3": (0.013, 18.0),
+        "oea:8/share=0.1/mix=0.5": (0.008, 17.0),
+        "oea:8/share=0.2/mix=0.5": (0.014, 12.0),
+    },
 }
 
 
 def mixed(**more: tuple[float, float]) -> dict[str, Any]:
     """A record with arms of more than a k0, and what no schedule can hold."""
     about = dict.fromkeys(("command", "model", "text", "seed", "machine", "versions"), "?")
-    others = {"vanilla": (0.0, 48.0), "share:0.2": (0.0, 1.0), "oea:3/p=0.5": (0.0, 1.0), "oea:9": (0.0, 1.0), **more}
+    others = {
+        "vanilla": (0.0, 48.0),
+        "share:0.2": (0.0, 1.0),
+        "oea:3/p=0.5": (0.0, 1.0),
+        "oea:9": (0.0, 1.0),
+        **more,
+    }
     rows = [
         {"batch": batch, "arm": arm, "increase": [value] * 3, "unique": [reads, 0, 0]}
         for batch, arms in MIXED.items()
@@ -76,15 +97,23 @@ def mixed(**more: tuple[float, float]) -> dict[str, Any]:
 
 def test_the_rule_that_reads_least_within_the_budget_may_have_a_share_and_a_mixture() -> None:
     choices = calibrate.choose(mixed(), 0.015, K)
-    assert [(each.batch, each.k0, each.share, each.mix) for each in choices] == [(4, 8, 0.1, 0.5), (16, 8, 0.2, 0.5)]
-    assert calibrate.flags(choices, K) == "--oea-k0 '8' --oea-share '1:0.0,4:0.1,16:0.2' --oea-mix '1:1.0,4:0.5'"
+    assert [(each.batch, each.k0, each.share, each.mix) for each in choices] == [
+        (4, 8, 0.1, 0.5),
+        (16, 8, 0.2, 0.5),
+    ]
+    assert (
+        calibrate.flags(choices, K)
+        == "--oea-k0 '8' --oea-share '1:0.0,4:0.1,16:0.2' --oea-mix '1:1.0,4:0.5'"
+    )
     assert calibrate.flags(calibrate.choose(record(), 0.015, K), K) == "--oea-k0 '1:8,4:5,16:4'"
 
 
 def test_a_smaller_batch_reads_at_least_what_the_larger_ones_rule_would() -> None:
     """Chance let the sharper share lose less there."""
     lucky = mixed()
-    sharp = next(row for row in lucky["rows"] if (row["batch"], row["arm"]) == (4, "oea:8/share=0.2/mix=0.5"))
+    sharp = next(
+        row for row in lucky["rows"] if (row["batch"], row["arm"]) == (4, "oea:8/share=0.2/mix=0.5")
+    )
     sharp["increase"] = [0.0] * 3
     assert [each.share for each in calibrate.choose(lucky, 0.0125, K)] == [0.1, 0.1]
 
@@ -106,9 +135,13 @@ def test_it_says_what_a_layer_gains() -> None:
     assert choice.latency == pytest.approx((10 + 2 * 24) / (10 + 2 * 48))
 
 
-@pytest.mark.parametrize(("text", "nats"), [("0.02", 0.02), ("0", 0.0), ("1%", 0.025), (" 2.5 % ", 0.0625)])
+@pytest.mark.parametrize(
+    ("text", "nats"), [("0.02", 0.02), ("0", 0.0), ("1%", 0.025), (" 2.5 % ", 0.0625)]
+)
 def test_a_budget_is_nats_or_a_share_of_vanillas_loss(text: str, nats: float) -> None:
-    assert calibrate.budget(text, {"rows": [{"arm": "vanilla", "loss": [2.5, 2.4, 2.6]}]}) == pytest.approx(nats)
+    assert calibrate.budget(
+        text, {"rows": [{"arm": "vanilla", "loss": [2.5, 2.4, 2.6]}]}
+    ) == pytest.approx(nats)
 
 
 @pytest.mark.parametrize("text", ["-1", "nan", "%", "one", "1%%"])
@@ -118,10 +151,13 @@ def test_another_budget_is_refused(text: str) -> None:
 
 
 def test_the_shipped_default_is_what_the_committed_evaluation_gives() -> None:
-    """At 1 % of vanilla's loss, and nothing below 3 of 8, the smallest k0 that the paper measured."""
+    """At 1 % of vanilla's loss, and nothing below 3 of 8, the smallest k0 that the paper
+    measured."""
     kept = json.loads((RESULTS / "eval.json").read_text())
     found = calibrate.schedules(calibrate.choose(kept, calibrate.budget("1%", kept), K), K)["k0"]
-    assert {batch: k0 for batch, k0 in found.default if k0 >= 3} == dict(default_schedule(K).default)
+    assert {batch: k0 for batch, k0 in found.default if k0 >= 3} == dict(
+        default_schedule(K).default
+    )
     assert min(k0 for _, k0 in found.default) < 3  # so that the bound above is one
 
 

@@ -23,7 +23,10 @@ READ = {
         line(name="a", text="x\u2028y\x85z\u2029\x1c\x0b"),
         [("a", "x\u2028y\x85z\u2029\x1c\x0b")],
     ),
-    "no name": (line(text="x") + "\n\n" + line(name=None, text="y"), [("line 1", "x"), ("line 3", "y")]),
+    "no name": (
+        line(text="x") + "\n\n" + line(name=None, text="y"),
+        [("line 1", "x"), ("line 3", "y")],
+    ),
     "no last line feed": (line(name="a", text="x"), [("a", "x")]),
     "blank lines": ("\n \n" + line(name="a", text="x") + "\n\n\t\n", [("a", "x")]),
     "Windows": (
@@ -32,7 +35,10 @@ READ = {
     ),
     "more fields": (line(name="a", text="x", url="u", n=3), [("a", "x")]),
     "escapes": ('{"name": "\\u00e4", "text": "\\ud83d\\ude00\\u2028"}', [("ä", "😀\u2028")]),
-    "names twice": (line(name="a", text="x") + "\n" + line(name="a", text="y"), [("a", "x"), ("a", "y")]),
+    "names twice": (
+        line(name="a", text="x") + "\n" + line(name="a", text="y"),
+        [("a", "x"), ("a", "y")],
+    ),
 }
 GOOD = line(name="a", text="x").encode() + b"\n"
 REFUSED = {
@@ -57,7 +63,10 @@ REFUSED = {
     "text of null": (b'{"text": null}', "line 1: text is null, not a string"),
     "text of strings": (b'{"text": ["x"]}', "line 1: text is an array, not a string"),
     "name of a number": (b'{"name": 3, "text": "x"}', "line 1: name is a number, not a string"),
-    "name of truth": (b'{"name": true, "text": "x"}', "line 1: name is true or false, not a string"),
+    "name of truth": (
+        b'{"name": true, "text": "x"}',
+        "line 1: name is true or false, not a string",
+    ),
     "half a character": (b'{"name": "a", "text": "\\ud83d"}', "line 1: half a character"),
     "nothing": (b"", ": is empty"),
     "a mark and blanks": (b"\xef\xbb\xbf\r\n \n", ": is empty"),
@@ -112,7 +121,15 @@ def test_documents_of_one_name_are_all_measured(tmp_path: Path) -> None:
 def test_eval_says_it_before_the_model_is_loaded(tmp_path: Path, served: tuple[str, ...]) -> None:
     path = tmp_path / "text.jsonl"
     path.write_text('{"name": "a", "text": "x"}\n{"name": "b"}\n')
-    flags = ["--text", str(path), "--model", str(tmp_path / "none"), "--out", str(tmp_path), *served]
+    flags = [
+        "--text",
+        str(path),
+        "--model",
+        str(tmp_path / "none"),
+        "--out",
+        str(tmp_path),
+        *served,
+    ]
     done = CliRunner().invoke(app, ["eval", *flags, "--policies", "vanilla"])
     assert done.exit_code == 2
     assert done.stderr == f"oea-server: {path}, line 2: no text; it has name\n"
@@ -128,8 +145,12 @@ RECORDS = {
     "brackets": b"[" * 100_000,
     "no rows": b'{"batches": [1], "rows": []}',
     "rows of numbers": b'{"batches": [1], "rows": [1]}',
-    "batches of strings": b'{"batches": "ab", "rows": [{"arm": "vanilla", "loss": [1], "batch": "a"}]}',
-    "an interval that is cut": b'{"batches": [4], "rows": [{"arm": "vanilla", "loss": [], "batch": 4}]}',
+    "batches of strings": (
+        b'{"batches": "ab", "rows": [{"arm": "vanilla", "loss": [1], "batch": "a"}]}'
+    ),
+    "an interval that is cut": (
+        b'{"batches": [4], "rows": [{"arm": "vanilla", "loss": [], "batch": 4}]}'
+    ),
 }
 
 
@@ -138,11 +159,16 @@ def test_calibrate_says_what_is_no_record(which: str, tmp_path: Path) -> None:
     path = tmp_path / "eval.json"
     path.write_bytes(RECORDS[which])
     done = CliRunner().invoke(app, ["calibrate", str(path), "--out", str(tmp_path / "out.json")])
-    assert (done.exit_code, done.stderr) == (2, f"oea-server: {path}: is not a record of 'oea-server eval'\n")
+    assert (done.exit_code, done.stderr) == (
+        2,
+        f"oea-server: {path}: is not a record of 'oea-server eval'\n",
+    )
 
 
 def test_calibrate_names_a_file_that_it_cannot_read(tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["calibrate", str(tmp_path), "--out", str(tmp_path / "out.json")])
+    done = CliRunner().invoke(
+        app, ["calibrate", str(tmp_path), "--out", str(tmp_path / "out.json")]
+    )
     assert (done.exit_code, done.stderr) == (2, f"oea-server: {tmp_path}: Is a directory\n")
 
 

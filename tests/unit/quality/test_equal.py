@@ -28,9 +28,13 @@ def test_where_plain_oea_loses_nothing_there_is_no_answer() -> None:
 
 def test_sequences_are_drawn_together_and_a_noisy_difference_has_a_wide_interval() -> None:
     noise = np.random.default_rng(1).normal(0.02, 0.01, 64)
-    together = over(Point(40, noise / 2), [COARSE._replace(increase=np.full(64, 0.08)), Point(40, noise)])
+    together = over(
+        Point(40, noise / 2), [COARSE._replace(increase=np.full(64, 0.08)), Point(40, noise)]
+    )
     assert together == pytest.approx((0.5, 0.5, 0.5))
-    apart = over(Point(40, noise[::-1] / 2), [COARSE._replace(increase=np.full(64, 0.08)), Point(40, noise)])
+    apart = over(
+        Point(40, noise[::-1] / 2), [COARSE._replace(increase=np.full(64, 0.08)), Point(40, noise)]
+    )
     assert apart is not None
     assert apart.low < 0.47
     assert apart.high > 0.53

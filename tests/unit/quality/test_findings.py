@@ -14,7 +14,9 @@ from oea_server.lab.quality.findings import NO, OPEN, YES
 ROOT = Path(__file__).parents[3]
 
 
-def row(arm: str, batch: int, increase: float, unique: float = 40, over: float | None = None) -> dict[str, Any]:
+def row(
+    arm: str, batch: int, increase: float, unique: float = 40, over: float | None = None
+) -> dict[str, Any]:
     spread = [over, (over or 0) - 0.05, (over or 0) + 0.05]
     return {
         "arm": arm,
@@ -28,7 +30,10 @@ def row(arm: str, batch: int, increase: float, unique: float = 40, over: float |
 
 def grid(ours: dict[int, float], pruned: float) -> dict[str, Any]:
     rows = [row("oea:3", batch, loss) for batch, loss in ours.items()]
-    return {"batches": list(ours), "rows": rows + [row("pruned:3", batch, pruned) for batch in ours]}
+    return {
+        "batches": list(ours),
+        "rows": rows + [row("pruned:3", batch, pruned) for batch in ours],
+    }
 
 
 @pytest.mark.parametrize(("pruned", "verdict"), [(0.06, YES), (0.021, OPEN), (0.001, NO)])
@@ -50,7 +55,11 @@ def test_larger_batches(ours: dict[int, float], verdict: str) -> None:
 def test_knobs(over: float, verdicts: tuple[str, ...]) -> None:
     arms = ("oea:4/p=0.3", "oea:3/max_rank=8", "oea:3/k_max=10")
     rules = {
-        "rows": [row("vanilla", 16, 0.0, 75), row("oea:3", 16, 0.02), *(row(arm, 16, 0.03, 40, over) for arm in arms)]
+        "rows": [
+            row("vanilla", 16, 0.0, 75),
+            row("oea:3", 16, 0.02),
+            *(row(arm, 16, 0.03, 40, over) for arm in arms),
+        ]
     }
     document = {"rows": rules["rows"][:2]}
     found = findings.findings(grid({4: 0.03, 16: 0.02}, 0.06), rules, document)

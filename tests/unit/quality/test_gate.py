@@ -1,8 +1,8 @@
 """The gate is open for what ships, and closes on a router that is broken on purpose.
 
-Each fault is planted in the implementation that is judged: the compiled loop by the shipped thresholds; the
-kernel in Triton's interpreter and eager on fewer tokens, by what the same implementation gives without the fault.
-"""
+Each fault is planted in the implementation that is judged: the compiled loop by the shipped
+thresholds; the kernel in Triton's interpreter and eager on fewer tokens, by what the same
+implementation gives without the fault."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def test_it_is_open(judge: Judge) -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_a_fault_in_the_compiled_loop_closes_it(monkeypatch: pytest.MonkeyPatch, judge: Judge, fault: Fault) -> None:
+def test_a_fault_in_the_compiled_loop_closes_it(
+    monkeypatch: pytest.MonkeyPatch, judge: Judge, fault: Fault
+) -> None:
     fault.plant["host"](monkeypatch)
     found = gate.summary(gate.measure(ONLY, judge))
     assert ASSERTED in failed(found, gate.read()["measured"])
@@ -72,7 +74,10 @@ def test_a_fault_in_the_compiled_loop_closes_it(monkeypatch: pytest.MonkeyPatch,
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 @pytest.mark.parametrize("name", FEW)
 def test_a_fault_in_another_implementation_closes_it(
-    monkeypatch: pytest.MonkeyPatch, small: Callable[[str], tuple[Judge, Summary]], name: str, fault: Fault
+    monkeypatch: pytest.MonkeyPatch,
+    small: Callable[[str], tuple[Judge, Summary]],
+    name: str,
+    fault: Fault,
 ) -> None:
     serve_by(monkeypatch, name)
     by, kept = small(name)
@@ -84,7 +89,11 @@ def test_a_fault_in_another_implementation_closes_it(
 def test_logits_in_bfloat16_are_judged_too(monkeypatch: pytest.MonkeyPatch, judge: Judge) -> None:
     def flipped(logits: torch.Tensor, *rest: Any, **named: Any) -> Routing:
         routing = IMPLEMENTATIONS["host"](logits, *rest, **named)
-        return routing._replace(weights=routing.weights.flip(-1)) if logits.dtype == torch.bfloat16 else routing
+        return (
+            routing._replace(weights=routing.weights.flip(-1))
+            if logits.dtype == torch.bfloat16
+            else routing
+        )
 
     monkeypatch.setattr(fastest, "way", lambda *shape: fastest.Way("host", flipped, ""))
     found = gate.summary(gate.measure(("vanilla@16", "default@16", "default/bfloat16@16"), judge))

@@ -1,4 +1,5 @@
-"""What an arm says is what is measured: anything else is one line, naming the arm, the knob and its bounds."""
+"""What an arm says is what is measured: anything else is one line, naming the arm, the knob and its
+bounds."""
 
 from __future__ import annotations
 
@@ -81,5 +82,10 @@ def test_a_mixture_where_weights_are_not_divided_is_refused() -> None:
 
 def test_labels_are_canonical_and_vanilla_comes_first() -> None:
     found = read_all("oea:03; share:0.10/mix=0.50/k_max=10; vote:24/power=1.0; vanilla", [16])
-    assert [each.label for each in found] == ["vanilla", "oea:3", "share:0.1/mix=0.5/k_max=10", "vote:24/power=1"]
+    assert [each.label for each in found] == [
+        "vanilla",
+        "oea:3",
+        "share:0.1/mix=0.5/k_max=10",
+        "vote:24/power=1",
+    ]
     assert {each.kind for each in found} <= KINDS.keys()

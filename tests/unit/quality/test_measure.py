@@ -1,4 +1,5 @@
-"""The protocol: vanilla is the model itself, T is what is read, and a rerun goes on where it was."""
+"""The protocol: vanilla is the model itself, T is what is read, and a rerun goes on where it
+was."""
 
 from __future__ import annotations
 
@@ -33,9 +34,12 @@ def test_vanilla_is_the_model_itself(model: Any, text: Sequences) -> None:
     measured = Judge(model, routers(model), text.ids).measure(parse("vanilla"), BATCH)
     with torch.no_grad():
         logits = model(text.ids[:, :-1]).logits
-    loss = F.cross_entropy(logits.flatten(0, 1), text.ids[:, 1:].flatten(), reduction="none").view(SEQUENCES, -1)
+    loss = F.cross_entropy(logits.flatten(0, 1), text.ids[:, 1:].flatten(), reduction="none").view(
+        SEQUENCES, -1
+    )
     assert measured.loss == pytest.approx(loss.mean(dim=1).tolist(), rel=1e-5)
-    assert measured.kl == pytest.approx([0.0] * SEQUENCES, abs=1e-6)  # the compiled loop's exp rounds otherwise
+    # the compiled loop's exp rounds otherwise
+    assert measured.kl == pytest.approx([0.0] * SEQUENCES, abs=1e-6)
     assert measured.routing == "host"
     assert measured.agreement == [1.0] * SEQUENCES
     assert measured.kept == pytest.approx([1.0] * SEQUENCES)
@@ -65,12 +69,16 @@ def test_experts_read_are_those_of_the_paper(model: Any, text: Sequences) -> Non
     for group in range(SEQUENCES // BATCH):
         sequences = slice(group * BATCH, (group + 1) * BATCH)
         steps = [logits[sequences, t] for logits in seen for t in range(LENGTH)]
-        pools = [reference(step, Policy.oea(2), Router(found.k)).pool.sum().item() for step in steps]
+        pools = [
+            reference(step, Policy.oea(2), Router(found.k)).pool.sum().item() for step in steps
+        ]
         sizes.append(sum(pools) / len(pools))
     measured = judge.measure(arm, BATCH, ranks=(1, 4))
     assert measured.unique == pytest.approx(sizes)
     assert measured.busiest[1] == pytest.approx(sizes)
-    assert all(size / 4 <= most <= size for most, size in zip(measured.busiest[4], sizes, strict=True))
+    assert all(
+        size / 4 <= most <= size for most, size in zip(measured.busiest[4], sizes, strict=True)
+    )
 
 
 def test_routers_are_the_models_own_again_afterwards(model: Any, text: Sequences) -> None:
@@ -81,11 +89,15 @@ def test_routers_are_the_models_own_again_afterwards(model: Any, text: Sequences
 
 
 def test_a_model_without_such_routers_is_refused() -> None:
-    with pytest.raises(UnsupportedModelError, match=r"^Linear: it has no routers; docs/quality\.md lists"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"^Linear: it has no routers; docs/quality\.md lists"
+    ):
         routers(torch.nn.Linear(2, 2))
 
 
-def run(model: Any, text: Sequences, kept: Path, about: dict[str, Any], stop: int | None = None) -> grid.Plan:
+def run(
+    model: Any, text: Sequences, kept: Path, about: dict[str, Any], stop: int | None = None
+) -> grid.Plan:
     plan = grid.Plan([parse("vanilla"), parse("oea:2")], [2, 4], 4, [2])
     for done, _ in enumerate(grid.run(model, text, plan, kept, about), start=1):
         if done == stop:
@@ -114,7 +126,12 @@ def test_an_evaluation_goes_on_where_it_was(
     assert len(measured) == grid.total(plan, text) - 3
     assert grid.read(parts, {"seed": 0}) == grid.read(whole, {"seed": 0})
     rows = grid.rows(grid.read(whole, {"seed": 0}), plan, 0)
-    assert [(row["batch"], row["arm"]) for row in rows] == [(2, "vanilla"), (2, "oea:2"), (4, "vanilla"), (4, "oea:2")]
+    assert [(row["batch"], row["arm"]) for row in rows] == [
+        (2, "vanilla"),
+        (2, "oea:2"),
+        (4, "vanilla"),
+        (4, "oea:2"),
+    ]
     assert rows[0]["increase"] == (0.0, 0.0, 0.0)
     json.dumps(rows)
 

@@ -22,7 +22,12 @@ def row(arm: str, unique: float, increase: float, over: float | None = None) -> 
     }
 
 
-ROWS = [row("vanilla", 70, 0.0), row("oea:2", 20, 0.08), row("oea:3", 40, 0.02), row("share:0.1", 30, 0.02, 0.5)]
+ROWS = [
+    row("vanilla", 70, 0.0),
+    row("oea:2", 20, 0.08),
+    row("oea:3", 40, 0.02),
+    row("share:0.1", 30, 0.02, 0.5),
+]
 RECORD = {
     "model": {"name": "a model"},
     "text": {"name": "a text", "sequences": 8, "length": 12, "order": "mixed"},
@@ -38,6 +43,9 @@ RECORD = {
 
 def test_the_page_and_the_picture(tmp_path: Path) -> None:
     page = report.markdown(json.loads(json.dumps(RECORD)))
-    assert "| share:0.1 | 30.0 | 3.0 | +0.0200 | +0.0190 to +0.0210 | 0.50 (0.40 to 0.60) | – |" in page
+    assert (
+        "| share:0.1 | 30.0 | 3.0 | +0.0200 | +0.0190 to +0.0210 | 0.50 (0.40 to 0.60) | – |"
+        in page
+    )
     picture.draw(RECORD, tmp_path / "eval.png")
     assert (tmp_path / "eval.png").read_bytes().startswith(b"\x89PNG")

@@ -1,4 +1,5 @@
-"""Families of transformers, each as a tiny model: routed by our vanilla they say what they say by themselves."""
+"""Families of transformers, each as a tiny model: routed by our vanilla they say what they say by
+themselves."""
 
 from __future__ import annotations
 
@@ -32,7 +33,13 @@ SIZES: dict[str, Any] = {
 LOCAL = {"num_local_experts": EXPERTS, "num_experts_per_tok": K}
 PLAIN = {"num_experts": EXPERTS, "num_experts_per_tok": K}
 ROUTED = {"n_routed_experts": EXPERTS, "n_shared_experts": 1, "num_experts_per_tok": K}
-GROUPS = {**ROUTED, "n_group": 4, "topk_group": 2, "routed_scaling_factor": 2.5, "first_k_dense_replace": 1}
+GROUPS = {
+    **ROUTED,
+    "n_group": 4,
+    "topk_group": 2,
+    "routed_scaling_factor": 2.5,
+    "first_k_dense_replace": 1,
+}
 MLA = {
     "kv_lora_rank": 8,
     "q_lora_rank": 8,
@@ -53,7 +60,12 @@ LINEAR = {
 FAMILIES: dict[str, dict[str, Any]] = {
     "qwen2_moe": {**PLAIN, "shared_expert_intermediate_size": 16},
     "qwen3_moe": {**PLAIN, "norm_topk_prob": True},
-    "qwen3_next": {**PLAIN, **LINEAR, "norm_topk_prob": True, "shared_expert_intermediate_size": 16},
+    "qwen3_next": {
+        **PLAIN,
+        **LINEAR,
+        "norm_topk_prob": True,
+        "shared_expert_intermediate_size": 16,
+    },
     "qwen3_5_moe_text": {**PLAIN, **LINEAR, "shared_expert_intermediate_size": 16},
     "olmoe": PLAIN,
     "flex_olmo": PLAIN,
@@ -64,7 +76,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "hunyuan_v1_moe": {"num_experts": EXPERTS, "moe_topk": K},
     "granitemoe": LOCAL,
     "granitemoeshared": {**LOCAL, "shared_intermediate_size": 16},
-    "granitemoehybrid": {**LOCAL, "layer_types": ["attention"] * 3, "mamba_n_heads": 8, "shared_intermediate_size": 16},
+    "granitemoehybrid": {
+        **LOCAL,
+        "layer_types": ["attention"] * 3,
+        "mamba_n_heads": 8,
+        "shared_intermediate_size": 16,
+    },
     "granitemoe_swa": LOCAL,
     "aria_text": {"moe_num_experts": EXPERTS, "moe_topk": K, "moe_num_shared_experts": 1},
     "ernie4_5_moe": {"moe_num_experts": EXPERTS, "moe_k": K, "moe_num_shared_experts": 1},
@@ -72,7 +89,13 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "deepseek_v3": {**MLA, **GROUPS},
     "deepseek_v32": {**MLA, **GROUPS, "index_n_heads": 2, "index_head_dim": 16, "index_topk": 64},
     "dots1": GROUPS,
-    "exaone_moe": {**PLAIN, "n_group": 4, "topk_group": 2, "num_shared_experts": 1, "first_k_dense_replace": 1},
+    "exaone_moe": {
+        **PLAIN,
+        "n_group": 4,
+        "topk_group": 2,
+        "num_shared_experts": 1,
+        "first_k_dense_replace": 1,
+    },
     "glm4_moe": GROUPS,
     "glm4_moe_lite": {**MLA, **GROUPS},
     "glm_moe_dsa": {**MLA, **GROUPS, "index_n_heads": 2, "index_head_dim": 16, "index_topk": 64},
@@ -88,7 +111,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "solar_open": GROUPS,
     "minimax_m2": LOCAL,
     "hy_v3": {**PLAIN, **LOCAL, "router_scaling_factor": 2.5},
-    "lfm2_moe": {**PLAIN, "num_dense_layers": 1, "layer_types": ["conv", "full_attention", "full_attention"]},
+    "lfm2_moe": {
+        **PLAIN,
+        "num_dense_layers": 1,
+        "layer_types": ["conv", "full_attention", "full_attention"],
+    },
     "afmoe": {**PLAIN, "num_dense_layers": 1, "route_scale": 2.5},
     "laguna": PLAIN,
     "cohere2_moe": PLAIN,
@@ -97,7 +124,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
 REFUSED: dict[str, dict[str, Any]] = {
     "phimoe": LOCAL,
     "llama4_text": {**LOCAL, "intermediate_size_mlp": 24},
-    "longcat_flash": {**MLA, "n_routed_experts": EXPERTS, "moe_topk": K, "expert_ffn_hidden_size": 16},
+    "longcat_flash": {
+        **MLA,
+        "n_routed_experts": EXPERTS,
+        "moe_topk": K,
+        "expert_ffn_hidden_size": 16,
+    },
     "jamba": {**PLAIN, "attn_layer_period": 1, "attn_layer_offset": 0},
     "qwen3": {},
 }
@@ -110,7 +142,9 @@ def built(name: str, fields: dict[str, Any], device: str = "cpu") -> Any:
 
     torch.manual_seed(0)
     # its own class: SGLang, once imported, has AutoConfig give another for some
-    config = getattr(transformers, CONFIG_MAPPING_NAMES[name.partition("/")[0]])(**{**SIZES, **fields})
+    config = getattr(transformers, CONFIG_MAPPING_NAMES[name.partition("/")[0]])(
+        **{**SIZES, **fields}
+    )
     with torch.device(device):
         model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
     for each, tensor in [*model.named_parameters(), *model.named_buffers()]:
@@ -144,7 +178,8 @@ def test_vanilla_is_the_model_itself(name: str) -> None:
 
 
 def test_what_is_kept_is_measured_by_the_models_own_scores() -> None:
-    """Sigmoids, whose mass a softmax of the same logits does not have, and experts that a bias chose."""
+    """Sigmoids, whose mass a softmax of the same logits does not have, and experts that a bias
+    chose."""
     model = built("glm4_moe", FAMILIES["glm4_moe"])
     judge = Judge(model, routers(model), torch.randint(3, 64, (SEQUENCES, LENGTH)))
     vanilla, pruned = (judge.measure(parse(arm), 2) for arm in ("vanilla", "pruned:1"))
@@ -154,7 +189,11 @@ def test_what_is_kept_is_measured_by_the_models_own_scores() -> None:
 
 
 def test_every_class_is_tried() -> None:
-    tried = {type(each).__name__ for name in FAMILIES for each in routers(built(name, FAMILIES[name], "meta")).modules}
+    tried = {
+        type(each).__name__
+        for name in FAMILIES
+        for each in routers(built(name, FAMILIES[name], "meta")).modules
+    }
     assert tried == set(KNOWN)
 
 

@@ -14,7 +14,9 @@ from oea_server.routing import Policy, Router
 from oea_server.routing.eager import pool_of, route
 
 K, N = 4, 16
-BIASED = Router(K, scoring="sigmoid", bias=torch.linspace(-0.3, 0.3, N), groups=4, top_groups=2, scale=2.5)
+BIASED = Router(
+    K, scoring="sigmoid", bias=torch.linspace(-0.3, 0.3, N), groups=4, top_groups=2, scale=2.5
+)
 FOUND = Routers([], [Router(K)], N)
 
 
@@ -28,7 +30,12 @@ def floors(step: rules.Step, floor: rules.Floor) -> torch.Tensor:
 
 
 def test_many_steps_at_once_are_routed_as_each_alone(logits: torch.Tensor) -> None:
-    for policy in (Policy.vanilla(), Policy.pruned(2), Policy.oea(2), Policy.oea(3, p=0.5, k_max=6, max_rank=9)):
+    for policy in (
+        Policy.vanilla(),
+        Policy.pruned(2),
+        Policy.oea(2),
+        Policy.oea(3, p=0.5, k_max=6, max_rank=9),
+    ):
         together = route(logits, policy, Router(K))
         for group in range(3):
             for position in range(5):
@@ -38,7 +45,9 @@ def test_many_steps_at_once_are_routed_as_each_alone(logits: torch.Tensor) -> No
 
 
 @pytest.mark.parametrize("k0", [1, 2, 4])
-@pytest.mark.parametrize("router", [Router(K), BIASED], ids=["softmax", "sigmoid, bias, groups and scale"])
+@pytest.mark.parametrize(
+    "router", [Router(K), BIASED], ids=["softmax", "sigmoid, bias, groups and scale"]
+)
 def test_rules_of_oea_are_oea(logits: torch.Tensor, router: Router, k0: int) -> None:
     ours = rules.route(logits, router, rules.top(k0), rules.union, rules.chosen)
     served = route(logits, Policy.oea(k0), router)
@@ -55,7 +64,9 @@ def test_rules_of_oea_are_oea(logits: torch.Tensor, router: Router, k0: int) -> 
         ("fill:2/ranks=4/share=0.3/mix=0.5", "fill:2/ranks=4/share=0.3/mix=0.5/power=4.0000001"),
     ],
 )
-def test_what_the_server_offers_is_the_rule_that_was_written_apart(logits: torch.Tensor, text: str, apart: str) -> None:
+def test_what_the_server_offers_is_the_rule_that_was_written_apart(
+    logits: torch.Tensor, text: str, apart: str
+) -> None:
     served, alone = (parse(each).chooser(FOUND)(logits, 0) for each in (text, apart))
     assert (served.by, alone.by) == ("host", "rules")
     assert torch.equal(served.pool, alone.pool)
@@ -110,7 +121,11 @@ def test_one_rank_has_no_free_room(logits: torch.Tensor) -> None:
 def test_a_rank_budget_is_exceeded_by_floors_only(logits: torch.Tensor) -> None:
     step = rules.Step.of(logits, Router(K))
     held = floors(step, rules.top(1)).unflatten(-1, (4, -1)).sum(dim=-1)
-    found = rules.fill_ranks(4, 4.0, 2)(step, floors(step, rules.top(1))).unflatten(-1, (4, -1)).sum(dim=-1)
+    found = (
+        rules.fill_ranks(4, 4.0, 2)(step, floors(step, rules.top(1)))
+        .unflatten(-1, (4, -1))
+        .sum(dim=-1)
+    )
     assert (found <= held.clamp(min=2)).all()
 
 
@@ -152,7 +167,16 @@ def test_weights_between_two_masses(logits: torch.Tensor) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["vanilla", "pruned:2", "oea:2", "oea:2/k_max=6", "share:0.2", "vote:7", "lynx:7", "oea:2/share=0.1/mix=0.5"],
+    [
+        "vanilla",
+        "pruned:2",
+        "oea:2",
+        "oea:2/k_max=6",
+        "share:0.2",
+        "vote:7",
+        "lynx:7",
+        "oea:2/share=0.1/mix=0.5",
+    ],
 )
 def test_arms_choose(logits: torch.Tensor, text: str) -> None:
     arm = parse(text)

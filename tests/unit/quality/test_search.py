@@ -25,7 +25,8 @@ SEEDS = range(6)
 
 
 def least(found: Sequence[Point], budget: float) -> Point:
-    """What a schedule would take: the least reads whose loss is within a budget by its whole interval."""
+    """What a schedule would take: the least reads whose loss is within a budget by its whole
+    interval."""
     return cheapest([each for each in found if each.increase.high <= budget])
 
 
@@ -39,7 +40,8 @@ def whole_grid(measure: Callable[[Candidate, int], Line], pieces: int) -> list[P
 
 @pytest.fixture(scope="module")
 def searched() -> list[tuple[race.Race, list[Point], list[Point], list[Point]]]:
-    """Of each simulated model the search, what it measured in full, the whole grid, and all rules on a quarter."""
+    """Of each simulated model the search, what it measured in full, the whole grid, and all rules
+    on a quarter."""
     return [
         (
             done := race.race(space(8, 128), measure, PIECES, lambda _: BUDGET),
@@ -60,7 +62,10 @@ def test_it_takes_a_quarter_of_the_evaluations_at_most(searched: Any) -> None:
 @pytest.mark.parametrize("part", [1 / 4, 1 / 2, 1.0])
 def test_it_finds_the_rule_that_the_whole_grid_finds(part: float, searched: Any) -> None:
     """The same, or one that reads at most 1 % more, of all but one of the models."""
-    reads = [(least(left, BUDGET * part).cost, least(grid, BUDGET * part).cost) for _, left, grid, _ in searched]
+    reads = [
+        (least(left, BUDGET * part).cost, least(grid, BUDGET * part).cost)
+        for _, left, grid, _ in searched
+    ]
     missed = [pair for pair in reads if pair[0] > 1.01 * pair[1]]
     assert len(missed) <= 1, missed
 
@@ -68,7 +73,12 @@ def test_it_finds_the_rule_that_the_whole_grid_finds(part: float, searched: Any)
 def test_as_many_evaluations_spent_evenly_find_worse_rules(searched: Any) -> None:
     """Their intervals are twice as wide, so less is known to be within the budget."""
     raced, evenly = (
-        sum(least(found, BUDGET * part).cost for each in searched for part in (1 / 4, 1 / 2) if (found := each[which]))
+        sum(
+            least(found, BUDGET * part).cost
+            for each in searched
+            for part in (1 / 4, 1 / 2)
+            if (found := each[which])
+        )
         for which in (1, 3)
     )
     assert raced < 0.99 * evenly
@@ -84,7 +94,9 @@ def test_more_text_goes_to_fewer_rules(searched: Any) -> None:
 
 def tried(increase: float, reads: float, spread: float, seed: int = 0) -> Tried:
     noise = np.random.default_rng(seed).normal(size=64)
-    return Tried(Candidate(3, mix=increase), increase + spread * (noise - noise.mean()), reads, reads, 1.0, 1)
+    return Tried(
+        Candidate(3, mix=increase), increase + spread * (noise - noise.mean()), reads, reads, 1.0, 1
+    )
 
 
 def test_what_surely_loses_more_and_reads_no_less_is_out() -> None:
@@ -106,8 +118,12 @@ def test_what_surely_costs_more_than_is_of_interest_is_out() -> None:
     assert len(race.competing([tried(0.06, 10, 0.1)], 0.05)) == 1
 
 
-@pytest.mark.parametrize(("k", "experts", "ranks"), [(8, 128, 1), (8, 128, 8), (2, 8, 1), (22, 512, 4), (6, 64, 2)])
-def test_every_rule_is_one_that_the_server_takes_and_none_is_apart(k: int, experts: int, ranks: int) -> None:
+@pytest.mark.parametrize(
+    ("k", "experts", "ranks"), [(8, 128, 1), (8, 128, 8), (2, 8, 1), (22, 512, 4), (6, 64, 2)]
+)
+def test_every_rule_is_one_that_the_server_takes_and_none_is_apart(
+    k: int, experts: int, ranks: int
+) -> None:
     found = space(k, experts, ranks)
     assert len({each.label for each in found.all}) == len(found.all)
     for rule in found.all:
@@ -127,14 +143,21 @@ def test_floors_left_out_are_those_of_others() -> None:
     logits = torch.randn(4, 16, 64, generator=torch.Generator().manual_seed(0)) * 0.1
     router = Router(8, renormalize=True)
     kept = {(each.k0, each.share) for each in space(8, 64).all if each.pool == "union"}
-    left_out = [(k0, share) for k0 in range(1, 8) for share in (0.08, 0.13, 0.2, 0.25) if (k0, share) not in kept]
+    left_out = [
+        (k0, share)
+        for k0 in range(1, 8)
+        for share in (0.08, 0.13, 0.2, 0.25)
+        if (k0, share) not in kept
+    ]
     assert (7, 0.13) in left_out
     for k0, share in left_out:
         same = Candidate(8, share) if k0 > 1 else Candidate(1)
         here, there = (rule.arm(1).policy for rule in (Candidate(k0, share), same))
         assert here is not None
         assert there is not None
-        assert torch.equal(eager.route(logits, here, router).ids, eager.route(logits, there, router).ids)
+        assert torch.equal(
+            eager.route(logits, here, router).ids, eager.route(logits, there, router).ids
+        )
 
 
 def test_a_model_that_does_not_divide_has_no_mixtures() -> None:
@@ -149,7 +172,8 @@ def test_nothing_to_choose_is_said() -> None:
 
 
 def test_a_real_model_is_searched(model: Any, tmp_path: Any) -> None:
-    """Through the routing that serves: reads fall along the front, and vanilla is what the model says."""
+    """Through the routing that serves: reads fall along the front, and vanilla is what the model
+    says."""
     from oea_server.lab.quality.search.ledger import Ledger
     from oea_server.lab.quality.search.measuring import offline
     from oea_server.lab.quality.text import Sequences

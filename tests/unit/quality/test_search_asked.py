@@ -16,14 +16,32 @@ from oea_server.lab.quality.search import asked
 from oea_server.lab.quality.search.ledger import Ledger, Line
 
 NOTHING: dict[str, Any] = {
-    **dict.fromkeys(("model", "text", "against", "ranks", "batch", "sequences", "length", "seed", "latency", "name")),
+    **dict.fromkeys(
+        (
+            "model",
+            "text",
+            "against",
+            "ranks",
+            "batch",
+            "sequences",
+            "length",
+            "seed",
+            "latency",
+            "name",
+        )
+    ),
     "budget": "1%",
 }
 
 
 def test_the_default_is_the_demo_model_against_t() -> None:
     found = asked.read(NOTHING)
-    assert (found.batches, found.sequences, found.length, found.ranks) == ([2, 4, 8, 16, 32, 64], 256, 128, 1)
+    assert (found.batches, found.sequences, found.length, found.ranks) == (
+        [2, 4, 8, 16, 32, 64],
+        256,
+        128,
+        1,
+    )
     assert found.command == "oea-server calibrate --budget 1%"
 
 
@@ -31,7 +49,13 @@ def test_a_record_names_no_folder_of_the_machine(tmp_path: Path) -> None:
     folder = tmp_path / "Qwen3"
     folder.mkdir()
     found = asked.read(
-        {**NOTHING, "model": str(folder), "text": Path("/home/me/a.txt"), "ranks": "8", "against": "busiest"}
+        {
+            **NOTHING,
+            "model": str(folder),
+            "text": Path("/home/me/a.txt"),
+            "ranks": "8",
+            "against": "busiest",
+        }
     )
     assert "/" not in found.command
     assert "--model-path Qwen3 --text a.txt --against busiest --ranks 8" in found.command
@@ -86,7 +110,11 @@ def test_what_was_measured_is_not_measured_again(tmp_path: Path) -> None:
     assert np.array_equal(first.loss, same.loss)
     assert same._replace(loss=first.loss) == first
     assert again.get((16, 1, "k0=3"), lambda: line(2.7)).loss[0] == 2.7
-    assert [json.loads(each)["piece"] for each in path.read_text().splitlines()[1:] if each.endswith("}")] == [0, 1]
+    assert [
+        json.loads(each)["piece"]
+        for each in path.read_text().splitlines()[1:]
+        if each.endswith("}")
+    ] == [0, 1]
 
 
 def test_another_search_is_not_gone_on_from(tmp_path: Path) -> None:

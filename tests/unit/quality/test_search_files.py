@@ -23,7 +23,9 @@ ASKED = asked.Wanted(None, None, [4, 16], 64, 16, 1, 0, "0.025", [], "oea-server
 
 
 @pytest.fixture
-def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> dict[str, Any]:
+def found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> dict[str, Any]:
     about = {
         "model": {"name": "a formula", "sha256": "0", "k": 8, "experts": 128},
         "text": {"name": "text", "sha256": "0", "sequences": 64, "length": 16},
@@ -55,26 +57,49 @@ def test_rungs_schedules_page_and_picture(found: dict[str, Any], tmp_path: Path)
         assert kept == (rung.knobs.get("pool") == "union")
 
 
-@pytest.mark.parametrize("found", [ASKED._replace(lines=[Line("moe.json", 16, 100.0, 10.0)])], indirect=True)
+@pytest.mark.parametrize(
+    "found", [ASKED._replace(lines=[Line("moe.json", 16, 100.0, 10.0)])], indirect=True
+)
 def test_against_latency_the_cost_is_a_layers_time(found: dict[str, Any]) -> None:
     assert found["against"] == "latency"
     for row in found["rows"]:
         assert row["cost"] == pytest.approx(100 + 10 * row["reads"])
     chosen = found["rungs"][-1]["experts"]["16"]
     # of experts, whatever the cost is
-    assert any(chosen == pytest.approx(row["reads"] / 75, abs=0.002) for row in found["rows"] if row["batch"] == 16)
+    assert any(
+        chosen == pytest.approx(row["reads"] / 75, abs=0.002)
+        for row in found["rows"]
+        if row["batch"] == 16
+    )
 
 
 @pytest.mark.parametrize("found", [ASKED._replace(budget="0.0000001")], indirect=True)
-def test_where_nothing_is_within_the_budget_the_page_says_so(found: dict[str, Any], tmp_path: Path) -> None:
+def test_where_nothing_is_within_the_budget_the_page_says_so(
+    found: dict[str, Any], tmp_path: Path
+) -> None:
     assert found["rungs"] == []
-    assert "No rule keeps within the budget: serve vanilla" in (tmp_path / "calibrate.md").read_text()
+    assert (
+        "No rule keeps within the budget: serve vanilla" in (tmp_path / "calibrate.md").read_text()
+    )
     assert not (tmp_path / "calibrate-rungs.json").exists()
 
 
 def test_another_pool_is_served_by_flags_alone() -> None:
     """A schedule's file could not say it."""
     knobs = {"k0": "1:8,16:2", "share": "0.0", "mix": "0.5", "pool": "budget", "rank_budget": 6}
-    rungs = [{"name": "a", "knobs": knobs, "mass_kept": 0.9, "nats": 0.01, "experts": {"1": 1.0, "16": 0.5}}]
-    shown = page._rungs({"name": "calibrate", "rungs": rungs, "batches": [16], "against": "busiest", "ranks": 8})
-    assert "    0  --oea-k0 1:8,16:2 --oea-share 0.0 --oea-mix 0.5 --oea-pool budget --oea-rank-budget 6" in shown
+    rungs = [
+        {
+            "name": "a",
+            "knobs": knobs,
+            "mass_kept": 0.9,
+            "nats": 0.01,
+            "experts": {"1": 1.0, "16": 0.5},
+        }
+    ]
+    shown = page._rungs(
+        {"name": "calibrate", "rungs": rungs, "batches": [16], "against": "busiest", "ranks": 8}
+    )
+    assert (
+        "    0  --oea-k0 1:8,16:2 --oea-share 0.0 --oea-mix 0.5 --oea-pool budget"
+        " --oea-rank-budget 6" in shown
+    )

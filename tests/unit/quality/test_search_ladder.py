@@ -21,7 +21,9 @@ SHARP, MILD, WIDE = Candidate(8, 0.13, 0.5), Candidate(5), Candidate(2, 0.0, 0.5
 
 
 def point(rule: Candidate, loses: float, reads: float, kept: float = 0.9) -> Point:
-    return Point(rule, Mean(loses, loses, loses + 0.001 if loses else 0.0), reads, reads, reads, kept)
+    return Point(
+        rule, Mean(loses, loses, loses + 0.001 if loses else 0.0), reads, reads, reads, kept
+    )
 
 
 def fronts(lucky: float = 0.02) -> dict[int, list[Point]]:
@@ -45,7 +47,10 @@ def test_each_rung_keeps_within_its_budget_at_every_batch_size() -> None:
 def test_a_smaller_batch_costs_at_least_what_the_larger_ones_rule_would() -> None:
     """Chance let the sharp rule lose nothing there."""
     found = ladder.ladder(
-        fronts(lucky=0.001), BASE, 0.008, lambda batch, rule: {BASE: 28.0, MILD: 19.0}.get(rule, 11.0)
+        fronts(lucky=0.001),
+        BASE,
+        0.008,
+        lambda batch, rule: {BASE: 28.0, MILD: 19.0}.get(rule, 11.0),
     )
     assert [rung.chosen[4].rule for rung in found] == [BASE]
     assert found[0].chosen[16].rule == MILD
@@ -58,8 +63,14 @@ def test_a_pool_is_one_for_all_batch_sizes() -> None:
     found = ladder.ladder(both, BASE, 0.04, lambda batch, rule: 0.0)
     assert found[0].fixed == ("budget", 24)
     for rung in found:
-        assert {each.rule.fixed for each in rung.chosen.values() if each.rule != BASE} == {rung.fixed}
-    assert all(after.chosen[b].cost <= before.chosen[b].cost for before, after in pairwise(found) for b in both)
+        assert {each.rule.fixed for each in rung.chosen.values() if each.rule != BASE} == {
+            rung.fixed
+        }
+    assert all(
+        after.chosen[b].cost <= before.chosen[b].cost
+        for before, after in pairwise(found)
+        for b in both
+    )
 
 
 def test_a_budget_of_less_than_any_rule_costs_has_no_rungs() -> None:
@@ -81,11 +92,18 @@ def test_the_controller_and_the_server_take_them(tmp_path: Path) -> None:
     calibrate.save(schedule, about, ladder.choices(found[1], vanilla), 0.01, 8)
     policy = Settings(schedule=str(schedule)).policy_for(8)
     numbers = [policy.numbers(batch, 0, k=8, num_experts=128) for batch in (2, 4, 16)]
-    assert [(each.floor, each.share, each.mix) for each in numbers] == [(8, 0.0, 1.0), (5, 0.0, 1.0), (8, 0.13, 0.5)]
+    assert [(each.floor, each.share, each.mix) for each in numbers] == [
+        (8, 0.0, 1.0),
+        (5, 0.0, 1.0),
+        (8, 0.13, 0.5),
+    ]
 
 
 def test_of_rules_that_read_alike_the_one_that_loses_least() -> None:
-    even, better = point(Candidate(5, 0.08), 0.007, 40.43), point(Candidate(5, 0.08, 0.3), 0.004, 40.51)
+    even, better = (
+        point(Candidate(5, 0.08), 0.007, 40.43),
+        point(Candidate(5, 0.08, 0.3), 0.004, 40.51),
+    )
     assert cheapest([even, better, point(BASE, 0, 76)]) == better
 
 

@@ -1,4 +1,5 @@
-"""What was found on the demo model: a search played on the whole grid's record, and the rungs that were committed."""
+"""What was found on the demo model: a search played on the whole grid's record, and the rungs that
+were committed."""
 
 from __future__ import annotations
 
@@ -18,11 +19,15 @@ RESULTS = Path(__file__).parents[3] / "benchmarks/results/2-core-x86_64"
 
 @pytest.fixture(scope="module")
 def grid() -> dict[str, Any]:
-    kept: dict[str, Any] = json.loads((RESULTS / f"{exhaustive.NAME}.json").read_text(encoding="utf-8"))
+    kept: dict[str, Any] = json.loads(
+        (RESULTS / f"{exhaustive.NAME}.json").read_text(encoding="utf-8")
+    )
     return kept
 
 
-def test_it_finds_what_the_whole_grid_finds_in_a_quarter_of_the_evaluations(grid: dict[str, Any]) -> None:
+def test_it_finds_what_the_whole_grid_finds_in_a_quarter_of_the_evaluations(
+    grid: dict[str, Any],
+) -> None:
     done, rows = exhaustive.compared(grid)
     assert len(grid["rules"]) == len(exhaustive.space_of(grid).all)
     assert done.whole == len(grid["rules"]) * grid["pieces"]
@@ -31,11 +36,15 @@ def test_it_finds_what_the_whole_grid_finds_in_a_quarter_of_the_evaluations(grid
     for each in rows:
         assert each.search.cost <= 1.01 * each.grid.cost
         assert each.search.increase.high <= each.budget
-    assert rows[-1].grid.cost < 0.5 * max(map(max, (row["reads"] for row in grid["rules"].values())))
+    assert rows[-1].grid.cost < 0.5 * max(
+        map(max, (row["reads"] for row in grid["rules"].values()))
+    )
 
 
 def test_its_page_says_what_the_record_says(grid: dict[str, Any]) -> None:
-    assert (RESULTS / f"{exhaustive.NAME}.md").read_text(encoding="utf-8") == exhaustive.markdown(grid)
+    assert (RESULTS / f"{exhaustive.NAME}.md").read_text(encoding="utf-8") == exhaustive.markdown(
+        grid
+    )
 
 
 def test_the_search_that_ran_has_the_page_and_the_rungs_that_its_record_says() -> None:
@@ -58,7 +67,10 @@ def test_the_search_that_ran_has_the_page_and_the_rungs_that_its_record_says() -
 
 def test_on_other_text_the_rungs_are_within_their_budgets_by_the_mean() -> None:
     """Of the upper ends nine of twelve: the search chose among many that were near."""
-    record, other = (json.loads((RESULTS / f"{name}.json").read_text()) for name in ("calibrate", "eval-calibrated"))
+    record, other = (
+        json.loads((RESULTS / f"{name}.json").read_text())
+        for name in ("calibrate", "eval-calibrated")
+    )
     found = {(row["batch"], row["arm"]): row["increase"] for row in other["rows"]}
     assert other["seed"] != record["seed"]
     within = []
@@ -66,7 +78,9 @@ def test_on_other_text_the_rungs_are_within_their_budgets_by_the_mean() -> None:
         knobs = {name: Schedule.of(rung["knobs"][name], knob) for name, knob in BY_BATCH.items()}
         for batch in record["batches"]:
             k0, share, mix = (knobs[name].at(batch, 0) for name in ("k0", "share", "mix"))
-            value, _, high = found[batch, f"oea:{k0}" + (f"/share={share}" if share else "") + f"/mix={mix}"]
+            value, _, high = found[
+                batch, f"oea:{k0}" + (f"/share={share}" if share else "") + f"/mix={mix}"
+            ]
             budget = float(rung["name"].split()[2])
             assert value <= budget
             within.append(high <= budget)

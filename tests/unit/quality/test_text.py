@@ -37,7 +37,9 @@ def test_plain_text_is_one_document(tmp_path: Path) -> None:
 
 
 def test_too_little_text_is_said(documents: Path) -> None:
-    with pytest.raises(ValueError, match=r"text.jsonl has 36 sequences of 10 tokens, fewer than 37"):
+    with pytest.raises(
+        ValueError, match=r"text.jsonl has 36 sequences of 10 tokens, fewer than 37"
+    ):
         text.load(documents, Words(), 9, 37, "mixed", 0)
 
 

@@ -1,8 +1,9 @@
-"""Text to learn from, as it ships with Debian and Python: manual pages, documentation, sources, licences.
+"""Text to learn from, as it ships with Debian and Python: manual pages, documentation, sources,
+licences.
 
-Which files there are depends on the packages that are installed, so a corpus is described by a manifest. The split is
-by package: no package has text on both sides, and a paragraph that is held out is nowhere in the training text.
-"""
+Which files there are depends on the packages that are installed, so a corpus is described by a
+manifest. The split is by package: no package has text on both sides, and a paragraph that is held
+out is nowhere in the training text."""
 
 from __future__ import annotations
 
@@ -25,10 +26,13 @@ SHORTEST = 400
 PARAGRAPH = 60
 """Characters from which on a paragraph is kept once only: licences come with every package."""
 QUESTION, ANSWER, END = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>\n"
-"""The chat template, around docstrings and manual pages: so that a model so small answers a chat at all."""
+"""The chat template, around docstrings and manual pages: so that a model so small answers a chat at
+all."""
 
 DOCUMENTS = re.compile(r"(\.(md|txt|rst|html|pod|adoc|1|5|7|8))?$|^(README|NEWS|HISTORY|FAQ)")
-NOT_TEXT = re.compile(r"(?i)^gcloud|changelog|copyright|authors|thanks|\.(png|pdf|ps|svg|css|js|json|tar|amd64|sum)$")
+NOT_TEXT = re.compile(
+    r"(?i)^gcloud|changelog|copyright|authors|thanks|\.(png|pdf|ps|svg|css|js|json|tar|amd64|sum)$"
+)
 
 
 class Document(NamedTuple):
@@ -40,10 +44,12 @@ class Document(NamedTuple):
 
 
 def documents() -> Iterator[Document]:
-    """Everything there is, in an order that depends on names only, each paragraph once, packages cut to size."""
+    """Everything there is, in an order that depends on names only, each paragraph once, packages
+    cut to size."""
     seen: set[bytes] = set()
     taken: dict[str, int] = {}
-    found = sorted(_all(), key=lambda each: (not is_held_out(each.package), _digest(each.name)))  # held out keep theirs
+    # held out keep theirs
+    found = sorted(_all(), key=lambda each: (not is_held_out(each.package), _digest(each.name)))
     for each in found:
         text = "\n\n".join(part for part in re.split(r"\n\s*\n", each.text) if _new(part, seen))
         room = PER_PACKAGE - taken.get(each.package, 0)
@@ -67,14 +73,25 @@ def _all() -> Iterator[Document]:
             yield Document(f"man-{package}", f"man/{path.name}", plain_manual(_read(path)))
     for path in sorted((share / "doc").rglob("*")):
         name = path.name.removesuffix(".gz")
-        if path.is_file() and not path.is_symlink() and DOCUMENTS.search(name) and not NOT_TEXT.search(name):
+        if (
+            path.is_file()
+            and not path.is_symlink()
+            and DOCUMENTS.search(name)
+            and not NOT_TEXT.search(name)
+        ):
             text = _read(path)
-            text = plain_html(text) if name.endswith(".html") or "<html" in text[:500].lower() else text
+            text = (
+                plain_html(text)
+                if name.endswith(".html") or "<html" in text[:500].lower()
+                else text
+            )
             inside = path.relative_to(share / "doc")
             yield Document(f"doc-{inside.parts[0]}", f"doc/{inside}", text)
     for path in sorted((share / "perl").rglob("*")):
         if path.suffix in (".pod", ".pm") and path.is_file() and not path.is_symlink():
-            yield Document(f"perl-{path.stem}", f"perl/{path.relative_to(share / 'perl')}", _read(path))
+            yield Document(
+                f"perl-{path.stem}", f"perl/{path.relative_to(share / 'perl')}", _read(path)
+            )
     for path in sorted((share / "common-licenses").iterdir()):
         if path.is_file() and not path.is_symlink():
             yield Document("licences", f"licences/{path.name}", _read(path))
@@ -89,9 +106,21 @@ def _python() -> Iterator[Document]:
     library = Path(sysconfig.get_path("stdlib"))
     for path in sorted(library.rglob("*.py")):
         parts = path.relative_to(library).parts
-        if {"site-packages", "dist-packages", "test", "tests", "idlelib", "encodings", "pydoc_data"} & set(parts):
+        if {
+            "site-packages",
+            "dist-packages",
+            "test",
+            "tests",
+            "idlelib",
+            "encodings",
+            "pydoc_data",
+        } & set(parts):
             continue
-        package, name, source = f"python-{parts[0].removesuffix('.py')}", "/".join(parts), _read(path)
+        package, name, source = (
+            f"python-{parts[0].removesuffix('.py')}",
+            "/".join(parts),
+            _read(path),
+        )
         yield Document(package, f"python/{name}", source)
         if chats := _docstrings(source, path.stem):
             yield Document(package, f"python/{name}#chats", chats)
@@ -105,7 +134,11 @@ def _docstrings(source: str, module: str) -> str:
         return ""
     chats = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and (text := ast.get_docstring(node)) and len(text) > 40:
+        if (
+            isinstance(node, ast.FunctionDef | ast.ClassDef)
+            and (text := ast.get_docstring(node))
+            and len(text) > 40
+        ):
             verb = "is" if isinstance(node, ast.ClassDef) else "does"
             asked = f"What {verb} {module}.{node.name}{'' if verb == 'is' else ' do'}?"
             chats.append(f"{QUESTION}{asked}{ANSWER}{text}{END}")
@@ -124,12 +157,24 @@ def plain_manual(source: str) -> str:
             lines.append("")
         elif not line.startswith((".", "'")):
             lines.append(line)
-    text = re.sub(r"\\[fm](\[[^]]*\]|\(..|.)|\\u\[\d+\]\\d|\\[&%|^]|\\s[-+]?\d", "", "\n".join(lines))
-    for mark, plain in (("\\-", "-"), ("\\(bu", "*"), ("\\(aq", "'"), ("\\e", "\\"), ("\\ ", " "), ("\\(dq", '"')):
+    text = re.sub(
+        r"\\[fm](\[[^]]*\]|\(..|.)|\\u\[\d+\]\\d|\\[&%|^]|\\s[-+]?\d", "", "\n".join(lines)
+    )
+    for mark, plain in (
+        ("\\-", "-"),
+        ("\\(bu", "*"),
+        ("\\(aq", "'"),
+        ("\\e", "\\"),
+        ("\\ ", " "),
+        ("\\(dq", '"'),
+    ):
         text = text.replace(mark, plain)
     about = re.search(r"\nNAME\n+(\S+).* - +(.+)\n", text)
     if about and (said := re.search(r"\nDESCRIPTION\n+((?:.+\n+){1,12})", text)):
-        return f"{QUESTION}What is {about[1].strip(',')}?{ANSWER}{about[2]}\n{said[1].strip()}{END}\n\n{text}"
+        return (
+            f"{QUESTION}What is"
+            f" {about[1].strip(',')}?{ANSWER}{about[2]}\n{said[1].strip()}{END}\n\n{text}"
+        )
     return text
 
 

@@ -41,9 +41,9 @@ class Dense(nn.Module):
 class MixtureOfExperts(nn.Module):
     """Router and experts; the weights of a token's top k are renormalised.
 
-    Qwen3-MoE's router takes the best of a softmax. GLM-4.5's scores are sigmoids, to which a bias is added to choose
-    and not to weigh; it learns from loads alone (`even`). Beside its experts is one that every token takes.
-    """
+    Qwen3-MoE's router takes the best of a softmax. GLM-4.5's scores are sigmoids, to which a bias
+    is added to choose and not to weigh; it learns from loads alone (`even`). Beside its experts is
+    one that every token takes."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -75,7 +75,8 @@ class MixtureOfExperts(nn.Module):
 
     @torch.no_grad()
     def even(self, share: torch.Tensor, rate: float) -> None:
-        """Move each expert's bias by `rate` towards an even load (DeepSeek-V3, GLM-4.5); no loss is needed for it."""
+        """Move each expert's bias by `rate` towards an even load (DeepSeek-V3, GLM-4.5); no loss is
+        needed for it."""
         if self.biased:
             self._bias().add_(torch.sign(share.mean() - share), alpha=rate)
 

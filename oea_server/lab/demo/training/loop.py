@@ -1,4 +1,5 @@
-"""Train, resumably: step i of a seed is the same step whenever and however often the run was stopped before it."""
+"""Train, resumably: step i of a seed is the same step whenever and however often the run was
+stopped before it."""
 
 from __future__ import annotations
 
@@ -27,12 +28,14 @@ class Recipe(NamedTuple):
     """How a model is trained.
 
     Args:
-        rate: of learning: reached within `warm_up` steps, then level, then a line down to a tenth over the last `fall`
+        rate: of learning: reached within `warm_up` steps, then level, then a line down to a tenth
+        over the last `fall`
             of the steps, so that a run can be made longer until then.
-        balance: the weight of Hugging Face's load-balancing loss.
-        bias: what a step moves a selection bias by, where the router has one; falls to nothing as the rate of learning
+        balance: the weight of Hugging Face's load-balancing loss. bias: what a step moves a
+        selection bias by, where the router has one; falls to nothing as the rate of learning
             falls.
-        ahead: the weight of the loss of the token after the next, where the network looks ahead, before the fall and at
+        ahead: the weight of the loss of the token after the next, where the network looks ahead,
+        before the fall and at
             its end.
     """
 
@@ -70,9 +73,9 @@ class Losses(NamedTuple):
     """Of some windows, nats per token.
 
     Args:
-        loss: of the next token.
-        ahead: of the token after the next; 0 where the network does not look ahead.
-        agreed: how often the most likely such token is the model's own, which is what a drafted token is accepted for.
+        loss: of the next token. ahead: of the token after the next; 0 where the network does not
+        look ahead. agreed: how often the most likely such token is the model's own, which is what a
+        drafted token is accepted for.
     """
 
     loss: torch.Tensor
@@ -86,11 +89,18 @@ def train(config: Mapping[str, Any], data: Data, recipe: Recipe, work: Path) -> 
     torch.manual_seed(recipe.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = Network(config, recipe.dense).to(device)
-    optimizer = torch.optim.AdamW(groups(network, recipe.decay), lr=recipe.rate, betas=(0.9, 0.95), fused=True)
+    optimizer = torch.optim.AdamW(
+        groups(network, recipe.decay), lr=recipe.rate, betas=(0.9, 0.95), fused=True
+    )
     name = "dense" if recipe.dense else "moe"
     checkpoint, curve = work / f"{name}.pt", work / f"{name}-curve.jsonl"
     first = _resume(checkpoint, curve, network, optimizer, device)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns) as progress, curve.open("a") as kept:
         task = progress.add_task("steps", total=recipe.steps, completed=first)
         start = time.perf_counter()
@@ -109,7 +119,12 @@ def train(config: Mapping[str, Any], data: Data, recipe: Recipe, work: Path) -> 
                 router.even(share, recipe.bias * recipe.left_at(step))
             done = step + 1
             if done % NOTE_EVERY == 0 or done == recipe.steps:
-                point = {"step": done, "loss": loss.item(), "balance": routed.balance.item(), "norm": norm.item()}
+                point = {
+                    "step": done,
+                    "loss": loss.item(),
+                    "balance": routed.balance.item(),
+                    "norm": norm.item(),
+                }
                 point |= {"ahead": found.ahead.item()} if network.ahead else {}
                 point["seconds"] = (time.perf_counter() - start) / NOTE_EVERY
                 start = time.perf_counter()
@@ -130,8 +145,12 @@ def losses(network: Network, ids: torch.Tensor) -> Losses:
         logits, routed = network(ids[:, :-1])
         return Losses(cross_entropy(logits, ids[:, 1:]), torch.zeros(()), torch.zeros(()), routed)
     logits, further, routed = network.twice(ids[:, :-1])
-    agreed = (further.detach().argmax(dim=-1) == logits[:, 1:].detach().argmax(dim=-1)).float().mean()
-    return Losses(cross_entropy(logits, ids[:, 1:]), cross_entropy(further, ids[:, 2:]), agreed, routed)
+    agreed = (
+        (further.detach().argmax(dim=-1) == logits[:, 1:].detach().argmax(dim=-1)).float().mean()
+    )
+    return Losses(
+        cross_entropy(logits, ids[:, 1:]), cross_entropy(further, ids[:, 2:]), agreed, routed
+    )
 
 
 def cross_entropy(logits: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -140,19 +159,27 @@ def cross_entropy(logits: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 
 def batch(tokens: NDArray[np.uint16], recipe: Recipe, step: int) -> torch.Tensor:
-    """The windows of one step, [B, L + 1] int64: each epoch goes through all of them in an order of its own."""
+    """The windows of one step, [B, L + 1] int64: each epoch goes through all of them in an order of
+    its own."""
     windows = (len(tokens) - 1) // recipe.length
     epoch, place = divmod(step * recipe.batch, windows - windows % recipe.batch)
-    order = np.random.default_rng((recipe.seed, epoch)).permutation(windows)[place : place + recipe.batch]
+    order = np.random.default_rng((recipe.seed, epoch)).permutation(windows)[
+        place : place + recipe.batch
+    ]
     offset = epoch * recipe.length // 3  # so that windows do not begin where they did before
-    starts = np.minimum(order * recipe.length + offset % recipe.length, len(tokens) - recipe.length - 1)
-    return torch.from_numpy(np.stack([tokens[at : at + recipe.length + 1] for at in starts]).astype(np.int64))
+    starts = np.minimum(
+        order * recipe.length + offset % recipe.length, len(tokens) - recipe.length - 1
+    )
+    return torch.from_numpy(
+        np.stack([tokens[at : at + recipe.length + 1] for at in starts]).astype(np.int64)
+    )
 
 
 @torch.no_grad()
 def look(network: Network, tokens: NDArray[np.uint16], length: int) -> dict[str, float]:
-    """Held-out cross-entropy, also of looking ahead, and how evenly experts are used there, of the least even layer:
-    entropy over that of even use, and the least used expert's share over an even one."""
+    """Held-out cross-entropy, also of looking ahead, and how evenly experts are used there, of the
+    least even layer: entropy over that of even use, and the least used expert's share over an even
+    one."""
     device = next(network.parameters()).device
     looked = [losses(network, ids.to(device)) for ids in windows(tokens, length)]
     used = torch.stack([each.routed.share for each in looked]).mean(dim=0)
@@ -163,7 +190,10 @@ def look(network: Network, tokens: NDArray[np.uint16], length: int) -> dict[str,
     if len(used):
         part = used / used.sum(dim=1, keepdim=True)
         entropy = -(part * part.clamp_min(1e-12).log()).sum(dim=1) / math.log(part.shape[1])
-        found |= {"evenness": entropy.min().item(), "least_used": (part.min() * part.shape[1]).item()}
+        found |= {
+            "evenness": entropy.min().item(),
+            "least_used": (part.min() * part.shape[1]).item(),
+        }
     return found
 
 
@@ -173,7 +203,9 @@ def windows(tokens: NDArray[np.uint16], length: int) -> Iterator[torch.Tensor]:
     first = list(range(0, len(tokens) - length, every))[:LOOK]
     for at in range(0, len(first), 16):
         starts = first[at : at + 16]
-        yield torch.from_numpy(np.stack([tokens[s : s + length + 1] for s in starts]).astype(np.int64))
+        yield torch.from_numpy(
+            np.stack([tokens[s : s + length + 1] for s in starts]).astype(np.int64)
+        )
 
 
 def groups(network: Network, decay: float) -> list[dict[str, Any]]:
@@ -187,17 +219,28 @@ def groups(network: Network, decay: float) -> list[dict[str, Any]]:
 
 def _save(path: Path, network: Network, optimizer: torch.optim.Optimizer, step: int) -> None:
     scratch = path.with_suffix(".part")
-    torch.save({"step": step, "network": network.state_dict(), "optimizer": optimizer.state_dict()}, scratch)
+    torch.save(
+        {"step": step, "network": network.state_dict(), "optimizer": optimizer.state_dict()},
+        scratch,
+    )
     scratch.rename(path)
 
 
-def _resume(path: Path, curve: Path, network: Network, optimizer: torch.optim.Optimizer, device: torch.device) -> int:
+def _resume(
+    path: Path,
+    curve: Path,
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+) -> int:
     if not path.exists():
         curve.unlink(missing_ok=True)
         return 0
     kept = torch.load(path, map_location=device)
     network.load_state_dict(kept["network"])
     optimizer.load_state_dict(kept["optimizer"])
-    points = [line for line in curve.read_text().splitlines() if json.loads(line)["step"] <= kept["step"]]
+    points = [
+        line for line in curve.read_text().splitlines() if json.loads(line)["step"] <= kept["step"]
+    ]
     curve.write_text("".join(line + "\n" for line in points))
     return int(kept["step"])

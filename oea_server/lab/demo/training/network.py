@@ -1,4 +1,5 @@
-"""What is trained here: the arithmetic of Hugging Face's `Qwen3MoeForCausalLM` or `Glm4MoeForCausalLM`.
+"""What is trained here: the arithmetic of Hugging Face's `Qwen3MoeForCausalLM` or
+`Glm4MoeForCausalLM`.
 
 Which of them is read from the configuration, part by part. Experts are stacked.
 """
@@ -19,8 +20,8 @@ class Routed(NamedTuple):
     """What the routers of one forward pass did, in the order of `Network.routers`.
 
     Args:
-        balance: 0-d; the mean of `Used.balance`.
-        share: [R, N]; each expert's share of the router's tokens; the rows sum to k. Without routers, [0, 0].
+        balance: 0-d; the mean of `Used.balance`. share: [R, N]; each expert's share of the router's
+        tokens; the rows sum to k. Without routers, [0, 0].
     """
 
     balance: torch.Tensor
@@ -31,11 +32,15 @@ class Routed(NamedTuple):
         """All routers' in one."""
         if not used:
             return cls(torch.zeros(()), torch.zeros(0, 0))
-        return cls(torch.stack([each.balance for each in used]).mean(), torch.stack([each.share for each in used]))
+        return cls(
+            torch.stack([each.balance for each in used]).mean(),
+            torch.stack([each.share for each in used]),
+        )
 
 
 class Attention(nn.Module):
-    """Grouped queries, rotary positions, causal; Qwen3 normalises each head's queries and keys, GLM some models'."""
+    """Grouped queries, rotary positions, causal; Qwen3 normalises each head's queries and keys, GLM
+    some models'."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -57,7 +62,9 @@ class Attention(nn.Module):
         queries = rotate(self.q_norm(heads(self.q_proj(x))).transpose(1, 2), cos, sin)
         keys = rotate(self.k_norm(heads(self.k_proj(x))).transpose(1, 2), cos, sin)
         values = heads(self.v_proj(x)).transpose(1, 2)
-        mixed = F.scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True)
+        mixed = F.scaled_dot_product_attention(
+            queries, keys, values, is_causal=True, enable_gqa=True
+        )
         out: torch.Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))
         return out
 
@@ -68,9 +75,13 @@ class Layer(nn.Module):
         self.input_layernorm = nn.RMSNorm(config["hidden_size"], config["rms_norm_eps"])
         self.self_attn = Attention(config)
         self.post_attention_layernorm = nn.RMSNorm(config["hidden_size"], config["rms_norm_eps"])
-        self.mlp: nn.Module = Dense(config["hidden_size"], inner) if inner else MixtureOfExperts(config)
+        self.mlp: nn.Module = (
+            Dense(config["hidden_size"], inner) if inner else MixtureOfExperts(config)
+        )
 
-    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, list[Used]]:
+    def forward(
+        self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+    ) -> tuple[torch.Tensor, list[Used]]:
         """The residual stream after this layer; what its router did, if it has one."""
         x = x + self.self_attn(self.input_layernorm(x), cos, sin)
         out = self.mlp(self.post_attention_layernorm(x))
@@ -81,10 +92,11 @@ class Layer(nn.Module):
 
 
 class Ahead(nn.Module):
-    """GLM-4.5's and DeepSeek-V3's multi-token prediction: one layer that guesses the token after the next.
+    """GLM-4.5's and DeepSeek-V3's multi-token prediction: one layer that guesses the token after
+    the next.
 
-    From where the model was before its head, and the next token's embedding; head and embedding are the model's.
-    """
+    From where the model was before its head, and the next token's embedding; head and embedding are
+    the model's."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -106,8 +118,9 @@ class Network(nn.Module):
     """The whole model.
 
     Args:
-        config: a Hugging Face configuration. The output embedding is the input's: `export` writes it twice.
-        dense: the baseline instead: one SwiGLU as wide as the experts that a token takes, so the same work per token.
+        config: a Hugging Face configuration. The output embedding is the input's: `export` writes
+        it twice. dense: the baseline instead: one SwiGLU as wide as the experts that a token takes,
+        so the same work per token.
     """
 
     def __init__(self, config: Mapping[str, Any], dense: bool = False) -> None:
@@ -115,7 +128,9 @@ class Network(nn.Module):
         self.config = config
         self.rotary = int(config["head_dim"] * config.get("partial_rotary_factor", 1.0))
         self.embed_tokens = nn.Embedding(config["vocab_size"], config["hidden_size"])
-        inner: list[int | None] = [config["intermediate_size"]] * config.get("first_k_dense_replace", 0)
+        inner: list[int | None] = [config["intermediate_size"]] * config.get(
+            "first_k_dense_replace", 0
+        )
         rest = config["moe_intermediate_size"] * config["num_experts_per_tok"] if dense else None
         inner += [rest] * (config["num_hidden_layers"] - len(inner))
         self.layers = nn.ModuleList(Layer(config, each) for each in inner)
@@ -134,7 +149,8 @@ class Network(nn.Module):
         return F.linear(hidden, self.embed_tokens.weight), Routed.of(used)
 
     def twice(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Routed]:
-        """Logits [B, L, V] for the next token, [B, L - 1, V] for the one after it, and what all routers did."""
+        """Logits [B, L, V] for the next token, [B, L - 1, V] for the one after it, and what all
+        routers did."""
         if self.ahead is None:
             raise TypeError("this network has no layer that looks ahead")
         hidden, used = self._hidden(ids)
@@ -154,7 +170,8 @@ class Network(nn.Module):
         return self.norm(x), used
 
     def _draw(self) -> None:
-        """Normal weights of the model's initializer_range; what adds to the residual stream, less."""
+        """Normal weights of the model's initializer_range; what adds to the residual stream,
+        less."""
         deviation = self.config["initializer_range"]
         quiet = deviation / (2 * self.config["num_hidden_layers"]) ** 0.5
         for name, weight in self.named_parameters():
@@ -166,14 +183,17 @@ class Network(nn.Module):
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary positions for the first numbers of a head, as many as there are angles; their halves are the two parts."""
+    """Rotary positions for the first numbers of a head, as many as there are angles; their halves
+    are the two parts."""
     turned, kept = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
     low, high = turned.chunk(2, dim=-1)
     turned = turned * cos + torch.cat([-high, low], dim=-1) * sin
     return torch.cat([turned, kept], dim=-1) if kept.shape[-1] else turned
 
 
-def angles(length: int, rotary: int, theta: float, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def angles(
+    length: int, rotary: int, theta: float, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
     """cos and sin, each [L, rotary]."""
     frequency = theta ** -(torch.arange(0, rotary, 2, device=device) / rotary)
     angle = torch.outer(torch.arange(length, device=device), frequency).repeat(1, 2)

@@ -1,4 +1,5 @@
-"""Held-out text to ship: long documents of many kinds, so that batches can be mixed or of one document."""
+"""Held-out text to ship: long documents of many kinds, so that batches can be mixed or of one
+document."""
 
 from __future__ import annotations
 
@@ -40,7 +41,12 @@ def write(data: Data, tokenizer: Tokenizer, path: Path) -> None:
     while len(chosen) < DOCUMENTS and any(by_source.values()):
         chosen += [rest.pop(0) for _, rest in sorted(by_source.items()) if rest]
     lines = [
-        json.dumps({"name": name, "text": tokenizer.decode(data.held_out[start : start + TOKENS + 32].tolist())})
+        json.dumps(
+            {
+                "name": name,
+                "text": tokenizer.decode(data.held_out[start : start + TOKENS + 32].tolist()),
+            }
+        )
         for name, start in chosen[:DOCUMENTS]
     ]
     path.write_text("".join(line + "\n" for line in lines))

@@ -1,4 +1,5 @@
-"""From documents to token ids: a byte-level BPE, and the two sides of the split as one long array each."""
+"""From documents to token ids: a byte-level BPE, and the two sides of the split as one long array
+each."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ class Data(NamedTuple):
 
 
 def prepare(work: Path, model: Path) -> Data:
-    """Gather, learn the tokenizer unless `model` has one, and encode, once: the result is kept in `work`."""
+    """Gather, learn the tokenizer unless `model` has one, and encode, once: the result is kept in
+    `work`."""
     kept = work / "tokens.npz"
     if not kept.exists():
         found = list(corpus.documents())
@@ -41,7 +43,9 @@ def prepare(work: Path, model: Path) -> Data:
             folder.mkdir(parents=True, exist_ok=True)
         texts = [each.text for each in found if not corpus.is_held_out(each.package)][::SAMPLE]
         merges = model / "tokenizer.json"
-        tokenizer = Tokenizer.from_file(str(merges)) if merges.exists() else write_tokenizer(model, texts)
+        tokenizer = (
+            Tokenizer.from_file(str(merges)) if merges.exists() else write_tokenizer(model, texts)
+        )
         scratch = work / "tokens.part.npz"
         np.savez(scratch, **_encode(tokenizer, found))
         scratch.rename(kept)
@@ -55,7 +59,9 @@ def _encode(tokenizer: Tokenizer, found: list[corpus.Document]) -> dict[str, Any
     sides: dict[str, list[NDArray[np.uint16]]] = {"training": [], "held_out": []}
     documents, manifest, start = [], {}, 0
     for side, parts in sides.items():
-        chosen = [each for each in found if corpus.is_held_out(each.package) == (side == "held_out")]
+        chosen = [
+            each for each in found if corpus.is_held_out(each.package) == (side == "held_out")
+        ]
         for each in chosen:
             ids = np.array([*tokenizer.encode(each.text).ids, end], dtype=np.uint16)
             parts.append(ids)

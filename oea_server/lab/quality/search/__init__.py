@@ -1,1 +1,2 @@
-"""`oea-server calibrate`: the rules that read least for what they cost, found without measuring all of them in full."""
+"""`oea-server calibrate`: the rules that read least for what they cost, found without measuring all
+of them in full."""

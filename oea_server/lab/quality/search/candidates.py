@@ -1,4 +1,5 @@
-"""What is searched: the server's own knobs, few values of each, and which rules lie next to each other."""
+"""What is searched: the server's own knobs, few values of each, and which rules lie next to each
+other."""
 
 from __future__ import annotations
 
@@ -36,7 +37,9 @@ class Candidate(NamedTuple):
         """As `oea-server config set` takes it, without what is off: ``k0=8 share=0.13 mix=0.5``."""
         off = Candidate(0)
         return " ".join(
-            f"{name}={_shown(value)}" for name, value in self._asdict().items() if value != getattr(off, name)
+            f"{name}={_shown(value)}"
+            for name, value in self._asdict().items()
+            if value != getattr(off, name)
         )
 
     @property
@@ -46,7 +49,11 @@ class Candidate(NamedTuple):
 
     def arm(self, ranks: int) -> Arm:
         """The same for `quality.measure`, routed by what serves."""
-        widened: dict[str, Any] = {"pool": self.pool, "ranks": ranks, "rank_budget": self.rank_budget}
+        widened: dict[str, Any] = {
+            "pool": self.pool,
+            "ranks": ranks,
+            "rank_budget": self.rank_budget,
+        }
         policy = Policy.oea(self.k0, share=self.share, mix=self.mix, **widened)
         return Arm(self.label, "oea", policy, lambda found: partial(_serve, policy, found))
 
@@ -71,19 +78,25 @@ def space(k: int, num_experts: int, ranks: int = 1, renormalize: bool = True) ->
     """The rules for a model of `num_experts` experts, `k` per token, over `ranks` equal parts.
 
     Raises:
-        ValueError: there is nothing to choose: one expert per token, or the experts do not divide over the ranks.
+        ValueError: there is nothing to choose: one expert per token, or the experts do not divide
+        over the ranks.
     """
     if k < 2:
         raise ValueError(f"this model's tokens take {k} expert each: no rule reads less")
     if num_experts % ranks:
-        raise ValueError(f"--ranks={ranks}: the model's {num_experts} experts do not divide over them")
+        raise ValueError(
+            f"--ranks={ranks}: the model's {num_experts} experts do not divide over them"
+        )
     k0s = sorted({1 + round(i * (k - 1) / (min(k, MOST_K0S) - 1)) for i in range(min(k, MOST_K0S))})
     shares = [0.0, *(share for each in SHARES[1:] if (share := round(each / k, 3)) < 1)]
     mixes = MIXES if renormalize else (1.0,)
     fixed: list[tuple[Pool, int | None]] = [("union", None)]
     if ranks > 1:
         fixed.append(("fill", None))  # on one rank it is the union
-    fixed += [("budget", size) for size in sorted({max(1, round(num_experts // ranks * each)) for each in BUDGETS})]
+    fixed += [
+        ("budget", size)
+        for size in sorted({max(1, round(num_experts // ranks * each)) for each in BUDGETS})
+    ]
     base = Candidate(k)
     every = [base]
     for pool, budget in fixed:
@@ -110,10 +123,14 @@ def _means_something(k0: int, share: float, pool: Pool, k: int) -> bool:
     elif k0 == k:
         return False  # vanilla
     # a budget widens the pool up to a number: of use where floors alone stay below it
-    return pool != "budget" or (k0 <= 2 if not share else k0 == k and share * k >= SHARES[-2] - 0.01)
+    return pool != "budget" or (
+        k0 <= 2 if not share else k0 == k and share * k >= SHARES[-2] - 0.01
+    )
 
 
-def _next_to(every: Sequence[Candidate], fixed: Sequence[tuple[Pool, int | None]]) -> dict[Candidate, list[Candidate]]:
+def _next_to(
+    every: Sequence[Candidate], fixed: Sequence[tuple[Pool, int | None]]
+) -> dict[Candidate, list[Candidate]]:
     found: dict[Candidate, list[Candidate]] = {each: [] for each in every}
     keys: list[Callable[[Candidate], Any]] = [
         *(lambda each, name=name: getattr(each, name) for name in ("k0", "share", "mix")),  # type: ignore[misc]

@@ -1,8 +1,8 @@
-"""The whole grid at one batch size, to judge a search by: `python -m oea_server.lab.quality.search.exhaustive DIR`.
+"""The whole grid at one batch size, to judge a search by: `python -m
+oea_server.lab.quality.search.exhaustive DIR`.
 
-On the demo model and its held-out text. What is measured is kept line by line, as the search's own is; from the record
-a search can be played again without a model.
-"""
+On the demo model and its held-out text. What is measured is kept line by line, as the search's own
+is; from the record a search can be played again without a model."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ class Compared(NamedTuple):
 
 def measured(given: argparse.Namespace) -> Record:
     """Every rule on all of the text."""
-    wanted = Wanted(None, None, [given.batch], given.sequences, given.length, given.ranks, 0, "1%", [], "", NAME)
+    wanted = Wanted(
+        None, None, [given.batch], given.sequences, given.length, given.ranks, 0, "1%", [], "", NAME
+    )
     ready = opened(wanted, given.folder)
     measure, count = ready.at(given.batch), pieces(given.sequences, given.batch)
     for piece in track(range(count), "pieces of the text"):
@@ -91,13 +93,20 @@ def measure_of(kept: Record) -> Callable[[Candidate, int], Line]:
     def measure(rule: Candidate, piece: int) -> Line:
         row = kept["rules"][rule.label]
         increase = np.asarray(row["increase"]).reshape(base.shape)[piece] * UNIT
-        return Line(base[piece] + increase, row["reads"][piece], row["unique"][piece], row["kept"][piece], tokens)
+        return Line(
+            base[piece] + increase,
+            row["reads"][piece],
+            row["unique"][piece],
+            row["kept"][piece],
+            tokens,
+        )
 
     return measure
 
 
 def compared(kept: Record) -> tuple[Race, list[Compared]]:
-    """A search played on a record, and what it finds beside what there is, at each step of the budget."""
+    """A search played on a record, and what it finds beside what there is, at each step of the
+    budget."""
     found, measure = space_of(kept), measure_of(kept)
     done = race(found, measure, kept["pieces"], lambda loss: BUDGET * loss)
     course = Course(found.base, measure)
@@ -106,7 +115,9 @@ def compared(kept: Record) -> tuple[Race, list[Compared]]:
     both = [points(each, float, kept["seed"]) for each in (whole, done.left)]
     rows = []
     for budget in (done.limit * step for step in STEPS):
-        grid, search = (cheapest([each for each in of if each.increase.high <= budget]) for of in both)
+        grid, search = (
+            cheapest([each for each in of if each.increase.high <= budget]) for of in both
+        )
         rows.append(Compared(budget, grid, search))
     return done, rows
 
@@ -119,10 +130,13 @@ def markdown(kept: Record) -> str:
     lines = [
         f"# A search beside the whole grid: {kept['model']['name']}, B = {kept['batch']}",
         "",
-        f"{len(kept['rules'])} rules on {text['sequences']} sequences of {text['length']} tokens of {text['name']}, in "
-        f"{kept['pieces']} pieces: {done.whole} evaluations. The search took {done.evaluations} of them "
-        f"({done.evaluations / done.whole:.0%}): {rounds} pieces. Within each budget, by the upper end of the 95 % "
-        "interval, the rule that reads least:",
+        (
+            f"{len(kept['rules'])} rules on {text['sequences']} sequences of {text['length']}"
+            f" tokens of {text['name']}, in {kept['pieces']} pieces: {done.whole} evaluations. The"
+            f" search took {done.evaluations} of them ({done.evaluations / done.whole:.0%}):"
+            f" {rounds} pieces. Within each budget, by the upper end of the 95 % interval, the rule"
+            " that reads least:"
+        ),
         "",
         *table(
             [

@@ -1,4 +1,5 @@
-"""What a search found at one batch size: rules with their intervals, and those of them that no other beats."""
+"""What a search found at one batch size: rules with their intervals, and those of them that no
+other beats."""
 
 from __future__ import annotations
 
@@ -54,7 +55,8 @@ def front(found: Sequence[Point]) -> list[Point]:
 
 
 def cheapest(found: Sequence[Point]) -> Point:
-    """What costs least, and of those that cost as much what loses least: a mixture alone does not change the reads."""
+    """What costs least, and of those that cost as much what loses least: a mixture alone does not
+    change the reads."""
     least = min(each.cost for each in found)
     alike = [each for each in found if each.cost <= least * (1 + READS_ALIKE)]
     return min(alike, key=lambda each: each.increase.value)

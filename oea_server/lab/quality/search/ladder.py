@@ -15,7 +15,8 @@ STEPS = (1 / 8, 1 / 4, 1 / 2, 1.0)
 
 UNION = ("union", None)
 WORTH = 0.01
-"""Of vanilla's cost, what a rung saves at least over the one before it, mean over the batch sizes."""
+"""Of vanilla's cost, what a rung saves at least over the one before it, mean over the batch
+sizes."""
 
 Costs = Callable[[int, Candidate], float]
 """A batch size and a rule -> cost there, measured on the first piece of the text at least."""
@@ -35,11 +36,14 @@ class Rung(NamedTuple):
     chosen: Mapping[int, Point]
 
 
-def ladder(fronts: Mapping[int, Sequence[Point]], base: Candidate, budget: float, costs: Costs) -> list[Rung]:
+def ladder(
+    fronts: Mapping[int, Sequence[Point]], base: Candidate, budget: float, costs: Costs
+) -> list[Rung]:
     """The rungs below vanilla, safest first; none if vanilla is all that the budget allows.
 
-    A larger batch loses less, so what it needs a smaller one gets as well, whatever chance said there: a smaller
-    batch's rule costs at least what the larger one's would. No rung costs more than the one before it anywhere.
+    A larger batch loses less, so what it needs a smaller one gets as well, whatever chance said
+    there: a smaller batch's rule costs at least what the larger one's would. No rung costs more
+    than the one before it anywhere.
 
     Args:
         fronts: batch size -> what was measured on all of the text, vanilla among it.
@@ -54,7 +58,9 @@ def ladder(fronts: Mapping[int, Sequence[Point]], base: Candidate, budget: float
         for fixed in pools:
             chosen = _chosen(fronts, vanilla, fixed, allowed, costs)
             if rungs and rungs[-1].fixed == fixed:
-                chosen = {batch: min(point, before[batch], key=_cost) for batch, point in chosen.items()}
+                chosen = {
+                    batch: min(point, before[batch], key=_cost) for batch, point in chosen.items()
+                }
             if all(point.cost <= before[batch].cost for batch, point in chosen.items()):
                 tried.append(Rung(allowed, fixed, chosen))
         best = min(tried, key=lambda rung: _share(rung.chosen, vanilla))
@@ -78,7 +84,9 @@ def _chosen(
         fit = [
             point
             for point in fronts[batch]
-            if point.rule.fixed == fixed and point.increase.high <= allowed and point.cost >= least * (1 - READS_ALIKE)
+            if point.rule.fixed == fixed
+            and point.increase.high <= allowed
+            and point.cost >= least * (1 - READS_ALIKE)
         ]
         # a lone token's floor is all that it gets
         found[batch] = vanilla[batch] if batch == 1 else cheapest([vanilla[batch], *fit])
@@ -86,14 +94,26 @@ def _chosen(
     return {batch: found[batch] for batch in sorted(found)}
 
 
-def content(rungs: Sequence[Rung], vanilla: Mapping[int, Point], model: str, source: str, k: int) -> dict[str, Any]:
-    """As `--oea-rungs` reads them (`controller.rungs`). Of a rung the least mass that it keeps at any batch size, and
-    the largest loss, by the upper ends of the intervals; never better than the rung's before it."""
+def content(
+    rungs: Sequence[Rung], vanilla: Mapping[int, Point], model: str, source: str, k: int
+) -> dict[str, Any]:
+    """As `--oea-rungs` reads them (`controller.rungs`). Of a rung the least mass that it keeps at
+    any batch size, and the largest loss, by the upper ends of the intervals; never better than the
+    rung's before it."""
     rows: list[dict[str, Any]] = [
-        {"name": "vanilla", "knobs": {"policy": "vanilla"}, "mass_kept": 1.0, "nats": 0.0, "experts": 1.0}
+        {
+            "name": "vanilla",
+            "knobs": {"policy": "vanilla"},
+            "mass_kept": 1.0,
+            "nats": 0.0,
+            "experts": 1.0,
+        }
     ]
     for rung in rungs:
-        shares = {str(batch): round(each.reads / vanilla[batch].reads, 4) for batch, each in rung.chosen.items()}
+        shares = {
+            str(batch): round(each.reads / vanilla[batch].reads, 4)
+            for batch, each in rung.chosen.items()
+        }
         kept = round(min(each.kept for each in rung.chosen.values()), 4)
         nats = round(max(0.0, *(each.increase.high for each in rung.chosen.values())), 5)
         rows.append(
@@ -109,7 +129,8 @@ def content(rungs: Sequence[Rung], vanilla: Mapping[int, Point], model: str, sou
 
 
 def knobs(rung: Rung, k: int) -> dict[str, str | int | None]:
-    """As `oea-server config set` takes them; all of them, for what a rung does not name is as the flags say."""
+    """As `oea-server config set` takes them; all of them, for what a rung does not name is as the
+    flags say."""
     pool, budget = rung.fixed
     found: dict[str, str | int | None] = {
         name: str(each) for name, each in schedules(choices(rung, rung.chosen), k).items()
@@ -124,7 +145,17 @@ def choices(rung: Rung, vanilla: Mapping[int, Point]) -> list[Choice]:
         base, rule = vanilla[batch], each.rule
         latency = None if each.cost == each.reads else each.cost / base.cost
         knobs = rule.k0, rule.share, rule.mix
-        found.append(Choice(batch, *knobs, each.increase.value, each.increase.high, each.unique, base.unique, latency))
+        found.append(
+            Choice(
+                batch,
+                *knobs,
+                each.increase.value,
+                each.increase.high,
+                each.unique,
+                base.unique,
+                latency,
+            )
+        )
     return found
 
 

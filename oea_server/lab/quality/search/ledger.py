@@ -1,4 +1,5 @@
-"""What was measured, a line each in a file, so that a search that was interrupted, or asks for more, goes on."""
+"""What was measured, a line each in a file, so that a search that was interrupted, or asks for
+more, goes on."""
 
 from __future__ import annotations
 
@@ -20,11 +21,10 @@ class Line(NamedTuple):
     """One rule on one piece of the text at one batch size.
 
     Args:
-        loss: mean cross-entropy of each of its sequences, nats per token [s] float64.
-        reads: experts read per layer and step, mean over the piece: unique ones, or the busiest rank's.
-        unique: T likewise.
-        kept: router mass of the chosen experts over vanilla's, mean over the piece.
-        tokens: that went through the model.
+        loss: mean cross-entropy of each of its sequences, nats per token [s] float64. reads:
+        experts read per layer and step, mean over the piece: unique ones, or the busiest rank's.
+        unique: T likewise. kept: router mass of the chosen experts over vanilla's, mean over the
+        piece. tokens: that went through the model.
     """
 
     loss: NDArray[np.float64]
@@ -41,7 +41,8 @@ class Ledger:
         """Go on from a file.
 
         Args:
-            about: what has to be the same for that: the model, the text, the pieces, what counts as read.
+            about: what has to be the same for that: the model, the text, the pieces, what counts as
+            read.
 
         Raises:
             OtherRunError: it is not.
@@ -58,7 +59,13 @@ class Ledger:
         if key not in self.have:
             self.have[key] = line = measure()
             batch, piece, rule = key
-            kept = {"batch": batch, "piece": piece, "rule": rule, **line._asdict(), "loss": line.loss.round(6).tolist()}
+            kept = {
+                "batch": batch,
+                "piece": piece,
+                "rule": rule,
+                **line._asdict(),
+                "loss": line.loss.round(6).tolist(),
+            }
             with self.path.open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps(kept) + "\n")
         return self.have[key]
@@ -73,7 +80,9 @@ def _read(path: Path, about: dict[str, Any]) -> dict[Key, Line]:
     except ValueError:
         same = False
     if not same:
-        raise OtherRunError(f"{path} is of another search (model, text, seed or ranks differ): move it away")
+        raise OtherRunError(
+            f"{path} is of another search (model, text, seed or ranks differ): move it away"
+        )
     found: dict[Key, Line] = {}
     for text in rest:
         try:

@@ -33,7 +33,9 @@ def pieces(sequences: int, batch: int) -> int:
     return sequences // piece_of(batch)
 
 
-def offline(model: Any, found: Routers, text: Sequences, ranks: int, ledger: Ledger) -> Callable[[int], Measure]:
+def offline(
+    model: Any, found: Routers, text: Sequences, ranks: int, ledger: Ledger
+) -> Callable[[int], Measure]:
     """For a batch size, what measures at it; `ledger` keeps it.
 
     Args:
@@ -55,10 +57,19 @@ def offline(model: Any, found: Routers, text: Sequences, ranks: int, ledger: Led
             def now() -> Line:
                 by = judge(batch, piece)
                 it = by.measure(rule.arm(ranks), batch, (ranks,))
-                mean = {name: float(np.mean(values)) for name, values in (("t", it.unique), ("kept", it.kept))}
+                mean = {
+                    name: float(np.mean(values))
+                    for name, values in (("t", it.unique), ("kept", it.kept))
+                }
                 reads = float(np.mean(it.busiest[ranks]))
                 tokens = by.ids.shape[0] * (by.ids.shape[1] - 1)
-                return Line(np.asarray(it.loss), round(reads, 4), round(mean["t"], 4), round(mean["kept"], 5), tokens)
+                return Line(
+                    np.asarray(it.loss),
+                    round(reads, 4),
+                    round(mean["t"], 4),
+                    round(mean["kept"], 5),
+                    tokens,
+                )
 
             return ledger.get((batch, piece, rule.label), now)
 

@@ -22,11 +22,11 @@ def _how(record: Record) -> str:
     text, spent = record["text"], record["race"].values()
     used, whole = (sum(each[name] for each in spent) for name in ("evaluations", "whole"))
     return (
-        f"{text['sequences']} sequences of {text['length']} tokens of {text['name']}, measured as `oea-server eval` "
-        f"does, routed by {record['routing']}. "
-        f"{used} evaluations instead of the whole grid's {whole} ({used / whole:.0%}). "
-        f"At most {record['budget']['nats']:.4f} nats per token were allowed ({record['budget']['asked']}); what "
-        "counts is the upper end of the 95 % interval of the increase over vanilla, paired by sequence."
+        f"{text['sequences']} sequences of {text['length']} tokens of {text['name']}, measured as"
+        f" `oea-server eval` does, routed by {record['routing']}. {used} evaluations instead of the"
+        f" whole grid's {whole} ({used / whole:.0%}). At most {record['budget']['nats']:.4f} nats"
+        f" per token were allowed ({record['budget']['asked']}); what counts is the upper end of"
+        " the 95 % interval of the increase over vanilla, paired by sequence."
     )
 
 
@@ -35,18 +35,52 @@ def _rungs(record: Record) -> list[str]:
         return ["No rule keeps within the budget: serve vanilla, or allow more.", ""]
     rows = []
     for number, rung in enumerate(record["rungs"]):
-        knobs = " ".join(f"{name}={value}" for name, value in rung["knobs"].items() if not _off(name, value))
+        knobs = " ".join(
+            f"{name}={value}" for name, value in rung["knobs"].items() if not _off(name, value)
+        )
         experts = rung["experts"]
-        shares = ", ".join(f"{share:.2f}" for share in experts.values()) if isinstance(experts, dict) else "1"
-        rows.append([str(number), rung["name"], knobs, f"{rung['nats']:.4f}", f"{rung['mass_kept']:.3f}", shares])
+        shares = (
+            ", ".join(f"{share:.2f}" for share in experts.values())
+            if isinstance(experts, dict)
+            else "1"
+        )
+        rows.append(
+            [
+                str(number),
+                rung["name"],
+                knobs,
+                f"{rung['nats']:.4f}",
+                f"{rung['mass_kept']:.3f}",
+                shares,
+            ]
+        )
     sizes = ", ".join(str(batch) for batch in sorted({1, *record["batches"]}))
-    what = {"T": "T", "busiest": f"busiest of {record['ranks']} ranks", "latency": "experts"}[record["against"]]
-    header = ["", "rung", "knobs", "loss at most, nats", "least mass kept", f"{what} of vanilla's at B = {sizes}"]
+    what = {"T": "T", "busiest": f"busiest of {record['ranks']} ranks", "latency": "experts"}[
+        record["against"]
+    ]
+    header = [
+        "",
+        "rung",
+        "knobs",
+        "loss at most, nats",
+        "least mass kept",
+        f"{what} of vanilla's at B = {sizes}",
+    ]
     files = f"{record['name']}-schedule-"
     serve = [
-        f"    {number}  {_flags(rung['knobs'], f'{files}{number}.json')}" for number, rung in enumerate(record["rungs"])
+        f"    {number}  {_flags(rung['knobs'], f'{files}{number}.json')}"
+        for number, rung in enumerate(record["rungs"])
     ]
-    return ["## Rungs", "", *table(header, rows, 3), "", "One of them alone, as flags of `serve`:", "", *serve, ""]
+    return [
+        "## Rungs",
+        "",
+        *table(header, rows, 3),
+        "",
+        "One of them alone, as flags of `serve`:",
+        "",
+        *serve,
+        "",
+    ]
 
 
 def _flags(knobs: dict[str, Any], schedule: str) -> str:
@@ -55,11 +89,20 @@ def _flags(knobs: dict[str, Any], schedule: str) -> str:
     if knobs["pool"] == "union":
         return f"--oea-schedule {schedule}"
     # a schedule's file holds no pool, so without these it would be another rule
-    return " ".join(f"--oea-{name.replace('_', '-')} {value}" for name, value in knobs.items() if value is not None)
+    return " ".join(
+        f"--oea-{name.replace('_', '-')} {value}"
+        for name, value in knobs.items()
+        if value is not None
+    )
 
 
 def _off(name: str, value: Any) -> bool:
-    return (name, value) in {("share", "0.0"), ("mix", "1.0"), ("pool", "union"), ("rank_budget", None)}
+    return (name, value) in {
+        ("share", "0.0"),
+        ("mix", "1.0"),
+        ("pool", "union"),
+        ("rank_budget", None),
+    }
 
 
 def _front(record: Record, batch: int) -> list[str]:
@@ -83,7 +126,10 @@ def _front(record: Record, batch: int) -> list[str]:
     return [
         f"## B = {batch}",
         "",
-        f"Rules on pieces of the text: {rounds}; {spent['evaluations']} evaluations of {spent['whole']}. The front:",
+        (
+            f"Rules on pieces of the text: {rounds}; {spent['evaluations']} evaluations of"
+            f" {spent['whole']}. The front:"
+        ),
         "",
         *table(["rule", cost, *names, "increase, nats", "95 %", "mass kept"], rows),
         "",

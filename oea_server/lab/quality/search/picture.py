@@ -13,12 +13,19 @@ Record = dict[str, Any]
 
 
 def draw(record: Record, path: Path) -> None:
-    """Increase in cross-entropy against the cost, one panel a batch size: all rules, and the front; PNG."""
+    """Increase in cross-entropy against the cost, one panel a batch size: all rules, and the front;
+    PNG."""
     batches = record["batches"]
     columns = min(len(batches), 3)
-    figure = Figure(figsize=(4.6 * columns, 4.0 * -(-len(batches) // columns)), layout="constrained")
+    figure = Figure(
+        figsize=(4.6 * columns, 4.0 * -(-len(batches) // columns)), layout="constrained"
+    )
     panels = list(figure.subplots(-(-len(batches) // columns), columns, squeeze=False).flat)
-    cost = {"T": "T, unique experts", "busiest": "experts of the busiest rank", "latency": "a layer, µs"}
+    cost = {
+        "T": "T, unique experts",
+        "busiest": "experts of the busiest rank",
+        "latency": "a layer, µs",
+    }
     for axes, batch in zip(panels, batches, strict=False):
         mine = [row for row in record["rows"] if row["batch"] == batch]
         early = [row for row in mine if not row["front"]]
@@ -31,11 +38,26 @@ def draw(record: Record, path: Path) -> None:
         )
         front = sorted((row for row in mine if row["front"]), key=lambda row: row["cost"])
         values = [row["increase"] for row in front]
-        bars = [[value - low for value, low, _ in values], [high - value for value, _, high in values]]
+        bars = [
+            [value - low for value, low, _ in values],
+            [high - value for value, _, high in values],
+        ]
         at = [row["cost"] for row in front]
-        axes.errorbar(at, [each[0] for each in values], yerr=bars, color=COLOURS[0], marker="o", ms=4, label="front")
+        axes.errorbar(
+            at,
+            [each[0] for each in values],
+            yerr=bars,
+            color=COLOURS[0],
+            marker="o",
+            ms=4,
+            label="front",
+        )
         axes.axhline(record["budget"]["nats"], color=COLOURS[1], linestyle="--", label="budget")
-        axes.set(title=f"B = {batch}", xlabel=cost[record["against"]], ylabel="increase in cross-entropy, nats")
+        axes.set(
+            title=f"B = {batch}",
+            xlabel=cost[record["against"]],
+            ylabel="increase in cross-entropy, nats",
+        )
         axes.set_yscale("symlog", linthresh=0.01)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)

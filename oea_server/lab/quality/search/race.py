@@ -1,4 +1,5 @@
-"""Successive halving on the Pareto front: all rules on little text, those that could still be on the front on more.
+"""Successive halving on the Pareto front: all rules on little text, those that could still be on
+the front on more.
 
 It knows no model: what it is given measures one rule on one piece of the text.
 """
@@ -18,9 +19,11 @@ from oea_server.lab.quality.search.ledger import Line
 DEVIATIONS = 3.0
 """Standard errors that a difference has to be away from nothing: very many are looked at."""
 READS_ALIKE = 0.005
-"""Rules whose reads differ by less, of themselves, read as much: the mixture alone does not change what is read."""
+"""Rules whose reads differ by less, of themselves, read as much: the mixture alone does not change
+what is read."""
 LOSES_ALIKE = 0.05
-"""A rule is not worth measuring further if another is surely no worse by more than this part of its own loss."""
+"""A rule is not worth measuring further if another is surely no worse by more than this part of its
+own loss."""
 TINY = 1e-9
 """Nats: what divides where a difference has no spread."""
 PART = 0.25
@@ -92,19 +95,23 @@ class Course:
         mine = self.lines[rule][:pieces]
         base = self.lines[self._base][: len(mine)]
         increase = np.concatenate([a.loss - b.loss for a, b in zip(mine, base, strict=True)])
-        reads, unique, kept = np.mean([(each.reads, each.unique, each.kept) for each in mine], axis=0).tolist()
+        reads, unique, kept = np.mean(
+            [(each.reads, each.unique, each.kept) for each in mine], axis=0
+        ).tolist()
         return Tried(rule, increase, reads, unique, kept, len(mine))
 
 
 def race(
-    found: Space, measure: Callable[[Candidate, int], Line], pieces: int, allowed: Callable[[float], float]
+    found: Space,
+    measure: Callable[[Candidate, int], Line],
+    pieces: int,
+    allowed: Callable[[float], float],
 ) -> Race:
     """Search at one batch size.
 
     Args:
-        measure: one rule on one piece.
-        pieces: of the text.
-        allowed: vanilla's cross-entropy, nats per token -> the largest increase that is of interest.
+        measure: one rule on one piece. pieces: of the text. allowed: vanilla's cross-entropy, nats
+        per token -> the largest increase that is of interest.
     """
     course = Course(found.base, measure)
     whole = len(found.all) * pieces
@@ -122,11 +129,14 @@ def race(
         course.run(alive, upto)
         rounds.append((upto, len(alive)))
     tried = [course.tried(rule) for rule in course.lines]
-    return Race(limit, tried, [each for each in tried if each.pieces == pieces], course.used, whole, rounds)
+    return Race(
+        limit, tried, [each for each in tried if each.pieces == pieces], course.used, whole, rounds
+    )
 
 
 def explore(found: Space, course: Course, limit: float, room: int) -> None:
-    """One piece of the text: a coarse grid, then what lies beside the rules that compete, until nothing new does.
+    """One piece of the text: a coarse grid, then what lies beside the rules that compete, until
+    nothing new does.
 
     Args:
         room: evaluations, after which it ends in any case.
@@ -135,7 +145,9 @@ def explore(found: Space, course: Course, limit: float, room: int) -> None:
     while True:
         best = competing([course.tried(rule, 1) for rule in course.lines], limit)
         # those nearest to the front first: what lies beside them is the likeliest to be on it
-        new = [rule for each in best for rule in found.next_to[each.rule] if rule not in course.lines]
+        new = [
+            rule for each in best for rule in found.next_to[each.rule] if rule not in course.lines
+        ]
         new = list(dict.fromkeys(new))[: max(room - course.used, 0)]
         if not new:
             return
@@ -157,14 +169,18 @@ def competing(points: Sequence[Tried], limit: float) -> list[Tried]:
     for mine in range(len(ordered)):
         if mean[mine] - DEVIATIONS * alone[mine] > limit:
             continue
-        rivals = np.array([each for each in kept if reads[each] <= reads[mine] * (1 + READS_ALIKE)], dtype=int)
+        rivals = np.array(
+            [each for each in kept if reads[each] <= reads[mine] * (1 + READS_ALIKE)], dtype=int
+        )
         most = mean[rivals] - mean[mine] + DEVIATIONS * error[rivals, mine]
         if not (most <= LOSES_ALIKE * max(mean[mine], 0.0)).any():
             kept.append(mine)
 
     def behind(mine: int) -> float:
         """How surely one that reads no more loses less: standard errors, 0 on the front."""
-        rival = next((each for each in kept if reads[each] <= reads[mine] * (1 + READS_ALIKE)), mine)
+        rival = next(
+            (each for each in kept if reads[each] <= reads[mine] * (1 + READS_ALIKE)), mine
+        )
         return float((mean[mine] - mean[rival]) / max(error[rival, mine], TINY))
 
     return [ordered[each] for each in sorted(kept, key=behind)]

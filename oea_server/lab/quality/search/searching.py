@@ -26,7 +26,8 @@ from oea_server.settings import Settings
 
 
 def search(wanted: Wanted, folder: Path | None) -> dict[str, Any]:
-    """Search at each batch size, and write what was found; what was measured is kept, and the same search goes on.
+    """Search at each batch size, and write what was found; what was measured is kept, and the same
+    search goes on.
 
     Raises:
         ValueError: the model, the text or the file to go on from does not fit.
@@ -38,7 +39,9 @@ def search(wanted: Wanted, folder: Path | None) -> dict[str, Any]:
     cost = {batch: nearest(list(lines), batch).at if lines else _itself for batch in batches}
     tried = {batch: points(each.tried, cost[batch], wanted.seed) for batch, each in races.items()}
     full = {
-        batch: [each for each in tried[batch] if each.rule in {one.rule for one in races[batch].left}]
+        batch: [
+            each for each in tried[batch] if each.rule in {one.rule for one in races[batch].left}
+        ]
         for batch in batches
     }
     known = {(batch, each.rule): each.cost for batch in batches for each in tried[batch]}
@@ -64,19 +67,31 @@ def search(wanted: Wanted, folder: Path | None) -> dict[str, Any]:
         "budget": {"asked": wanted.budget, "nats": limit},
         "batches": list(batches),
         "race": {
-            str(batch): {"evaluations": each.evaluations, "whole": each.whole, "rounds": each.rounds}
+            str(batch): {
+                "evaluations": each.evaluations,
+                "whole": each.whole,
+                "rounds": each.rounds,
+            }
             for batch, each in races.items()
         },
-        "rows": [row for batch in batches for row in _rows(batch, tried[batch], full[batch], races[batch])],
+        "rows": [
+            row
+            for batch in batches
+            for row in _rows(batch, tried[batch], full[batch], races[batch])
+        ],
         "rungs": [],
     }
-    for stale in (rungs_of(ready.folder, wanted.name), *ready.folder.glob(f"{wanted.name}-schedule-[0-9].json")):
+    for stale in (
+        rungs_of(ready.folder, wanted.name),
+        *ready.folder.glob(f"{wanted.name}-schedule-[0-9].json"),
+    ):
         stale.unlink(missing_ok=True)  # of another budget
     if found:
         about["rungs"] = _write(ready, found, vanilla, about)
     kept = ready.folder / f"{wanted.name}.json"
     kept.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    result: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))  # what is shown is what was kept
+    # what is shown is what was kept
+    result: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
     shown = page.markdown(result)
     (ready.folder / f"{wanted.name}.md").write_text(shown, encoding="utf-8")
     if find_spec("matplotlib") is not None:
@@ -113,7 +128,9 @@ def _races(ready: Opened, wanted: Wanted) -> dict[int, Race]:
     return found
 
 
-def _counted(measure: Callable[[Candidate, int], Line], after: Callable[[], None]) -> Callable[[Candidate, int], Line]:
+def _counted(
+    measure: Callable[[Candidate, int], Line], after: Callable[[], None]
+) -> Callable[[Candidate, int], Line]:
     def then(rule: Candidate, piece: int) -> Line:
         line = measure(rule, piece)
         after()
@@ -122,7 +139,9 @@ def _counted(measure: Callable[[Candidate, int], Line], after: Callable[[], None
     return then
 
 
-def _rows(batch: int, tried: Sequence[Point], full: Sequence[Point], by: Race) -> list[dict[str, Any]]:
+def _rows(
+    batch: int, tried: Sequence[Point], full: Sequence[Point], by: Race
+) -> list[dict[str, Any]]:
     on_front = {each.rule for each in front(full)}
     seen = {each.rule: each.pieces for each in by.tried}
     return [
@@ -148,15 +167,17 @@ def _write(
     k = ready.space.base.k0
     by = {"T": "T", "busiest": "the busiest rank's experts", "latency": "experts"}[about["against"]]
     source = (
-        f"oea-server calibrate, {about['text']['name']}: the least mass kept, the largest upper end of the loss's "
-        f"95 % interval, {by} as a share of vanilla's, at {min(vanilla)} to {max(vanilla)} tokens"
+        f"oea-server calibrate, {about['text']['name']}: the least mass kept, the largest upper end"
+        f" of the loss's 95 % interval, {by} as a share of vanilla's, at {min(vanilla)} to"
+        f" {max(vanilla)} tokens"
     )
     content = ladder.content(found, vanilla, about["model"]["name"], source, k)
     path = rungs_of(ready.folder, about["name"])
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     read_by_server.read(str(path), Settings())
     for number, rung in enumerate(found, 1):
-        if rung.fixed == ladder.UNION:  # a schedule's file holds no pool: without it, it would be another rule
+        # a schedule's file holds no pool: without it, it would be another rule
+        if rung.fixed == ladder.UNION:
             schedule = ready.folder / f"{about['name']}-schedule-{number}.json"
             calibrate.save(schedule, about, ladder.choices(rung, vanilla), rung.budget, k)
     rows: list[dict[str, Any]] = content["rungs"]

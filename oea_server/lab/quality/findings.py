@@ -3,7 +3,7 @@ records.
 
     python -m oea_server.lab.quality.findings GRID.json RULES.json DOCUMENT.json
 
-prints the table of docs/quality.md.
+prints the table of docs/quality-results.md.
 """
 
 from __future__ import annotations

@@ -111,8 +111,8 @@ class Metrics:
         )
         self.piggybacked = Counter(
             "oea_piggybacked_assignments",
-            "Experts that tokens of decode steps took beyond those that they were guaranteed,"
-            " because the step read them anyway (one per token, expert and MoE layer)",
+            "Experts that tokens of decode steps took beyond the guaranteed ones, because the step"
+            " read them anyway (one per token, expert and MoE layer)",
             registry=registry,
         )
         self.mass_kept = Latest(
@@ -141,9 +141,9 @@ class Metrics:
         )
         self.bypassed = Counter(
             "oea_bypassed_steps",
-            "Forward passes that the model's own top k routed. policy: it is vanilla or shadow;"
-            " schedule: too few requests for OEA; rows: more than the fused launch takes on a GPU;"
-            " router: none can be handled; prefill, mixed, other: no decode step",
+            "Forward passes that the model's own top k routed. Reasons: policy is vanilla or"
+            " shadow. schedule: too few requests for OEA. rows: more than the fused launch takes"
+            " on a GPU. router: none can be handled. prefill, mixed, other: no decode step",
             ["reason"],
             registry=registry,
         )
@@ -183,8 +183,8 @@ class Metrics:
         )
         self.share = Latest(
             "oea_share",
-            "Share of the mass of a token's own top k that its guaranteed experts but the first"
-            " exceed, by tokens in the step; 0 where all k0 are guaranteed",
+            "Least share of the mass of a token's own top k that a guaranteed expert after the"
+            " first holds, by tokens in the step. 0 where all k0 are guaranteed",
             ["batch"],
             registry=registry,
         )

@@ -86,24 +86,24 @@ class Rows:
         self._before: dict[str, tuple[int, int, int]] = {}
         self._sampled = Counter(
             "oea_tier_sampled_tokens",
-            "Tokens of decode steps that were looked at, by the tier of their request (one per"
-            " token and MoE layer; on a GPU every eighth step)",
+            "Tokens of decode steps that were looked at, by the tier of their request. One per"
+            " token and MoE layer; on a GPU every eighth step",
             LABEL,
             registry=registry,
         )
         self._mass = Counter(
             "oea_tier_kept_router_mass",
-            "Router mass of the experts that the tokens of oea_tier_sampled_tokens_total took over"
-            " that of the model's own top k, summed over tokens and MoE layers, by the tier of"
-            " their request",
+            "Router mass of the experts that sampled tokens took over that of the model's own top"
+            " k, by the tier of their request. Summed over MoE layers and the tokens of"
+            " oea_tier_sampled_tokens_total",
             LABEL,
             registry=registry,
         )
         self._broken = Counter(
             "oea_tier_broken_promises",
-            "Tokens of oea_tier_sampled_tokens_total that were guaranteed fewer of their own best"
-            " experts than the tier of their request promises, or kept less than all router mass"
-            " where it promises exact ones",
+            "Tokens of oea_tier_sampled_tokens_total that got less than the tier of their request"
+            " promises. Fewer of their own best experts were guaranteed, or an exact tier's token"
+            " kept less than all router mass",
             LABEL,
             registry=registry,
         )

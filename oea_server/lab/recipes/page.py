@@ -43,7 +43,8 @@ our plug-in, to the bit. OEA's counts have to equal a recount. Of the 31 models 
 two ranks. Some models run [in part](#run-on-a-cpu-in-part), and some families
 [not at all](#not-run-on-a-cpu).
 
-Of {commands} commands {works} are routed; of the {recipes} public recipes among them {recipes_work}.
+Of {commands} commands {works} are routed.
+Of the {recipes} public recipes among them {recipes_work} are routed.
 Of {families} families, {by_card}.
 """
 

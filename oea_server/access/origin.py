@@ -80,8 +80,7 @@ for nobody."""
 
 
 def printable(name: bytes, value: bytes) -> bytes:
-    """A header's value, with what no address has in it taken out of a claim: it goes into logs as
-    it is."""
+    """A header's value for logs, with `?` for what no address has."""
     return NO_ADDRESS.sub(b"?", value) if name.lower() in FORWARDED else value
 
 

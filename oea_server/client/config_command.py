@@ -28,8 +28,7 @@ Key = Annotated[
 KeyFile = Annotated[Path | None, typer.Option(metavar="FILE", help="a file with that key")]
 LOCAL = "http://127.0.0.1:30000"
 LONGEST = 1000
-"""Characters of a line that says what is wrong: some of them are the server's, whichever that
-is."""
+"""Characters of a line that says what is wrong, some of them from the server."""
 
 
 @app.command("get")

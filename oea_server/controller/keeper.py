@@ -154,8 +154,8 @@ class Keeper:
         )
 
     def switch(self, on: bool) -> None:
-        """On, from the safe rung, whoever changed what before; or off, with the knobs that the
-        server started with.
+        """Turn the controller on, from the safe rung, or off, back to the knobs that the server
+        started with.
 
         Raises:
             RefusedError: nothing changed.

@@ -86,7 +86,7 @@ def _broken() -> str | None:
 
 
 LOOK_EVERY = 1.0
-"""Seconds between two looks whether somebody wrote into a layer's weights."""
+"""Seconds between two looks for writes into a layer's weights."""
 
 
 class ZentorchExperts:
@@ -149,8 +149,7 @@ class ZentorchExperts:
         return out.to(x.dtype)
 
     def rewritten(self) -> bool:
-        """Whether all weights were written anew since, in their own order: True, or none of them:
-        False.
+        """Whether all weights were written anew since, in their own order; False if no weight was.
 
         Raises:
             RuntimeError: some were and some were not, so they are in two orders.
@@ -214,8 +213,8 @@ def _fits(given: Any, chosen: Any) -> bool:
 
 
 class Samples:
-    """A few numbers of each expert as zentorch left them, to notice that somebody wrote into the
-    weights.
+    """A few numbers of each expert as zentorch left them, by which later writes into the weights
+    are noticed.
 
     Args:
         weights: [N, rows, columns], contiguous.

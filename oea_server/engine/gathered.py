@@ -30,7 +30,7 @@ class Ranks(NamedTuple):
     own: int
     """The attention-DP rank that the process belongs to."""
     together: bool = True
-    """Whether a router gets the rows of all of them; else those of its own rank alone."""
+    """Whether a router gets the rows of all ranks; else the rows of its own rank alone."""
     tree: bool = False
     """Whether drafts, if there are any, may be branches of a tree (`engine.drafts`)."""
 
@@ -100,15 +100,15 @@ def frozen() -> str | None:
 
 
 def counts_of(forward_batch: Any) -> tuple[int, ...]:
-    """The tokens of each rank, in order of ranks, as long as the batch is not padded; empty if
-    nobody has said."""
+    """The tokens of each rank, in order of ranks, as long as the batch is not padded; empty if they
+    are unknown."""
     return tuple(
         int(count) for count in getattr(forward_batch, "global_num_tokens_cpu", None) or ()
     )
 
 
 def extends(forward_batch: Any) -> bool:
-    """Whether any rank prefills in this step: then it is no decode step, on none of them."""
+    """Whether any rank prefills in this step, which then is a decode step on no rank."""
     return bool(getattr(forward_batch, "is_extend_in_batch", False))
 
 

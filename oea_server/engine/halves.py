@@ -53,7 +53,8 @@ def cut(rows: int, per_request: int) -> int:
 
 
 def of_step(split: int, tokens: int) -> tuple[int, int]:
-    """The tokens of each half where the first has `split` rows; padding is behind those of both."""
+    """The tokens of each half where the first has `split` rows; padding is behind the tokens of
+    both."""
     return min(split, tokens), max(0, tokens - split)
 
 

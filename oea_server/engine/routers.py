@@ -40,7 +40,7 @@ class Router(NamedTuple):
 
     @property
     def rule(self) -> routing.Router:
-        """What the routing needs of it, as it is now."""
+        """The router's rule, as the routing needs it, at the moment."""
         return rules.router(self.k, self.renormalize) if self.source is None else self.source.rule()
 
     def __str__(self) -> str:
@@ -102,7 +102,7 @@ def _as_wide_as_others(router: Router, widths: Mapping[int, int]) -> Router:
 
 
 def _one_each(found: list[Router]) -> list[Router]:
-    """The routers, refused where a layer has several: which of them a step asks is not known
+    """The routers, refused where a layer has several: the one that a step asks is not known
     here."""
     layers = Counter(router.layer for router in found if router.layer >= 0)
     why = f"the model {unsupported(Traits(apart=SEVERAL))}"
@@ -175,7 +175,8 @@ def zero_experts(found: Sequence[Router]) -> int:
 
 
 def on_one_rank(found: Sequence[Router], ranks: int) -> list[Router]:
-    """The routers, refused on several ranks where experts compute nothing: such lie on none.
+    """The routers, refused on several ranks where experts compute nothing, because these experts
+    lie on no rank.
 
     Nor has SGLang 0.5.23 an answer there that ours could equal: each rank adds what these experts
     give, then the ranks' outputs are summed (`LongcatFlashMoE.forward`, `branch_output`), so that
@@ -243,7 +244,8 @@ def expert_bytes(model: torch.nn.Module) -> dict[int, int]:
 
 
 def _is_read(name: str, tensor: torch.Tensor) -> bool:
-    """By SGLang's names in `create_weights`, which are those of all kinds of quantisation.
+    """Whether a step reads a tensor, by SGLang's names in `create_weights`, which all kinds of
+    quantisation share.
 
     GPTQ's zeros for Marlin are of a float type there: its kernel takes none.
     """

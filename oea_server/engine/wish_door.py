@@ -36,7 +36,7 @@ class View(NamedTuple):
 def before_generate_request(
     self: Any, obj: Any, request: Any = None, *args: Any, **kwargs: Any
 ) -> None:
-    """Refuse a request whose wish nobody could keep; give it its tier, where there are any.
+    """Refuse a request whose wish cannot be kept; give the request its tier, where there are any.
 
     Raises:
         ValueError: one line: the field, what is there, what may be.

@@ -14,7 +14,7 @@ from oea_server.settings import LIVE, Settings
 
 
 def _written(knob: Knob) -> str:
-    """What `Schedule.of` reads, strictly: a number, steps, and such for layers."""
+    """What `Schedule.of` reads, strictly: a number, steps, and both for layers."""
     value = rf"({knob.pattern}|\d{{1,9}}:{knob.pattern}(,\d{{1,9}}:{knob.pattern})*)"
     return rf"^(auto|{value})(; ?\d{{1,4}}(-\d{{1,4}})?={value})*$"
 

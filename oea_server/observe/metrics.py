@@ -45,8 +45,7 @@ SECONDS = (
 
 
 class Latest(Gauge):
-    """A gauge of which the process that wrote last is heard: the last by a clock that nobody
-    sets."""
+    """A gauge that shows the value of the process that wrote last, by a monotonic clock."""
 
     def __init__(self, *of: Any, **more: Any) -> None:
         super().__init__(*of, **{**more, "multiprocess_mode": "mostrecent"})

@@ -127,7 +127,7 @@ def measure(
 
 
 def _gate(hidden: torch.Tensor, num_experts: int, device: torch.device) -> Call:
-    """hidden [B, H] -> [B, N], kept by nobody: the logits are the source's."""
+    """hidden [B, H] -> [B, N], thrown away: the logits are the source's."""
     weights = torch.randn(hidden.shape[1], num_experts).to(hidden)
     return capture(lambda: hidden @ weights, device)
 

@@ -30,7 +30,7 @@ STRAIGHT = 0.9
 is above 0.99). No line holds then; where little follows T, the same noise makes a smaller R², and
 the interval decides alone."""
 FEWER = 0.9
-"""Of vanilla's experts: a rule that reads more of them has not tried."""
+"""Share of vanilla's experts: a rule that reads more of them has not tried."""
 MEDIANS_ERROR = 0.93
 """A median's standard error over the quartiles' distance and the root of the number: 1.253 / 1.349
 for a normal."""

@@ -43,7 +43,7 @@ class Pair(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Of each prompt: pairs that were won, lost, and all of them."""
+    """Pairs of each prompt: won, lost, and in all."""
 
     won: list[int]
     lost: list[int]

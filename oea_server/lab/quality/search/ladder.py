@@ -129,8 +129,8 @@ def content(
 
 
 def knobs(rung: Rung, k: int) -> dict[str, str | int | None]:
-    """As `oea-server config set` takes them; all of them, for what a rung does not name is as the
-    flags say."""
+    """A rung's knobs as `oea-server config set` takes them, all of them: a knob that a rung does
+    not name is as the flags say."""
     pool, budget = rung.fixed
     found: dict[str, str | int | None] = {
         name: str(each) for name, each in schedules(choices(rung, rung.chosen), k).items()

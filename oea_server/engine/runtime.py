@@ -171,7 +171,7 @@ class Runtime:
             rule, place = router.rule, self.where(router.layer)
             for each in {dtype, dtype if rule.bias is None else torch.float32}:
                 told: dict[str, Any] = {
-                    "num_real": self.rows.real,
+                    "num_real": self.rows.memory.real,
                     "tally": self.tally,
                     "placement": place,
                 }

@@ -12,10 +12,10 @@ from typing import Literal, NamedTuple, get_args
 
 import torch
 
-from oea_server.routing.keys import arange
 from oea_server.routing.knobs import Knobs
 from oea_server.routing.placement import Placement, contiguous
 from oea_server.routing.policy import POOLS, Policy, Room
+from oea_server.routing.ranking import arange
 
 RENORMALIZE_EPSILON = 1e-20
 """SGLang's guard against an all-zero row (`sglang.srt.layers.moe.topk`, same value)."""

@@ -22,10 +22,10 @@ from oea_server.routing.contract import (
     real_rows,
     width_of,
 )
-from oea_server.routing.keys import arange, expert_of, random_keys, sort_keys
 from oea_server.routing.knobs import Knobs, knobs_of
 from oea_server.routing.placement import Placement
 from oea_server.routing.policy import UNION, Numbers, Policy, Room
+from oea_server.routing.ranking import arange, expert_of, random_keys, sort_keys
 from oea_server.routing.tally import Tally
 
 DEEPEST = 1 << 30

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 
 from oea_server.routing.contract import RENORMALIZE_EPSILON
-from oea_server.routing.keys import ID_BITS, ID_MASK, arange, expert_of
 from oea_server.routing.placement import Placement
 from oea_server.routing.policy import POOLS, Numbers, Room
+from oea_server.routing.ranking import ID_BITS, ID_MASK, arange, expert_of
 
 VOTE = float(1 << 30)
 """Votes are summed in integers of 1 / VOTE: the same in any order, on every rank."""

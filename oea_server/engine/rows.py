@@ -27,7 +27,7 @@ class Rows:
 
     Args:
         real_rows: SGLang's own count of real rows on a device, which it keeps current. None if it
-        is not patched.
+            is not patched.
     """
 
     def __init__(

@@ -160,8 +160,7 @@ class Runtime:
 
         Args:
             reports: False on ranks that another one speaks for. On a GPU they have the same tally,
-            off:
-                all ranks must run the same compiled kernel, or they might choose differently.
+                off: all ranks must run the same compiled kernel, or they might choose differently.
         """
         self.reports = reports
         if not reports and device.type == "cpu":

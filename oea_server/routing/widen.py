@@ -43,9 +43,10 @@ def votes(best: torch.Tensor, values: torch.Tensor, could: torch.Tensor, n: int)
     VOTE.
 
     Args:
-        best: [..., B, k] keys of each token's own top k, best first. values: [..., B, k] what its
-        weights are proportional to: exp(logit - best logit), or other scores. could: [..., B, k]
-        bool.
+        best: [..., B, k] keys of each token's own top k, best first.
+        values: [..., B, k] what its weights are proportional to: exp(logit - best logit), or other
+            scores.
+        could: [..., B, k] bool.
     """
     square = (values / (in_order(values)[..., None] + RENORMALIZE_EPSILON)).square()
     each = torch.where(could, (square * square * VOTE).long(), 0)

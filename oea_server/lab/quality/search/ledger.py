@@ -44,7 +44,7 @@ class Ledger:
 
         Args:
             about: what has to be the same for that: the model, the text, the pieces, what counts as
-            read.
+                read.
 
         Raises:
             OtherRunError: it is not.

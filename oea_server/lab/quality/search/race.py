@@ -110,8 +110,10 @@ def race(
     """Search at one batch size.
 
     Args:
-        measure: one rule on one piece. pieces: of the text. allowed: vanilla's cross-entropy, nats
-        per token -> the largest increase that is of interest.
+        measure: one rule on one piece.
+        pieces: of the text.
+        allowed: vanilla's cross-entropy, nats per token -> the largest increase that is of
+            interest.
     """
     course = Course(found.base, measure)
     whole = len(found.all) * pieces

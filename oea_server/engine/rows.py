@@ -1,5 +1,5 @@
-"""What the rows of a step are, as a layer's router gets them: whose slots they lie in, which are
-tokens, which drafts, what they ask for."""
+"""Rows of a step, as a layer's router gets them. Each row has a slot, is a token or a draft, and
+may ask for something."""
 
 from __future__ import annotations
 

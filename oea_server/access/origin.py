@@ -60,8 +60,8 @@ def _same(origin: str, hosts: Sequence[str]) -> bool:
 def from_this_machine(scope: Scope) -> bool:
     """Whether only a process of this machine can have sent a request.
 
-    The other end, and whoever a proxy says it speaks for, is loopback or our own address; the host
-    is no name that others can point here (DNS rebinding)."""
+    Two things hold. The other end, and each client that a proxy names, is loopback or our own
+    address. The host is no name that others can point here (DNS rebinding)."""
     ends = [
         end[0] if end else "" for end in (scope.get(PEER, scope.get("client")), scope.get("client"))
     ]

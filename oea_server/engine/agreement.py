@@ -50,8 +50,8 @@ def at_change(here: World, turn: int, settings: Settings, outcome: Mapping[str, 
     """Why a change must not be taken, None if it comes to the same on all ranks.
 
     The ranks of a pipeline stage get a request at the same place between two steps. SGLang hands it
-    to the next stage when this one is done with it: so earlier stages are looked at, and later ones
-    not waited for.
+    to the next stage when this one is done. So earlier stages are looked at, and later ones are not
+    waited for.
 
     Args:
         turn: which request for a change this is, counted alike on all ranks.

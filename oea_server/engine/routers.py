@@ -178,9 +178,9 @@ def on_one_rank(found: Sequence[Router], ranks: int) -> list[Router]:
     """The routers, refused on several ranks where experts compute nothing, because these experts
     lie on no rank.
 
-    Nor has SGLang 0.5.23 an answer there that ours could equal: each rank adds what these experts
-    give, then the ranks' outputs are summed (`LongcatFlashMoE.forward`, `branch_output`), so that
-    two ranks give it twice."""
+    SGLang 0.5.23 has no answer there that ours could equal either. Each rank adds what these
+    experts give, then the ranks' outputs are summed (`LongcatFlashMoE.forward`, `branch_output`),
+    so that two ranks give it twice."""
     if ranks == 1 or not zero_experts(found):
         return list(found)
     why = f"the model {unsupported(Traits(apart=ZERO_EXPERTS))}"
@@ -190,8 +190,8 @@ def on_one_rank(found: Sequence[Router], ranks: int) -> list[Router]:
 def num_experts(model: torch.nn.Module) -> int:
     """Experts with weights that a router chooses from, redundant replicas included.
 
-    A shared expert that the model fuses with them is none of them, whether its column is the
-    router's or appended after `TopK` (Qwen3-Next): SGLang's `num_experts` counts it,
+    A shared expert that the model fuses with them does not count, whether its column is the
+    router's or appended after `TopK` (Qwen3-Next). SGLang's `num_experts` counts it,
     `num_global_routed_experts` does not. Models that keep their experts in modules of their own
     (DeepSeek-MoE, DBRX, XVERSE) are read by their config.
     """
@@ -257,9 +257,9 @@ def _is_read(name: str, tensor: torch.Tensor) -> bool:
 def loaded(created: Mapping[int, int], now: Mapping[int, int]) -> dict[int, int]:
     """Bytes of one expert as its kernel reads it, by layer.
 
-    Some kernels read another format than the checkpoint's (`process_weights_after_loading`), and
-    some keep it where it is not a layer's any more (`triton_kernel`, in the checkpoint's four
-    bits): then what was created counts.
+    Some kernels read another format than the checkpoint's (`process_weights_after_loading`). Some
+    keep it where it is not a layer's any more (`triton_kernel`, in the checkpoint's four bits):
+    then what was created counts.
 
     Args:
         created: `expert_bytes` before weights load.

@@ -316,8 +316,8 @@ class Metrics:
 def observe_counts(histogram: Histogram, counts: Iterable[tuple[float, int]]) -> None:
     """Add (value, times observed) pairs at once.
 
-    prometheus_client has no call for it, and one `observe` per layer and step would cost a model of
-    94 layers thousands of calls a second; the attributes are those that `observe` itself adds to.
+    prometheus_client has no call for it. One `observe` per layer and step would cost a model of 94
+    layers thousands of calls a second. The attributes are those that `observe` itself adds to.
     """
     for value, times in counts:
         histogram._buckets[bisect_left(histogram._upper_bounds, value)].inc(times)

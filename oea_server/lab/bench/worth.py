@@ -117,7 +117,7 @@ def _fewest(rows: list[dict[str, Any]], experts: float, repeats: int) -> dict[st
     """The rule for serving that reads fewest experts, as it was measured beside vanilla, routing
     and all.
 
-    `follows`: the share of the time that it saved over the share of the experts that it saved;
+    `follows`: the share of the time that it saved over the share of the experts that it saved.
     `follows_high`: the end of its 95 % interval, by the quartiles of the turns as if they were
     normal."""
     ours = [

@@ -40,9 +40,9 @@ class Choice(NamedTuple):
 
 
 def choose(record: Record, budget: float, k: int, lines: Sequence[Line] = ()) -> list[Choice]:
-    """For each batch size that was evaluated, ascending. A larger batch loses less, so what it
-    needs a smaller one gets as well, whatever chance said there: a smaller batch's rule reads at
-    least what the larger one's would.
+    """For each batch size that was evaluated, ascending. A larger batch loses less. So a smaller
+    batch gets at least what the larger one needs, even where the samples say otherwise: its rule
+    reads at least as much.
 
     Args:
         record: of `oea-server eval`, with arms `oea:K0`, with or without `share` and `mix`.

@@ -41,9 +41,9 @@ def ladder(
 ) -> list[Rung]:
     """The rungs below vanilla, safest first; none if vanilla is all that the budget allows.
 
-    A larger batch loses less, so what it needs a smaller one gets as well, whatever chance said
-    there: a smaller batch's rule costs at least what the larger one's would. No rung costs more
-    than the one before it anywhere.
+    A larger batch loses less. So a smaller batch gets at least what the larger one needs, even
+    where the samples say otherwise: its rule costs at least as much. No rung costs more than the
+    one before it anywhere.
 
     Args:
         fronts: batch size -> what was measured on all of the text, vanilla among it.

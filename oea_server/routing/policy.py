@@ -123,7 +123,8 @@ class Policy:
                 means all of them.
             min_batch: steps of fewer requests run vanilla: with nobody to share with, OEA would be
                 pruning; 1 lets a lone one be routed.
-            pool: what the step loads: see `POOLS`. On one rank, `fill` is `union`.
+            pool: what the step loads: see `POOLS`. On one rank, `fill` is `union`. A server asks
+                for `fill` where nothing is said; here the pool is the paper's.
             ranks: expert-parallel ranks with equal, contiguous shares of the experts; a `Placement`
                 says otherwise.
             rank_budget: of `budget`: experts per rank, which floors alone may exceed; on one rank a

@@ -88,10 +88,10 @@ def search(wanted: Wanted, folder: Path | None) -> dict[str, Any]:
         stale.unlink(missing_ok=True)  # of another budget
     if found:
         about["rungs"] = _write(ready, found, vanilla, about)
-    kept = ready.folder / f"{wanted.name}.json"
-    kept.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    path = ready.folder / f"{wanted.name}.json"
+    path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     # what is shown is what was kept
-    result: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     shown = page.markdown(result)
     (ready.folder / f"{wanted.name}.md").write_text(shown, encoding="utf-8")
     if find_spec("matplotlib") is not None:
@@ -99,7 +99,7 @@ def search(wanted: Wanted, folder: Path | None) -> dict[str, Any]:
 
         picture.draw(result, ready.folder / f"{wanted.name}.png")
     print(shown)
-    print(f"kept: {kept}, with its page, picture, rungs and schedules beside it")
+    print(f"kept: {path}, with its page, picture, rungs and schedules beside it")
     return result
 
 

@@ -257,8 +257,8 @@ FACTS: dict[str, Callable[[Settings, Any, ModelCard], str | None]] = {
     "keys": keys_fact,
     "network": network_fact,
 }
-"""What is said of a launch that SGLang can resolve, in this order: a name -> a function of the
-settings, SGLang's resolved arguments and the model's card; None says nothing."""
+"""Facts about a launch that SGLang can resolve, in the order shown. Each is a name -> a function of
+the settings, SGLang's resolved arguments and the model's card; None says nothing."""
 
 
 def _describe(settings: Settings, k: int) -> str:

@@ -99,8 +99,8 @@ def run(launch: Launch) -> None:
 
 
 def load_plug_in() -> None:
-    """Have SGLang load its plug-ins, as it does once it has control; end this process if ours is
-    not in force then.
+    """Have SGLang load its plug-ins, as it does once it has control; end the process if ours is not
+    in force then.
 
     SGLang only logs why it leaves one out, and serves on.
     """

@@ -35,7 +35,7 @@ class Keys(NamedTuple):
 
     @property
     def given(self) -> list[str]:
-        """Those that there are."""
+        """The keys that are set."""
         return [key for key in self if key]
 
 

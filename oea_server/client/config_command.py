@@ -32,8 +32,7 @@ KeyFile = Annotated[Path | None, typer.Option(metavar="FILE", help="a file with 
 LOCAL = "http://127.0.0.1:30000"
 WIDTH = 76
 LONGEST = 1000
-"""Characters of a line that says what is wrong: some of them are the server's, whichever that
-is."""
+"""Characters of a line that says what is wrong, some of them from the server."""
 
 
 @app.command("get")

@@ -35,7 +35,7 @@ class Seen(NamedTuple):
 
 
 class Goal(NamedTuple):
-    """What is asked of it."""
+    """What the operator asks of the controller."""
 
     tpot: float
     """Seconds."""

@@ -32,7 +32,7 @@ def _by_batch(given: Any) -> Any:
 
 
 class Rung(BaseModel):
-    """One setting, and what is known of it."""
+    """One setting, and what was measured of it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -69,7 +69,7 @@ class Rung(BaseModel):
 
 
 class Rungs(BaseModel):
-    """All of them."""
+    """All rungs of a file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

@@ -60,7 +60,7 @@ def open_experts(w13: torch.Tensor, w2: torch.Tensor) -> Experts:
 
 
 def by_loop(w13: torch.Tensor, w2: torch.Tensor, why: str) -> Experts:
-    """The same by plain torch, which leaves the weights as they are."""
+    """Experts in plain torch, which leaves the weights as they are."""
     return Experts("loop", why, lambda x, weights, ids: run_experts(x, w13, w2, weights, ids))
 
 

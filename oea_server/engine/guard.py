@@ -62,7 +62,7 @@ def problem_of(forward_batch: Any, here: Ranks | None = None) -> str | None:
 
 
 def rows_of(forward_batch: Any) -> int | None:
-    """The rows that a batch has now, padding included; None if it says nothing of them."""
+    """The rows that a batch has now, padding included; None if the batch does not say."""
     for name in ("input_embeds", "input_ids"):
         if (tokens := getattr(forward_batch, name, None)) is not None:
             return len(tokens)

@@ -143,7 +143,7 @@ def put_door(http_server: Any, has: Keys) -> None:
 
 
 async def ask(http_server: Any, door: Door) -> None:
-    """End the launch if somebody without the key would be let through."""
+    """End the launch if a client without the key would be let through."""
     global below
     below = http_server.get_global_state().tokenizer_manager.server_args.fastapi_root_path
     if (problem := await selftest.problem(door, below)) is None:
@@ -156,8 +156,8 @@ async def ask(http_server: Any, door: Door) -> None:
 def around_decide_request_auth(
     original: Any, *, path: str, authorization_header: str | None, **kwargs: Any
 ) -> Any:
-    """Let anybody load the page; what it shows then needs the key. Judge paths below the root
-    path."""
+    """Let every client load the page, without its numbers; those need the key. Judge paths below
+    the root path."""
     from sglang.srt.utils.auth import AuthDecision, AuthLevel
 
     from oea_server.observe.routes import PAGE

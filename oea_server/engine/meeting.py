@@ -66,7 +66,7 @@ def world() -> World | None:
 
 
 def exchange(here: World, topic: str, answer: Answer, ranks: Sequence[int]) -> dict[int, Answer]:
-    """What each of `ranks` answers, this one among them.
+    """The answers of all `ranks`, the process's own among them.
 
     Raises:
         DisagreementError: one of them did not answer, or has given up itself.

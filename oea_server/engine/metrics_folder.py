@@ -13,7 +13,7 @@ from oea_server.observe import folder
 
 
 def before_set_prometheus_multiproc_dir() -> None:
-    """Make it, and name it to SGLang."""
+    """Make the folder of the metrics, and name it to SGLang."""
     try:
         folder.make()
     except OSError as error:

@@ -91,7 +91,8 @@ def architecture_of(config: Config) -> str:
 
 
 def sections(config: Config) -> Iterator[Config]:
-    """A config and those inside it: the language model's, then what is around it, then others."""
+    """A config and the configs inside it: the language model's, then those around it, then
+    others."""
     chain = [config]
     while inner := next((part for name in TEXT if _is_part(part := chain[-1].get(name))), None):
         chain.append(inner)

@@ -26,7 +26,7 @@ class Conflict(NamedTuple):
     rows: bool = False
     """Whether rows are the matter: then not even vanilla's steps can be counted."""
     aliases: tuple[str, ...] = ()
-    """Other flags that set the same field."""
+    """Other flags that set the same field as the option."""
     named: str = ""
     """The flag, where it is not the field's name with dashes."""
 
@@ -49,8 +49,8 @@ def given(value: Any) -> bool:
 
 
 ALGORITHMS = ("EAGLE", "EAGLE3", "NEXTN", "FROZEN_KV_MTP", "STANDALONE", "NGRAM", "DFLASH")
-"""Of speculative decoding, those whose verify pass has as many rows for each request, in a chain or
-in a tree (`engine.drafts`)."""
+"""Algorithms of speculative decoding whose verify pass has as many rows for each request, in a
+chain or in a tree (`engine.drafts`)."""
 
 
 def _unknown_drafts(algorithm: Any) -> bool:

@@ -58,7 +58,7 @@ def override(text: str | None) -> Config:
 
 
 def problems(changes: Config) -> Iterator[str]:
-    """What of it is of a wrong kind, among what is read here."""
+    """Overrides of a wrong kind, among those that are read here."""
     for name, value in changes.items():
         said = f"{name}={json.dumps(value)[:60]}"
         if name in NUM_EXPERTS + TOP_K and not _counts(value):
@@ -87,7 +87,7 @@ def overridden(config: Config, changes: Config) -> Config:
 
 
 def _counts(value: object) -> bool:
-    """Whether it can be a number of experts; null leaves it to the model's class."""
+    """Whether a value can be a number of experts; null leaves the number to the model's class."""
     values = value if isinstance(value, list) and value else [value]
     return value is None or all(type(each) is int and each >= 0 for each in values)
 

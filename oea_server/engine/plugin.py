@@ -25,7 +25,7 @@ CALLERS = {
     "sglang.srt.model_executor.model_runner": "routed_pass",
     "sglang.srt.model_executor.runner.decode_cuda_graph_runner": "routed_capture",
 }
-"""Where its functions are called."""
+"""SGLang's modules, and the functions of ours that they call where SGLang is patched."""
 
 in_http_worker = False
 """Whether this process is one of several that serve HTTP (`oea_server.engine.http_app`)."""

@@ -19,7 +19,7 @@ PATIENCE = 30.0
 wait."""
 
 GONE = 499
-"""nginx's status for a client that left: it is only logged, nobody reads it."""
+"""nginx's status for a client that left: logged only."""
 
 
 class Schedulers(Protocol):

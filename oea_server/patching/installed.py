@@ -29,7 +29,7 @@ class File(NamedTuple):
 
     @property
     def is_added(self) -> bool:
-        """Whether no release has it."""
+        """Whether the file is one that no release has."""
         return self.original is None
 
 
@@ -115,7 +115,7 @@ def find() -> Installed:
 
 
 def look(release: str, root: Path) -> Installed:
-    """The same for the SGLang of a version that lies in `root`/sglang."""
+    """The SGLang of a version that lies in `root`/sglang."""
     patches = series.read(release)
     if not patches:
         there = [root / name for name in series.added_by_any() if (root / name).is_file()]

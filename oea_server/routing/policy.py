@@ -11,9 +11,9 @@ from oea_server.routing.schedule import MIX, SHARE, Schedule, check, number_or_s
 Name = Literal["vanilla", "random", "pruned", "oea"]
 Pool = Literal["union", "fill", "budget"]
 POOLS: tuple[Pool, ...] = ("union", "fill", "budget")
-"""What a step may load: the union of the floors; and on each expert-parallel rank the most wanted
-experts beside it, up to as many as the busiest rank has, which costs nothing; or up to a budget,
-floors or not."""
+"""What a step may load. `union`: the union of the floors. `fill`: also the most wanted experts
+beside it on each expert-parallel rank, up to as many as the busiest rank has, which costs nothing.
+`budget`: up to a budget, floors or not."""
 
 EXACT = 1 << 15
 """What a row asks for that is to be routed as by vanilla, whatever the router's k: it is above
@@ -34,7 +34,7 @@ class Numbers(NamedTuple):
     limit: int
     """Experts a token holds at most after the fill."""
     reach: int
-    """Ranks of its own preference that a token scans for experts of the pool."""
+    """Places of its own preference that a token scans for experts of the pool."""
     draft_floor: int = UNBOUNDED
     """Experts each draft is guaranteed, where `floor` is more."""
     p: float = 1.0
@@ -51,7 +51,7 @@ class Room(NamedTuple):
     """How far a pool may be widened, on every rank alike."""
 
     kind: int
-    """Which of `POOLS`."""
+    """Index of the pool's name in `POOLS`."""
     budget: int
     """Experts a rank may hold, of `budget` only."""
 
@@ -239,8 +239,8 @@ class Policy:
 
     @property
     def least(self) -> int:
-        """Of its own top k, what each row is guaranteed in whatever step and layer; 1 where no k0
-        says it."""
+        """Experts of its own top k that each row is guaranteed, in whatever step and layer; 1 where
+        no k0 says the number."""
         if self.k0 is None or self.p < 1.0 or self.share:
             return 1
         return min(*self.k0.values, UNBOUNDED if self.draft_k0 is None else self.draft_k0)

@@ -45,7 +45,7 @@ class Knob(NamedTuple):
 
     @property
     def bounds(self) -> str:
-        """Of a value, in words."""
+        """Bounds of a value, in words."""
         low, high = self.limits["ge"], self.limits.get("le", self.limits.get("lt"))
         if self.number is int:
             return f"{low}..{high}"

@@ -32,7 +32,7 @@ def hashed(key: str) -> str:
 
 
 def read(path: str) -> Mapping[str, str]:
-    """Whose tier each key is, by its hash.
+    """The tier of each key, by the key's hash.
 
     Raises:
         ValueError: one line: the file, its line, and what is wrong there.

@@ -26,11 +26,11 @@ class Drafts(NamedTuple):
 
     algorithm: str
     rows_per_request: int
-    """Its token, and the guesses behind it."""
+    """Rows of a request: its token and the guesses behind the token."""
 
 
 def of(server: Remote) -> Drafts:
-    """Those of a running server.
+    """The drafts of a running server.
 
     Raises:
         OptionError: it verifies none, or does not say.

@@ -8,7 +8,7 @@ import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
-from tests.browser.conftest import window
+from tests.browser.chromium import window
 from tests.browser.page import Page
 from tests.browser.stub import Stub
 from tests.browser.world import World

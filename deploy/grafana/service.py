@@ -37,7 +37,7 @@ SERVICE = (
     ),
     Panel(
         "Tokens per second",
-        "cps",
+        "si:tok/s",
         "Tokens computed, by kind of work: decode is what users read, prefill_compute is prompts,"
         " prefill_cache is prompts that were found in the cache.",
         (

@@ -27,7 +27,7 @@ STEPS = (
         ),
     ),
     Panel(
-        "Rows per request, and tokens kept",
+        "Rows and tokens per request",
         "none",
         "With speculative decoding: how many rows a request has in a decode step, its last token"
         " and drafts, and how many tokens a step gave it (SGLang's accept length). 1 and none"
@@ -47,7 +47,7 @@ STEPS = (
         ),
     ),
     Panel(
-        "Experts read for rejected drafts",
+        "Read for rejected drafts",
         "percentunit",
         "With speculative decoding: of the experts that MoE layers read, the share that only"
         " rejected drafts woke. Where it is much, fewer drafts or a lower draft_k0 would save"
@@ -98,7 +98,8 @@ CONFIGURATION = (
             ),
         ),
         kind="states",
-        values=(("1", "in force", "green"),),
+        sided=True,
+        values=(("1", "in force", ""),),
     ),
     Panel(
         "Builds",
@@ -125,7 +126,7 @@ CONFIGURATION = (
         kind="bars",
     ),
     Panel(
-        "Experts guaranteed per token (k0), by batch",
+        "Guaranteed (k0), by batch",
         "none",
         "The schedule in force: how many of its own best experts a token is guaranteed in a step of"
         " that many tokens. Smaller reads fewer experts and is further from the trained model.",
@@ -133,7 +134,7 @@ CONFIGURATION = (
         kind="bars",
     ),
     Panel(
-        "Share and mixture in force, by batch",
+        "Share and mix, by batch",
         "none",
         "What each guaranteed expert but the first exceeds, of the mass of a token's own top k (0"
         " guarantees all k0), and the part of the chosen experts' mass in what weights are divided"
@@ -147,7 +148,7 @@ CONFIGURATION = (
         kind="bars",
     ),
     Panel(
-        "Controller: rung, and how far from its target",
+        "Controller: rung and error",
         "none",
         "With a target for the time per token: the rung that serves (0 is the safest), and how far"
         " the last period was above the target, as a share of it. Saturated: the target is missed"
@@ -163,9 +164,11 @@ CONFIGURATION = (
             ),
             Query(f"max by (namespace, pod) ({oea('oea_controller_on')})", "{{pod}} on"),
         ),
+        minimum=None,
+        soft=(0, 1),
     ),
     Panel(
-        "Target for the time per token",
+        "Controller: its target",
         "s",
         "What the controller is asked to hold: the mean time between two tokens of a request, or a"
         " percentile of it.",

@@ -34,6 +34,7 @@ TIERS = (
             ),
         ),
         minimum=None,
+        soft=(None, 1),
     ),
     Panel(
         "Promises broken, by tier",
@@ -49,17 +50,18 @@ TIERS = (
             ),
         ),
         kind="bars",
+        must_be_0=True,
     ),
     Panel(
-        "Time between two tokens, by tier",
+        "Time per token, by tier",
         "s",
-        "As clients see it, over all chosen pods, of requests that have a tier: median and 95th"
-        " percentile.",
+        "The time between two tokens of a request as clients see it, over all chosen pods, of"
+        " requests that have a tier: median and 95th percentile.",
         (Query(slowest(0.5), "{{tier}} p50"), Query(slowest(0.95), "{{tier}} p95")),
     ),
     Panel(
         "Tokens per second, by tier",
-        "cps",
+        "si:tok/s",
         "Tokens generated for requests of each tier. Requests without a tier are not among them.",
         (Query(by_tier("oea_tier_tokens_total"), LEGEND),),
     ),

@@ -24,6 +24,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 BUILD = ROOT / "build/dashboard"
 WIDTHS = (1600, 800)
+FONTS = {"Regular": 400, "Medium": 500}
 HTML = """<!doctype html><meta charset="utf-8">
 <link rel="stylesheet" href="preview.css"><link rel="icon" href="data:,"><body><div id="root"></div>
 <script>window.__grafana_public_path__ = "public/"</script>
@@ -43,8 +44,13 @@ def build(record: Path) -> Path:
     bundle = ("--bundle", "--format=esm", "--loader:.ttf=empty", "--outfile=preview.js")
     production = "--define:process.env.NODE_ENV='production'"
     npm("npx", "esbuild", "preview.jsx", "--log-level=warning", "--minify", production, *bundle)
-    icons = BUILD / "public/build/img"
-    shutil.copytree(BUILD / "node_modules/@grafana/ui/dist/public/img", icons, dirs_exist_ok=True)
+    packages, public = BUILD / "node_modules", BUILD / "public"
+    icons = packages / "@grafana/ui/dist/public/img"
+    shutil.copytree(icons, public / "build/img", dirs_exist_ok=True)
+    (public / "fonts/inter").mkdir(parents=True, exist_ok=True)
+    for name, weight in FONTS.items():
+        font = packages / f"@fontsource/inter/files/inter-latin-{weight}-normal.woff2"
+        shutil.copy(font, public / f"fonts/inter/Inter-{name}.woff2")
     return BUILD
 
 

@@ -55,8 +55,8 @@ EXPERTS = (
         "Busiest rank against T",
         "none",
         "With expert parallelism: experts that the busiest rank reads, beside T over all ranks: a"
-        " layer is as slow as that rank. T divided by the number of ranks would be perfect balance. Without"
-        " --ep-size above 1 only T is shown.",
+        " layer is as slow as that rank. T divided by the number of ranks would be perfect balance."
+        " Without --ep-size above 1 only T is shown.",
         (
             Query(mean("oea_max_rank_unique_experts"), "{{pod}} busiest rank"),
             Query(

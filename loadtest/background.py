@@ -11,7 +11,9 @@ from typing import Any
 from loadtest import lengths, workload
 from loadtest.client import chat, session
 
-TENANT = workload.Tenant("background", prompt=lengths.Fixed(24), output=lengths.Fixed(64))
+TENANT = workload.Tenant(
+    "background", prompt=lengths.Fixed(24), output=lengths.LogNormal(64, 0.5, 16, 200)
+)
 
 
 @contextmanager

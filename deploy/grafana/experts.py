@@ -50,6 +50,7 @@ EXPERTS = (
             Query(by_pod(rate("oea_expert_bytes_read_total")), "{{pod}} read"),
             Query(by_pod(rate("oea_expert_bytes_saved_total")), "{{pod}} saved"),
         ),
+        sided=True,
     ),
     Panel(
         "Busiest rank against T",

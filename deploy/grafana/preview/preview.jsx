@@ -28,7 +28,7 @@ function frames(panel, record, theme) {
     const at = new Map(values.map(([t, value]) => [Math.round(t * 1000), Number(value)]));
     const times = [];
     for (let t = Math.round(record.from * 1000); t <= record.to * 1000; t += record.step * 1000) times.push(t);
-    const numbers = times.map((t) => at.get(t) ?? null);
+    const numbers = times.map((t) => (Number.isFinite(at.get(t)) ? at.get(t) : null)); // as its panel does
     const config = { displayNameFromDS: named(legendFormat, metric) };
     return {
       refId, length: times.length, fields: [
@@ -103,11 +103,11 @@ function Heat({ panel, data, width, height, theme }) {
   const rates = sorted.map((frame, i) => frame.fields[1].values.map((v, t) => v - (i ? sorted[i - 1].fields[1].values[t] : 0)));
   const most = Math.max(...rates.flat());
   return <Painted width={width} height={height} paint={(context) => {
-    const wide = (width - 40) / rates[0].length, tall = (height - 20) / rates.length;
+    const wide = (width - 40) / rates[0].length, tall = (height - 32) / rates.length;
     context.font = theme.typography.bodySmall.font ?? `12px ${theme.typography.fontFamily}`;
     rates.forEach((row, i) => {
       context.fillStyle = theme.colors.text.primary;
-      if (i % 2 === 0) context.fillText(sorted[i].fields[1].labels.le, 0, height - 20 - i * tall);
+      if (i % 2 === 0) context.fillText(sorted[i].fields[1].labels.le, 0, height - 20 - i * tall, 36);
       row.forEach((rate, t) => {
         if (!(rate > 1e-9) || steps < 2) return;
         const share = Math.round((rate / most) * (steps - 1)) / (steps - 1);

@@ -1,7 +1,12 @@
-"""Draw what `python -m deploy.grafana.preview.record FILE` wrote: `... .preview FILE [FOLDER]`."""
+"""docs/images/dashboard-*.png made anew, of what `python -m deploy.grafana.preview.record` wrote.
+
+`python -m deploy.grafana.preview.draw FILE`. With a width in pixels behind it, pictures of that
+width go to build/dashboard, to be looked at. It needs Chromium, and npm with its registry.
+"""
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -18,17 +23,34 @@ from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.support.wait import WebDriverWait
 
 from deploy.grafana.dashboard import FILE
-from tests.browser.chromium import chromium, picture, theme, window
+from tests.browser import stamp
+from tests.browser.chromium import chromium, window
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 BUILD = ROOT / "build/dashboard"
-WIDTHS = (1600, 800)
+FOLDER = ROOT / "docs/images"
+COMMAND = "python -m deploy.grafana.preview.record FILE; python -m deploy.grafana.preview.draw FILE"
+THEMES = ("light", "dark")
+WIDTH = 1600
 FONTS = {"Regular": 400, "Medium": 500}
 HTML = """<!doctype html><meta charset="utf-8">
 <link rel="stylesheet" href="preview.css"><link rel="icon" href="data:,"><body><div id="root"></div>
 <script>window.__grafana_public_path__ = "public/"</script>
 <script type="module" src="preview.js"></script>"""
+
+
+def paths(folder: Path = FOLDER) -> tuple[Path, ...]:
+    """The pictures."""
+    return tuple(folder / f"dashboard-{name}.png" for name in THEMES)
+
+
+def shown() -> str:
+    """What the pictures show of the dashboard, as a hash: all but what a mouse has to ask for."""
+    dashboard = json.loads(FILE.read_text())
+    for panel in dashboard["panels"]:
+        panel.pop("description", None)
+    return stamp.digest(json.dumps(dashboard, sort_keys=True))
 
 
 def build(record: Path) -> Path:
@@ -76,28 +98,29 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
-def shoot(url: str, folder: Path) -> None:
-    """The whole dashboard in both themes, at each width."""
+def shoot(url: str, folder: Path, width: int) -> None:
+    """The whole dashboard in both themes."""
     with tempfile.TemporaryDirectory() as profile:
         driver = chromium(Path(profile))
-        for name in ("light", "dark"):
-            theme(driver, name)
-            for width in WIDTHS:
+        try:
+            for path, name in zip(paths(folder), THEMES, strict=True):
                 window(driver, width, 1000)
                 driver.get(f"{url}/index.html?theme={name}")
-                high = WebDriverWait(driver, 60).until(drawn)
-                window(driver, width, high)
-                time.sleep(2)  # charts, once more
-                picture(driver, folder / f"dashboard-{name}-{width}.png")
-                print(driver.get_log("browser"))
-        driver.quit()
+                window(driver, width, WebDriverWait(driver, 60).until(height))
+                time.sleep(2)  # charts are drawn after the page is laid out
+                stamp.save(driver.get_screenshot_as_png(), path, shown())
+        finally:
+            driver.quit()
 
 
-def drawn(driver: WebDriver) -> int:
+def height(driver: WebDriver) -> int:
     """The dashboard's height in pixels; 0 as long as it is not drawn."""
     return int(driver.execute_script("return document.getElementById('root').scrollHeight"))
 
 
 if __name__ == "__main__":
-    with served(build(Path(sys.argv[1]))) as url:
-        shoot(url, Path(sys.argv[2]) if len(sys.argv) > 2 else ROOT / "docs/images")
+    with served(build(Path(sys.argv[1]))) as address:
+        if len(sys.argv) > 2:
+            shoot(address, BUILD, int(sys.argv[2]))
+        else:
+            shoot(address, FOLDER, WIDTH)

@@ -50,6 +50,7 @@ def make() -> None:
         raise RuntimeError("the page's font is missing; on Debian: apt-get install fonts-inter")
     profile = Path(tempfile.mkdtemp(prefix="oea-pictures-"))
     driver = chromium(profile)
+    driver.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
     try:
         with Server(*FLAGS) as server, chatting(server.url, CHATS):
             for policy, seconds in POLICIES:

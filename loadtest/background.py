@@ -11,6 +11,7 @@ from typing import Any
 from loadtest import lengths, workload
 from loadtest.client import chat, session
 
+MODEL = "demo"
 TENANT = workload.Tenant(
     "background", prompt=lengths.Fixed(24), output=lengths.LogNormal(64, 0.5, 16, 200)
 )
@@ -37,7 +38,7 @@ def chatting(
         async with session() as http:
             while not enough.is_set():
                 ask = next(workload.conversation(TENANT, 1, f"{name}{number}", asks))
-                await chat(http, url, ask.body("demo", **(extra or {})))
+                await chat(http, url, ask.body(MODEL, **(extra or {})))
                 asks += 1
 
     async def users() -> None:

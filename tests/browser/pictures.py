@@ -1,7 +1,7 @@
 """docs/images/page-*.png made anew, from a real server under load.
 
-`python -m tests.browser.pictures`: some three minutes. It needs Chromium and the page's
-font (`make system`).
+`python -m tests.browser.pictures`: some three minutes. It needs Chromium (`make
+system`), and the page's font (on Debian `apt-get install fonts-inter`).
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ EXPERTS = (
         soft=(0, None),
     ),
     Panel(
-        "Expert bytes read and saved",
+        "Bytes read and saved",
         "Bps",
         "Bytes of expert weights per second that decode steps read, over all ranks, and that the"
         " model's own top k would have read on top. Compare with the memory bandwidth of all GPUs"
@@ -68,7 +68,7 @@ EXPERTS = (
         sided=True,
     ),
     Panel(
-        "Shadow: what OEA would read",
+        "Shadow: T under OEA",
         "none",
         "While the policy is shadow, which serves the model's own top k: the experts that OEA with"
         " the current knobs would have read, beside what is read. Empty under every other policy.",

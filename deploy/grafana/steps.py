@@ -37,7 +37,7 @@ STEPS = (
         ),
     ),
     Panel(
-        "Rows and tokens per request",
+        "Rows and tokens kept",
         "none",
         "With speculative decoding: how many rows a request has in a decode step, its last token"
         " and drafts, and how many tokens a step gave it (SGLang's accept length). 1 and 0"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from deploy.grafana.panel import Panel, Query
 from deploy.grafana.promql import oea, rate
 
-LEGEND = "{{pod}} {{tier}}"
+LEGEND = "{{tier}} {{pod}}"
 
 
 def by_tier(name: str) -> str:
@@ -60,15 +60,16 @@ TIERS = (
         (Query(slowest(0.5), "{{tier}} p50"), Query(slowest(0.95), "{{tier}} p95")),
     ),
     Panel(
-        "Tokens per second, by tier",
+        "Tokens, by tier",
         "si:tok/s",
-        "Tokens generated for requests of each tier. Requests without a tier are not among them.",
+        "Tokens generated per second for requests of each tier. Requests without a tier"
+        " are not among them.",
         (Query(by_tier("oea_tier_tokens_total"), LEGEND),),
     ),
     Panel(
-        "Answers per second, by tier",
+        "Answers, by tier",
         "reqps",
-        "Answers that ended, however, of requests of each tier; each of n counts.",
+        "Answers that ended per second, however, of requests of each tier; each of n counts.",
         (Query(by_tier("oea_tier_requests_total"), LEGEND),),
     ),
 )

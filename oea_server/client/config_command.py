@@ -65,7 +65,7 @@ def set_(
     for change in changes:
         name, given, value = change.partition("=")
         if not given:
-            _end(f"{change}: not KNOB=VALUE")
+            _end(f"{change}: not KNOB=VALUE, such as k0=3")
         asked[name.strip().replace("-", "_")] = parsed(value.strip())
     after = _ask("PUT", url, key, key_file, asked)
     for name, (old, new) in after["changes"].items():

@@ -230,3 +230,4 @@ def test_no_folder_for_temporary_files_is_a_refusal_in_one_line(
         "temporary files (TMPDIR): no folder for the metrics can be made in it: No such file"
         in line
     )
+    assert line.endswith("; name one that can be written to (PROMETHEUS_MULTIPROC_DIR)")

@@ -223,6 +223,7 @@ def _unpacked(target: ast.expr, value: ast.expr) -> Iterator[tuple[str, ast.expr
     elif isinstance(target, ast.Starred | ast.Subscript):
         yield from _unpacked(target.value, value)
     elif isinstance(target, ast.Tuple | ast.List):
-        pairs = isinstance(value, ast.Tuple | ast.List) and len(value.elts) == len(target.elts)
+        values = value.elts if isinstance(value, ast.Tuple | ast.List) else []
+        pairs = len(values) == len(target.elts)
         for i, each in enumerate(target.elts):
-            yield from _unpacked(each, value.elts[i] if pairs else value)
+            yield from _unpacked(each, values[i] if pairs else value)

@@ -2,7 +2,8 @@
 oea_server.lab.reference.refusals prints them.
 
 A refusal is what is raised with words, written to stderr, logged as a warning or an error, answered
-by a function named refuse, or kept as the reason why something is refused or vanilla.
+as an "error" or by a function named refuse, returned by a function that is named for problems, or
+kept as the reason why something is refused or vanilla.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ WORD = re.compile(r"(?<![\w./-])(?:[A-Z]?[a-z']+|[A-Z]{2,})(?![\w/-]|\.\w)")
 """A plain one, or an abbreviation; no name of code, option or file."""
 
 APART = {
+    "oea_server.controller.metrics": "help texts of metrics",
+    "oea_server.observe.metrics": "help texts of metrics",
     "oea_server.absent.cards": "where the facts of a card are from",
-    "oea_server.controller.law": "why it moves, not why it refuses; the quality floor is no rung",
+    "oea_server.lab.bench.bandwidth": "what was measured, in words",
+    "oea_server.lab.bench.experts": "what was measured, in words",
     "oea_server.lab.qualify.judge": "verdicts of a report",
     "oea_server.lab.qualify.notes": "remarks of a report",
     "oea_server.lab.demo.training": "for who trains the demo model anew",
@@ -33,11 +37,34 @@ APART = {
 }
 """Modules whose texts are no refusals that an operator meets, each with the reason."""
 
+PARTS = {
+    *("refusing to start", "a decode step of", "gave up", "the model …", "expert … and … more"),
+    *("the default", "its key", "the header", "it is there"),
+    *("SGLang's own kernels, without our routing", "our routing, without shadow's counting"),
+    *("SGLang's own kernels, with our counting beside them", "exact: exact; auto: auto"),
+    *("not there", "a number"),
+}
+"""What stands in the middle of lines that have rows: it tells nothing by itself."""
 
-def refusals(root: Path = ROOT) -> list[Text]:
-    """All of them, with `…` where a value goes, in the order of modules and lines."""
-    paths = sorted((root / "oea_server").rglob("*.py"))
-    package = Package(root, (path for path in paths if "models" not in path.parts))
+
+def refusals(root: Path = ROOT / "oea_server") -> list[Text]:
+    """All of them, with `…` where a value goes, in the order of modules and lines; but for PARTS
+    and APART."""
+    return [
+        each
+        for each in every_text(root)
+        if each.text not in PARTS and not each.module.startswith(tuple(APART))
+    ]
+
+
+def every_text(root: Path) -> list[Text]:
+    """All that a package says to whoever asked for too much.
+
+    Args:
+        root: the package's folder.
+    """
+    paths = sorted(root.rglob("*.py"))
+    package = Package(root.parent, (path for path in paths if "models" not in path.parts))
     texts = Texts(package)
     found: list[Text] = []
     for node, place in package.walk():
@@ -46,6 +73,9 @@ def refusals(root: Path = ROOT) -> list[Text]:
     for name in REASONS:
         for value, place in package.fields.get(name, ()):
             found += texts.of(value, place)
+    for function, inside in package.functions():
+        if function.name.rpartition("_")[-1] in REASONS or function.name == "problem_of":
+            found += texts.of_function(function, inside)
     followed: set[tuple[int, str]] = set()
     while texts.asked:
         place, name = texts.asked.pop()
@@ -57,15 +87,12 @@ def refusals(root: Path = ROOT) -> list[Text]:
         *(each for each in found if says(each.text, 2)),
         *(each for each in texts.aside if says(each.text, 3)),
     }
-    return sorted(
-        (each for each in kept if not each.module.startswith(tuple(APART))),
-        key=lambda each: (each.module, each.line, each.text),
-    )
+    return sorted(kept, key=lambda each: (each.module, each.line, each.text))
 
 
 def says(text: str, words: int) -> bool:
     """Whether a text has so many plain words beside its values; else it is a name, or a part."""
-    return len(WORD.findall(text.replace(HOLE, " "))) >= words
+    return " " in text and len(WORD.findall(text.replace(HOLE, " "))) >= words
 
 
 def printed(node: ast.AST) -> Iterator[ast.expr]:
@@ -74,6 +101,9 @@ def printed(node: ast.AST) -> Iterator[ast.expr]:
         if name_of(node.exc) not in ERRORS_OF_CODE:
             yield from node.exc.args
             yield from (each.value for each in node.exc.keywords)
+    elif isinstance(node, ast.Dict):
+        keys = [getattr(each, "value", None) for each in node.keys]
+        yield from (value for key, value in zip(keys, node.values, strict=True) if key == "error")
     elif isinstance(node, ast.Call):
         name = name_of(node)
         to_stderr = name in ("print", "echo") and any(
@@ -84,7 +114,7 @@ def printed(node: ast.AST) -> Iterator[ast.expr]:
         elif ast.unparse(node.func) == "store.set":
             yield from node.args  # what ranks end for, told to the others
         elif name in ("warning", "error") and "logger" in ast.unparse(node.func):
-            yield from node.args[:1]
+            yield from node.args
 
 
 def name_of(call: ast.Call) -> str:
@@ -93,14 +123,25 @@ def name_of(call: ast.Call) -> str:
 
 
 def given(package: Package, function: Function, name: str) -> Iterator[tuple[ast.expr, Place]]:
-    """What callers give a function's argument."""
+    """What callers give a function's argument, or what it is by itself."""
     names = parameters(function)
+    yield from ((each, package.place_of(function)) for each in default_of(function, name))
     star = function.args.vararg is not None and function.args.vararg.arg == name
     for call, place in package.calls[id(function)]:
-        bound = names[:1] in (["self"], ["cls"]) and isinstance(call.func, ast.Attribute)
-        at = names.index(name) - bound
+        at = names.index(name) - (names[:1] in (["self"], ["cls"]))
         yield from ((each, place) for each in call.args[at : None if star else at + 1])
         yield from ((each.value, place) for each in call.keywords if each.arg == name)
+
+
+def default_of(function: Function, name: str) -> list[ast.expr]:
+    """What an argument is where a caller says nothing."""
+    given = function.args
+    places = [*given.posonlyargs, *given.args]
+    pairs = [
+        *zip(places[len(places) - len(given.defaults) :], given.defaults, strict=True),
+        *zip(given.kwonlyargs, given.kw_defaults, strict=True),
+    ]
+    return [value for place, value in pairs if place.arg == name and value is not None]
 
 
 def main() -> None:

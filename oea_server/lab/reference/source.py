@@ -52,6 +52,12 @@ class Module:
                         (of, each.name) if of else (each.name, "")
                     )
 
+    def maker_of(self, name: str) -> Function | None:
+        """The `__init__` of a class."""
+        body = self.classes[name].body if name in self.classes else []
+        functions = (each for each in body if isinstance(each, Function))
+        return next((each for each in functions if each.name == "__init__"), None)
+
 
 class Package:
     """All its files."""
@@ -75,7 +81,8 @@ class Package:
         for node, place in self.walk():
             if isinstance(node, ast.ClassDef):
                 self._class(node, place)
-            elif isinstance(node, ast.Assign | ast.AnnAssign):
+        for node, place in self.walk():
+            if isinstance(node, ast.Assign | ast.AnnAssign):
                 self._attributes(node, place)
             elif isinstance(node, ast.Call):
                 self._call(node, place)
@@ -85,6 +92,16 @@ class Package:
         for module in self.modules.values():
             for node in ast.walk(module.tree):
                 yield node, self._places[id(node)]
+
+    def place_of(self, node: ast.AST) -> Place:
+        """Where a node stands."""
+        return self._places[id(node)]
+
+    def functions(self) -> Iterator[tuple[Function, Place]]:
+        """Every function, with the place of what its body says."""
+        for node, place in self.walk():
+            if isinstance(node, Function):
+                yield node, place.inside(node)
 
     def found(self, node: ast.expr, module: Module) -> tuple[Module, str] | None:
         """The module, and the name there, that a name or MODULE.NAME stands for."""
@@ -109,7 +126,7 @@ class Package:
                     return [(inner, Place(place.module, place.around[i:]).inside(inner))]
         found = self.found(node.func, place.module)
         if found is not None:
-            function = found[0].functions.get(found[1])
+            function = found[0].functions.get(found[1]) or found[0].maker_of(found[1])
             return [] if function is None else [(function, Place(found[0], (function,)))]
         if isinstance(node.func, ast.Attribute) and not self._is_foreign(node.func.value, place):
             return self.methods.get(node.func.attr, [])

@@ -13,7 +13,14 @@ from itertools import product
 from math import prod
 from typing import Any, NamedTuple
 
-from oea_server.lab.reference.source import Package, Place, local_values, parameters, returned
+from oea_server.lab.reference.source import (
+    Function,
+    Package,
+    Place,
+    local_values,
+    parameters,
+    returned,
+)
 
 HOLE = "…"
 SPELLINGS = 6
@@ -21,10 +28,10 @@ SPELLINGS = 6
 PERCENT = re.compile(r"%[sd]")
 REASONS = (
     *("problem", "problems", "inactive", "doubt", "reason", "unhandled", "why", "refused"),
-    *("instead",),
+    *("clash", "frozen", "fixed", "missing", "unfit", "instead"),
 )
 """Fields of objects that say why something is refused, or vanilla, and what to do."""
-SAME = ("join", "get", "pop")
+SAME = ("join", "get", "pop", "fromkeys")
 """Methods that give what is in their arguments."""
 OF_OBJECT = ("get", "pop", "values", "items", "splitlines", "strip", "replace")
 """Methods that give what is in their object."""
@@ -90,6 +97,10 @@ class Texts:
             self._known[id(node)] = list(dict.fromkeys(found))
         return self._known[id(node)]
 
+    def of_function(self, function: Function, inside: Place) -> list[Text]:
+        """All that a function returns, or yields, as text."""
+        return [text for value in returned(function) for text in self.of(value, inside)]
+
     def _constant(self, node: ast.Constant, place: Place) -> list[Text]:
         if not isinstance(node.value, str):
             return []
@@ -150,6 +161,8 @@ class Texts:
         if found is None:
             return []
         module, name = found
+        if (function := module.functions.get(name)) is not None:  # handed on, to be called
+            return self.of_function(function, Place(module, (function,)))
         home = Place(module, ())
         return [text for value in module.values.get(name, ()) for text in self.of(value, home)]
 
@@ -160,10 +173,10 @@ class Texts:
         return [text for value, where in fields for text in self.of(value, where)]
 
     def _called(self, node: ast.Call, place: Place) -> list[Text]:
-        found = []
-        for function, where in self.package.called(node, place):
-            for value in returned(function):
-                found += self.of(value, where)
+        called = self.package.called(node, place)
+        found = [text for each in called for text in self.of_function(*each)]
+        if not called and isinstance(node.func, ast.Name):
+            found += self._named(node.func, place)
         method = node.func.attr if isinstance(node.func, ast.Attribute) else ""
         if isinstance(node.func, ast.Attribute) and method in OF_OBJECT:
             found += self.of(node.func.value, place)

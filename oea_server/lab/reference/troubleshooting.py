@@ -25,12 +25,13 @@ def entries() -> list[str]:
 
 def quoted(page: str) -> list[str]:
     """What the first cells of the tables' rows quote of lines."""
-    cells = re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)
+    tables = re.findall(r"^\| the \w+ says \|.*\n\|---.*\n((?:\|.*\n)+)", page, re.MULTILINE)
+    cells = [row.split(" | ")[0] for table in tables for row in table.splitlines()]
     return [fragment for cell in cells for fragment in re.findall(r"`([^`]+)`", cell)]
 
 
 def quotes(fragment: str, text: str) -> bool:
-    """Whether a fragment is of this text: its parts come in their order, or are all that it says."""
+    """Whether a fragment is of this text: its parts are in it in their order, or all of it."""
     parts = constants(fragment)
     if sum(map(len, parts)) < TELLING:
         return parts == constants(text)
@@ -56,3 +57,8 @@ def missing(texts: Iterable[Text], fragments: list[str]) -> list[Text]:
         for each in texts
         if not of_options(each.text) and not any(quotes(one, each.text) for one in fragments)
     ]
+
+
+def stale(texts: list[Text], fragments: Iterable[str]) -> list[str]:
+    """The fragments that are of no text."""
+    return [one for one in fragments if not any(quotes(one, each.text) for each in texts)]

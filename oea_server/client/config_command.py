@@ -104,11 +104,11 @@ def _ask(
             " OEA_KEY"
         )
     if reply.status_code == requests.codes.not_found:
-        _end(f"{url}: no oea-server answers there")
+        _end(f"{url}: no oea-server answers there; is --url right?")
     if not reply.ok:
         _end(str(answer["error"] if isinstance(answer, dict) and "error" in answer else answer))
     if not isinstance(answer, dict) or "settings" not in answer:
-        _end(f"{url}: no oea-server answers there")
+        _end(f"{url}: no oea-server answers there; is --url right?")
     return answer
 
 

@@ -13,7 +13,7 @@ from oea_server.lab.reference.page import ROOT
 from oea_server.lab.reference.source_texts import Text
 
 EVERY = refusals.every_text(ROOT / "oea_server")
-TEXTS = refusals.refusals()
+TEXTS = refusals.told(EVERY)
 FRAGMENTS = troubleshooting.quoted(troubleshooting.PAGE.read_text(encoding="utf-8"))
 
 

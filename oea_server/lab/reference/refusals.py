@@ -50,9 +50,14 @@ PARTS = {
 def refusals(root: Path = ROOT / "oea_server") -> list[Text]:
     """All of them, with `…` where a value goes, in the order of modules and lines; but for PARTS
     and APART."""
+    return told(every_text(root))
+
+
+def told(texts: list[Text]) -> list[Text]:
+    """Those that are lines, and an operator's to meet."""
     return [
         each
-        for each in every_text(root)
+        for each in texts
         if each.text not in PARTS and not each.module.startswith(tuple(APART))
     ]
 

@@ -31,6 +31,14 @@ def test_every_row_has_a_refusal() -> None:
     assert not stale, f"no refusal says what these quote: {stale}"
 
 
+def test_every_row_says_what_it_means_and_what_to_do() -> None:
+    page = troubleshooting.PAGE.read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    wide = [row for row in rows if len(row) != 2]  # but for the table of beginnings
+    assert {len(row) for row in wide} == {3}
+    assert [row[0] for row in wide if not all(cell.strip(" |") for cell in row)] == []
+
+
 def test_what_is_left_out_is_there() -> None:
     texts, modules = {each.text for each in EVERY}, {each.module for each in EVERY}
     assert {part for part in refusals.PARTS if part not in texts} == set()

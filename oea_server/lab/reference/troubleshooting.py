@@ -20,8 +20,13 @@ EDGES = " :;,.="
 def entries() -> list[str]:
     """The table of SGLang's options that are refused."""
     lines = ["| the line starts with | it means | do |", "|---|---|---|"]
-    lines += [f"| `{each.flag}` | {each.why} | {each.instead} |" for each in CONFLICTS]
+    lines += [f"| `{each.flag}` | {each.why} | {_code(each.instead)} |" for each in CONFLICTS]
     return [*lines, ""]
+
+
+def _code(text: str) -> str:
+    """A text with flags as code."""
+    return re.sub(r"--oea-[a-z-]+ \w+", r"`\g<0>`", text)
 
 
 def quoted(page: str) -> list[str]:

@@ -8,6 +8,7 @@ from textwrap import dedent
 
 import pytest
 
+from oea_server.engine import bypasses
 from oea_server.lab.reference import refusals, troubleshooting
 from oea_server.lab.reference.page import ROOT
 from oea_server.lab.reference.source_texts import Text
@@ -37,6 +38,11 @@ def test_every_row_says_what_it_means_and_what_to_do() -> None:
     wide = [row for row in rows if len(row) != 2]  # but for the table of beginnings
     assert {len(row) for row in wide} == {3}
     assert [row[0] for row in wide if not all(cell.strip(" |") for cell in row)] == []
+
+
+def test_every_reason_of_a_bypass_has_a_row() -> None:
+    page = troubleshooting.PAGE.read_text(encoding="utf-8")
+    assert [each for each in bypasses.BYPASSES if f'{{reason="{each}"}}' not in page] == []
 
 
 def test_what_is_left_out_is_there() -> None:

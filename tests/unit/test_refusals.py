@@ -69,6 +69,7 @@ def test_a_short_quotation_is_all_that_a_line_says() -> None:
 
 
 FORMS = {
+    "made elsewhere": "raise others.made(name)",
     "raised": 'raise ValueError(f"{name}={value} is too much")',
     "of a constant": 'raise ValueError(f"{LIMIT} is too much")',
     "of another module": 'raise ValueError(f"the file {others.WHERE} is too much")',
@@ -77,6 +78,9 @@ FORMS = {
     "gathered": 'found = []\n    found.append("so many are too much")\n    others.end(found)',
     "handed to what prints": 'others.end("so many are too much")',
     "handed on, to be called": "raise ValueError(others.ask(others.said_of))",
+    "numbered": (
+        'raise ValueError([f"{i}{line}" for i, line in enumerate(["so many are too much"])])'
+    ),
     "a table's": "raise ValueError(others.TABLE[name])",
     "an object's": "raise ValueError(others.Row('so many are too much', 1).why)",
     "logged": 'logger.warning("OEA: %s is too much", name)',
@@ -95,6 +99,9 @@ OTHERS = """
 
     def said_of(name):
         return None if name else "so many are too much"
+
+    def made(name):
+        return KeyError("so many are too much")
 
     def ask(question):
         return question("")

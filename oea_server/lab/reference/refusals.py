@@ -25,6 +25,7 @@ WORD = re.compile(r"(?<![\w./-])(?:[A-Z]?[a-z']+|[A-Z]{2,})(?![\w/-]|\.\w)")
 
 APART = {
     "oea_server.controller.metrics": "help texts of metrics",
+    "oea_server.schema_words": "bounds, in words",
     "oea_server.observe.metrics": "help texts of metrics",
     "oea_server.absent.cards": "where the facts of a card are from",
     "oea_server.lab.bench.bandwidth": "what was measured, in words",
@@ -102,10 +103,12 @@ def says(text: str, words: int) -> bool:
 
 def printed(node: ast.AST) -> Iterator[ast.expr]:
     """What a statement or call says to whoever asked for too much."""
-    if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-        if name_of(node.exc) not in ERRORS_OF_CODE:
-            yield from node.exc.args
-            yield from (each.value for each in node.exc.keywords)
+    if isinstance(node, ast.Raise) and node.exc is not None:
+        if not isinstance(node.exc, ast.Call):
+            yield node.exc
+        elif name_of(node.exc) not in ERRORS_OF_CODE:
+            # an error that is made here, or by the function that is called
+            yield from (node.exc, *node.exc.args, *(each.value for each in node.exc.keywords))
     elif isinstance(node, ast.Dict):
         keys = [getattr(each, "value", None) for each in node.keys]
         yield from (value for key, value in zip(keys, node.values, strict=True) if key == "error")

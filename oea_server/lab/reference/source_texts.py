@@ -35,7 +35,10 @@ SAME = ("join", "get", "pop", "fromkeys")
 """Methods that give what is in their arguments."""
 OF_OBJECT = ("get", "pop", "values", "items", "splitlines", "strip", "replace")
 """Methods that give what is in their object."""
-PASSING = ("oneline", "str", "filter", "list", "tuple", "sorted", "next", "dict", "map", "set")
+PASSING = (
+    *("oneline", "str", "filter", "list", "tuple", "sorted", "next", "dict", "map", "set"),
+    *("enumerate", "zip", "reversed"),
+)
 """Functions that hand on texts that they are given."""
 
 
@@ -180,6 +183,7 @@ class Texts:
         method = node.func.attr if isinstance(node.func, ast.Attribute) else ""
         if isinstance(node.func, ast.Attribute) and method in OF_OBJECT:
             found += self.of(node.func.value, place)
-        if method in SAME or (isinstance(node.func, ast.Name) and node.func.id in PASSING):
+        name = method or getattr(node.func, "id", "")
+        if method in SAME or (name in PASSING and not method) or name.endswith("Error"):
             found += [text for each in node.args for text in self.of(each, place)]
         return found

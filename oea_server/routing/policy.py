@@ -163,7 +163,9 @@ class Policy:
         if self.ranks < 1:
             raise ValueError(f"ranks={self.ranks} is below 1")
         if self.pool == "budget" and self.rank_budget is None:
-            raise ValueError("rank_budget=None: pool=budget needs a number of experts per rank")
+            raise ValueError(
+                "rank_budget=None: pool=budget needs a number of experts per rank; give rank_budget"
+            )
         if self.rank_budget is not None and self.rank_budget < 1:
             raise ValueError(f"rank_budget={self.rank_budget} is below 1")
         if self.draft_k0 is not None and self.draft_k0 < 1:
@@ -174,7 +176,7 @@ class Policy:
             if value is not None and value < max(self.k0.values):
                 raise ValueError(
                     f"{name}={value} is below k0={max(self.k0.values)}, which every token is"
-                    " guaranteed"
+                    f" guaranteed; raise {name}, or lower k0"
                 )
 
     def __hash__(self) -> int:
@@ -202,7 +204,9 @@ class Policy:
             raise ValueError(f"draft_k0={self.draft_k0} is above the model's top-k {k}")
         bound = num_experts if k_max_bound is None else k_max_bound
         if self.k_max is not None and self.k_max > bound:
-            raise ValueError(f"k_max={self.k_max} is above {bound}")
+            raise ValueError(
+                f"k_max={self.k_max} is above {bound}, the most experts that a token can get"
+            )
         if self.max_rank is not None and self.max_rank > num_experts:
             raise ValueError(f"max_rank={self.max_rank} is above the model's {num_experts} experts")
         if self.rank_budget is not None and self.rank_budget > num_experts:

@@ -110,7 +110,10 @@ def look(argv: Sequence[str]) -> Examination:
             problems += refusal.lines
     served_anyway = launch.settings.policy == "vanilla" or launch.settings.allow_inactive
     if verdict.doubt is not None and not served_anyway and not problems:
-        problems.append(f"{verdict.doubt}: only the routers that SGLang builds can tell")
+        problems.append(
+            f"{verdict.doubt}: only the routers that SGLang builds can tell; serve builds them"
+            " before weights load"
+        )
     inactive = verdict.inactive
     if inactive is None and verdict.doubt is not None:
         inactive = f"perhaps: {verdict.doubt}; the routers that SGLang builds decide"

@@ -137,7 +137,8 @@ def _answer(argv: list[str]) -> Answer:
     shown = {name: getattr(view, name, None) for name in SHOWN}
     if view.device != "cuda":
         return refused(
-            f"--device {view.device}: it would not be served on this card", resolved=shown
+            f"--device {view.device}: it would not be served on this card; leave --device out",
+            resolved=shown,
         )
     verdict = judge(launch.settings, server_args, elsewhere=True)
     if verdict.problems:

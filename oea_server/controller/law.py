@@ -106,7 +106,8 @@ class Law:
         ]
         if not allowed or allowed[0] != 0:
             raise ValueError(
-                f"no rung is within the quality floor: the safest, {self.rungs[0].name}, is not"
+                f"no rung is within the quality floor: the safest, {self.rungs[0].name}, is not;"
+                " lower quality_floor, or put vanilla first"
             )
         self.lowest = allowed[-1]
         """The fastest rung that quality allows, by what was known beforehand."""

@@ -97,7 +97,10 @@ def open_layer(layer: Any, experts_move: bool) -> Experts:
         if not odd:
             raise
         whose = f"expert {odd[0]}" + (f" and {len(odd) - 1} more" if len(odd) > 1 else "")
-        why = f"layer {getattr(layer, 'layer_id', 0)}: the weights of {whose} hold NaN or infinity"
+        why = (
+            f"layer {getattr(layer, 'layer_id', 0)}: the weights of {whose} hold NaN or infinity;"
+            " fetch the checkpoint anew"
+        )
         guard.end(why, verb="refusing to start")
 
 

@@ -28,6 +28,8 @@ KEPT = 16
 """Changes that stay in the store: later pipeline stages read what earlier ones said a few steps
 ago."""
 
+ALIKE = "start all ranks with the same oea-server, SGLang and flags"
+
 NAMED = 4
 """Differences that one line names."""
 
@@ -42,7 +44,7 @@ def at_load(here: World, answer: Answer) -> list[Answer]:
     answers = meeting.exchange(here, "load", answer, ranks)
     if line := difference(here, answers, "everywhere", "stage"):
         meeting.take_leave(here, "load", ranks)
-        raise DisagreementError(line)
+        raise DisagreementError(f"{line}; {ALIKE}")
     return [answers[rank] for rank in ranks]
 
 

@@ -22,7 +22,7 @@ def find(option: Callable[[str], Any]) -> list[str]:
     simulated = [
         name for name in SIMULATED if os.environ.get(name, "").lower() in ("1", "true", "yes", "on")
     ]
-    return found + [f"{name}: overrides every routing decision" for name in simulated]
+    return found + [f"{name}: overrides every routing decision; unset it" for name in simulated]
 
 
 def clashing(option: Callable[[str], Any]) -> list[Conflict]:
@@ -33,7 +33,7 @@ def clashing(option: Callable[[str], Any]) -> list[Conflict]:
 def said(conflict: Conflict, value: Any) -> str:
     """The line for a conflict."""
     flag = conflict.flag if value is True else f"{conflict.flag} {value}"
-    return f"{flag}: {conflict.why}"
+    return f"{flag}: {conflict.why}; {conflict.instead}"
 
 
 def find_in_flags(argv: Sequence[str]) -> list[str]:

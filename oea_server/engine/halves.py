@@ -43,7 +43,7 @@ def untold() -> str:
         )
     context = plugin.resolve("sglang.srt.model_executor.forward_context.ForwardContext")
     if not hasattr(context, "moe_num_token_non_padded"):
-        return "what this SGLang tells the routers of a half was never checked; 0.5.23 was"
+        return "what this SGLang tells the routers of a half was never checked; install 0.5.23"
     return ""
 
 

@@ -136,7 +136,9 @@ class Schedulers:
             raise RefusalError(409, f"tiers: {tier_start.METRICS}")
         if "tiers" in knobs and (gone := self._binding.tiers - set(table.parse(knobs["tiers"]))):
             raise RefusalError(
-                409, f"tiers: keys are bound to {sorted(gone)[0]} (tier_keys), which would be gone"
+                409,
+                f"tiers: keys are bound to {sorted(gone)[0]} (tier_keys), which would be gone;"
+                " keep it",
             )
         # it carries numbers: a text goes into the name (oea_server.engine.control)
         named = {

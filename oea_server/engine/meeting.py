@@ -92,7 +92,9 @@ def exchange(here: World, topic: str, answer: Answer, ranks: Sequence[int]) -> d
         why = store.get(GAVE_UP).decode()
     except RuntimeError as error:  # what torch raises is one
         first, *_ = str(error).splitlines() or [""]
-        raise DisagreementError(f"ranks cannot be compared, their store is gone: {first}") from None
+        raise DisagreementError(
+            f"ranks cannot be compared, their store is gone: {first}; look at rank 0's log"
+        ) from None
     take_leave(here, topic, answers)
     raise DisagreementError(why)
 

@@ -19,4 +19,7 @@ def before_set_prometheus_multiproc_dir() -> None:
     except OSError as error:
         given = os.environ.get(folder.VARIABLE)
         where = f"{folder.VARIABLE}={given}" if given else "the folder for temporary files (TMPDIR)"
-        refuse(f"{where}: no folder for the metrics can be made in it: {error.strerror or error}")
+        refuse(
+            f"{where}: no folder for the metrics can be made in it: {error.strerror or error}; name"
+            f" one that can be written to ({folder.VARIABLE})"
+        )

@@ -29,6 +29,8 @@ class ModelCard(NamedTuple):
 
 OTHER_PARTS = re.compile("vision|visual|audio|talker|code2wav|projector|draft|quantization")
 COUNTS_EXPERTS = re.compile("expert|moe_?(num|top|k$)")
+ANYWAY = "--oea-allow-inactive serves it vanilla"
+"""What can be done about a model of which no router can be handled."""
 """Names by which a config may count experts in a way that is not listed above."""
 
 
@@ -135,7 +137,7 @@ def problems(settings: Settings, card: ModelCard | None) -> list[str]:
         return []
     if card.problem is not None:
         served = settings.allow_inactive or settings.policy == "vanilla"
-        return [] if served else [f"{card.problem}; --oea-allow-inactive serves it vanilla"]
+        return [] if served else [f"{card.problem}; {ANYWAY}"]
     if card.doubt is not None:
         return []
     try:

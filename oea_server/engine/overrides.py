@@ -31,6 +31,9 @@ TEXT = ("thinker_config", "llm_config", "language_config", "text_config")
 """Where SGLang looks for the language model, in its order (`get_hf_text_config`)."""
 
 
+EXAMPLE = '{"num_experts_per_tok": 4}'
+
+
 class OverrideError(ValueError):
     """What SGLang would not take: one line."""
 
@@ -51,7 +54,7 @@ def override(text: str | None) -> Config:
     except (ValueError, RecursionError) as error:  # a number too long, brackets too deep
         raise OverrideError(f"{shown}: not JSON that can be read: {error}") from None
     if changes and not isinstance(changes, dict):
-        raise OverrideError(f"{shown}: not a JSON object")
+        raise OverrideError(f"{shown}: not a JSON object, as {EXAMPLE}")
     for problem in problems(changes or {}):
         raise OverrideError(f"{FLAG}: {oneline(problem)}")
     return changes or {}

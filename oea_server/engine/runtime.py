@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 
-from oea_server.engine import bypasses, captures, limits
+from oea_server.engine import bypasses, captures, limits, model_card
 from oea_server.engine.graphs import Graphs
 from oea_server.engine.placed import Where, nowhere
 from oea_server.engine.routers import Router
@@ -108,7 +108,7 @@ class Runtime:
             steering.frozen = unhandled
             may_be_idle = steering.settings.policy == "vanilla" or steering.settings.allow_inactive
             if not may_be_idle and (routers or not k_elsewhere):
-                return [unhandled]
+                return [f"{unhandled}; {model_card.ANYWAY}"]
             # other stages can be switched: all take it, or none
             problem = (
                 steering.adopt(facts._replace(renormalize=True), unhandled) if k_elsewhere else None

@@ -65,7 +65,9 @@ async def apply(
     before = (await patiently(schedulers.states(), "nothing changed"))[0]
     if request is not None and not matches(request.headers.get("if-match"), before["version"]):
         raise RefusalError(
-            412, f"If-Match: the version is {before['version']} by now; nothing changed"
+            412,
+            f"If-Match: the version is {before['version']} by now; nothing changed; GET"
+            " /oea/config, and ask again",
         )
     if problem := clash(before, asked):
         raise RefusalError(409, problem)

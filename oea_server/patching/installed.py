@@ -107,7 +107,9 @@ def find() -> Installed:
         # a local part names a build, not another source
         release = version("sglang").partition("+")[0]
     except PackageNotFoundError:
-        raise PatchError("SGLang is not installed in this environment") from None
+        raise PatchError(
+            "SGLang is not installed in this environment; run it by the Python of SGLang's"
+        ) from None
     spec = find_spec("sglang")
     if spec is None or not spec.submodule_search_locations:
         raise PatchError("SGLang is installed, but cannot be found; is its environment broken?")

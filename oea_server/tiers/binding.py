@@ -117,7 +117,9 @@ def asker(binding: Binding, headers: Iterable[tuple[bytes, bytes]], default: str
             value for name, value in headers if name.lower() == binding.header.encode("ascii")
         ]
         if len(values) > 1:
-            raise ValueError(f"{binding.header}: the header is there {len(values)} times")
+            raise ValueError(
+                f"{binding.header}: the header is there {len(values)} times; send it once"
+            )
         named = values[0].decode("latin-1").strip() if values else None
     if not binding.keys:
         if named is not None:

@@ -42,10 +42,10 @@ def parse(text: str | None) -> Mapping[str, int]:
             )
             raise ValueError(f"tiers: {_shown(name)} is no name for a tier: {said}")
         if name in found:
-            raise ValueError(f"tiers: {name} is there twice")
+            raise ValueError(f"tiers: {name} is there twice; name each tier once")
         found[name] = _promise(name, promise)
     if len(found) > MOST:
-        raise ValueError(f"tiers: there are {len(found)}, above {MOST}")
+        raise ValueError(f"tiers: there are {len(found)}, above {MOST}; leave some out")
     return found
 
 

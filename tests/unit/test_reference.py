@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from oea_server.lab.reference import knobs, metrics, results
+from oea_server.lab.reference import knobs, metrics, results, troubleshooting
 from oea_server.lab.reference.page import COMMAND, with_list
 from oea_server.settings import LIVE, Settings
 
@@ -20,7 +20,9 @@ PAGES = [
 ]
 
 
-@pytest.mark.parametrize("made", [knobs, metrics, results], ids=lambda made: made.PAGE.name)
+@pytest.mark.parametrize(
+    "made", [knobs, metrics, results, troubleshooting], ids=lambda made: made.PAGE.name
+)
 def test_a_list_is_what_its_definitions_say(made: object) -> None:
     page = made.PAGE.read_text(encoding="utf-8")  # type: ignore[attr-defined]
     assert with_list(page, made.entries()) == page, f"make it anew: {COMMAND}"  # type: ignore[attr-defined]

@@ -24,7 +24,7 @@ from rich.progress import track
 
 from oea_server.lab.bench.load import play
 from oea_server.lab.bench.served import own_server
-from oea_server.lab.records import record
+from oea_server.lab.records import files, record
 
 LAYERS, CHATS, TOKENS, ROUNDS = 2, 16, 64, 60
 SCRAPE, POLL = 5.0, 1.0
@@ -91,8 +91,7 @@ def main() -> None:
         "watched_over_alone": interval(ratios),
         "alone_over_itself": interval(noise),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "observing.json").write_text(json.dumps(result, indent=2) + "\n")
+    files.write(out / "observing.json", result)
     print(
         json.dumps({name: value for name, value in result.items() if name != "tpot_ms"}, indent=2)
     )

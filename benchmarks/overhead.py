@@ -29,6 +29,7 @@ from rich.progress import track
 from oea_server.client.server import Server, without_us
 from oea_server.lab.demo.build import CONFIG
 from oea_server.lab.demo.compare import play, tokens_per_second
+from oea_server.lab.records import files
 from oea_server.routing import Policy, Router, default_schedule
 from oea_server.routing.host import route
 from oea_server.routing.tally import HostTally
@@ -90,8 +91,7 @@ def main() -> None:
         # one report a second
         "tally_and_report_share_of_step": layers * (routing - untallied) / step + report,
     }
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "overhead.json").write_text(json.dumps(result, indent=2) + "\n")
+    files.write(out / "overhead.json", result)
     print(json.dumps(result, indent=2))
 
 

@@ -97,8 +97,8 @@ def test_the_command_makes_all_of_a_folder_of_records(tmp_path: Path) -> None:
     """One record of each kind that is drawn or has more than a page; the rest is compared above."""
     names = ("ab-qwen3-30b-4-layers", "serve-qwen3-30b-4-layers", "qualify-gym-qwen3-moe", "soak")
     for name in names:
-        record = command.RESULTS / "2-core-x86_64" / f"{name}.json"
-        (tmp_path / record.name).write_bytes(record.read_bytes())
+        path = command.RESULTS / "2-core-x86_64" / f"{name}.json"
+        (tmp_path / path.name).write_bytes(path.read_bytes())
     command.main([str(tmp_path)])
     for name, record in records(tmp_path).items():
         kind = KINDS[record["benchmark"]]

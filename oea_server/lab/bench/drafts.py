@@ -10,8 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from oea_server.client.ask import ask
 from oea_server.client.remote import Remote
-from oea_server.lab.bench.timing import Spread
 from oea_server.lab.records.options import OptionError
+from oea_server.lab.records.stats import Spread
 
 if TYPE_CHECKING:
     from oea_server.lab.bench.serve import Rounds

@@ -49,13 +49,6 @@ def test_the_search_that_ran_has_the_rungs_that_its_record_says() -> None:
     assert json.loads(path.read_text(encoding="utf-8"))["rungs"] == record["rungs"]
     found = read_by_server.read(str(path), Settings())
     assert all(rung.knobs["pool"] == "union" for rung in found.rungs[1:])
-    for number, rung in enumerate(found.rungs[1:], 1):
-        knobs: dict[str, Any] = {name: rung.knobs[name] for name in ("k0", "share", "mix")}
-        schedule = Settings(schedule=str(RESULTS / f"calibrate-schedule-{number}.json"))
-        for batch in (2, 4, 16, 64):
-            by_schedule = schedule.policy_for(8).numbers(batch, 0, k=8, num_experts=128)
-            by_rung = Settings(**knobs).policy_for(8)
-            assert by_schedule == by_rung.numbers(batch, 0, k=8, num_experts=128)
 
 
 def test_on_other_text_the_rungs_are_within_their_budgets_by_the_mean() -> None:

@@ -80,8 +80,8 @@ def evaluate(
         "batches": list(wanted.batches),
         "rows": grid.rows(grid.read(lines, about), plan, wanted.seed),
     }
-    kept = folder / f"{name}.json"
-    result = files.write(kept, complete)
+    result_file = folder / f"{name}.json"
+    result = files.write(result_file, complete)
     page = report.markdown(result)
     (folder / f"{name}.md").write_text(page, encoding="utf-8")
     if find_spec("matplotlib") is not None:
@@ -90,7 +90,7 @@ def evaluate(
         picture.draw(result, folder / f"{name}.png")
     lines.unlink()
     print(page)
-    print(f"kept: {kept}, with its page and picture beside it")
+    print(f"kept: {result_file}, with its page and picture beside it")
     return result
 
 

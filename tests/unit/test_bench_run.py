@@ -125,8 +125,8 @@ def test_the_record_says_how_and_not_whose(kept: dict[str, Any]) -> None:
     fitted = {each["batch"]: each for each in made["fits"]}
     assert set(fitted) == {2, 16}
     assert [each["batch"] for each in made["worth"]] == [2, 16]
-    assert made["worth"] == json.loads(json.dumps(worth.judged(made)))
-    for each in made["worth"]:
+    for each, again in zip(made["worth"], worth.judged(made), strict=True):
+        assert (each["verdict"], each["why"]) == (again["verdict"], again["why"])
         assert (
             f"- Batch {each['batch']}: **{worth.WORDS[each['verdict']]}**; {each['why']}."
             in kept["said"]

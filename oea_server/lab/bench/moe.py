@@ -20,8 +20,9 @@ from oea_server.lab.bench.experts import Layer, open_layer
 from oea_server.lab.bench.fit import Line, fit
 from oea_server.lab.bench.logits import Source
 from oea_server.lab.bench.presets import Preset
-from oea_server.lab.bench.timing import WARM_UP_ROUNDS, Call, Spread, capture, laps, shown_turns
+from oea_server.lab.bench.timing import WARM_UP_ROUNDS, Call, capture, laps, shown_turns
 from oea_server.lab.records import record
+from oea_server.lab.records.stats import Spread
 from oea_server.routing import Policy, Routing
 
 US = 1e6
@@ -34,7 +35,7 @@ class Turn:
     layer: Call
     """Routing and experts."""
     routing: Call
-    """The same routing alone."""
+    """Routing alone, without the experts."""
     result: list[Routing]
     """The last routing; one element, replaced by each call (a graph's replay rewrites its
     tensors)."""
@@ -127,7 +128,7 @@ def measure(
 
 
 def _gate(hidden: torch.Tensor, num_experts: int, device: torch.device) -> Call:
-    """hidden [B, H] -> [B, N], kept by nobody: the logits are the source's."""
+    """hidden [B, H] -> [B, N], thrown away: the logits are the source's."""
     weights = torch.randn(hidden.shape[1], num_experts).to(hidden)
     return capture(lambda: hidden @ weights, device)
 
@@ -213,8 +214,8 @@ def _line_of_rows(rows: list[dict[str, Any]], batch: int) -> Line | None:
 
 
 def _line_of_turns(turns: dict[str, Turn]) -> Line | None:
-    """The same, a point each turn: one of many ranks reads few experts, and in each turn another
-    number of them."""
+    """Latency against T, a point each turn: one of many ranks reads few experts, and another number
+    of experts in each turn."""
     seen = [turn for label, turn in turns.items() if _takes_k(label)]
     experts = [ranks[0] for turn in seen for ranks in turn.experts]
     return fit(experts, [seconds * US for turn in seen for seconds in turn.seconds])

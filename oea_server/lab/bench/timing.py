@@ -5,10 +5,8 @@ of the clock. The GPU half has not yet run on a GPU."""
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -20,25 +18,6 @@ Call = Callable[[], Any]
 WARM_UP_ROUNDS = 2
 GPU_WARM_UP_CALLS = 3
 """Before a capture: kernels are compiled, autotuned and their tables made."""
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """Median and quartiles, in the unit of what was given."""
-
-    median: float
-    lower: float
-    upper: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        """At least two values.
-
-        Raises:
-            statistics.StatisticsError: there are fewer.
-        """
-        lower, median, upper = statistics.quantiles(values, n=4, method="inclusive")
-        return cls(median, lower, upper)
 
 
 def pick_device() -> torch.device:
@@ -73,8 +52,9 @@ def capture(call: Call, device: torch.device, times: int = 1) -> Call:
 def laps(device: torch.device, calls: Sequence[Call]) -> list[float]:
     """Seconds of each call, run one after the other.
 
-    On a GPU everything is queued at once and only then waited for: let the first call be long
-    enough (a read of memory) for the queue to fill, or launch latency is measured with the second.
+    On a GPU everything is queued at once and only then waited for. Let the first call be long
+    enough (a read of memory) for the queue to fill. Else launch latency is measured with the
+    second.
     """
     if device.type != "cuda":
         marks = [time.perf_counter()]
@@ -92,8 +72,8 @@ def laps(device: torch.device, calls: Sequence[Call]) -> list[float]:
 
 
 def turns(names: Sequence[str], repeats: int) -> Iterator[tuple[int, list[str]]]:
-    """(repetition, order) of interleaved variants: there and back, then from the next one on, so
-    that no one is always first or always after the same one.
+    """(repetition, order) of interleaved variants: there and back, then from the next one on. No
+    variant is always first, or always after the same one.
 
     Negative repetitions warm up and are not to be kept.
     """

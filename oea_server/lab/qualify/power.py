@@ -8,7 +8,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy import stats
 
-from oea_server.lab.qualify.statistics import Floats, quantile, score
+from oea_server.lab.qualify.statistics import quantile, score
+from oea_server.lab.records.stats import Floats
 
 DISCORDANCE = 0.10
 """Share of answers assumed to change between right and wrong, before any was asked for. It is a
@@ -119,7 +120,8 @@ def needed_pairs(
 def reestimated(
     margin: float, confidence: float, pairs: int, discordance: float, seen_effect: float = 1.0
 ) -> str:
-    """The same once some rounds ran, from the share of answers that did change.
+    """The necessary number of prompts once some rounds ran, from the share of answers that did
+    change.
 
     Args:
         pairs: those that were compared until now.

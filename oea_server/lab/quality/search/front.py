@@ -9,7 +9,7 @@ from typing import NamedTuple
 from oea_server.lab.quality.search.candidates import Candidate
 from oea_server.lab.quality.search.race import READS_ALIKE, Tried
 from oea_server.lab.records import stats
-from oea_server.lab.records.stats import Mean
+from oea_server.lab.records.stats import Interval
 
 
 class Point(NamedTuple):
@@ -22,7 +22,7 @@ class Point(NamedTuple):
     """
 
     rule: Candidate
-    increase: Mean
+    increase: Interval
     reads: float
     cost: float
     unique: float
@@ -46,7 +46,7 @@ def points(tried: Sequence[Tried], cost: Callable[[float], float], seed: int) ->
 
 
 def front(found: Sequence[Point]) -> list[Point]:
-    """Those than which no other costs less and loses less, by the means."""
+    """The rules than which no other costs less and loses less, by the means."""
     best: list[Point] = []
     for each in sorted(found, key=lambda point: (point.cost, point.increase.value)):
         if not best or each.increase.value < best[-1].increase.value:

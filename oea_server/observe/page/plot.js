@@ -32,7 +32,7 @@ export class Plot {
       {
         width: Math.max(this.host.clientWidth, 120),
         height,
-        padding: [18, 20, 0, 0],
+        padding: [18, 28, 0, 0], // room for half of the last time
         legend: { show: false },
         cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 }, ...(options.cursor ?? {}) },
         scales: { x, y },

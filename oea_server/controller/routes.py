@@ -1,4 +1,4 @@
-"""`/oea/controller`: what it does and why, and the switch."""
+"""The routes `/oea/controller`: what the controller does and why, and its switch."""
 
 from __future__ import annotations
 

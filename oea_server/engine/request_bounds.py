@@ -1,6 +1,6 @@
-"""Numbers of a request that would end SGLang's scheduler, and the service for all: token ids
-outside the vocabulary, places outside the prompt, more alternatives than there are tokens, what
-overflows a tensor.
+"""Numbers of a request that would end SGLang's scheduler, and the service for all. They are token
+ids outside the vocabulary, places outside the prompt, more alternatives than there are tokens, and
+what overflows a tensor.
 
 Seams: BEFORE `TokenizerManager._validate_one_request`, which every request passes, alone or of a
 batch; and BEFORE `TokenizerManager.generate_request`, for what SGLang multiplies a request by

@@ -1,5 +1,5 @@
-"""Room for a server's processes and threads, tried before it starts any: without it SGLang ends
-amid its start, each process in a traceback of its own.
+"""Room for a server's processes and threads, tried before any of them starts. Without room SGLang
+ends amid its start, each process in a traceback of its own.
 
 Tried and not looked up: a limit may be the user's, or the container's, which shows it nowhere.
 """

@@ -1,5 +1,5 @@
-"""Files that prometheus_client can merge into /metrics: one that it cannot read must not take all
-others with it, and one that no process of this start wrote must not count."""
+"""Files that prometheus_client can merge into /metrics. A file that it cannot read must not take
+all others with it, and one that no process of this start wrote must not count."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`route`, for whoever has some router logits: by the implementation that serves on their
+"""The function `route`, for router logits from anywhere: by the implementation that serves on their
 device."""
 
 from __future__ import annotations

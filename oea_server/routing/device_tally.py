@@ -1,4 +1,4 @@
-"""A tally on a GPU, which counts what SGLang's own top k chose in one launch: by torch's operators
+"""A tally on a GPU, which counts what SGLang's own top k chose in one launch. By torch's operators
 it would be dozens, in every layer of a captured graph."""
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Writes what is made of `docs/knobs.md`, `docs/metrics.md` and README.md anew: python -m
-oea_server.lab.reference."""
+"""The command `python -m oea_server.lab.reference`, which writes every page that is made."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""How long sentences and lines of the documents are: python -m
-oea_server.lab.reference.readability."""
+"""The command `python -m oea_server.lab.reference.readability`: how long sentences and lines
+are."""
 
 from __future__ import annotations
 

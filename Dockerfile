@@ -1,7 +1,7 @@
 # oea-server in SGLang's own image, for GPUs (the default target), or on the CPU and without CUDA's libraries:
 #
-#   docker build -t oea-server:0.1.0 --build-arg GIT_COMMIT="$(git rev-parse HEAD)" .
-#   docker build -t oea-server:0.1.0-cpu --build-arg GIT_COMMIT="$(git rev-parse HEAD)" --target cpu .
+#   docker build -t oea-server:0.2.0 --build-arg GIT_COMMIT="$(git rev-parse HEAD)" .
+#   docker build -t oea-server:0.2.0-cpu --build-arg GIT_COMMIT="$(git rev-parse HEAD)" --target cpu .
 #
 # A tag can be moved, a digest cannot: deploy/docker/digests.sh writes the digests of both bases behind their tags.
 # They are not there yet: no registry was at hand.
@@ -105,7 +105,7 @@ HEALTHCHECK --interval=30s --timeout=25s --start-period=60m --retries=3 CMD ["py
 ENTRYPOINT ["tini", "--", "oea-entrypoint"]
 CMD []
 # Last, so that a new commit does not remake the layers above.
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG GIT_COMMIT=unknown
 LABEL org.opencontainers.image.title="oea-server" \
       org.opencontainers.image.description="SGLang with batch-aware expert routing, on the CPU" \
@@ -145,7 +145,7 @@ EXPOSE 30000
 HEALTHCHECK --interval=30s --timeout=25s --start-period=60m --retries=3 CMD ["python3", "/usr/local/bin/oea-health"]
 ENTRYPOINT ["tini", "--", "oea-entrypoint"]
 CMD []
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG GIT_COMMIT=unknown
 LABEL org.opencontainers.image.title="oea-server" \
       org.opencontainers.image.description="SGLang with batch-aware expert routing" \

@@ -12,7 +12,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
-version=0.1.0
+version=0.2.0
 work=$(mktemp -d)
 children=()
 finish() {

@@ -2,7 +2,7 @@
 # What is installed in an image's Python, as CycloneDX, to stdout. Needs `make .venv-audit/.ready`, whose tool looks at the
 # image from inside, without becoming part of it.
 #
-#   deploy/docker/sbom.sh oea-server:0.1.0-cpu > sbom.json
+#   deploy/docker/sbom.sh oea-server:0.2.0-cpu > sbom.json
 set -eu
 cd "$(dirname "$0")/../.."
 tool=$(.venv-audit/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')

@@ -238,7 +238,7 @@ class TestLastRun:
     def test_passed(self, report: str) -> None:
         assert "FAILED" not in report
         last = report.strip().splitlines()[-1]
-        assert last == "all passed: oea-server:0.1.0-cpu, oea-server:0.1.0"
+        assert last == "all passed: oea-server:0.2.0-cpu, oea-server:0.2.0"
         for said in (
             "10001",
             "SIGTERM after",

@@ -3,7 +3,7 @@ records.
 
     python -m oea_server.lab.quality.findings GRID.json RULES.json DOCUMENT.json
 
-prints the table of docs/quality.md.
+prints the table of docs/quality-results.md.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def dominates(grid: Record) -> Finding:
             ours, theirs = (rows[batch, f"{kind}:3"]["increase"][0] for kind in ("oea", "pruned"))
             text += (
                 "; k0 = 3: " if batch == batches[0] else ", "
-            ) + f"{ours:+.4f} to {theirs:+.4f} (B = {batch})"
+            ) + f"{ours:+.4f} against {theirs:+.4f} (B = {batch})"
     return Finding("OEA loses less than pruning to the same k0, at every B", verdict, text)
 
 

@@ -15,8 +15,9 @@ from oea_server.lab.reference.page import DOCS, WIDTH
 ROOT = DOCS.parent
 MOST_WORDS = 25
 HELD = ("README.md", *(f"docs/{name}.md" for name in (
-    "architecture", "knobs", "metrics", "qualify-statistics", "serving", "steering",
-    "troubleshooting", "what-was-run",
+    "architecture", "controller", "demo-models", "dp-attention", "expert-parallel", "knobs",
+    "metrics", "qualify-statistics", "quality", "quality-results", "serving", "speculation",
+    "steering", "tiers", "troubleshooting", "what-was-run", "wishes",
 )))  # fmt: skip
 """Pages that keep the limits; the others are counted."""
 NO_PROSE = re.compile(r"^(    |\||#|<!--|!\[|```)")

@@ -37,7 +37,7 @@ def test_both_rules_hold_their_bar_with_intervals_apart_by_what_serves(
 
 
 def test_the_page_shows_the_record(rows: dict[str, dict[str, Any]]) -> None:
-    page = (ROOT / "docs/quality.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/quality-results.md").read_text(encoding="utf-8")
     for share in SHARES:
         plain, filled = (
             rows[f"oea:8/share={share}/mix=0.5"],
@@ -54,7 +54,7 @@ def test_the_page_shows_the_record(rows: dict[str, dict[str, Any]]) -> None:
 
 
 def test_the_page_shows_what_carries_over_to_the_second_model() -> None:
-    page = (ROOT / "docs/quality.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/quality-results.md").read_text(encoding="utf-8")
     of = {
         name: {
             row["arm"]: row["over_oea"]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from oea_server.lab.reference import knobs, metrics, readability, results
+from oea_server.lab.reference import knobs, metrics, modules, readability, results, rooms
+from oea_server.lab.reference.arrows import MAY_IMPORT
 from oea_server.lab.reference.page import COMMAND, with_list
 from oea_server.settings import LIVE, Settings
 
@@ -20,7 +21,9 @@ PAGES = [
 ]
 
 
-@pytest.mark.parametrize("made", [knobs, metrics, results], ids=lambda made: made.PAGE.name)
+@pytest.mark.parametrize(
+    "made", [knobs, metrics, modules, results, rooms], ids=lambda made: made.PAGE.name
+)
 def test_a_list_is_what_its_definitions_say(made: object) -> None:
     page = made.PAGE.read_text(encoding="utf-8")  # type: ignore[attr-defined]
     assert with_list(page, made.entries()) == page, f"make it anew: {COMMAND}"  # type: ignore[attr-defined]
@@ -44,6 +47,22 @@ def test_a_metric_says_what_it_is_without_the_one_before_it() -> None:
         assert not re.match(r"(Those|These|The same|They|It|This|That)\b", each._documentation), (
             each._name
         )
+
+
+@pytest.mark.parametrize("path", sorted(modules.PACKAGE.rglob("*.py")), ids=str)
+def test_a_module_says_in_a_sentence_what_it_is(path: Path) -> None:
+    sentence = modules.said(path)
+    assert sentence.endswith(".")
+    assert len(sentence.split()) <= readability.MOST_WORDS
+    assert not re.match(r"(Those|These|The same|They|It|This|That)\b", sentence)
+
+
+def test_every_module_is_in_a_room_or_a_file_of_its_own() -> None:
+    listed = sum(each.startswith("- ") for each in modules.entries())
+    rooms_own = [modules.folder(room) / "__init__.py" for room in MAY_IMPORT]
+    above = sum(path.is_file() for path in rooms_own)  # what a room says of itself
+    outside = ("__init__.py", "__main__.py", "lab/__init__.py")
+    assert listed + above + len(outside) == len(list(modules.PACKAGE.rglob("*.py")))
 
 
 def test_a_page_that_says_nowhere_where_a_list_belongs_is_no_page() -> None:

@@ -1,4 +1,4 @@
-"""The page `docs/modules.md`: every module with the first sentence of its docstring, room by room."""
+"""The page `docs/modules.md`: every module with its docstring's first sentence, room by room."""
 
 from __future__ import annotations
 

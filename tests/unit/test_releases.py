@@ -110,7 +110,18 @@ def test_what_git_cannot_place_is_put_right_by_hand(table: Path, tmp_path: Path)
 def test_every_symbol_that_the_plug_in_touches_is_compared() -> None:
     assert [each for each in touched.symbols() if not touched.source(SITE, each)] == []
     assert not any(lines for _, lines in touched.differences(SITE, SITE))
-    assert touched.options(SITE, SITE) == ([], [])
+
+
+def test_options_that_came_and_went_are_told(tmp_path: Path) -> None:
+    fields = [SITE / "sglang/srt/server_args.py", *(SITE / touched.GROUPS).glob("*.py")]
+    for path in fields:
+        (tmp_path / path.relative_to(SITE)).parent.mkdir(parents=True, exist_ok=True)
+        text = path.read_text().replace("    moe_runner_backend: ", "    moe_runner_kind: ")
+        (tmp_path / path.relative_to(SITE)).write_text(text)
+    assert touched.options(SITE, tmp_path) == (["moe_runner_kind"], ["moe_runner_backend"])
+    shutil.rmtree(tmp_path / "sglang")
+    with pytest.raises(ValueError, match="no options in"):
+        touched.options(SITE, tmp_path)
 
 
 def test_what_changed_is_told_by_symbol(tmp_path: Path) -> None:

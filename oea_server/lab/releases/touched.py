@@ -17,6 +17,8 @@ BESIDE = (
 )
 """What is read of SGLang beside the seams."""
 OPTIONS = "sglang.srt.server_args.ServerArgs"
+GROUPS = "sglang/srt/arg_groups/fields"
+"""Where the fields of `ServerArgs` are: from 0.5.21 on in classes of this folder."""
 
 
 def symbols() -> list[str]:
@@ -70,6 +72,18 @@ def options(old: Path, new: Path) -> tuple[list[str], list[str]]:
 
 
 def _fields(root: Path) -> set[str]:
-    tree = ast.parse("\n".join(source(root, OPTIONS)))
-    fields = (node for node in ast.walk(tree) if isinstance(node, ast.AnnAssign))
-    return {node.target.id for node in fields if isinstance(node.target, ast.Name)}
+    """Names of the fields of `ServerArgs`.
+
+    Raises:
+        ValueError: there are none where fields are known to be.
+    """
+    trees = [ast.parse("\n".join(source(root, OPTIONS)))]
+    trees += [ast.parse(path.read_text(encoding="utf-8")) for path in (root / GROUPS).glob("*.py")]
+    classes = (node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef))
+    fields = (
+        node.target for each in classes for node in each.body if isinstance(node, ast.AnnAssign)
+    )
+    found = {target.id for target in fields if isinstance(target, ast.Name)}
+    if not found:
+        raise ValueError(f"no options in {OPTIONS} and {GROUPS} of the SGLang in {root}")
+    return found

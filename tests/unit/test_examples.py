@@ -99,8 +99,9 @@ def test_an_example_of_the_engine_applies(tmp_path: Path, name: str) -> None:
 @pytest.mark.nightly  # half a minute of the CPU: a new copy of the package is compiled by numba
 def test_examples_of_the_engine_pass_their_tests(tmp_path: Path) -> None:
     folder = copy(tmp_path, "seam", "mode")
-    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/engine/test_seams.py"]
-    run(folder, *words, "-k", "new_weights or diffusion", OMP_NUM_THREADS="1")
+    files = ["tests/engine/test_seams.py", "tests/engine/test_options.py"]
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
+    run(folder, *words, "-k", "new_weights or diffusion or table or spelling", OMP_NUM_THREADS="1")
 
 
 @pytest.mark.nightly

@@ -14,7 +14,7 @@ from oea_server.lab.reference.page import DOCS, WIDTH
 
 ROOT = DOCS.parent
 MOST_WORDS = 25
-HELD = ("README.md", *(f"docs/{name}.md" for name in (
+HELD = ("README.md", "CONTRIBUTING.md", "docs/modules.md", *(f"docs/{name}.md" for name in (
     "architecture", "controller", "demo-models", "dp-attention", "expert-parallel", "knobs",
     "metrics", "qualify-statistics", "quality", "quality-results", "serving", "speculation",
     "steering", "tiers", "troubleshooting", "what-was-run", "wishes",

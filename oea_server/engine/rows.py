@@ -1,5 +1,5 @@
-"""What the rows of a step are, as a layer's router gets them: whose slots they lie in, which are
-tokens, which drafts, what they ask for."""
+"""The rows of a step, as a layer's router gets them: whose slots they lie in, which are tokens,
+which are drafts, what they ask for."""
 
 from __future__ import annotations
 

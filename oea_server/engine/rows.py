@@ -1,5 +1,5 @@
-"""The rows of a step, as a layer's router gets them: whose slots they lie in, which are tokens,
-which are drafts, what they ask for."""
+"""The rows of a step, as a layer's router gets them: whose slots they are, which are tokens, which
+are drafts, what they ask."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The controller's thread in SGLang's HTTP process: counters are read there, and schedulers asked
-from SGLang's event loop. `PUT /oea/config` asks schedulers in the same way."""
+"""The controller in SGLang's HTTP process. A thread looks at counters there, and asks the
+schedulers from SGLang's own event loop, as `PUT /oea/config` does."""
 
 from __future__ import annotations
 

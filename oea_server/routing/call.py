@@ -1,5 +1,4 @@
-"""The function `route`, for router logits from anywhere: by the implementation that serves on their
-device."""
+"""`route`, for any router logits: by the implementation that serves on their device."""
 
 from __future__ import annotations
 

@@ -28,10 +28,10 @@ editable = @$(1)/bin/uv pip install --quiet --python $(1)/bin/python --no-deps -
 .PHONY: help setup system demo check test test-nightly pins sbom audit clean
 .PHONY: lint test-unit test-kernel test-load test-deploy test-engine test-browser test-servers test-lower
 
-help:  ## this list; test-unit and its like are the parts of test
+help:  ## this list
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / {printf "%-14s%s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-setup: $(VENV)/.ready  ## install into .venv
+setup: $(VENV)/.ready  ## install everything into .venv, pinned and hashed; nothing if it is there
 
 $(VENV)/.ready: pyproject.toml constraints.txt oea_server/lab/demo/models/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "oea-server needs Python 3.11 or later; try: make PYTHON=python3.11 ...")'
@@ -48,7 +48,7 @@ demo: setup  ## chat with a small model, vanilla and with OEA
 	@$(BIN)/oea-server demo
 
 # for every commit, under a minute: lint, types, and the routing without Triton's interpreter
-check: lint  ## for every commit: lint, types, the routing
+check: lint  ## before each commit, under a minute: lint, types, the routing
 	@$(PAIR) $(BIN)/pytest -q -n 2 -m "not interpreter and not nightly" $(ROUTING)
 
 ROUTING := $(patsubst %,tests/unit/test_%.py,routing_reference routing_properties pools tally schedule settings)
@@ -59,36 +59,36 @@ test:  ## all tests but the nightly ones, some 40 minutes
 	@bash tests/parts.sh $(PARTS)
 
 # everything, before an issue is resolved and once a night
-test-nightly:  ## the nightly ones too
+test-nightly:  ## all tests, the nightly ones too
 	@bash tests/parts.sh $(PARTS) ONLY="nightly or not nightly" LOWER_MORE="$(LOWER_NIGHTLY)" LOWER_LESS=
 
-lint: setup  ## ruff, mypy, and how the documents read
+lint: setup  ## ruff, mypy, and how well the documents read
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m oea_server.lab.reference.readability
 
-test-unit: setup
+test-unit: setup  ## of test: without SGLang's engine, Triton in its interpreter
 	@$(PAIR) $(PYTEST) -n 2 -m "$(ONLY)" tests/unit
 
 # what Triton compiles for a GPU, in an interpreter of PTX, or on the GPU that is there
-test-kernel: setup
+test-kernel: setup  ## of test: compiled kernels, in an interpreter of PTX or on the GPU that is there
 	@$(PAIR) $(PYTEST) -n 2 -m "$(ONLY)" tests/ptx tests/gpu
 
-test-load: setup
+test-load: setup  ## of test: the load test, against a stub
 	@$(PAIR) $(PYTEST) -n 2 -m "$(ONLY)" tests/loadtest
 
-test-deploy: setup .venv-checkov/.ready .venv-audit/.ready
+test-deploy: setup .venv-checkov/.ready .venv-audit/.ready  ## of test: image, Compose, Kubernetes, alerts, locks
 	@$(PAIR) $(PYTEST) -n 2 -m "not server and ($(ONLY))" tests/deploy
 
-test-engine: setup
+test-engine: setup  ## of test: SGLang's own classes, without a server
 	@$(PAIR) $(PYTEST) -n 2 -m "not server and ($(ONLY))" tests/engine
 
-test-browser: setup
+test-browser: setup  ## of test: the live page, in Chromium
 	@$(PYTEST) -m "not server and ($(ONLY))" tests/browser
 
 # whatever needs a server, in one run: each kind of them is started once
-test-servers: setup
+test-servers: setup  ## of test: whatever needs a server, each kind started once
 	@$(PYTEST) -m "server and ($(ONLY))" tests/deploy/test_live.py tests/browser tests/engine tests/deploy/test_cpu_demo.py
 
 # apart, because they pin what SGLang does not
@@ -98,7 +98,7 @@ test-servers: setup
 
 # the oldest SGLang that is supported, in an environment of its own: where we touch it, and vanilla to the bit
 LOWER_UNIT := tests/unit/test_plugin.py tests/unit/test_materialise.py tests/unit/test_triton_experts.py
-LOWER_UNIT += tests/unit/test_routing_reference.py tests/unit/test_fused_compiles.py
+LOWER_UNIT += tests/unit/test_routing_reference.py tests/unit/test_fused_compiles.py tests/unit/test_releases.py
 LOWER_UNIT += $(wildcard tests/unit/test_cpu_*.py)
 LOWER_ENGINE := $(patsubst %,tests/engine/test_%.py,seams rules guard options conformance wishes)
 LOWER_SERVED := tests/engine/test_conformance.py tests/engine/test_serve_vanilla.py
@@ -106,7 +106,7 @@ LOWER_LESS := -k "not batch_of_one"
 LOWER_NIGHTLY := tests/unit tests/engine/test_http.py tests/engine/test_serve_oea.py
 LOWER_MORE :=
 
-test-lower: $(LOWER)/.ready
+test-lower: $(LOWER)/.ready  ## of test: the oldest SGLang that is supported
 	@$(PAIR) $(LOWER)/bin/pytest $(FLAGS) -n 2 -m "not server and ($(ONLY))" $(LOWER_ENGINE) $(LOWER_UNIT) $(LOWER_MORE) --ignore tests/unit/quality
 	@$(LOWER)/bin/pytest $(FLAGS) -m "server and ($(ONLY))" $(LOWER_SERVED) $(LOWER_MORE) $(LOWER_LESS)
 
@@ -127,7 +127,7 @@ CPU_NEEDS := filelock fsspec jinja2 networkx setuptools sympy typing-extensions 
 # the demo model, which is this repository's
 NOT_LOCKED := --no-emit-package oea-server-demo
 
-pins: setup  ## write the locks anew
+pins: setup  ## write the locks anew; newer releases by UPGRADE=--upgrade
 	@printf '%s\n' $(SEED) | $(COMPILE) constraints.txt --all-extras $(NOT_LOCKED) pyproject.toml
 	@printf '%s\n' $(SEED) sglang==0.5.17 | $(COMPILE) constraints-0.5.17.txt --all-extras $(NOT_LOCKED) pyproject.toml
 	@printf '%s\n' $(SEED) checkov==3.3.30 | $(COMPILE) constraints-checkov.txt
@@ -137,12 +137,12 @@ pins: setup  ## write the locks anew
 	@printf '%s\n' sglang-router==0.3.2 | $(COMPILE) deploy/k8s/components/router/requirements.txt
 
 # what is installed, as CycloneDX; of an image: deploy/docker/sbom.sh IMAGE
-sbom: setup .venv-audit/.ready
+sbom: setup .venv-audit/.ready  ## write what is installed, as CycloneDX, to sbom.json
 	@.venv-audit/bin/cyclonedx-py environment --pyproject pyproject.toml $(BIN)/python --output-file sbom.json
 
 # known vulnerabilities of what is locked, from PyPI's advisories
-audit: .venv-audit/.ready
+audit: .venv-audit/.ready  ## known vulnerabilities of what is locked
 	@.venv-audit/bin/pip-audit --strict --disable-pip --require-hashes --requirement constraints.txt
 
-clean:
+clean:  ## delete the environments and what was built
 	rm -rf $(VENV) $(LOWER) .venv-checkov .venv-audit build *.egg-info

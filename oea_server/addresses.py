@@ -1,4 +1,4 @@
-"""What a host's name is: an address, or this machine."""
+"""Names of hosts: which of them are addresses, and which of them mean this machine."""
 
 from __future__ import annotations
 

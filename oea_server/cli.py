@@ -1,4 +1,4 @@
-"""The command line. Thin: parse, call, print.
+"""The command line `oea-server`: parse, call, print.
 
 The laboratory's commands are entry points of the group `oea_server.commands`: functions, or Typer
 applications."""

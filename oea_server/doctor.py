@@ -1,4 +1,5 @@
-"""`oea-server doctor`: would `serve` serve these flags here, and would that be OEA?
+"""The command `oea-server doctor`: whether `serve` would serve some flags here, and whether that
+would be OEA.
 
 It goes the way that `serve` goes, with the same functions, up to where SGLang would spawn.
 """

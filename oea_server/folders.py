@@ -1,4 +1,4 @@
-"""Folders that a server writes to, and those of them that this user cannot write to."""
+"""Folders that a server writes to, and which of them the user cannot write to."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A model as a scheduler would build it on the card, without its weights: what its routers are
-decides.
+"""A model as a scheduler would build it on the card, without its weights, so that its routers can
+be read.
 
 Seam: `sglang.srt.layers.moe.fused_moe_triton.layer.create_moe_dispatcher`, whose all-to-all
 backends want a library of their own, which is not here."""

@@ -1,5 +1,5 @@
-"""`oea-server doctor --on CARD`: would these flags be routed on that card? Answered on any
-machine."""
+"""The command `oea-server doctor --on CARD`: whether some flags would be routed on that card,
+answered on any machine."""
 
 from __future__ import annotations
 

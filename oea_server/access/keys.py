@@ -1,5 +1,4 @@
-"""The server's keys where they are not on its command line, which the process list shows: a
-variable, or a file.
+"""The server's keys from a variable or a file, because the process list shows every command line.
 
 `oea-server config` finds the key of the server beside it in the same places.
 """

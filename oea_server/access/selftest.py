@@ -1,5 +1,5 @@
-"""What a server with a key asks itself before it serves: would somebody without the key be let
-through?
+"""What a server with a key asks itself before it serves: whether a request without the key is let
+through.
 
 Every request here changes nothing where it is let through: its body is no change.
 """

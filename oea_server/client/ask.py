@@ -1,4 +1,4 @@
-"""One request to a server, with its key if it has one."""
+"""One request to a server, with the server's key if there is one."""
 
 from __future__ import annotations
 

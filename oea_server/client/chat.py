@@ -1,4 +1,4 @@
-"""The official client, for a server of ours."""
+"""OpenAI's client for Python, for a server of ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The key to ask a server with: as it is given, or where the server itself finds it."""
+"""The key to ask a server with: as it was given, or from where the server itself reads its key."""
 
 from __future__ import annotations
 

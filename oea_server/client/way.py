@@ -1,5 +1,5 @@
-"""The way to a server: straight to one on this machine, else as the proxy variables say, if the key
-stays ours.
+"""The way to a server: straight on this machine, else as the proxy variables say, unless a proxy
+could read the key.
 
 No HTTP library here may look into the environment by itself: that would also mean .netrc, whose
 password would take the key's place, and a proxy for 127.0.0.1."""

@@ -1,0 +1,1 @@
+"""SGLang without a GPU, as one of its platforms: attention, experts and small kernels in torch."""

@@ -1,4 +1,5 @@
-"""A bias of one row, as ERNIE's, where SGLang chooses experts in plain torch.
+"""A router's bias of one row, as ERNIE's checkpoints have it, where SGLang chooses experts in plain
+torch.
 
 Seam: `sglang.srt.layers.moe.topk.fused_topk_torch_native`, which takes the scores' shape for the
 bias's. For its own CPU engine SGLang takes the row out in `models/ernie4.py`, where it does not

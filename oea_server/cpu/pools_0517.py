@@ -1,4 +1,4 @@
-"""What SGLang 0.5.17 wants a platform to name itself and later versions default: the KV pools.
+"""The KV pools that SGLang 0.5.17 wants a platform to name; later versions have defaults.
 
 Delete this file when the supported range no longer reaches down to 0.5.17.
 """

@@ -1,0 +1,1 @@
+"""Everything that knows SGLang: the plug-in's seams, a file for each, and what the seams share."""

@@ -1,4 +1,4 @@
-"""Keeps other threads away from CUDA while a graph is captured.
+"""Other threads, kept away from CUDA while a graph is captured.
 
 torch and SGLang capture in CUDA's mode "global": a call of any other thread that CUDA holds unsafe
 (to query an event, to copy to pageable memory) fails then, and takes the capture down with it.

@@ -1,5 +1,5 @@
-"""A checkpoint's weight files, looked at before any weights load: one that is cut would end every
-rank in a traceback.
+"""A checkpoint's weight files, looked at before any weights load: a file that is cut would end
+every rank in a traceback.
 
 Only the files that SGLang's default loader opens are looked at, by the library that it opens them
 with: so nothing is refused that it would load, and of each file no more is read than its header.

@@ -1,4 +1,4 @@
-"""Change the knobs of a running server, on all ranks, between two steps.
+"""Changes of a running server's knobs, on all ranks, between two steps.
 
 Seams: AROUND `Scheduler.set_internal_state` and AFTER `Scheduler.get_internal_state`, SGLang's own
 way to all ranks: every rank of a group gets a request at the same place between two steps, checks

@@ -1,5 +1,5 @@
-"""What captured graphs read of the rows of a step: memory with one address for good, written before
-a replay on the stream that replays."""
+"""What captured graphs read of a step's rows: memory with one address for good, written before a
+replay on the stream that replays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns off what routes past `select_experts`, where no routing of ours would be asked and nothing
+"""Kernels that route past `select_experts`, turned off: no policy would be asked there, and nothing
 counted.
 
 Seam: `sglang.srt.models.kimi_k3.KimiK3MoE._routing_contract_ok`, by which one kernel projects,

@@ -1,4 +1,4 @@
-"""Ends the process where the rows that a router sees are not the decode step's.
+"""The guard, which ends the process where the rows that a router sees are not the decode step's.
 
 Two looks, because in a replayed CUDA graph no layer runs Python: at each step's `ForwardBatch`
 before anything runs, and at the logits of each layer that does run Python. What no table of

@@ -1,5 +1,5 @@
-"""Two-batch overlap: SGLang runs a decode step as two, one between the kernels of the other; each
-half is a pool.
+"""Two-batch overlap: SGLang runs a decode step as two halves, whose kernels take turns; each half
+is a pool.
 
 A half is a batch of its own to the routers: requests side by side, tokens first, then padding. How
 many of its rows are tokens SGLang keeps on the device, for graphs too, and tells each router; what

@@ -1,4 +1,5 @@
-"""A closed terminal ends the server as SIGTERM does: what is being answered is answered to its end.
+"""A closed terminal, which ends the server as SIGTERM does: what is being answered is answered to
+its end.
 
 The terminal sends SIGHUP to every process of its group. Whoever serves HTTP drains; the others,
 without which it could not, wait for it to end them.

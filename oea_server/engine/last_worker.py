@@ -1,5 +1,5 @@
-"""The schedulers outlive all HTTP workers: a worker that has nothing left to answer does not end
-them for the others.
+"""Schedulers that outlive HTTP workers: a worker with nothing left to answer does not end the
+schedulers of the others.
 
 In SGLang each of several workers (`--tokenizer-worker-num`) that was asked to end sends the
 schedulers `ShutdownReq` once its own requests are answered; from then on another worker's stream

@@ -1,4 +1,4 @@
-"""Judge SGLang's resolved arguments in the launcher, before it spawns anything.
+"""SGLang's resolved arguments, judged in the launcher before it spawns anything.
 
 Seam: BEFORE `ServerArgs.check_server_args`. `oea-server doctor` asks for the same judgement.
 """

@@ -1,4 +1,4 @@
-"""The files that SGLang makes for a start and leaves: those of its sockets, and the memory that its
+"""Files that SGLang makes for a start and leaves: those of its sockets, and the memory that its
 processes share.
 
 It ends its processes by SIGKILL, the one that would clear away among them, and sweeps only in its

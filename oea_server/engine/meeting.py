@@ -1,4 +1,4 @@
-"""Where ranks tell each other what they go by: the store of torch's default process group.
+"""The store of torch's default process group, in which ranks tell each other what they go by.
 
 Not a collective: a rank without our plug-in enters none of ours, and the others would wait for it
 as long as SGLang waits for a dead one. In the store it is missed after WAIT."""

@@ -1,4 +1,4 @@
-"""A folder of this start's own for prometheus_client's files and for ours.
+"""A folder of each start's own, for prometheus_client's files and for ours.
 
 Seam: BEFORE `sglang.srt.utils.common.set_prometheus_multiproc_dir`, which SGLang calls before it
 spawns anything, if the server has metrics. Where a folder is named SGLang uses it as it is, with

@@ -1,4 +1,4 @@
-"""Take over the model's routers between its construction and the loading of its weights.
+"""A model's routers, taken over between its construction and the loading of its weights.
 
 Seam: AFTER `sglang.srt.model_loader.loader._initialize_model`.
 """

@@ -1,4 +1,4 @@
-"""A process that SGLang spawned ends with the one that spawned it, from its first line on.
+"""Processes that SGLang spawned: each ends with its parent, from its first line on.
 
 SGLang asks the kernel for that itself, but not in HTTP workers, and elsewhere only after its
 imports: a parent that is gone by then is never missed. The child would hold memory, or the port,

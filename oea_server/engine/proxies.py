@@ -1,4 +1,4 @@
-"""SGLang asks itself over HTTP (its warm-up does, with the API key): it must not go by a proxy.
+"""SGLang's requests to itself over HTTP, kept off every proxy: its warm-up sends the API key.
 
 Seam: BEFORE `ServerArgs.check_server_args`, with `launch`.
 """

@@ -1,4 +1,5 @@
-"""Stop with one clear line. SGLang's plug-in loader swallows exceptions, not this."""
+"""A refusal: one clear line, and the process ends. SGLang's plug-in loader swallows exceptions, but
+no such end."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """A request as SGLang's scheduler will read it off the wire: what its decoder refuses ends the
-scheduler, and with it the service for all. So the decoder is asked before the request is sent.
+scheduler. The service for all would end with it, so the decoder is asked before the request is
+sent.
 
 Seam: AFTER `TokenizerManager._create_tokenized_object`, which every request passes, alone or of a
 batch. A ValueError there is SGLang's own 400."""

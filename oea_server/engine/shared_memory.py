@@ -1,4 +1,4 @@
-"""Room in /dev/shm, tried before a server starts: without it SGLang's processes end by SIGBUS,
+"""Room in /dev/shm, tried before a server starts: without room SGLang's processes end by SIGBUS,
 which says nothing."""
 
 from __future__ import annotations

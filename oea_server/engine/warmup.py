@@ -1,4 +1,4 @@
-"""Tell the server's own requests, its warm-up's and its health checks', from traffic.
+"""The server's own requests, told from traffic: those of its warm-up and of its health checks.
 
 Seam: BEFORE `TokenizerManager.generate_request`. The id of such a request says so to the
 schedulers, which are other processes. Nobody else's id may say so: its tokens would not count.

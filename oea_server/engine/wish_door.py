@@ -1,5 +1,5 @@
-"""Wishes at the door: one that is nonsense, or that this server cannot keep, is a 400 before
-anything is scheduled. Where there are tiers, each request is given its own here.
+"""Wishes at the door: nonsense, or a wish that the server cannot keep, is a 400 before anything is
+scheduled. Where there are tiers, each request is given its own here.
 
 Seam: BEFORE `TokenizerManager.generate_request`, which every request passes, with all of its batch.
 A ValueError there is SGLang's own 400."""

@@ -1,4 +1,4 @@
-"""Whose requests wish something, in a scheduler: what each row of its steps is to be guaranteed.
+"""Requests with a wish, in a scheduler: what each row of its steps is to be guaranteed.
 
 Seam: AFTER `sglang.srt.managers.schedule_batch.Req.__init__`. A request's parameters came to every
 rank with it, and its id is in each step's batch. SGLang takes no two requests of one id at a time.

@@ -1,4 +1,4 @@
-"""The body of a request, as far as we are ready to read it."""
+"""The body of a request, read up to a bound."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tally on the host, in numpy: torch would start its threads for sums this small, in a scheduler
+"""A tally on the host, in numpy: for sums this small torch would start its threads in a scheduler
 that needs them."""
 
 from __future__ import annotations

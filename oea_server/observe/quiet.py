@@ -1,4 +1,4 @@
-"""What goes wrong once a second is not logged once a second."""
+"""A log that stays quiet: what goes wrong once a second is not logged once a second."""
 
 from __future__ import annotations
 

@@ -1,1 +1,2 @@
-"""`oea-server patch`: the routing seams written into the installed SGLang, in place of hooks."""
+"""The command `oea-server patch`: the routing seams written into the installed SGLang, in place of
+hooks."""

@@ -1,4 +1,4 @@
-"""`oea-server patch check|apply|revert`."""
+"""The command `oea-server patch check|apply|revert|files`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import NoReturn
 
 import typer
 
-from oea_server.patching.installed import Installed, PatchError, find
+from oea_server.patching import series
+from oea_server.patching.installed import Installed, PatchError, find, none_for
 
 app = typer.Typer(
     no_args_is_help=True, help="The routing seams inside the installed SGLang, in place of hooks."
@@ -53,6 +54,15 @@ def revert() -> None:
         f"SGLang {installed.version}: "
         + (f"as released, {files(changed)}" if changed else "was not patched")
     )
+
+
+@app.command("files")
+def list_files(version: str) -> None:
+    """Print the patches for a version of SGLang, as git am takes them: patch files 0.5.23."""
+    if not (found := series.paths(version)):
+        refuse(PatchError(none_for(version)))
+    for path in found:
+        print(path)
 
 
 def describe(installed: Installed) -> str:

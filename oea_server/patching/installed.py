@@ -122,7 +122,7 @@ def look(release: str, root: Path) -> Installed:
     if not patches:
         there = [root / name for name in series.added_by_any() if (root / name).is_file()]
         raise PatchError(
-            f"no patches for SGLang {release}; there are some for {', '.join(series.versions())}"
+            none_for(release)
             + "".join(f"; {path} was left behind by another SGLang: delete it" for path in there)
         )
     added = series.added(patches)
@@ -148,6 +148,11 @@ def look(release: str, root: Path) -> Installed:
     if problems:
         raise PatchError("; ".join(problems))
     return Installed(release, patches, files, root)
+
+
+def none_for(release: str) -> str:
+    """What is said of a version without a series."""
+    return f"no patches for SGLang {release}; there are some for {', '.join(series.versions())}"
 
 
 def _look_at(patches: list[Patch], name: str, path: Path) -> File | None:

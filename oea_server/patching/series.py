@@ -1,12 +1,14 @@
 """The series of patches for one SGLang version, and what it makes of a file's text.
 
-The patches live in `patches/sglang-VERSION/`, as `git format-patch` writes them for SGLang's
-repository: `git am` takes them there. Here they are applied to texts in memory, exactly: a context
-line that differs, or lies elsewhere, is a refusal."""
+The patches live in `patches/NAME/VERSION.patch`, as `git format-patch` writes them for SGLang's
+repository: `git am` takes them there. Which file is for which version is in `patches/series.toml`.
+Here they are applied to texts in memory, exactly: a context line that differs, or lies elsewhere,
+is a refusal."""
 
 from __future__ import annotations
 
 import hashlib
+import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +17,7 @@ from whatthepatch.exceptions import HunkApplyException
 from whatthepatch.patch import diffobj as Diff
 
 FOLDER = Path(__file__).parents[1] / "patches"
+TABLE = FOLDER / "series.toml"
 ROOT = "python/"
 """Folder of the package in SGLang's repository."""
 
@@ -29,16 +32,21 @@ class Patch(NamedTuple):
 
 def versions() -> list[str]:
     """The SGLang versions that there are patches for, oldest first."""
-    found = [folder.name.removeprefix("sglang-") for folder in FOLDER.glob("sglang-*")]
-    return sorted(found, key=lambda version: [int(part) for part in version.split(".")])
+    return list(_table())
+
+
+def paths(version: str) -> list[Path]:
+    """The files of a version's series, in order. Empty if there is none."""
+    return [FOLDER / f"{name}.patch" for name in _table().get(version, ())]
+
+
+def _table() -> dict[str, list[str]]:
+    return tomllib.loads(TABLE.read_text(encoding="utf-8"))
 
 
 def read(version: str) -> list[Patch]:
     """The series for a version, in order. Empty if there is none."""
-    return [
-        Patch(path.stem, diffs_of(path.read_text()))
-        for path in sorted((FOLDER / f"sglang-{version}").glob("*.patch"))
-    ]
+    return [Patch(path.parent.name, diffs_of(path.read_text())) for path in paths(version)]
 
 
 def diffs_of(text: str) -> dict[str, Diff]:

@@ -7,45 +7,9 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+from oea_server.lab.reference.arrows import KNOW_SGLANG, MAY_IMPORT, SMALL
+
 PACKAGE = Path(__file__).parents[2] / "oea_server"
-SMALL = {"addresses", "oneline", "provenance", "folders", "schema_words", "terminal", "shipped"}
-"""Single files that say one thing and import none of the rooms below."""
-MAY_IMPORT: dict[str, set[str]] = {
-    "routing": set(),
-    "access": set(),
-    "client": {"access"},
-    "tiers": {"routing"},
-    "settings": {"access", "routing", "tiers"},
-    "command_line": {"settings"},
-    "observe": {"access", "routing", "settings", "tiers"},
-    "controller": {"observe", "settings"},
-    "engine": {"access", "controller", "observe", "routing", "settings", "tiers"},
-    "cpu": {"engine", "routing"},
-    "patching": set(),
-    "serve": {"access", "command_line", "controller", "engine", "observe", "settings"},
-    "doctor": {"command_line", "cpu", "engine", "serve", "settings"},
-    "absent": {"command_line", "doctor", "engine", "serve", "settings"},
-    "cli": {"absent", "client", "doctor", "patching", "serve", "settings"},
-    # the laboratory, above all of them, which none of them imports
-    "lab.records": {"routing"},
-    "lab.bench": {"client", "cpu", "engine", "lab.demo", "lab.records", "routing"},
-    "lab.demo": {"client", "lab.records"},
-    "lab.recipes": {"engine"},
-    "lab.qualify": {"client", "lab.records", "settings"},
-    "lab.reference": {"controller", "engine", "observe", "settings"},
-    "lab.quality": {
-        "client",
-        "controller",
-        "engine",
-        "lab.bench",
-        "lab.demo",
-        "lab.records",
-        "observe",
-        "routing",
-        "settings",
-    },
-}
-KNOW_SGLANG = {"absent", "engine", "cpu", "doctor", "patching", "serve", "lab.bench", "lab.demo"}
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -82,7 +46,7 @@ def test_arrows_point_one_way() -> None:
         for module in imports(path)
         if module.startswith("oea_server.")
         and (target := room(*module.split(".")[1:])) != (here := room_of(path))
-        if target not in SMALL | MAY_IMPORT.get(here, set())
+        if target not in MAY_IMPORT.get(here, set()).union(SMALL)
     ]
     assert wrong == []
 
@@ -109,7 +73,7 @@ def test_few_rooms_know_sglang() -> None:
         for module in imports(path)
         if module.split(".")[0] == "sglang"
     }
-    assert knowing <= KNOW_SGLANG
+    assert knowing <= set(KNOW_SGLANG)
 
 
 def test_small_files_import_no_room() -> None:
@@ -120,3 +84,14 @@ def test_small_files_import_no_room() -> None:
         for module in imports(path)
         if module.startswith("oea_server.") and module.split(".")[1] not in SMALL
     ]
+
+
+def test_no_arrow_is_drawn_that_nothing_goes_along() -> None:
+    drawn = {(here, target) for here, targets in MAY_IMPORT.items() for target in targets}
+    used = {
+        (room_of(path), room(*module.split(".")[1:]))
+        for path in files()
+        for module in imports(path)
+        if module.startswith("oea_server.")
+    }
+    assert sorted(drawn - used) == []

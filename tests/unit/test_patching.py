@@ -69,8 +69,8 @@ def command(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("each", series.versions())
 def test_every_patch_says_what_it_changes_and_why(each: str) -> None:
-    paths = sorted((series.FOLDER / f"sglang-{each}").glob("*.patch"))
-    assert [path.name[:5] for path in paths] == ["0001-", "0002-", "0003-"]
+    paths = series.paths(each)
+    assert [path.parent.name[:5] for path in paths] == ["0001-", "0002-", "0003-"]
     for path in paths:
         header = path.read_text().split("\ndiff --git ")[0]
         for part in ("Subject: [PATCH", "\nWhat: ", "\nWhy: ", "\nUpstream: "):
@@ -79,6 +79,21 @@ def test_every_patch_says_what_it_changes_and_why(each: str) -> None:
 
 def test_there_are_patches_for_every_version_that_is_supported() -> None:
     assert series.versions() == [f"0.5.{minor}" for minor in range(17, 24)]
+
+
+def test_each_patch_is_there_once_and_for_some_version() -> None:
+    named = {path for version in series.versions() for path in series.paths(version)}
+    there = sorted(series.FOLDER.glob("*/*.patch"))
+    assert sorted(named) == there
+    assert len({path.read_bytes() for path in there}) == len(there)
+
+
+def test_the_command_lists_what_git_is_to_take(root: Path) -> None:
+    done = command(root, "files", VERSION)
+    assert [Path(line) for line in done.stdout.splitlines()] == series.paths(VERSION)
+    done = command(root, "files", "0.5.16")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("oea-server: no patches for SGLang 0.5.16; there are some for ")
 
 
 def test_apply_and_revert_come_back_to_the_byte(root: Path) -> None:
@@ -104,7 +119,7 @@ def test_git_makes_the_same_of_it(root: Path) -> None:
     theirs = root / "git/python"
     shutil.copytree(root / "sglang", theirs / "sglang")
     subprocess.run(["git", "init", "-q"], cwd=root / "git", check=True)
-    for path in sorted((series.FOLDER / f"sglang-{VERSION}").glob("*.patch")):
+    for path in series.paths(VERSION):
         subprocess.run(["git", "apply", str(path.resolve())], cwd=root / "git", check=True)
     look(VERSION, root).apply()
     assert {name: (theirs / name).read_bytes() for name in FILES} == {

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from oea_server.lab.reference import knobs, metrics, results, troubleshooting
+from oea_server.lab.reference import knobs, metrics, modules, results, rooms, troubleshooting
+from oea_server.lab.reference.arrows import MAY_IMPORT
 from oea_server.lab.reference.page import COMMAND, with_list
 from oea_server.settings import LIVE, Settings
 
@@ -21,7 +22,9 @@ PAGES = [
 
 
 @pytest.mark.parametrize(
-    "made", [knobs, metrics, results, troubleshooting], ids=lambda made: made.PAGE.name
+    "made",
+    [knobs, metrics, modules, results, rooms, troubleshooting],
+    ids=lambda made: made.PAGE.name,
 )
 def test_a_list_is_what_its_definitions_say(made: object) -> None:
     page = made.PAGE.read_text(encoding="utf-8")  # type: ignore[attr-defined]
@@ -46,6 +49,19 @@ def test_a_metric_says_what_it_is_without_the_one_before_it() -> None:
         assert not re.match(r"(Those|These|The same|They|It|This|That)\b", each._documentation), (
             each._name
         )
+
+
+def test_a_module_says_in_a_sentence_what_it_is() -> None:
+    said = {path: modules.said(path) for path in modules.PACKAGE.rglob("*.py")}
+    assert [path for path, sentence in said.items() if not sentence.endswith(".")] == []
+
+
+def test_every_module_is_in_a_room_or_a_file_of_its_own() -> None:
+    listed = sum(each.startswith("- ") for each in modules.entries())
+    rooms_own = [modules.folder(room) / "__init__.py" for room in MAY_IMPORT]
+    above = sum(path.is_file() for path in rooms_own)  # what a room says of itself
+    outside = ("__init__.py", "__main__.py", "lab/__init__.py")
+    assert listed + above + len(outside) == len(list(modules.PACKAGE.rglob("*.py")))
 
 
 def test_a_page_that_says_nowhere_where_a_list_belongs_is_no_page() -> None:

@@ -1,4 +1,4 @@
-"""Ours and the others', by one signature; whoever is missing says why."""
+"""Our router and the others, by one signature; a router that is missing says why."""
 
 from __future__ import annotations
 

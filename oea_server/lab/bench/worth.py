@@ -1,5 +1,4 @@
-"""Is T worth saving here? What a record of `bench moe` says to that, batch size by batch size, in
-words and numbers.
+"""Whether T is worth saving here: what a record of `bench moe` says, batch size by batch size.
 
 Fewer experts save time only where a layer's time goes with the experts that it reads. It need not:
 on one public trial of a router like ours the experts ran at 7 % of the memory's bandwidth, and with

@@ -1,4 +1,4 @@
-"""`oea-server demo`."""
+"""The command `oea-server demo`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""`oea-server demo`: the same chats on one server, vanilla and OEA in turn by switching it live."""
+"""The comparison of `oea-server demo`: the same chats on one server, switched live between vanilla
+and OEA."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIGTERM ends a run as Ctrl-C does: the server gets its knobs back first."""
+"""SIGTERM during a run, which ends it as Ctrl-C does: the server gets its knobs back first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Documents with names from a file that somebody made: whatever is wrong with it is one line."""
+"""Documents with names, from a file that a user made: whatever is wrong with the file is one
+line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps with pad rows, as a CUDA graph of a fixed size has them: they must change nothing."""
+"""Steps with pad rows, as a CUDA graph of a fixed size has them: pad rows must change nothing."""
 
 from __future__ import annotations
 

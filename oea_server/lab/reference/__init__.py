@@ -1,4 +1,4 @@
-"""The pages that are lists: every knob from its field, every metric from its definition.
+"""Pages that are made of what they describe: knobs, metrics, modules, the README's tables.
 
 What stands around a list is written by hand and stays as it is.
 """

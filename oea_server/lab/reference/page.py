@@ -34,3 +34,15 @@ def entry(title: str, facts: str, text: str) -> str:
 
 def wrapped(text: str) -> str:
     return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def item(text: str, mark: str = "- ") -> str:
+    """One item of a list."""
+    return textwrap.fill(
+        text,
+        WIDTH,
+        initial_indent=mark,
+        subsequent_indent=" " * len(mark),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

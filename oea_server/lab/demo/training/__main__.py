@@ -1,4 +1,4 @@
-"""``python -m oea_server.lab.demo.training``: see the package."""
+"""The command `python -m oea_server.lab.demo.training`, which trains a demo model."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Train, resumably: step i of a seed is the same step whenever and however often the run was
-stopped before it."""
+"""Training that can be resumed: step i of a seed is the same step however often the run was
+stopped."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ users: [{{name: nobody, user: {{}}}}]
 
 
 def laid_out(folder: Path) -> Path:
-    """The folder, with everything of the repository in it by links, and a git repository of its own."""
+    """The folder, a git repository, with links to everything that the repository holds."""
     for each in ROOT.iterdir():
         if each.name not in (".git", ".venv", ".pytest_cache", "__pycache__"):
             (folder / each.name).symlink_to(each)

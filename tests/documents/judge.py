@@ -23,6 +23,7 @@ from oea_server.lab.recipes.commands import CONFIGS
 from tests.documents import checkout
 from tests.documents.pages import ROOT, Command
 
+CLIENTS = ("kubectl", "docker", "docker-compose")
 OPERATORS = ("&&", "||", ";", "|", "&", "(", ")", "do", "done", "{", "}")
 STANDS_FOR = (
     ("=N", "=3"),
@@ -33,13 +34,17 @@ STANDS_FOR = (
     ("…", "x"),
 )
 """In a command that is judged, what is put in place of what a reader fills in."""
-MALFORMED = r"unknown (flag|command|short)|flag needs|invalid argument|must build at"
+MALFORMED = r"unknown (flag|command|short)|flag needs|invalid argument|must build at|^Usage:"
 """How `kubectl` and `docker` refuse words."""
 REFUSED = r"refused|Cannot connect|DockerException|resources by argument|POD or TYPE/NAME is"
 """How they say that nobody listens, or that a page leaves out whom a command is for."""
-SECRET = "{apiVersion: v1, kind: Secret, metadata: {name: stand-in}}"
+SECRET = '{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "stand-in"}}'
 """What the next command of a pipe is given."""
-CONFIG_OF = {"deepseek-ai/DeepSeek-V3": "deepseek-v3-fp8", "…": "qwen3-30b-a3b", "DIR": "qwen3-30b-a3b"}
+CONFIG_OF = {
+    "deepseek-ai/DeepSeek-V3": "deepseek-v3-fp8",
+    "…": "qwen3-30b-a3b",
+    "DIR": "qwen3-30b-a3b",
+}
 
 
 def pieces(text: str) -> list[list[str]]:
@@ -89,7 +94,7 @@ def apps() -> dict[str, typer.Typer]:
 
 
 def launch(words: Sequence[str]) -> list[str] | None:
-    """The flags of `serve`, or of `doctor`, that a command would start a server with, or ask for."""
+    """The flags that a command would start a server with, or ask `doctor` for."""
     if words[:2] in (["oea-server", "serve"], ["sglang", "serve"], ["oea-server", "doctor"]):
         return list(words[2:])
     image = [number for number, word in enumerate(words) if re.match(r"oea-server:[\w.-]+$", word)]
@@ -97,7 +102,9 @@ def launch(words: Sequence[str]) -> list[str] | None:
         flags = list(words[image[0] + 1 :])
         return flags[1:] if flags[:1] == ["doctor"] else [each for each in flags if each != "…"]
     if words[:2] == ["oea-server", "qualify"] and "--" in words:
-        return list(words[words.index("--") + 1 :])
+        named = value(words, "--model-path")
+        flags = list(words[words.index("--") + 1 :])
+        return flags if named is None else ["--model-path", named, *flags]
     return None
 
 
@@ -153,13 +160,15 @@ def judge(command: Command, folder: Path) -> list[str]:
     for what, instead in STANDS_FOR:
         text = text.replace(what, instead)
     return [
-        words[0] for words in map(shortened, pieces(text)) if not judged(words, folder, str(command))
+        words[0]
+        for words in map(shortened, pieces(text))
+        if not judged(words, folder, str(command))
     ]
 
 
 def judged(words: list[str], folder: Path, where: str) -> bool:
     """Whether there is a judge for one program's words."""
-    if words[0] in ("kubectl", "docker", "docker-compose"):
+    if words[0] in CLIENTS:
         return refused(words, folder, where)
     if words[0] in ("oea-server", "python"):
         line = " ".join(words)
@@ -167,6 +176,8 @@ def judged(words: list[str], folder: Path, where: str) -> bool:
             if line.startswith(begins):
                 parsed(app, words[len(begins.split()) :])
                 return True
+    if launch(words) is not None:
+        return True  # asked with all others on its card
     if words[:2] == ["python", "-m"]:
         assert find_spec(words[2]) is not None, f"{where}\nno module {words[2]}"
         return True
@@ -180,14 +191,18 @@ def judged(words: list[str], folder: Path, where: str) -> bool:
     return bool(files)
 
 
+def missing(program: str) -> bool:
+    return shutil.which(program) is None
+
+
 def refused(words: list[str], folder: Path, where: str) -> bool:
     """Whether a client was there to find that it has no server, and nothing wrong before that."""
-    if shutil.which(words[0]) is None:
+    if missing(words[0]):
         return False
     said = run(words, folder)
     output = said.stdout + said.stderr
     assert said.returncode == 0 or re.search(REFUSED, output), f"{where}\n{output[-2000:]}"
-    assert not re.search(MALFORMED, output), f"{where}\n{output[-2000:]}"
+    assert not re.search(MALFORMED, output, re.MULTILINE), f"{where}\n{output[-2000:]}"
     inner = words[words.index("--") + 1 :] if "--" in words else words[3:]
     if words[1] == "exec":
         judged(inner, folder, where)

@@ -55,9 +55,25 @@ SERVED = (K3, KEYED, TWO_RANKS, DRAFTS, CONTROLLED)
 
 SMALL: Puts = (("DIR", str(MODEL)), ("FILE", str(HELD_OUT)))
 TINY = ("", "--batch 2 --sequences 2 --length 3 --out eval")
-CUT = ("", "--batch 2 --sequences 64 --length 2")
+SERVED_TINY = "--batch 4 --sequences 4 --length 8 --out served"
+CUT = ("", "--batch 2 --sequences 64 --length 2 --out found")
 FEW = ("", "--pairs 2 --chats 2 --requests 2 --out ab")
-RECORD = (("EVAL.json", str(RESULTS / "eval.json")),)
+FEW_CHATS = "--chats 2 --tokens 8 --rounds 1"
+GENTLE: Puts = (
+    ("-u 16 -r 16 -t 60s", "-u 2 -r 2 -t 3s"),
+    ("--ttft-p95 2.0 --tpot-p95 0.2", "--ttft-p95 60 --tpot-p95 60"),
+)
+LINE = ("moe-….json", str(RESULTS / "moe-demo.json"))
+RECORDS: Puts = tuple(
+    (f"{name}.json", str(RESULTS / f"{file}.json"))
+    for name, file in (("EVAL", "eval"), ("RULES", "eval-rules"), ("DOCUMENT", "eval-document"))
+)
+LARGE: Puts = (
+    ("config.json", str(CONFIGS / "qwen3-235b-a22b.json")),
+    ("FILE", str(CONFIGS / "qwen3-235b-a22b.json")),
+    ("CARD", "h200"),
+    ("FLAGS", "--tp 8"),
+)
 VANILLA = r"routing is the model's own: the policy is vanilla"
 CHAT = r'"object": ?"chat.completion"'
 
@@ -65,15 +81,19 @@ WAYS = (
     # what CI runs
     Way(r"make (setup|check|system|test|test-\w+)", CI),
     Way(r"\.venv/bin/pytest \S.*", CI),
-    # the README's first minutes
-    Way("make demo", NIGHTLY, (("make demo", "oea-server demo --chats 2 --tokens 8 --rounds 1"),), "vanilla"),
-    Way(r"\.venv/bin/oea-server serve( &)?", "tests/deploy/test_cpu_demo.py::test_it_answers_and_routes", holds="serve"),
+    # the first minutes
+    Way("make demo", NIGHTLY, (("make demo", f"oea-server demo {FEW_CHATS}"),), "vanilla"),
+    Way(
+        r"\.venv/bin/oea-server serve( &)?",
+        "tests/deploy/test_cpu_demo.py::test_it_answers_and_routes",
+        holds="serve",
+    ),
     Way(r"curl \S+/v1/chat/completions .*", K3, (("qwen3-235b-a22b-fp8", "demo"),), CHAT),
     Way(r"curl -s \S+/metrics \| grep \^oea_", K3, says="^oea_unique_experts_count"),
     Way(r"curl -s \S+/metrics \| grep \w+", K3, says="seconds_(count|bucket)"),
-    Way(r"oea-server doctor --on \w+( --model-config .*)?", JUDGED, tuple((each, str(CONFIGS / "qwen3-235b-a22b.json")) for each in ("config.json", "FILE")) + (("CARD", "h200"), ("FLAGS", "--tp 8"))),
+    Way(r"oea-server doctor --on \w+( --model-config .*)?", JUDGED, LARGE),
     # knobs
-    Way(r"oea-server config set (pool=.*)", TWO_RANKS, says="routing is OEA's"),
+    Way(r"oea-server config set pool=.*", TWO_RANKS, says="routing is OEA's"),
     Way(r"oea-server config set draft_k0=2", DRAFTS, says="draft_k0: none -> 2"),
     Way(r"oea-server config set policy=vanilla", K3, says=VANILLA),
     Way(r'oea-server config set "tiers=.*"', K3, says="tiers: none -> gold: exact; bronze: auto"),
@@ -85,42 +105,112 @@ WAYS = (
     Way(r"curl \S+/oea/controller", CONTROLLED, says='"rung"'),
     Way(r"curl -X PUT \S+/oea/controller .*", CONTROLLED, says='"mode": ?"off"'),
     Way("umask 077; openssl rand -hex 32 > admin-key", HERE),
-    # load, benchmarks, quality
+    # load
+    Way(r"\.venv/bin/locust -f loadtest/locustfile\.py --headless .*", K3, GENTLE, "Aggregated"),
+    Way(r"\.venv/bin/python -m loadtest ab --url .*", K3, (FEW,), "kept: ab/"),
+    Way(r"\.venv/bin/python -m loadtest ab", NIGHTLY, (FEW, ("", "--layers 1")), "kept: ab/"),
     Way(
-        r"\.venv/bin/locust -f loadtest/locustfile\.py --headless .*",
-        K3,
-        (("-u 16 -r 16 -t 60s", "-u 2 -r 2 -t 3s"), ("--ttft-p95 2.0 --tpot-p95 0.2", "--ttft-p95 60 --tpot-p95 60")),
-        "Aggregated",
+        r"oea-server bench serve --url .* --speculative .*",
+        DRAFTS,
+        (("--batch 4,16", "--batch 2 --tokens 8 --repeats 3 --out bench"),),
+        "kept: ",
     ),
-    Way(r"\.venv/bin/python -m loadtest ab --url .*", K3, (FEW,), r"kept: ab/"),
-    Way(r"\.venv/bin/python -m loadtest ab", NIGHTLY, (FEW, ("", "--layers 1")), r"kept: ab/"),
-    Way(r"oea-server bench serve --url .* --speculative .*", DRAFTS, (("--batch 4,16", "--batch 2 --tokens 8 --repeats 3 --out bench"),), "kept: "),
+    Way(
+        r"\S*python benchmarks/health\.py --url .*",
+        K3,
+        (("/tmp/health.json", "health.json"),),
+    ),
+    Way(
+        r"python benchmarks/kernel_cost\.py",
+        "tests/ptx/test_cost.py::test_executes_at_most_so_much_of_sglangs",
+        holds="kernel_cost",
+    ),
+    Way(
+        r"python benchmarks/index\.py",
+        "tests/unit/test_bench_run.py::test_the_table_of_results_is_of_the_records_that_are_there",
+        holds="index.py",
+    ),
+    # quality
     Way(r"oea-server eval( --model DIR .*)?", TOGETHER, (*SMALL, TINY), "kept: "),
-    Way(r"oea-server eval --served .*", NIGHTLY, (("--batch 16", "--batch 4 --sequences 4 --length 8 --out served"),), "kept: "),
-    Way("oea-server eval --gate", "tests/unit/quality/test_gate.py::test_it_is_open", holds="gate"),
-    Way(r"oea-server calibrate --model-path .*", TOGETHER, (*SMALL, ("moe-….json", str(RESULTS / "moe-demo.json")), CUT, ("", "--out found")), "kept: |found"),
-    Way(r"oea-server calibrate \S+\.json .*", TOGETHER, RECORD, "--oea-schedule schedule.json"),
-    Way(r"python -m oea_server\.lab\.quality\.findings EVAL\.json RULES\.json DOCUMENT\.json", HERE, tuple((f"{name.upper()}.json", str(RESULTS / f"{file}.json")) for name, file in (("eval", "eval"), ("rules", "eval-rules"), ("document", "eval-document"))), "OEA loses less than pruning"),
-    Way(r"\S*python -m oea_server\.lab\.qualify\.own_tasks (--model demo )?--number 400 .*", HERE, says="400 tasks"),
-    Way(r"oea-server qualify --url .*", K3, (("DIR", "qualified"), ("", "--completions --rounds 2")), "margin"),
-    Way(r"\S*oea-server qualify --tasks (tasks|own)\.jsonl .*", NIGHTLY, (("own.jsonl", "tasks.jsonl"), ("", "--rounds 2")), "margin"),
-    Way(r"\S*python benchmarks/health\.py --url .*", K3, (("/tmp/health.json", "health.json"),)),
-    Way(r"python benchmarks/harnesses\.py --url URL", "tests/engine/test_two_harnesses.py::test_two_harnesses_agree_on_vanilla_and_on_one_expert", holds="--url"),
-    Way(r"python benchmarks/kernel_cost\.py", "tests/ptx/test_cost.py::test_executes_at_most_so_much_of_sglangs", holds="kernel_cost"),
-    Way(r"python benchmarks/index\.py", "tests/unit/test_bench_run.py::test_the_table_of_results_is_of_the_records_that_are_there", holds="index.py"),
+    Way(r"oea-server eval --served .*", NIGHTLY, (("--batch 16", SERVED_TINY),), "kept: "),
+    Way(
+        "oea-server eval --gate",
+        "tests/unit/quality/test_gate.py::test_it_is_open",
+        holds="gate",
+    ),
+    Way(r"oea-server calibrate --model-path .*", TOGETHER, (*SMALL, LINE, CUT), "kept: "),
+    Way(r"oea-server calibrate \S+\.json .*", TOGETHER, RECORDS, "--oea-schedule schedule.json"),
+    Way(
+        r"python -m oea_server\.lab\.quality\.findings .*",
+        HERE,
+        RECORDS,
+        "OEA loses less than pruning",
+    ),
+    # answers
+    Way(
+        r"\S*python -m oea_server\.lab\.qualify\.own_tasks (--model demo )?--number 400 .*",
+        HERE,
+        says="400 tasks",
+    ),
+    Way(
+        r"oea-server qualify --url .*",
+        K3,
+        (("DIR", "qualified"), ("", "--completions --rounds 2")),
+        "margin",
+    ),
+    Way(
+        r"\S*oea-server qualify --tasks (tasks|own)\.jsonl .*",
+        NIGHTLY,
+        (("own.jsonl", "tasks.jsonl"), ("", "--rounds 2")),
+        "margin",
+    ),
+    Way(
+        r"python benchmarks/harnesses\.py --url URL",
+        "tests/engine/test_two_harnesses.py::test_two_harnesses_agree_on_vanilla_and_on_one_expert",
+        holds="--url",
+    ),
     # pages and files that are made
-    Way(r"\S*python -m oea_server\.lab\.reference", "tests/unit/test_reference.py::test_a_list_is_what_its_definitions_say", holds="oea_server.lab.reference"),
-    Way(r"\S*python -m oea_server\.lab\.recipes", "tests/engine/test_coverage_page.py::test_a_sample_of_its_answers_are_todays", holds="oea_server.lab.recipes"),
-    Way(r"\S*python -m deploy\.grafana", "tests/deploy/test_static.py::test_the_dashboard_is_what_its_code_makes", holds="deploy.grafana"),
-    Way(r"\S*python -m deploy\.k8s", "tests/deploy/test_k8s_sizing.py::test_the_rules_are_what_their_files_say", holds="deploy.k8s"),
+    Way(
+        r"\S*python -m oea_server\.lab\.reference",
+        "tests/unit/test_reference.py::test_a_list_is_what_its_definitions_say",
+        holds="oea_server.lab.reference",
+    ),
+    Way(
+        r"\S*python -m oea_server\.lab\.recipes",
+        "tests/engine/test_coverage_page.py::test_a_sample_of_its_answers_are_todays",
+        holds="oea_server.lab.recipes",
+    ),
+    Way(
+        r"\S*python -m deploy\.grafana",
+        "tests/deploy/test_static.py::test_the_dashboard_is_what_its_code_makes",
+        holds="deploy.grafana",
+    ),
+    Way(
+        r"\S*python -m deploy\.k8s",
+        "tests/deploy/test_k8s_sizing.py::test_the_rules_are_what_their_files_say",
+        holds="deploy.k8s",
+    ),
     # deployment
-    Way("deploy/compose/secrets.sh", "tests/deploy/test_compose.py::TestSecrets", holds="secrets.sh"),
-    Way(r"grep -rn '# edit:' deploy/k8s", HERE, says="edit:"),
-    Way(r"cd deploy/prometheus && prometheus --config\.file=prometheus\.yml", HERE, (("prometheus --config.file=", "promtool check config "),), "SUCCESS"),
+    Way(
+        "deploy/compose/secrets.sh",
+        "tests/deploy/test_compose.py::TestSecrets",
+        holds="secrets.sh",
+    ),
+    Way("grep -rn '# edit:' deploy/k8s", HERE, says="edit:"),
+    Way(
+        r"cd deploy/prometheus && prometheus --config\.file=prometheus\.yml",
+        HERE,
+        (("prometheus --config.file=", "promtool check config "),),
+        "SUCCESS",
+    ),
     # development
     Way(r"\.venv/bin/pre-commit install", HERE, says="pre-commit installed"),
-    Way(r"oea-server patch (check|apply|revert)", "tests/unit/test_patching.py::test_the_command", holds="check"),
-)  # fmt: skip
+    Way(
+        r"oea-server patch (check|apply|revert)",
+        "tests/unit/test_patching.py::test_the_command",
+        holds="check",
+    ),
+)
 
 
 @cache

@@ -26,13 +26,13 @@ MARK = re.compile(r"<!-- (not run|not run on this page|not a command)(?: \(([^)]
 DATA = re.compile(r"\{|[\w*-]+: |--|[0-9a-f]{64} ")
 """How the first line of a block begins that holds no commands."""
 FENCED = ("sh", "bash")
-PROGRAMS = (
-    "amtool bash curl docker docker-compose git helm kubectl make pip promtool prometheus pytest "
-    "python python3 sglang uv oea-server .venv/bin/\\S+ grep hf"
-).split()
-IN_TEXT = re.compile(rf"(?:[A-Z_0-9]+=\S+ )?(?:{'|'.join(PROGRAMS)}) \S")
-NAMES = re.compile(r"[\w./-]+( [a-z][a-z|-]*)*")
-"""A program and its subcommands: it names what is told of, and nobody is asked to type it."""
+IN_TEXT = re.compile(
+    r"([A-Z_0-9]+=\S+ )?(amtool|bash|curl|docker|docker-compose|git|grep|helm|hf|kubectl|make"
+    r"|oea-server|pip|prometheus|promtool|pytest|python3?|sglang|uv|\.venv/bin/\S+) \S"
+)
+"""How a command in a sentence begins."""
+NAMES = re.compile(r"[\w./-]+( [a-z][a-z|-]*){0,2}")
+"""A program and two subcommands at most: it names what is told of, and nobody is asked to type it."""
 
 
 class Command(NamedTuple):
@@ -55,7 +55,9 @@ def pages(root: Path = ROOT) -> list[Path]:
     """All documents but those of results, and the changelog, which tells of what was."""
     folders = (".", "docs", "benchmarks", "deploy", "loadtest", "patches", "tests", "oea_server")
     found = {
-        page for folder in folders for page in (root / folder).glob("*.md" if folder == "." else "**/*.md")
+        page
+        for folder in folders
+        for page in (root / folder).glob("*.md" if folder == "." else "**/*.md")
     }
     names = {str(page.relative_to(root)): page for page in found}
     return [names[name] for name in sorted(names) if not name.startswith(NOT_OURS_TO_HOLD)]
@@ -102,7 +104,9 @@ class Block(NamedTuple):
             whole = []
         reasons: dict[int, str] = {}
         for mark in self.marks:
-            numbers = [int(each) for each in mark[2].split(",")] if mark[2] else range(1, 1 + len(whole))
+            numbers = (
+                [int(each) for each in mark[2].split(",")] if mark[2] else range(1, 1 + len(whole))
+            )
             reasons |= dict.fromkeys(numbers, mark[3])
         if reasons.keys() - set(range(1, 1 + len(whole))) or (self.marks and not whole):
             raise ValueError(f"{page}:{self.lines[0][0]}: a mark numbers no command of this block")
@@ -133,7 +137,7 @@ def split(text: str) -> tuple[list[Block], list[tuple[int, str]]]:
             continue
         elif not fence:
             prose.append((number, line))
-        if block and not (fence in FENCED) and (line.strip() or not indented):
+        if block and fence not in FENCED and (line.strip() or not indented):
             blocks.append(Block(block, marks))
             block, marks = [], []
         empty = not line.strip()
@@ -149,19 +153,17 @@ def split(text: str) -> tuple[list[Block], list[tuple[int, str]]]:
 
 def joined(lines: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:
     """Whole commands: lines that go on are one, comments and empty lines are none."""
-    open_: tuple[int, str] | None = None
+    begun, start = "", 0
     for number, line in lines:
         text = uncommented(line).strip()
-        if open_ is not None:
-            text = f"{open_[1]} {text}"
-            number = open_[0]
-        if text.endswith("\\") or re.search(r"(\bdo|\||&&)$", text):
-            open_ = (number, text.removesuffix("\\").rstrip())
-        elif text:
-            open_ = None
-            yield number, " ".join(text.split())
-    if open_ is not None:
-        yield open_
+        if not begun:
+            start = number
+        begun = f"{begun} {text.removesuffix(chr(92))}".strip()
+        if begun and not re.search(r"(\\|\bdo|\||&&)$", text):
+            yield start, " ".join(begun.split())
+            begun = ""
+    if begun:
+        yield start, begun
 
 
 def uncommented(line: str) -> str:
@@ -190,7 +192,11 @@ def named(page: Path) -> set[str]:
     """The commands of our own that a document names without anything to type: `make lint`."""
     _, prose = split(page.read_text(encoding="utf-8"))
     pieces = (piece for _, piece in spans("\n".join(line for _, line in prose)))
-    return {piece for piece in pieces if re.match(r"(make|oea-server) ", piece) and NAMES.fullmatch(piece)}
+    return {
+        piece
+        for piece in pieces
+        if re.match(r"(make|oea-server) ", piece) and NAMES.fullmatch(piece)
+    }
 
 
 def spans(text: str) -> Iterator[tuple[int, str]]:

@@ -22,7 +22,9 @@ MARKED = [command for command in EVERY if command.reason is not None]
 
 def test_every_command_is_run_or_marked() -> None:
     neither = [str(each) for each in EVERY if ledger.way(each) is None and each.reason is None]
-    assert neither == [], "put it into tests/documents/ledger.py, or <!-- not run: REASON --> above it"
+    assert neither == [], (
+        "put it into tests/documents/ledger.py, or <!-- not run: REASON --> above it"
+    )
 
 
 def test_what_is_run_is_not_marked() -> None:
@@ -46,7 +48,9 @@ def test_a_named_test_is_there_and_holds_the_command(how: ledger.Way) -> None:
     assert any(how.holds in each for each in theirs)
 
 
-@pytest.mark.parametrize("command", [each for each in EVERY if (w := ledger.way(each)) and w.by == CI], ids=str)
+@pytest.mark.parametrize(
+    "command", [each for each in EVERY if (w := ledger.way(each)) and w.by == CI], ids=str
+)
 def test_ci_runs_it(command: Command) -> None:
     first, *words = command.text.split()
     if first == "make":
@@ -93,7 +97,11 @@ def test_what_is_not_run_says_why_in_words() -> None:
 
 def test_the_count_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     how = Counter(
-        "not run" if (found := ledger.way(each)) is None else "named" if "::" in found.by else found.by
+        "not run"
+        if (found := ledger.way(each)) is None
+        else "named"
+        if "::" in found.by
+        else found.by
         for each in EVERY
     )
     with capsys.disabled():

@@ -32,7 +32,7 @@ IN_TEXT = re.compile(
 )
 """How a command in a sentence begins."""
 NAMES = re.compile(r"[\w./-]+( [a-z][a-z|-]*){0,2}")
-"""A program and two subcommands at most: it names what is told of, and nobody is asked to type it."""
+"""A program and two subcommands at most: named in passing, not asked to be typed."""
 
 
 class Command(NamedTuple):

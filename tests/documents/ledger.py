@@ -57,10 +57,10 @@ SMALL: Puts = (("DIR", str(MODEL)), ("FILE", str(HELD_OUT)))
 TINY = ("", "--batch 2 --sequences 2 --length 3 --out eval")
 SERVED_TINY = "--batch 4 --sequences 4 --length 8 --out served"
 CUT = ("", "--batch 2 --sequences 64 --length 2 --out found")
-FEW = ("", "--pairs 2 --chats 2 --requests 2 --out ab")
+FEW = ("", "--pairs 2 --chats 2 --requests 2 --tenant 'ab output=fixed:8' --out ab")
 FEW_CHATS = "--chats 2 --tokens 8 --rounds 1"
 GENTLE: Puts = (
-    ("-u 16 -r 16 -t 60s", "-u 2 -r 2 -t 3s"),
+    ("-u 16 -r 16 -t 60s", "-u 2 -r 2 -t 60s --requests 4"),
     ("--ttft-p95 2.0 --tpot-p95 0.2", "--ttft-p95 60 --tpot-p95 60"),
 )
 LINE = ("moe-….json", str(RESULTS / "moe-demo.json"))
@@ -114,11 +114,6 @@ WAYS = (
         DRAFTS,
         (("--batch 4,16", "--batch 2 --tokens 8 --repeats 3 --out bench"),),
         "kept: ",
-    ),
-    Way(
-        r"\S*python benchmarks/health\.py --url .*",
-        K3,
-        (("/tmp/health.json", "health.json"),),
     ),
     Way(
         r"python benchmarks/kernel_cost\.py",

@@ -16,9 +16,10 @@ class Arrivals(NamedTuple):
     """A rate over time.
 
     Args:
-        rate: arrivals per second, by seconds since the start. peak: the highest that it gets.
+        rate: arrivals per second, by seconds since the start.
+        peak: the highest that it gets.
         at_random: whether they come as they do from many users that know nothing of each other
-        (Poisson).
+            (Poisson).
     """
 
     rate: Callable[[float], float]

@@ -22,7 +22,7 @@ class Figures:
     Args:
         counts: answered, failed, cancelled, cut (by the end of the run), tokens, prompt_tokens.
         first: when the first answered request was sent, unix seconds; last: when the last answer
-        ended.
+            ended.
     """
 
     times: dict[str, Histogram] = field(

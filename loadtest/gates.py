@@ -22,7 +22,7 @@ def misses(figures: Figures, options: Mapping[str, Any]) -> list[str]:
 
     Args:
         options: thresholds by name in seconds, None where none was asked for; `max_failures` is a
-        ratio.
+            ratio.
     """
     ratio = figures.failure_ratio
     if ratio is None:

@@ -18,10 +18,13 @@ class Difference(NamedTuple):
     """B against A, over pairs of blocks that followed each other.
 
     Args:
-        a, b: means over blocks. change: the mean of B - A; low, high: 95 % of the resamples of the
-        pairs lie between (bootstrap). ratio: the sum of B over the sum of A, ratio_low, ratio_high:
-        likewise; None where A has zeros only. p: share of the ways to swap A and B within pairs
-        that differ at least as much (sign-flip test).
+        a, b: means over blocks.
+        change: the mean of B - A; low, high: 95 % of the resamples of the pairs lie between
+            (bootstrap).
+        ratio: the sum of B over the sum of A, ratio_low, ratio_high: likewise; None where A has
+            zeros only.
+        p: share of the ways to swap A and B within pairs that differ at least as much (sign-flip
+            test).
     """
 
     a: float

@@ -25,10 +25,10 @@ class Stream:
     """A chat completion that is being read. All times in seconds, on one monotonic clock.
 
     Args:
-        sent: when the request was sent, or in an open loop when it should have been. asked: tokens
-        asked for, which count where the server sends no usage. counts: tokens by each chunk with
-        text, where the server was asked to say it with every chunk
-            (`stream_options.continuous_usage_stats`): one with half a character has no text.
+        sent: when the request was sent, or in an open loop when it should have been.
+        asked: tokens asked for, which count where the server sends no usage.
+        counts: tokens by each chunk with text, where the server was asked to say it with every
+            chunk (`stream_options.continuous_usage_stats`): one with half a character has no text.
     """
 
     sent: float

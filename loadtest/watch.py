@@ -92,8 +92,9 @@ class Slope(NamedTuple):
     """Memory over requests, by least squares.
 
     Args:
-        per_1000: MiB per 1000 requests. error: its standard error, which takes samples for
-        independent: they are not, so it is a lower bound.
+        per_1000: MiB per 1000 requests.
+        error: its standard error, which takes samples for independent: they are not, so it is a
+            lower bound.
     """
 
     per_1000: float

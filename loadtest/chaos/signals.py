@@ -39,11 +39,17 @@ class Case(NamedTuple):
     """A signal at a moment.
 
     Args:
-        line: of the log, after which it comes. then: seconds later. family: processes that there
-        have to be. streams: that are being read then. whole: whether they have to come to their
-        end. again: the same signal once more, a second later. patience: seconds in which it has to
-        end, DEADLINE if not given. flags: of the server. tokens: of each stream. outlasts: seconds
-        after the signal that its streams have to go on for, or the case asks nothing.
+        line: of the log, after which it comes.
+        then: seconds later.
+        family: processes that there have to be.
+        streams: that are being read then.
+        whole: whether they have to come to their end.
+        again: the same signal once more, a second later.
+        patience: seconds in which it has to end, DEADLINE if not given.
+        flags: of the server.
+        tokens: of each stream.
+        outlasts: seconds after the signal that its streams have to go on for, or the case asks
+            nothing.
     """
 
     phase: str

@@ -74,7 +74,7 @@ def stall_wrong(before: Reply, replies: Sequence[Reply], after: Reply) -> list[s
 
     Args:
         replies: of the one that waited longer than it may, of one that did not, of one that asked
-        for `before`.
+            for `before`.
     """
     first, following, cautious = replies
     wrong = []

@@ -25,7 +25,7 @@ class Door:
     Args:
         control: the routes that change what serves, or tell what is nobody else's business.
         on_startup: called once the app has started, before it serves; ends the process if it must
-        not.
+            not.
     """
 
     def __init__(

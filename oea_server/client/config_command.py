@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -11,6 +13,7 @@ import typer
 
 from oea_server.client import key as keys
 from oea_server.oneline import oneline
+from oea_server.schema_words import bounds
 
 app = typer.Typer(no_args_is_help=True, help="Read and change the knobs of a running server.")
 
@@ -27,6 +30,7 @@ Key = Annotated[
 ]
 KeyFile = Annotated[Path | None, typer.Option(metavar="FILE", help="a file with that key")]
 LOCAL = "http://127.0.0.1:30000"
+WIDTH = 76
 LONGEST = 1000
 """Characters of a line that says what is wrong: some of them are the server's, whichever that
 is."""
@@ -43,12 +47,25 @@ def get_(
 ) -> None:
     """Print the knobs in effect as JSON, or one of them."""
     config = _ask("GET", url, key, key_file)
+    config.pop("schema", None)
     if knob is None:
         print(json.dumps(config, indent=2))
     elif knob in config["settings"]:
         print(_text(config["settings"][knob]))
     else:
         _end(f"{knob}: no such knob; there are {', '.join(config['settings'])}")
+
+
+@app.command("knobs")
+def knobs_(url: Url = LOCAL, key: Key = None, key_file: KeyFile = None) -> None:
+    """Print each knob with its value in effect, its bounds, and what it is."""
+    config = _ask("GET", url, key, key_file)
+    try:
+        said = [line for name, knob in _told(config) for line in lines_of(name, knob, config)]
+    except (KeyError, TypeError, AttributeError):
+        _end(f"{url}: tells nothing of its knobs; is the server older than this command?")
+    for line in said:
+        print(line)
 
 
 @app.command("set")
@@ -110,6 +127,25 @@ def _ask(
     if not isinstance(answer, dict) or "settings" not in answer:
         _end(f"{url}: no oea-server answers there")
     return answer
+
+
+def _told(config: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
+    told: Iterable[tuple[str, dict[str, Any]]] = config["schema"]["properties"].items()
+    return told
+
+
+def lines_of(name: str, knob: dict[str, Any], config: dict[str, Any]) -> list[str]:
+    """What a server's schema says of one of its knobs: a line of facts, and its description.
+
+    Raises:
+        KeyError, TypeError, AttributeError: that is no such schema.
+    """
+    choices = [f"one of {', '.join(knob['enum'])}"] if "enum" in knob else bounds(knob)
+    facts = f" ({'; '.join(choices)})" if choices else ""
+    said = knob["description"]
+    text = textwrap.wrap(f"{said[:1].upper()}{said[1:]}.", WIDTH, break_on_hyphens=False)
+    lines = [f"{name}: {_text(config['settings'][name])}{facts}", *(f"    {line}" for line in text)]
+    return [oneline(line, LONGEST) for line in lines]
 
 
 def parsed(text: str) -> Any:

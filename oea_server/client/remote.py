@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from oea_server.client import chat
 from oea_server.client.ask import ask
@@ -50,15 +51,19 @@ class Remote:
         answer: dict[str, Any] = reply.json()
         return answer
 
-    def metrics(self) -> dict[str, float]:
-        """/metrics: the value of each `oea_*` sample without labels, by name."""
+    def samples(self) -> list[Sample]:
+        """/metrics: each `oea_*` sample, with its name, labels and value."""
         text = ask("GET", f"{self.url}/metrics", timeout=30).text
-        return {
-            sample.name: sample.value
+        return [
+            sample
             for family in text_string_to_metric_families(text)
             for sample in family.samples
-            if sample.name.startswith("oea_") and not sample.labels
-        }
+            if sample.name.startswith("oea_")
+        ]
+
+    def metrics(self) -> dict[str, float]:
+        """/metrics: the value of each `oea_*` sample without labels, by name."""
+        return {sample.name: sample.value for sample in self.samples() if not sample.labels}
 
     def settled_metrics(self) -> dict[str, float]:
         """/metrics once everything so far is in it: two equal reads, `settle` apart."""

@@ -28,7 +28,8 @@ SGLANG = (str(Path(sys.executable).with_name("sglang")), "serve")
 
 
 class Server(Remote):
-    """``oea-server serve`` on this machine, from start to stop of a with block.
+    """``oea-server serve`` on this machine, from start to stop of a with block. Its log is left
+    where the block ends in an error.
 
     Args:
         flags: after `serve`; a free port is added.
@@ -49,7 +50,9 @@ class Server(Remote):
         self.port = ports.free(host)
         self._command = [*(command or SERVE), *flags, "--host", host, "--port", str(self.port)]
         self._environment = {**os.environ, **(environment or {})}
-        self.log = Path(tempfile.mkstemp(prefix="oea-server-", suffix=".log")[1])
+        handle, log = tempfile.mkstemp(prefix="oea-server-", suffix=".log")
+        os.close(handle)
+        self.log = Path(log)
         asked = "::1" if host == "::" else host
         super().__init__(f"http://{f'[{asked}]' if ':' in asked else asked}:{self.port}", key)
         self.process: subprocess.Popen[bytes] | None = None
@@ -97,6 +100,8 @@ class Server(Remote):
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+        if error is None:  # nobody has to find out what happened
+            self.log.unlink(missing_ok=True)
 
     def stop(self) -> None:
         """SIGTERM, and SIGKILL for whatever of its process group is left after 20 s."""

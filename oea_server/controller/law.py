@@ -93,7 +93,7 @@ class Law:
 
     Args:
         slope: seconds that an expert more in every layer adds to a token's time, if measured;
-        learned else.
+            learned else.
 
     Raises:
         ValueError: one line: no rung is within the floor.

@@ -91,7 +91,8 @@ def slots_of_branches(
 
     Args:
         table: [requests, tokens] slots; behind a request's past lie `steps` for each of `topk`
-        branches. requests, seq_lens: [B].
+            branches.
+        requests, seq_lens: [B].
 
     Returns:
         [B * topk, longest past + steps]; what lies beyond a branch's drafts is not meant to be

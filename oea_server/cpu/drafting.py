@@ -35,7 +35,7 @@ def last_accepted(
 
     Args:
         accept_tokens: [B, stride], or flat; accept_lens: [B], at least 1; bonus_tokens: [B],
-        written.
+            written.
     """
     of_request = accept_tokens.reshape(-1, accept_stride)
     bonus_tokens.copy_(of_request.gather(1, accept_lens.long()[:, None] - 1)[:, 0])
@@ -61,10 +61,10 @@ def tree_of_drafts(
 
     Args:
         parent_list: [B, *]; of each group of `topk` candidates the one that they follow (the first
-        group follows the
-            root).
-        top_scores_index: [B, n - 1] the candidates that were chosen, ascending. tree_mask: written
-        beside the past, [sum of n * (length + n)] or [B * n * n] bool (SGLang's `TreeMaskMode`).
+            group follows the root).
+        top_scores_index: [B, n - 1] the candidates that were chosen, ascending.
+        tree_mask: written beside the past, [sum of n * (length + n)] or [B * n * n] bool (SGLang's
+            `TreeMaskMode`).
         positions: [B * n]; the rest [B, n], the last two -1 before. All written.
     """
     requests, n = len(seq_lens), num_verify_tokens

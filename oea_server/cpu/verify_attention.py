@@ -67,8 +67,7 @@ def masks_of(
 
     Args:
         custom_mask: so many bools after one another, those of the drafts alone, or None for chains
-        (SGLang's
-            `TreeMaskMode`).
+            (SGLang's `TreeMaskMode`).
     """
     chain = torch.ones(width, width, dtype=torch.bool).tril()
     if custom_mask is None:

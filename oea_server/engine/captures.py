@@ -21,7 +21,7 @@ def watch(graph: type) -> None:
 
     Args:
         graph: `torch.cuda.CUDAGraph`, through whose methods all of torch's and SGLang's captures
-        go.
+            go.
     """
     if hasattr(graph.capture_begin, "__wrapped__"):  # type: ignore[attr-defined]
         return

@@ -52,10 +52,11 @@ def state_of(now: runtime.Runtime) -> dict[str, Any]:
     steering = now.steering
     # a change may come in between: no version may be ahead
     version, settings = steering.version, steering.settings
-    policy = settings.shadow_for(now.k) or settings.policy_for(now.k)
+    k = steering.facts.k
+    policy = settings.shadow_for(k) or settings.policy_for(k)
 
     numbers = {
-        str(batch): policy.numbers(batch, -1, k=now.k, num_experts=now.num_experts)
+        str(batch): policy.numbers(batch, -1, k=k, num_experts=now.num_experts)
         for batch in (BATCHES if now.routers else ())
     }
     return {
@@ -65,7 +66,7 @@ def state_of(now: runtime.Runtime) -> dict[str, Any]:
         "k0_by_batch": {batch: each.floor for batch, each in numbers.items()},
         "share_by_batch": {batch: each.share for batch, each in numbers.items()},
         "mix_by_batch": {batch: each.mix for batch, each in numbers.items()},
-        "least_k0": settings.policy_for(now.k).least,
+        "least_k0": settings.policy_for(k).least,
         "active": steering.active,
         "reason": steering.reason,
         "policies": list(steering.policies),
@@ -74,7 +75,7 @@ def state_of(now: runtime.Runtime) -> dict[str, Any]:
         "model": {
             "layers": len(now.routers),
             "num_experts": now.num_experts,
-            "top_k": now.k,
+            "top_k": k,
             "renormalize": steering.facts.renormalize,
             "routers": now.kinds,
             "ranks": now.tally.ranks if now.tally is not None else 1,

@@ -186,7 +186,7 @@ def slots_of(step: Step, forward_batch: Any, captured: int) -> tuple[int, ...]:
 
     Args:
         captured: rows of one rank in the graph that the step replays; those of its longest rank
-        where there is none.
+            where there is none.
     """
     if step.capturing:
         return step.of_ranks

@@ -61,7 +61,7 @@ def of_batch(forward_batch: Any, step: Step, graph: int | None) -> tuple[int, ..
 
     Args:
         graph: the rows of the graph that the step replays, which is cut in the middle; None if it
-        replays none.
+            replays none.
     """
     split = getattr(forward_batch, "tbo_split_seq_index", None)
     if split is None:

@@ -103,9 +103,9 @@ def add_routes(http_server: Any, has: Keys, shared: str | None = None) -> None:
     )
     routes.add(http_server.app, schedulers, stats, level, turn)
     if place is not None and (asked := goal.asked(settings)):
-        from oea_server.engine import steered
+        from oea_server.engine import controller_thread
 
-        steered.start(http_server, schedulers, stats, turn, asked, place, lines, level)
+        controller_thread.start(http_server, schedulers, stats, turn, asked, place, lines, level)
     locks.put_door(http_server, has)
 
 

@@ -13,6 +13,7 @@ import torch
 
 from oea_server.engine import (
     agreement,
+    compiling,
     conflicts,
     fronts,
     gathered,
@@ -80,7 +81,7 @@ def after_initialize_model(model: torch.nn.Module, *args: Any, **kwargs: Any) ->
     if now.routers:
         sizes = {} if alone else routers.expert_bytes(model)
         now.start_counting(physical, ranks, device, is_placed(), sizes, reports)
-        now.warm_up(next(model.parameters()).dtype)
+        compiling.compile_ahead(now, next(model.parameters()).dtype)
     if reports:
         start_reporting.start(now, next((i for i, stage in enumerate(stages) if stage.k), 0))
 

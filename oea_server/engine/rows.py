@@ -1,8 +1,5 @@
 """What the rows of a step are, as a layer's router gets them: whose slots they lie in, which are
-tokens, which drafts.
-
-What captured graphs read of it has one address for good, and is written before a replay, on the
-stream that replays."""
+tokens, which drafts, what they ask for."""
 
 from __future__ import annotations
 
@@ -13,13 +10,13 @@ from typing import Any
 
 import torch
 
-from oea_server.engine import drafts, gathered, halves, limits
+from oea_server.engine import drafts, gathered, halves
+from oea_server.engine.device_rows import DeviceRows
 from oea_server.engine.drafts import Drafts
 from oea_server.engine.gathered import Ranks
 from oea_server.engine.graphs import Graphs
 from oea_server.engine.halves import Half
 from oea_server.engine.step import Step
-from oea_server.routing.records import MAX_ROWS
 
 WHOLE = nullcontext()
 """Entered in every layer of every step that runs as one."""
@@ -30,7 +27,7 @@ class Rows:
 
     Args:
         real_rows: SGLang's own count of real rows on a device, which it keeps current. None if it
-        is not patched.
+            is not patched.
     """
 
     def __init__(
@@ -48,48 +45,26 @@ class Rows:
         """What a router gets now, if it is a half of the step."""
         self.captured = drafts.NONE
         """The drafts of the graphs that are captured now."""
-        self.device = torch.device("cpu")
-        self.on_device = False
-        """Whether graphs, and eager steps like them, read what rows are in device memory."""
-        self._num_real: torch.Tensor | None = None
-        self._mask: torch.Tensor | None = None
-        """Which rows are tokens, for graphs in which those of several ranks come together."""
-        self._depths: torch.Tensor | None = None
-        """What graphs read of a step's drafts."""
+        self.memory = DeviceRows()
+        """What graphs read of it."""
         self._trees: torch.Tensor | None = None
         """Which guesses lead to which of the step's rows, where no graph reads it; None if its
         drafts are no trees."""
         self._told: Step | None = None
-        self._asked: torch.Tensor | None = None
-        """What graphs read of what rows ask for themselves: [MAX_ROWS] int64, all zeros where none
-        does."""
-        self._asking = False
+        """The step that stands in `memory`."""
 
     @property
     def adopted(self) -> bool:
         """Whether a model was taken over."""
-        return self._num_real is not None
-
-    @property
-    def real(self) -> torch.Tensor | None:
-        """What a graph reads of which rows are tokens: how many, or a mask of them."""
-        return self._num_real if self._mask is None else self._mask
+        return self.memory.num_real is not None
 
     def adopt(self, device: torch.device) -> None:
         """Serve a model on a device."""
-        self.device = device
-        self._num_real = (
-            self.real_rows(device)
-            if self.real_rows
-            else torch.zeros((), dtype=torch.int32, device=device)
-        )
+        self.memory.adopt(device, self.real_rows(device) if self.real_rows else None)
 
     def read_on_device(self) -> None:
-        """Keep what graphs read."""
-        self.on_device = True
-        self._asked = torch.zeros(MAX_ROWS, dtype=torch.int64, device=self.device)
-        if self.ranks is not None and self.ranks.together:
-            self._mask = torch.zeros(limits.most_rows(), dtype=torch.bool, device=self.device)
+        """Have graphs read what rows are."""
+        self.memory.keep(masked=self.ranks is not None and self.ranks.together)
 
     def slots(self, step: Step) -> tuple[int, ...]:
         """How many rows each rank has in what a router gets, in a step in which they come
@@ -113,12 +88,13 @@ class Rows:
         them, a mask."""
         if self.half is not None:
             fewer = self.half.tokens if self.half.tokens < rows else None
-            return self.half.real if self.on_device else fewer
+            return self.half.real if self.memory.read else fewer
         if step.of_ranks:
             in_graph = step.capturing or not gathered.is_padded(self.forward_batch)
-            return self._mask[:rows] if self._mask is not None and in_graph else self._marked(step)
-        if self.on_device:
-            return self._num_real
+            mask = self.memory.mask
+            return mask[:rows] if mask is not None and in_graph else self._marked(step)
+        if self.memory.read:
+            return self.memory.num_real
         return None if rows == step.batch else step.batch
 
     def drafts(self, step: Step, rows: int) -> torch.Tensor | None:
@@ -128,34 +104,32 @@ class Rows:
             return None
         of = Drafts(step.per_request, step.tree)
         if step.of_ranks and gathered.is_padded(self.forward_batch):
-            return gathered.depths(self.slots(step), of, self.device)
+            return gathered.depths(self.slots(step), of, self.memory.device)
         first = 0 if self.half is None else self.half.start
-        if self._depths is not None:
-            return self._depths[first : first + rows]
-        if self._trees is not None:
-            return self._trees[first : first + rows]
-        return drafts.depths(rows, of, self.device)
+        for told in (self.memory.depths, self._trees):
+            if told is not None:
+                return told[first : first + rows]
+        return drafts.depths(rows, of, self.memory.device)
 
     def asked(self, step: Step, rows: int) -> torch.Tensor | None:
         """What each of `rows` asks for itself (`oea_server.routing.route`): None if none does;
         where graphs read it."""
         if self.half is not None:
             return self._asked_by_half(step, self.half)
-        if self._asked is not None and not (
+        asked = self.memory.asked
+        if asked is not None and not (
             step.asked and step.of_ranks and gathered.is_padded(self.forward_batch)
         ):
-            return self._asked[:rows]
-        return self._asked_by(step, rows).to(self.device) if step.asked else None
+            return asked[:rows]
+        return self._asked_by(step, rows).to(self.memory.device) if step.asked else None
 
     def _asked_by_half(self, step: Step, half: Half) -> torch.Tensor | None:
         mine = slice(half.start, half.start + half.rows)
-        if self._asked is not None:
-            return self._asked[mine]
-        return (
-            self._asked_by(step, max(step.batch, mine.stop))[mine].to(self.device)
-            if step.asked
-            else None
-        )
+        if self.memory.asked is not None:
+            return self.memory.asked[mine]
+        if not step.asked:
+            return None
+        return self._asked_by(step, max(step.batch, mine.stop))[mine].to(self.memory.device)
 
     def requests(self, step: Step) -> int:
         """Those that a router gets rows of, which a schedule is read at."""
@@ -194,10 +168,11 @@ class Rows:
     def tell_device(self, step: Step) -> bool:
         """Write what captured graphs read of a step, on the stream that replays them. Whether it
         was new to them."""
-        if self._num_real is None:
+        if not self.adopted:
             return False
         if fresh := self._told != step:
-            self._tell_step(step, self._num_real)
+            self._tell_step(step)
+            self._told = step
         self._trees = None
         # where ranks come together, each knows its own trees alone
         if step.tree and not step.of_ranks:
@@ -206,37 +181,28 @@ class Rows:
 
     def _tell_trees(self, step: Step) -> None:
         """Write who follows whom in the drafts, which are other trees in each step."""
-        least = drafts.depths(
-            max(step.batch, self.padded(step)), Drafts(step.per_request, step.tree), self.device
-        )
-        if self._depths is None:
-            self._trees = least.clone()
-        into = self._trees if self._depths is None else self._depths
-        assert into is not None
+        rows, of = max(step.batch, self.padded(step)), Drafts(step.per_request, step.tree)
+        least, into = drafts.depths(rows, of, self.memory.device), self.memory.depths
+        if into is None:
+            into = self._trees = least.clone()
         if not drafts.write_trees(self.forward_batch, step.batch, into):
             into[: step.batch].copy_(least[: step.batch])
 
-    def _tell_step(self, step: Step, num_real: torch.Tensor) -> None:
-        if (
-            step.of_ranks
-            and self._mask is not None
-            and (rows := self.padded(step)) <= len(self._mask)
-        ):
-            self._mask[:rows].copy_(self._marked(step))
+    def _tell_step(self, step: Step) -> None:
+        memory, mask = self.memory, self.memory.mask
+        assert memory.num_real is not None
+        if step.of_ranks and mask is not None and (rows := self.padded(step)) <= len(mask):
+            mask[:rows].copy_(self._marked(step))
         elif self.real_rows is None or step.per_request > 1 or self.ranks is not None:
             # a patched SGLang writes it for plain decode steps, and no idle rank's
-            num_real.fill_(step.batch)
-        of = Drafts(step.per_request, step.tree)
-        if self.on_device and of.per_request > 1:
-            if self._depths is None:
-                self._depths = torch.zeros(MAX_ROWS, dtype=torch.int64, device=num_real.device)
-            self._depths.copy_(drafts.depths(MAX_ROWS, of, num_real.device))
-        if self._asked is not None and (step.asked or self._asking):
-            self._asked.zero_()
-            if step.asked and (rows := self.padded(step)) <= len(self._asked):
-                self._asked[:rows].copy_(self._asked_by(step, rows), non_blocking=True)
-            self._asking = bool(step.asked)
-        self._told = step
+            memory.num_real.fill_(step.batch)
+        if memory.read and step.per_request > 1:
+            memory.write_depths(Drafts(step.per_request, step.tree))
+        asked = None
+        if step.asked and memory.asked is not None:
+            rows = self.padded(step)
+            asked = self._asked_by(step, rows) if rows <= len(memory.asked) else None
+        memory.write_asked(asked)
 
     def tell_anew(self) -> None:
         """Write the next step whatever it is: it may be padded, or count, otherwise than one like
@@ -250,11 +216,11 @@ class Rows:
             step.per_request,
             step.of_ranks or (step.batch,),
             slots,
-            self.device.type == "cuda",
+            self.memory.device.type == "cuda",
         )
 
     def _marked(self, step: Step) -> torch.Tensor:
-        return gathered.marked(step.of_ranks, self.slots(step), self.device)
+        return gathered.marked(step.of_ranks, self.slots(step), self.memory.device)
 
 
 @lru_cache(maxsize=16)

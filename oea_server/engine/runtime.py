@@ -6,11 +6,10 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any
 
 import torch
 
-from oea_server.engine import captures, limits
+from oea_server.engine import bypasses, captures, limits
 from oea_server.engine.graphs import Graphs
 from oea_server.engine.placed import Where, nowhere
 from oea_server.engine.routers import Router
@@ -26,11 +25,6 @@ from oea_server.routing.tally import Tally, tally_on
 from oea_server.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-BYPASSES = ("policy", "schedule", "rows", "router", "prefill", "mixed", "other")
-"""Why a forward pass ran the model's own top k: the policy does so at every batch size; at this
-one; it ran more rows than the fused launch takes on a GPU; no router can be handled; or it was no
-decode step."""
 
 
 class Runtime:
@@ -57,7 +51,7 @@ class Runtime:
         self.tally: Tally | None = None
         self.shadow_tally: Tally | None = None
         self.clock: StepClock | None = None
-        self.bypassed = Counter(dict.fromkeys(BYPASSES, 0))
+        self.bypassed = Counter(dict.fromkeys(bypasses.BYPASSES, 0))
         self.num_experts = 0
         self.expert_bytes: dict[int, int] = {}
         """Of one expert, by layer: as created, and as its kernel reads it once weights are
@@ -72,7 +66,6 @@ class Runtime:
         self.awake: dict[int, tuple[Rule, torch.Tensor, torch.Tensor | None, torch.Tensor]] = {}
         """Of each of its layers that was routed here without a GPU: rule, logits, what rows asked
         for, and pool."""
-        self._k_elsewhere = 0
         self._bypass: dict[tuple[int, int, int, tuple[int, ...]], str | None] = {}
         self._eager_rows: set[int] = set()
 
@@ -89,7 +82,6 @@ class Runtime:
         Args:
             k_elsewhere: the least top k in the other pipeline stages; 0 without any that has one.
         """
-        self._k_elsewhere = k_elsewhere
         self.num_experts, self.device = num_experts, device
         routers = [self._bounded(router) for router in routers]
         self.routers = {router.layer: router for router in routers if router.problem is None}
@@ -100,8 +92,11 @@ class Runtime:
             f"{n} of {len(routers)} MoE layers run vanilla: {problem}"
             for problem, n in problems.items()
         )
+        ks = {layer: router.k for layer, router in sorted(self.routers.items())}
         facts = Facts(
-            self.k, num_experts, any(router.renormalize for router in self.routers.values())
+            min([*ks.values(), *filter(None, (k_elsewhere,))], default=0),
+            num_experts,
+            any(router.renormalize for router in self.routers.values()),
         )
         if not self.routers:
             nothing = (
@@ -120,7 +115,6 @@ class Runtime:
             )
             return [problem] if problem else []
         if device.type != "cpu":
-            ks = {layer: router.k for layer, router in sorted(self.routers.items())}
             self.knobs, self.shadow_knobs = (Knobs(ks, num_experts, device) for _ in range(2))
             self.rows.read_on_device()
         if problem := steering.adopt(facts, unhandled):
@@ -153,43 +147,6 @@ class Runtime:
             return router._replace(problem=why)
         return router
 
-    def warm_up(self, dtype: torch.dtype) -> None:
-        """Compile what the steps of this process will run, before the first of them: on a GPU
-        without graphs the first health check would wait for it.
-
-        Args:
-            dtype: of the model's weights; routers with a bias have logits in float32.
-        """
-        if self.device.type != "cuda":
-            return
-        from oea_server.routing import fused
-        from oea_server.routing.counting import count_kept, records_of
-
-        assert self.knobs is not None
-        kinds = {router.rule.kind: router for router in self.routers.values()}
-        for router in kinds.values():
-            rule, place = router.rule, self.where(router.layer)
-            for each in {dtype, dtype if rule.bias is None else torch.float32}:
-                told: dict[str, Any] = {
-                    "num_real": self.rows.real,
-                    "tally": self.tally,
-                    "placement": place,
-                }
-                fused.warm_up(
-                    each, self.knobs, rule, drafts=self.steering.verifies, asks=True, **told
-                )
-        for tally in (self.tally, self.shadow_tally):
-            if tally is not None:  # before any capture, whose memory is another's at the next
-                records_of(tally, self.num_experts)
-        if self.steering.verifies and self.tally is not None:
-            count_kept(self.tally, torch.full((1, 1), -1, dtype=torch.int32, device=self.device))
-
-    @property
-    def k(self) -> int:
-        """Experts that the model's tokens take; the least of them, if layers or stages differ."""
-        here = [router.k for router in self.routers.values()]
-        return min([*here, *filter(None, (self._k_elsewhere,))], default=0)
-
     def start_counting(
         self,
         physical_experts: int,
@@ -203,8 +160,7 @@ class Runtime:
 
         Args:
             reports: False on ranks that another one speaks for. On a GPU they have the same tally,
-            off:
-                all ranks must run the same compiled kernel, or they might choose differently.
+                off: all ranks must run the same compiled kernel, or they might choose differently.
         """
         self.reports = reports
         if not reports and device.type == "cpu":
@@ -267,7 +223,7 @@ class Runtime:
         ):
             self._bypass = {}
             self.rows.tell_anew()
-            if why := self.beyond(step.batch, self.k):
+            if why := self.beyond(step.batch, self.steering.facts.k):
                 logger.info(
                     "OEA: the CUDA graph of %d rows holds SGLang's own top k: %s", step.batch, why
                 )
@@ -299,19 +255,14 @@ class Runtime:
     def _why_bypassed(
         self, batch: int, per_request: int, rows: int, halves: tuple[int, ...]
     ) -> str | None:
-        routers, experts = self.routers.values(), self.num_experts
-        if not routers:
-            return "router"
-        if self.policy.name == "vanilla":
-            return "policy"
         pools = {each // per_request for each in halves if each} or {batch // per_request}
-        if all(
-            self.policy.is_vanilla(n, each.layer, k=each.k, num_experts=experts)
-            for n in pools
-            for each in routers
-        ):
-            return "schedule"
-        return "rows" if all(self.beyond(rows, each.k) for each in routers) else None
+        return bypasses.of_step(
+            self.policy,
+            self.routers.values(),
+            self.num_experts,
+            pools,
+            lambda k: self.beyond(rows, k),
+        )
 
     def route(self, router: Router, logits: torch.Tensor) -> Routing:
         """Choose the experts of this step's layer and count them. logits [rows, N]."""
@@ -384,7 +335,9 @@ class Runtime:
                 if self.tally is not None and (self.step.counted or self.tally.watching)
                 else None
             )
-        return None if self.beyond(self.rows.padded(self.step), self.k) else self.tally
+        return (
+            None if self.beyond(self.rows.padded(self.step), self.steering.facts.k) else self.tally
+        )
 
     def num_real(self, rows: int) -> int | torch.Tensor | None:
         """Those of `rows` that are tokens in the step that runs now."""

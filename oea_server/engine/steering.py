@@ -15,8 +15,9 @@ class Facts(NamedTuple):
 
     Args:
         k: experts that the model's tokens take; the least of them, if layers or stages differ.
-        num_experts: of a layer. renormalize: whether weights are divided by their sum in any layer,
-        as far as this stage knows.
+        num_experts: of a layer.
+        renormalize: whether weights are divided by their sum in any layer, as far as this stage
+            knows.
     """
 
     k: int = 0

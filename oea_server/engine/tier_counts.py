@@ -69,7 +69,7 @@ class TierCounts:
             return self._on_host(now, tally, step, tiers, inside)
         if (
             self._steps % EVERY
-            or now.beyond(now.rows.padded(step), now.k)
+            or now.beyond(now.rows.padded(step), now.steering.facts.k)
             or not tally.data.is_cuda
         ):
             return inside

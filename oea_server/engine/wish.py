@@ -66,7 +66,8 @@ def of(custom_params: Any, tiers: bool = False) -> int:
 
     Args:
         custom_params: SGLang's `SamplingParams.custom_params`, which other plug-ins and processors
-        share. tiers: whether there are any; what asks for one alone is read by `tier_of`.
+            share.
+        tiers: whether there are any; what asks for one alone is read by `tier_of`.
 
     Raises:
         ValueError: one line: the field, what is there, what may be.

@@ -56,7 +56,7 @@ async def apply(
 
     Args:
         request: whose wish it is, which holds if the client is still there and the version is the
-        one that it knows.
+            one that it knows.
 
     Raises:
         RefusalError: 409 they clash, 412 the version is another, 499 the client left, 504 no answer

@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import jiter
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model_validator
 
 from oea_server.oneline import oneline
-from oea_server.routing.schedule import BY_BATCH, Knob
-from oea_server.settings import LIVE, Settings
+from oea_server.routing.schedule import BY_BATCH
+from oea_server.settings import LIVE, Knobs, Settings, live_names
+from oea_server.settings.schema import Named, form
 
 
-def _written(knob: Knob) -> str:
-    """What `Schedule.of` reads, strictly: a number, steps, and such for layers."""
-    value = rf"({knob.pattern}|\d{{1,9}}:{knob.pattern}(,\d{{1,9}}:{knob.pattern})*)"
-    return rf"^(auto|{value})(; ?\d{{1,4}}(-\d{{1,4}})?={value})*$"
-
-
-def _field(name: str) -> tuple[Any, Any]:
-    field = Settings.model_fields[name]
-    annotation = field.annotation
-    if knob := BY_BATCH.get(name):
-        text = Annotated[str, Field(pattern=_written(knob), max_length=4096)]
-        number: Any = Annotated[knob.number, Field(**knob.limits)]  # type: ignore[name-defined]
-        return text | number, Field(field.default, description=field.description)
-    return annotation, field
-
-
-class _Strict(BaseModel):
+class _Strict(Named):
     model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"minProperties": 1})
 
     @model_validator(mode="before")
@@ -44,9 +29,16 @@ class _Strict(BaseModel):
         }
 
 
-FIELDS: dict[str, Any] = {name: _field(name) for name in LIVE}
-Change = create_model("OeaConfigChange", __base__=_Strict, **FIELDS)
-"""Any of the knobs; those that are left out stay as they are."""
+def change_of(knobs: type[Knobs]) -> type[BaseModel]:
+    """A change of live knobs: any of them; those that are left out stay as they are."""
+    fields: dict[str, Any] = {name: form(name, knobs) for name in live_names(knobs)}
+    return create_model("OeaConfigChange", __base__=_Strict, **fields)
+
+
+Change = change_of(Settings)
+SCHEMA = Change.model_json_schema()
+"""What the server tells of its live knobs: in `GET /oea/config`, in the OpenAPI description, and to
+the page."""
 
 
 MOST = 5

@@ -22,8 +22,7 @@ def skip_the_rest(place: Path) -> None:
 
     Args:
         place: the folder. What is in it by now counts, even of a process that is over: another
-        worker's, before
-            this one was started anew.
+            worker's, before this one was started anew.
     """
     from prometheus_client.multiprocess import MultiProcessCollector
 

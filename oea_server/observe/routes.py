@@ -60,7 +60,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 CHANGE_BODY = {
     "requestBody": {
         "required": True,
-        "content": {"application/json": {"schema": change.Change.model_json_schema()}},
+        "content": {"application/json": {"schema": change.SCHEMA}},
     }
 }
 
@@ -107,7 +107,7 @@ def add(
     async def read_config() -> JSONResponse:
         """The knobs in effect, those the server started with, and what can be changed."""
         state = (await schedulers.states())[0]
-        return answer(shown(state), version=state["version"])
+        return answer({**shown(state), "schema": change.SCHEMA}, version=state["version"])
 
     @app.put(CONFIG, tags=TAGS, responses=REFUSALS, openapi_extra=CHANGE_BODY)
     @admin

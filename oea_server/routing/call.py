@@ -28,28 +28,27 @@ def route(
     """Choose experts for one decode step of one MoE layer (arXiv 2511.02237, algorithm 1).
 
     Args:
-        router_logits: [B, N], any float dtype; row i belongs to token i. policy: what to guarantee
-        and how to fill. router: how the model scores and weighs; `k=8` is short for `Router(k=8)`.
+        router_logits: [B, N], any float dtype; row i belongs to token i.
+        policy: what to guarantee and how to fill.
+        router: how the model scores and weighs; `k=8` is short for `Router(k=8)`.
         num_real: rows that are tokens; the rest pad a CUDA graph. None means all; an integer, or a
-        0-d integer tensor
-            on the logits' device, the first so many, at least 0 and at most B; a bool tensor [B]
-            those that it marks.
-        layer: selects a per-layer k0 and separates random draws. row_k0: [B] integers, what each
-        row asks for itself: 0 leaves it to the policy. -n guarantees its own top n
-            beside the policy's floor; n guarantees its own top n in place of the policy's floor,
-            but for floors that are the whole top k, as of vanilla. The row may then take as many
-            experts, if the policy's limit is lower. From k on, either way, it is routed as by
-            vanilla: its own top k, and weights divided by their mass. No row that asks is drawn at
-            random.
+            0-d integer tensor on the logits' device, the first so many, at least 0 and at most B; a
+            bool tensor [B] those that it marks.
+        layer: selects a per-layer k0 and separates random draws.
+        row_k0: [B] integers, what each row asks for itself: 0 leaves it to the policy. -n
+            guarantees its own top n beside the policy's floor; n guarantees its own top n in place
+            of the policy's floor, but for floors that are the whole top k, as of vanilla. The row
+            may then take as many experts, if the policy's limit is lower. From k on, either way, it
+            is routed as by vanilla: its own top k, and weights divided by their mass. No row that
+            asks is drawn at random.
         drafts: [B] integers, which rows are guesses at what follows a token, to be verified: 0 is a
-        token, one for
-            each request; j its j-th guess in a chain; ~a a guess in a tree, whose ancestors among
-            the guesses are the bits of a: bit i is the row i + 1 rows before it (of 63 at most; -1
-            names none). A row fills from its own floor and from those of tokens, one in a tree from
-            those of its ancestors, and one in a chain from those of all guesses that are no deeper
-            than itself: from nothing that follows from what comes after it. The policy is read at
-            the number of tokens, and its pool is the union of the floors: more would depend on
-            every guess. If not given, each row is a token.
+            token, one for each request; j its j-th guess in a chain; ~a a guess in a tree, whose
+            ancestors among the guesses are the bits of a: bit i is the row i + 1 rows before it (of
+            63 at most; -1 names none). A row fills from its own floor and from those of tokens, one
+            in a tree from those of its ancestors, and one in a chain from those of all guesses that
+            are no deeper than itself: from nothing that follows from what comes after it. The
+            policy is read at the number of tokens, and its pool is the union of the floors: more
+            would depend on every guess. If not given, each row is a token.
         placement: where the experts lie; if not given, in equal shares on the policy's ranks.
         tally: where to count the step.
 

@@ -16,8 +16,7 @@ def compiled(function: Callable[..., Any], *beside: str) -> Callable[..., Any]:
 
     Args:
         beside: modules of the same folder of which the function calls something. Numba sees a
-        change in the
-            function's own file alone.
+            change in the function's own file alone.
     """
     try:
         found = njit(cache=True)(function)

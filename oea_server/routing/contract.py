@@ -12,10 +12,10 @@ from typing import Literal, NamedTuple, get_args
 
 import torch
 
-from oea_server.routing.keys import arange
 from oea_server.routing.knobs import Knobs
 from oea_server.routing.placement import Placement, contiguous
 from oea_server.routing.policy import POOLS, Policy, Room
+from oea_server.routing.ranking import arange
 
 RENORMALIZE_EPSILON = 1e-20
 """SGLang's guard against an all-zero row (`sglang.srt.layers.moe.topk`, same value)."""
@@ -31,22 +31,22 @@ class Router:
     (`sglang.srt.layers.moe.topk.TopKConfig`).
 
     Args:
-        k: experts per token. renormalize: divide the weights by their sum (Qwen3-MoE's
-        norm_topk_prob). scoring: how logits become scores. Qwen3-MoE: softmax; DeepSeek-V3,
-        GLM-4.5: sigmoid; DeepSeek-V4:
-            sqrtsoftplus, the root of log(1 + exp(logit)).
+        k: experts per token.
+        renormalize: divide the weights by their sum (Qwen3-MoE's norm_topk_prob).
+        scoring: how logits become scores. Qwen3-MoE: softmax; DeepSeek-V3, GLM-4.5: sigmoid;
+            DeepSeek-V4: sqrtsoftplus, the root of log(1 + exp(logit)).
         bias: [N] of any float dtype, added to the scores to choose, never to weigh (DeepSeek-V3's
             e_score_correction_bias).
         groups: equal, contiguous groups of the experts; a token takes experts of its best groups
-        alone. top_groups: how many of them. group_score: what a group is worth to a token: the sum
-        of its two best (DeepSeek-V3, with the bias) or its best
-            (DeepSeek-V2).
-        scale: multiplies the weights, last (routed_scaling_factor). expert_scale: [N] of any float
-        dtype, multiplies each expert's weight after they were divided (Gemma-4's
-            per_expert_scale).
+            alone.
+        top_groups: how many of them.
+        group_score: what a group is worth to a token: the sum of its two best (DeepSeek-V3, with
+            the bias) or its best (DeepSeek-V2).
+        scale: multiplies the weights, last (routed_scaling_factor).
+        expert_scale: [N] of any float dtype, multiplies each expert's weight after they were
+            divided (Gemma-4's per_expert_scale).
         zero_experts: how many experts, the last ones, compute nothing (LongCat-Flash): they are
-        awake in every step,
-            loaded in none, and counted nowhere. On one rank only.
+            awake in every step, loaded in none, and counted nowhere. On one rank only.
 
     Raises:
         ValueError: a field is out of bounds; the message names it, its value and the bounds.

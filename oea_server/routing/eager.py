@@ -22,10 +22,10 @@ from oea_server.routing.contract import (
     real_rows,
     width_of,
 )
-from oea_server.routing.keys import arange, expert_of, random_keys, sort_keys
 from oea_server.routing.knobs import Knobs, knobs_of
 from oea_server.routing.placement import Placement
 from oea_server.routing.policy import UNION, Numbers, Policy, Room
+from oea_server.routing.ranking import arange, expert_of, random_keys, sort_keys
 from oea_server.routing.tally import Tally
 
 DEEPEST = 1 << 30
@@ -36,12 +36,11 @@ class Rows(NamedTuple):
     """What differs by row of a step.
 
     Args:
-        real: [..., B, 1] bool, tokens that are not broken. k0: [B, 1] integers in -k..k, what a row
-        asks for itself, 0 where it does not: see `oea_server.routing.route`;
-            None if none does.
+        real: [..., B, 1] bool, tokens that are not broken.
+        k0: [B, 1] integers in -k..k, what a row asks for itself, 0 where it does not: see
+            `oea_server.routing.route`; None if none does.
         drafts: [B, 1] int64, 0 for tokens, j for the j-th guess in a chain, negative for one in a
-        tree
-            (`oea_server.routing.route`); None if all are tokens.
+            tree (`oea_server.routing.route`); None if all are tokens.
     """
 
     real: torch.Tensor

@@ -75,10 +75,14 @@ def enter(
 
     Args:
         logits: [batch, experts]; the first `tokens` rows are real, or those of `mask`, [batch]
-        bool. row_k0, drafts: [batch] int64. bias, expert_scale: [experts]. physical: [experts,
-        copies]; home: [experts] int32. room: an index of POOLS. numbers: those of `Numbers`, in a
-        plain tuple, which is unwrapped faster. counters: a layer's row of a `Tally`, int64;
-        counting: its 0-d `counting`. watched: [room_watched, 2] int64, what becomes of each row.
+            bool.
+        row_k0, drafts: [batch] int64.
+        bias, expert_scale: [experts].
+        physical: [experts, copies]; home: [experts] int32.
+        room: an index of POOLS.
+        numbers: those of `Numbers`, in a plain tuple, which is unwrapped faster.
+        counters: a layer's row of a `Tally`, int64; counting: its 0-d `counting`.
+        watched: [room_watched, 2] int64, what becomes of each row.
 
     Raises:
         ValueError: there is no room for them.

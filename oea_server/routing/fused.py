@@ -166,10 +166,14 @@ def warm_up(
     launches that count.
 
     Args:
-        dtype: of the router's logits. knobs: those that the steps read; the launch is made on their
-        device. num_real: as the steps have it, a mask of any length; 0-d int32 on that device, if
-        not given. tally: the one that the steps have; it is not written. drafts: whether the steps
-        verify some. asks: whether they have a `row_k0`. The rest: see `oea_server.routing.route`.
+        dtype: of the router's logits.
+        knobs: those that the steps read; the launch is made on their device.
+        num_real: as the steps have it, a mask of any length; 0-d int32 on that device, if not
+            given.
+        tally: the one that the steps have; it is not written.
+        drafts: whether the steps verify some.
+        asks: whether they have a `row_k0`.
+        The rest: see `oea_server.routing.route`.
     """
     device, num_experts, layer = knobs.table.device, knobs.num_experts, next(iter(knobs.row))
     masked = num_real is not None and num_real.dtype == torch.bool

@@ -10,9 +10,9 @@ import triton
 import triton.language as tl
 
 from oea_server.routing import records
-from oea_server.routing.keys import ID_BITS, ID_MASK
 from oea_server.routing.knobs import FIELDS
 from oea_server.routing.policy import POOLS
+from oea_server.routing.ranking import ID_BITS, ID_MASK
 
 LANES = tl.constexpr(records.LANES)
 PARTS = tl.constexpr(32)

@@ -19,8 +19,10 @@ class Rows(NamedTuple):
     """The rows of a step.
 
     Args:
-        logits: [B, N] float32. real: [B] bool, which of them are tokens. k0: [B] int64, what a row
-        asks for itself (`oea_server.routing.route`), 0 where it does not; empty if none does.
+        logits: [B, N] float32.
+        real: [B] bool, which of them are tokens.
+        k0: [B] int64, what a row asks for itself (`oea_server.routing.route`), 0 where it does not;
+            empty if none does.
         drafts: [B] int64, 0 for tokens, j for the j-th guess in a chain, negative for one in a tree
             (`oea_server.routing.route`); empty if all are tokens.
     """

@@ -13,10 +13,11 @@ class Placement(NamedTuple):
     (`ExpertLocationMetadata`).
 
     Args:
-        ranks: R. Rank r holds the physical experts r * slots … (r + 1) * slots - 1. slots: physical
-        experts of a rank. physical: [N, X] integers: the physical experts that hold each expert's
-        weights, the first always there, -1
-            where there are no more. Read at every step, so what changes it in place is followed.
+        ranks: R. Rank r holds the physical experts r * slots … (r + 1) * slots - 1.
+        slots: physical experts of a rank.
+        physical: [N, X] integers: the physical experts that hold each expert's weights, the first
+            always there, -1 where there are no more. Read at every step, so what changes it in
+            place is followed.
         home: [N] int32, written by each routing: the one of them that the step reads.
     """
 

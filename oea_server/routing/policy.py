@@ -119,25 +119,23 @@ class Policy:
             k0: guaranteed experts per token: a number or a schedule (`Schedule.of`).
             p: guarantee only as many of them as reach this router mass; 1 guarantees all k0.
             k_max: experts per token after the fill; None means the model's k.
-            max_rank: how far down its own ranking a token looks for experts that are awake;
-                None means all of them.
+            max_rank: how far down its own ranking a token looks for experts that are awake; None
+                means all of them.
             min_batch: steps of fewer requests run vanilla: with nobody to share with, OEA would be
-            pruning; 1 lets a
-                lone one be routed.
-            pool: what the step loads: see `POOLS`. On one rank, `fill` is `union`. ranks:
-            expert-parallel ranks with equal, contiguous shares of the experts; a `Placement` says
-            otherwise. rank_budget: of `budget`: experts per rank, which floors alone may exceed; on
-            one rank a bound on T. share: guarantee only those of them that hold more than this
-            share of the mass of the token's own top k,
-                the first always; None and 0 guarantee all k0. A number or a schedule, as k0; 0
-                below its first step.
+                pruning; 1 lets a lone one be routed.
+            pool: what the step loads: see `POOLS`. On one rank, `fill` is `union`.
+            ranks: expert-parallel ranks with equal, contiguous shares of the experts; a `Placement`
+                says otherwise.
+            rank_budget: of `budget`: experts per rank, which floors alone may exceed; on one rank a
+                bound on T.
+            share: guarantee only those of them that hold more than this share of the mass of the
+                token's own top k, the first always; None and 0 guarantee all k0. A number or a
+                schedule, as k0; 0 below its first step.
             mix: 1 divides the weights by the mass of the chosen experts, 0 by that of the token's
-            own top k, between
-                them by a mixture. A number or a schedule; 1 below its first step. Without effect
-                where the model does not renormalize.
+                own top k, between them by a mixture. A number or a schedule; 1 below its first
+                step. Without effect where the model does not renormalize.
             draft_k0: guaranteed experts per draft to be verified, where k0 is more; None means k0.
-            Steps of fewer
-                requests than `min_batch` run vanilla all the same.
+                Steps of fewer requests than `min_batch` run vanilla all the same.
 
         Raises:
             ValueError: a knob is out of bounds; the message names it, its value and the bounds.
@@ -189,7 +187,7 @@ class Policy:
         Args:
             k_max_bound: the most experts per token the caller can carry; None for no bound.
             renormalize: False refuses a mixture, which does nothing where weights are not divided
-            by their sum.
+                by their sum.
 
         Raises:
             ValueError: a knob asks for more than the model has.

@@ -28,15 +28,15 @@ class Records(NamedTuple):
 
     Args:
         heads: [layers] int32, rows, WRITTEN, MAPPED and tokens; 0 where there is nothing to count.
-        words: [layers, 32] int32, the pool as `kernel_pools.packed` has it. pools: [layers, N]
-        bool, the same once the step is counted. rows: [layers, MAX_ROWS, SLOTS_KEPT] int32, the
-        experts of each token's own top k, with OWN, GUARANTEED and
-            TAKEN; -1 in rows that are no token, or broken.
+        words: [layers, 32] int32, the pool as `kernel_pools.packed` has it.
+        pools: [layers, N] bool, the same once the step is counted.
+        rows: [layers, MAX_ROWS, SLOTS_KEPT] int32, the experts of each token's own top k, with OWN,
+            GUARANTEED and TAKEN; -1 in rows that are no token, or broken.
         kept: [layers, MAX_ROWS] int32, the share of its own top k's router mass that a token's
-        experts hold, in units
-            of 1 / MASS_UNIT.
-        homes: [layers, N] int32, the physical expert that each is read from. last: [layers] int32,
-        the heads of the step that was counted last, for what is known of it only afterwards.
+            experts hold, in units of 1 / MASS_UNIT.
+        homes: [layers, N] int32, the physical expert that each is read from.
+        last: [layers] int32, the heads of the step that was counted last, for what is known of it
+            only afterwards.
     """
 
     heads: torch.Tensor

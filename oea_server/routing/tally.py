@@ -37,10 +37,12 @@ class Tally:
     was true a moment ago.
 
     Args:
-        layers: the layer ids to count. num_experts: experts whose weights a rank group holds
-        (replicas included). ranks: expert-parallel ranks, each holding an equal, contiguous share
-        of them (of physical experts, under EPLB). device: where the routing happens. placed:
-        whether a map stands between a router's expert and the one that is loaded (EPLB).
+        layers: the layer ids to count.
+        num_experts: experts whose weights a rank group holds (replicas included).
+        ranks: expert-parallel ranks, each holding an equal, contiguous share of them (of physical
+            experts, under EPLB).
+        device: where the routing happens.
+        placed: whether a map stands between a router's expert and the one that is loaded (EPLB).
             Routing then cannot know what is loaded; `loaded` says it, from the mapped ids.
 
     Raises:
@@ -107,7 +109,7 @@ class Tally:
 
         Args:
             ids: [B, k] experts as they are loaded (mapped, if a map there is); -1 loads nothing,
-            nor do ids beyond.
+                nor do ids beyond.
         """
         awake = awake_of(ids, self.num_experts, num_real)
         self.add_loaded(layer, awake)
@@ -129,12 +131,13 @@ class Tally:
         """Count a step that a policy routed. No host sync.
 
         Args:
-            pool: [N] bool, what the step loads. vanilla: [B, k], each token's own top k; -1 in a
-            broken row. guaranteed: [B, k] bool, its floor; False in pad rows. used: [B, width]
-            bool, the slots that it takes; False in pad rows. kept: [B] share of its top k's router
-            mass that the experts it takes hold. Counted from 0 (NaN too) to as
-                many as it takes: more only a router can whose bias prefers experts that weigh next
-                to nothing.
+            pool: [N] bool, what the step loads.
+            vanilla: [B, k], each token's own top k; -1 in a broken row.
+            guaranteed: [B, k] bool, its floor; False in pad rows.
+            used: [B, width] bool, the slots that it takes; False in pad rows.
+            kept: [B] share of its top k's router mass that the experts it takes hold. Counted from
+                0 (NaN too) to as many as it takes: more only a router can whose bias prefers
+                experts that weigh next to nothing.
             home: [N], the physical expert that each is read from; as numbered, if not given.
         """
         if not self.placed:

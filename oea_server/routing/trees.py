@@ -16,9 +16,9 @@ def write(first_child: torch.Tensor, next_sibling: torch.Tensor, into: torch.Ten
 
     Args:
         first_child: [requests, n] integers, the place in its request of the first row that follows
-        each; -1 for none. next_sibling: likewise of the next row that follows the same one. Both
-        lie behind it, as SGLang builds trees
-            (`retrieve_next_token`, `retrieve_next_sibling`).
+            each; -1 for none.
+        next_sibling: likewise of the next row that follows the same one. Both lie behind it, as
+            SGLang builds trees (`retrieve_next_token`, `retrieve_next_sibling`).
         into: [at least requests * n] int64 on their device, of which the rest stays as it is.
     """
     if first_child.is_cuda:

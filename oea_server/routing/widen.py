@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 
 from oea_server.routing.contract import RENORMALIZE_EPSILON
-from oea_server.routing.keys import ID_BITS, ID_MASK, arange, expert_of
 from oea_server.routing.placement import Placement
 from oea_server.routing.policy import POOLS, Numbers, Room
+from oea_server.routing.ranking import ID_BITS, ID_MASK, arange, expert_of
 
 VOTE = float(1 << 30)
 """Votes are summed in integers of 1 / VOTE: the same in any order, on every rank."""
@@ -43,9 +43,10 @@ def votes(best: torch.Tensor, values: torch.Tensor, could: torch.Tensor, n: int)
     VOTE.
 
     Args:
-        best: [..., B, k] keys of each token's own top k, best first. values: [..., B, k] what its
-        weights are proportional to: exp(logit - best logit), or other scores. could: [..., B, k]
-        bool.
+        best: [..., B, k] keys of each token's own top k, best first.
+        values: [..., B, k] what its weights are proportional to: exp(logit - best logit), or other
+            scores.
+        could: [..., B, k] bool.
     """
     square = (values / (in_order(values)[..., None] + RENORMALIZE_EPSILON)).square()
     each = torch.where(could, (square * square * VOTE).long(), 0)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
 
 T = TypeVar("T")
@@ -49,6 +50,9 @@ class Page:
         field = self.find(name)
         field.clear()
         field.send_keys(text)
+
+    def choose(self, name: str, value: str) -> None:
+        Select(self.find(name)).select_by_value(value)
 
     def errors(self) -> list[str]:
         """What the console has to complain of, since the last call."""

@@ -67,7 +67,13 @@ class Stub:
         authorization = request.headers.get("Authorization", "")
         self.requests.append((method, request.path, authorization))
         if url.path == "/oea":
-            return send(request, 200, page.html(), "text/html; charset=utf-8", self.headers)
+            return send(
+                request,
+                200,
+                page.html_of(self.world.schema),
+                "text/html; charset=utf-8",
+                self.headers,
+            )
         status, content = self._answer(method, url.path, url.query, authorization, request)
         return send(request, status, json.dumps(content))
 

@@ -8,10 +8,12 @@ import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
+from oea_server.observe import change
+from oea_server.settings import LIVE, POLICIES
 from tests.browser.conftest import window
 from tests.browser.page import Page
 from tests.browser.stub import Stub
-from tests.browser.world import World
+from tests.browser.world import DEFAULTS, World
 
 Serve = Callable[..., Stub]
 
@@ -62,6 +64,52 @@ def test_a_schedule_of_shares_is_sent_as_it_is_typed_and_what_is_in_force_is_tol
     )
     assert [row[0] for row in rows] == ["tokens", "k0", "share"]  # the mixture changes nothing
     assert rows[2] == ["share", "0", "0", "0", "0", "0.13", "0", "0", "0"]
+
+
+def test_the_fields_are_those_of_the_schema_that_the_server_tells(page: Page, serve: Serve) -> None:
+    more = {
+        "patience": {
+            "title": "Patience",
+            "description": "steps that an expert stays awake",
+            "anyOf": [{"type": "integer", "minimum": 1, "maximum": 9}, {"type": "null"}],
+            "unset": "for ever",
+            "default": None,
+        },
+        "strict": {"title": "strict", "description": "no rest", "type": "boolean", "default": True},
+    }
+    settings = {**DEFAULTS, "patience": None, "strict": True}
+    schema = {**change.SCHEMA, "properties": {**change.SCHEMA["properties"], **more}}
+    stub = serve(World(settings=settings, schema=schema))
+    names = page.script(
+        "return [...document.querySelectorAll('#fields [name]')].map((each) => each.name)"
+    )
+    assert names == [*LIVE, "patience", "strict"]
+    assert page.text("knob-patience-help") == "Steps that an expert stays awake. From 1 to 9."
+    assert page.find("knob-patience").get_attribute("placeholder") == "for ever"
+    assert page.script("return document.querySelector('[for=knob-patience]').innerText") == (
+        "Patience"
+    )
+    page.write("knob-patience", "3")
+    page.choose("knob-strict", "false")
+    page.find("apply").click()
+    page.until(lambda: page.text("knobs-answer") == "In force: version 1.", "the change")
+    assert stub.changes == [{"patience": 3, "strict": False}]
+    assert page.errors() == []
+
+
+def test_each_field_says_what_it_holds_in_the_words_of_its_flag(page: Page, serve: Serve) -> None:
+    serve(World())
+    options = "return [...document.getElementById('knob-policy').options].map((each) => each.value)"
+    assert page.script(options) == list(POLICIES)
+    assert page.text("knob-policy-help") == "batch-aware routing decides"
+    assert page.text("knob-seed-help") == "Seed of the random policy. From 0 to 2147483647."
+    assert page.text("knob-p-help").endswith("reach this router mass. Above 0 to 1.")
+    assert page.text("knob-share-help").endswith("all of them. From 0 to below 1.")
+    empty = {name: page.find(f"knob-{name}").get_attribute("placeholder") for name in LIVE}
+    assert {name: words for name, words in empty.items() if words} == {
+        **{"k_max": "top k", "max_rank": "all", "rank_budget": "none", "draft_k0": "as k0"},
+        **{"tiers": "none", "default_tier": "none"},
+    }
 
 
 @pytest.mark.parametrize("status", [403, 409, 413, 422])

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from oea_server.observe import change
 from oea_server.settings import Settings
 
 POLICIES = ["oea", "vanilla", "shadow", "pruned", "random"]
@@ -40,6 +41,7 @@ class World:
     busy: bool = True
     drafts: bool = False
     settings: dict[str, Any] = field(default_factory=lambda: dict(DEFAULTS))
+    schema: dict[str, Any] = field(default_factory=lambda: change.SCHEMA)
     version: int = 0
     # second -> (version, policy) from there on
     changes: dict[int, tuple[int, str]] = field(default_factory=dict)

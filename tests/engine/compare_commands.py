@@ -25,7 +25,7 @@ def served(argv: Sequence[str], plain: bool = False) -> list[str]:
 
     Args:
         plain: as `sglang serve` with variables, which nobody checks before SGLang has resolved its
-        arguments.
+            arguments.
     """
     from sglang.srt.plugins import load_plugins
 

@@ -49,7 +49,8 @@ def answers(server: Server, prompts: dict[str, Any], steps: Path | None = None) 
 
     Args:
         prompts: the field of the request that has them, `text` or `input_ids`, and others in place
-        of `SAMPLING`. steps: the server's ROUTED_FOLDER (tests/plugin).
+            of `SAMPLING`.
+        steps: the server's ROUTED_FOLDER (tests/plugin).
     """
     ask("POST", f"{server.url}/flush_cache", server.key).raise_for_status()
     before = server.settled_metrics()
@@ -101,7 +102,7 @@ def check_rejected(
 
     Args:
         floors_of: logits [rows, N] and the place of a layer among those that are routed -> what
-        each row is guaranteed.
+            each row is guaranteed.
     """
     only_rejected, accepted = 0, 0
     for step in found.routed:

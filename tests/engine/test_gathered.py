@@ -267,8 +267,8 @@ def test_a_graph_that_is_captured_later_changes_what_a_step_is_padded_to(
         with forward_mode.capturing(now, mode("DECODE"), size):
             pass
         forward(now, batch((3, 1), 0), lambda _: None)
-        assert now.rows._mask is not None
-        assert now.rows._mask[: 2 * size].tolist() == at((3, 1), [size, size]).tolist()
+        assert now.rows.memory.mask is not None
+        assert now.rows.memory.mask[: 2 * size].tolist() == at((3, 1), [size, size]).tolist()
 
 
 def test_steps_above_the_rows_of_the_fused_launch_are_sglangs_on_all_ranks(

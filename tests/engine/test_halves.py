@@ -399,13 +399,13 @@ def test_a_graph_reads_how_many_tokens_each_half_has(
     of_half = {each.data_ptr(): each for each in read}
     assert len(of_half) == 2
     split = size // 2
-    assert now.rows._asked is not None
-    now.rows._asked.copy_(torch.arange(len(now.rows._asked)))
+    assert now.rows.memory.asked is not None
+    now.rows.memory.asked.copy_(torch.arange(len(now.rows.memory.asked)))
     assert [asks[address].tolist() for address in sorted(of_half)] == [
         list(range(split)),
         list(range(split, size)),
     ]
-    now.rows._asked.zero_()
+    now.rows.memory.asked.zero_()
     for tokens in range(size + 1):
         plugin.replay_prepare(ForwardMode.DECODE, size, tokens, None)
         forward(batch(tokens), lambda _: None)  # as a replay comes by: no layer runs

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from oea_server.engine import limits, runtime
+from oea_server.engine.compiling import compile_ahead
 from oea_server.engine.routers import Router
 from oea_server.engine.step import Step
 from oea_server.routing import fused
@@ -167,7 +168,7 @@ def test_a_gpus_kernels_are_compiled_before_traffic(
     monkeypatch.setattr(
         fused, "warm_up", lambda dtype, knobs, rule, **how: asked.append((dtype, knobs, rule, how))
     )
-    now.warm_up(torch.bfloat16)
+    compile_ahead(now, torch.bfloat16)
     assert [(rule.k, rule.renormalize) for _, _, rule, _ in asked] == [(4, True), (2, False)]
     for dtype, knobs, _, how in asked:
         assert (dtype, knobs) == (torch.bfloat16, now.knobs)

@@ -331,7 +331,7 @@ def test_a_graph_reads_wishes_where_they_were_when_it_was_captured(now: runtime.
 
 def test_where_nobody_asks_nothing_is_written_to_the_device(now: runtime.Runtime) -> None:
     """Once for two steps that ask the same, and once to clear it."""
-    buffer = with_device_knobs(now).rows._asked
+    buffer = with_device_knobs(now).rows.memory.asked
     assert buffer is not None
     written = [buffer._version]
     for wish in (None, None, EXACT_WISH, EXACT_WISH, None, None):

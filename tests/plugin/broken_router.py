@@ -57,7 +57,7 @@ def floor_off_by_one(self: Any, router: Any, logits: Any) -> Any:
     import torch
 
     floor = self.policy.numbers(
-        len(logits), router.layer, k=self.k, num_experts=self.num_experts
+        len(logits), router.layer, k=self.steering.facts.k, num_experts=self.num_experts
     ).floor
     return again(self, router, logits, row_k0=torch.full((len(logits),), max(int(floor) - 1, 1)))
 

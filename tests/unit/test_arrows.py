@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "oea_server"
-SMALL = {"addresses", "oneline", "provenance", "folders", "terminal", "shipped"}
+SMALL = {"addresses", "oneline", "provenance", "folders", "schema_words", "terminal", "shipped"}
 """Single files that say one thing and import none of the rooms below."""
 MAY_IMPORT: dict[str, set[str]] = {
     "routing": set(),

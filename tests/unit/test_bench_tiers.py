@@ -11,9 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from oea_server.cli import app
+from oea_server.client.remote import Remote
 from oea_server.lab.bench import report, tiered
 from oea_server.lab.bench.load import Ask, Load
 from oea_server.lab.bench.tiered import Rounds, _row
+from tests.heard import Heard, hearing
 
 METRICS = """# TYPE oea_tier_sampled_tokens counter
 oea_tier_sampled_tokens_total{tier="exact"} 10.0
@@ -31,10 +33,9 @@ def rounds(experts: float, tpot: list[float], kept: dict[str, list[float]]) -> R
     return Rounds(loads, [experts] * 3, [0.1, 0.2, 0.3], kept)
 
 
-def test_what_a_tier_kept_is_read_off_the_servers_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiered, "ask", lambda *args, **kwargs: SimpleNamespace(text=METRICS))
-    server: Any = SimpleNamespace(url="http://127.0.0.1:1")
-    assert tiered.tier_sums(server) == {"exact": (10.0, 10.0), "auto": (20.0, 19.0)}
+def test_what_a_tier_kept_is_read_off_the_servers_metrics() -> None:
+    with hearing(Heard(answer=METRICS.encode())) as server:
+        assert tiered.tier_sums(Remote(server.url)) == {"exact": (10.0, 10.0), "auto": (20.0, 19.0)}
 
 
 def test_the_first_of_a_round_are_exact_and_each_tier_is_timed_by_itself(

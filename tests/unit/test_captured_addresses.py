@@ -14,9 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from oea_server.routing import Policy, Router, Routing, eager, fused
-from oea_server.routing.keys import arange, sort_keys
 from oea_server.routing.knobs import Knobs, knobs_of
 from oea_server.routing.placement import contiguous
+from oea_server.routing.ranking import arange, sort_keys
 from oea_server.routing.records import unread
 
 CPU = torch.device("cpu")

@@ -19,6 +19,18 @@ def test_an_interrupted_start_leaves_no_server_behind(monkeypatch: pytest.Monkey
     assert server.process.poll() is not None
 
 
+def test_a_log_is_left_only_where_something_went_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Server, "is_up", lambda self: True)
+    with Server(command=SLEEPER) as well:
+        assert well.log.exists()
+    assert not well.log.exists()
+    ill = Server(command=SLEEPER)
+    with pytest.raises(ZeroDivisionError), ill:
+        raise ZeroDivisionError
+    assert ill.log.exists()
+    ill.log.unlink()
+
+
 def test_a_command_that_ends_is_reported_with_its_log() -> None:
     with pytest.raises(RuntimeError, match=r"did not start; the end of .*\n(.*\n)*.*why it ended"):
         Server(command=(sys.executable, "-c", "print('why it ended')")).start()

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from oea_server.routing import Policy, Router, Routing, fused, host
 from oea_server.routing.eager import Rows, floor, pool_of, route
 from oea_server.routing.host import reference
-from oea_server.routing.keys import sort_keys
 from oea_server.routing.knobs import Knobs
 from oea_server.routing.placement import Placement, contiguous
+from oea_server.routing.ranking import sort_keys
 from oea_server.routing.tally import HostTally, Tally
 from tests.unit.test_routing_reference import DEVICE, assert_same, logits
 

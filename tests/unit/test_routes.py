@@ -25,7 +25,7 @@ def test_reading() -> None:
     assert page.headers["content-type"].startswith("text/html")
     assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
     assert page.headers["x-frame-options"] == "DENY"
-    assert client.get("/oea/config").json() == state()
+    assert client.get("/oea/config").json() == {**state(), "schema": change.SCHEMA}
     assert "--enable-metrics" in client.get("/oea/stats").json()["missing"]
     for since in ("-1", "nan", "inf", "x", "1e999"):
         refused = client.get("/oea/stats", params={"since": since})

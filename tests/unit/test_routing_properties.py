@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from oea_server.routing import Policy, Router, Routing, fused, host
 from oea_server.routing.eager import route
-from oea_server.routing.keys import random_keys
+from oea_server.routing.ranking import random_keys
 
 SHAPES = [(8, 1), (8, 2), (8, 8), (60, 2), (64, 8), (128, 1), (128, 2), (128, 8), (256, 8)]
 

@@ -49,8 +49,7 @@ def play(
 
     Args:
         asks: what the chat of that number in the round says; prompts that are never alike if not
-        given, so that none
-            is cached.
+            given, so that none is cached.
     """
     return asyncio.run(
         _play(url, tokens, key, [(asks or never_alike)(place) for place in range(chats)])

@@ -52,10 +52,10 @@ def measure(
     """Decode at fixed concurrency, every policy in every repetition, in turn.
 
     Args:
-        bytes_per_expert: of one expert's weights in one layer. layers: MoE layers of the model.
+        bytes_per_expert: of one expert's weights in one layer.
+        layers: MoE layers of the model.
         drafts: of speculative decoding, if the server verifies any: then its caches are emptied
-        before each round, and
-            all rounds ask the same.
+            before each round, and all rounds ask the same.
     """
     found = server.config()["settings"]
     reads: list[float] = []

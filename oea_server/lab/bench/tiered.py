@@ -7,9 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from prometheus_client.parser import text_string_to_metric_families
-
-from oea_server.client.ask import ask
 from oea_server.client.remote import Remote
 from oea_server.lab.bench.bandwidth import Reader
 from oea_server.lab.bench.load import Ask, Load, never_alike, play
@@ -107,14 +104,12 @@ def _round(server: Remote, chats: int, exact: int, tokens: int, rounds: Rounds) 
 
 def tier_sums(server: Remote) -> Mapping[str, tuple[float, float]]:
     """Of each tier: its tokens that were looked at so far, and the mass that they kept."""
-    text = ask("GET", f"{server.url}/metrics", timeout=30).text
     names = ("oea_tier_sampled_tokens_total", "oea_tier_kept_router_mass_total")
-    found: dict[str, dict[str, float]] = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            if sample.name in names:
-                found.setdefault(sample.labels["tier"], {})[sample.name] = sample.value
-    return {tier: (sums[names[0]], sums[names[1]]) for tier, sums in found.items()}
+    sums: dict[str, dict[str, float]] = {}
+    for sample in server.samples():
+        if sample.name in names:
+            sums.setdefault(sample.labels["tier"], {})[sample.name] = sample.value
+    return {tier: (of[names[0]], of[names[1]]) for tier, of in sums.items()}
 
 
 def _row(

@@ -125,7 +125,7 @@ def write_tokenizer(directory: Path, texts: Iterable[str] | None = None) -> Toke
 
     Args:
         texts: to learn it from; if not given, Python's own reference documentation, which ships
-        with Python.
+            with Python.
     """
     from pydoc_data.topics import topics
 

@@ -25,7 +25,7 @@ class Kept:
 
     Args:
         identity: what makes a run the same: tasks, candidates, model, the server's knobs. Plain
-        types.
+            types.
 
     Raises:
         KeepingError: the folder holds another run, or something else.

@@ -35,10 +35,11 @@ class Difference(NamedTuple):
     """Candidate minus vanilla in the share of right answers.
 
     Args:
-        value, low, high: the difference and its two-sided interval. won, lost: pairs that only the
-        candidate, only vanilla had right. pairs: answers compared; prompts: different prompts among
-        them. effect: how many times more pairs this takes than if seeds of a prompt went each its
-        own way (design effect).
+        value, low, high: the difference and its two-sided interval.
+        won, lost: pairs that only the candidate, only vanilla had right.
+        pairs: answers compared; prompts: different prompts among them.
+        effect: how many times more pairs this takes than if seeds of a prompt went each its own way
+            (design effect).
     """
 
     value: float
@@ -80,7 +81,9 @@ def score(
 
     Args:
         won, lost: pairs that only the candidate, only vanilla had right; fractions where seeds go
-        together. pairs: all pairs. difference: candidate minus vanilla, above -1 and below 1.
+            together.
+        pairs: all pairs.
+        difference: candidate minus vanilla, above -1 and below 1.
     """
     won, lost, pairs, difference = np.broadcast_arrays(
         *(np.asarray(x, float) for x in (won, lost, pairs, difference))
@@ -103,9 +106,8 @@ def difference(
 
     Args:
         won, lost, pairs: of each prompt, the pairs that only the candidate, only vanilla had right,
-        and all of them.
-            Seeds of one prompt are no independent samples: the counts are divided by the design
-            effect.
+            and all of them. Seeds of one prompt are no independent samples: the counts are divided
+            by the design effect.
 
     Raises:
         ValueError: there are no pairs.

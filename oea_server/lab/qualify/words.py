@@ -93,7 +93,7 @@ def change(ratio: dict[str, Any] | None, of: Change) -> str:
 
     Args:
         ratio: "value", "low", "high"; "told" where that is not the ends of an interval but of what
-        rounds gave.
+            rounds gave.
     """
     if ratio is None:
         return ""

@@ -22,9 +22,10 @@ class Choice(NamedTuple):
 
     Args:
         k0, share, mix: what was chosen; the model's k, 0 and 1, which is vanilla, if nothing else
-        fits. increase: in cross-entropy, nats per token, and the upper end of its 95 % interval.
-        unique: T under it, and under vanilla. latency: of a layer under it over vanilla's, by a
-        line of `bench moe`; None without one.
+            fits.
+        increase: in cross-entropy, nats per token, and the upper end of its 95 % interval.
+        unique: T under it, and under vanilla.
+        latency: of a layer under it over vanilla's, by a line of `bench moe`; None without one.
     """
 
     batch: int

@@ -81,9 +81,9 @@ def evaluate(
         "batches": list(wanted.batches),
         "rows": grid.rows(grid.read(lines, about), plan, wanted.seed),
     }
-    kept = folder / f"{name}.json"
-    kept.write_text(json.dumps(complete, indent=1) + "\n")
-    result: dict[str, Any] = json.loads(kept.read_text())  # what is shown is what was kept
+    result_file = folder / f"{name}.json"
+    result_file.write_text(json.dumps(complete, indent=1) + "\n")
+    result: dict[str, Any] = json.loads(result_file.read_text())  # what is shown is what was kept
     page = report.markdown(result)
     (folder / f"{name}.md").write_text(page, encoding="utf-8")
     if find_spec("matplotlib") is not None:
@@ -92,7 +92,7 @@ def evaluate(
         picture.draw(result, folder / f"{name}.png")
     lines.unlink()
     print(page)
-    print(f"kept: {kept}, with its page and picture beside it")
+    print(f"kept: {result_file}, with its page and picture beside it")
     return result
 
 

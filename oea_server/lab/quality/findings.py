@@ -36,9 +36,10 @@ def findings(grid: Record, rules: Record, document: Record) -> list[Finding]:
     """Judge.
 
     Args:
-        grid: an evaluation with pruned:K0 and oea:K0 at several batch sizes. rules: one with knobs
-        of OEA at one batch size. document: one whose batches are of one document each, with arms
-        and a batch size that `rules` has too.
+        grid: an evaluation with pruned:K0 and oea:K0 at several batch sizes.
+        rules: one with knobs of OEA at one batch size.
+        document: one whose batches are of one document each, with arms and a batch size that
+            `rules` has too.
     """
     return [
         dominates(grid),

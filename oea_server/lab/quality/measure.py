@@ -21,13 +21,14 @@ class Measured(NamedTuple):
     """Means, by sequence [S] where not said otherwise.
 
     Args:
-        loss: mean cross-entropy, nats per token. kl: mean KL divergence of the next token's
-        distribution from vanilla's to this one, nats. agreement: share of positions with vanilla's
-        most likely token. kept: mean router mass of the chosen experts over that of vanilla's.
+        loss: mean cross-entropy, nats per token.
+        kl: mean KL divergence of the next token's distribution from vanilla's to this one, nats.
+        agreement: share of positions with vanilla's most likely token.
+        kept: mean router mass of the chosen experts over that of vanilla's.
         unique: T, unique experts read per layer and step; mean by group of B sequences, [S / B].
         busiest: the most of them on one rank, by number of ranks in which the experts are split
-        equally; as `unique`. routing: what routed: host, fused, eager, or rules
-        (`serving.Routed.by`).
+            equally; as `unique`.
+        routing: what routed: host, fused, eager, or rules (`serving.Routed.by`).
     """
 
     loss: list[float]

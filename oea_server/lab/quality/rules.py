@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 
 from oea_server.routing import Router, Routing, eager
-from oea_server.routing.keys import arange, expert_of
 from oea_server.routing.policy import Numbers
+from oea_server.routing.ranking import arange, expert_of
 
 
 class Step(NamedTuple):

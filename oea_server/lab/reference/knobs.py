@@ -1,14 +1,11 @@
-"""`docs/knobs.md`: the fields of `Settings`."""
+"""`docs/knobs.md`: the schema of the knobs."""
 
 from __future__ import annotations
 
-from typing import get_args
-
-from annotated_types import Ge, Gt, Le
-from pydantic.fields import FieldInfo
-
 from oea_server.lab.reference.page import DOCS, entry
-from oea_server.settings import ENV_PREFIX, LIVE, Settings, flag_of
+from oea_server.schema_words import bounds, default
+from oea_server.settings import Knobs, Settings, flag_of, variable_of
+from oea_server.settings.schema import Property, properties
 
 PAGE = DOCS / "knobs.md"
 SEE = {
@@ -21,51 +18,36 @@ SEE = {
     **dict.fromkeys(("admin_key_file", "api_key_file"), "[keys](security.md)"),
 }
 """Where more is said of a knob."""
-SIGNS = ((Gt, "gt", "above"), (Ge, "ge", "from"), (Le, "le", "to"))
 
 
-def entries() -> list[str]:
+def entries(knobs: type[Knobs] = Settings) -> list[str]:
     """One for each knob, in their own order."""
-    fields = Settings.model_fields.items()
     return [
-        entry(f"`{flag_of(name)}`", facts(name, field), said(name, field)) for name, field in fields
+        entry(f"`{flag_of(name)}`", facts(name, knob), said(name, knob))
+        for name, knob in properties(knobs).items()
     ]
 
 
-def facts(name: str, field: FieldInfo) -> str:
+def facts(name: str, knob: Property) -> str:
     """Variable, default, bounds, and whether it can change while serving."""
-    when = "changes while serving" if name in LIVE else "holds from the start"
-    return (
-        "; ".join(
-            [f"`{ENV_PREFIX}{name.upper()}`", f"default {default(field)}", *bounds(field), when]
-        )
-        + "."
-    )
+    when = "changes while serving" if knob.get("live") else "holds from the start"
+    found = [f"`{variable_of(name)}`", f"default {typed(knob)}", *limits(knob), when]
+    return "; ".join(found) + "."
 
 
-def default(field: FieldInfo) -> str:
-    extra = field.json_schema_extra
-    if isinstance(extra, dict) and "unset" in extra:
-        return str(extra["unset"])
-    return "none" if field.default is None else f"`{str(field.default).lower()}`"
+def typed(knob: Property) -> str:
+    """The default, as it would be typed; where there is none to type, what it means."""
+    return default(knob) if knob["default"] is None else f"`{default(knob)}`"
 
 
-def bounds(field: FieldInfo) -> list[str]:
+def limits(knob: Property) -> list[str]:
     """What its value can be, where that is not any text."""
-    choices = [value for value in get_args(field.annotation) if isinstance(value, str)]
-    if choices:
-        return ["one of " + ", ".join(f"`{choice}`" for choice in choices)]
-    found = [
-        f"{word} {getattr(bound, attribute)}"
-        for kind, attribute, word in SIGNS
-        for bound in field.metadata
-        if isinstance(bound, kind)
-    ]
-    return [" ".join(found)] if found else []
+    choices = ", ".join(f"`{choice}`" for choice in knob.get("enum", ()))
+    return [f"one of {choices}"] if choices else bounds(knob)
 
 
-def said(name: str, field: FieldInfo) -> str:
+def said(name: str, knob: Property) -> str:
     """What the knob is for, and where more is said of it."""
-    text = field.description or ""
+    text = knob["description"]
     more = f" More: {SEE[name]}." if name in SEE else ""
     return f"{text[0].upper()}{text[1:]}.{more}"

@@ -9,26 +9,35 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from oea_server.observe.page import fields
+from oea_server.observe import change
 
 FOLDER = Path(__file__).parent
 STYLES = ("vendor/uPlot.min.css", "theme.css", "layout.css", "charts.css", "control.css")
 SCRIPTS = (
     *("dom.js", "api.js", "keys.js", "history.js", "words.js", "theme.js"),
     *("plot.js", "charts.js", "heatmap.js", "distribution.js", "overview.js", "tables.js"),
-    *("answers.js", "knobs.js", "control.js", "steering.js", "main.js"),
+    *("schema.js", "answers.js", "knobs.js", "control.js", "steering.js", "main.js"),
 )
 """In the order of their imports: a file uses only what stands before it."""
 
 
 @cache
 def html() -> str:
-    """The page."""
-    parts = _parts()
+    """The page, with the fields of this server's knobs."""
+    return html_of(change.SCHEMA)
+
+
+def html_of(knobs: Mapping[str, Any]) -> str:
+    """The page, with the fields of a JSON schema of knobs."""
+    inside = json.dumps(knobs).replace("<", "\\u003c")
+    parts = {**_parts(), "knobs": inside}
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _read("page.html"))
 
 
@@ -62,7 +71,6 @@ def _parts() -> dict[str, str]:
     """What the document's scripts and styles are made of, by its placeholders."""
     return {
         "style": "\n".join(_read(name) for name in STYLES),
-        "knobs": fields.embedded(),
         "library": f"/*!\n{_read('vendor/uPlot-LICENSE')}*/\n{_read('vendor/uPlot.iife.min.js')}",
         "script": (
             '(() => {\n"use strict";\n' + "\n".join(_script(name) for name in SCRIPTS) + "})();\n"

@@ -1,9 +1,9 @@
 import { place, put } from "./dom.js";
 import { writeConfig } from "./api.js";
 import { answer, refusal } from "./answers.js";
+import { describe } from "./schema.js";
 import { Knobs } from "./knobs.js";
 import { showByBatch } from "./tables.js";
-import { describe } from "./words.js";
 
 /** The panel that changes how the server routes. */
 export class Control {

@@ -1,6 +1,4 @@
-import { describe } from "./words.js";
-
-const KNOBS = JSON.parse(document.getElementById("knob-fields").textContent);
+import { KNOBS, describe } from "./schema.js";
 
 /** The knobs' fields, and what differs in them from what the server has. */
 export class Knobs {
@@ -14,7 +12,7 @@ export class Knobs {
   follow(settings, policies) {
     const edited = this.settings ? this.changes : {};
     offer(this.inputs.policy, policies, settings.policy);
-    for (const { name, options } of KNOBS) if (options && name !== "policy") offer(this.inputs[name], options, settings[name]);
+    for (const { name, options } of KNOBS) if (options && name !== "policy") offer(this.inputs[name], options, shown(settings[name]));
     this.settings = settings;
     for (const { name } of KNOBS) if (!(name in edited)) this.inputs[name].value = shown(settings[name]);
     this.#mark();
@@ -47,12 +45,12 @@ const shown = (value) => (value === null || value === undefined ? "" : String(va
 
 /** What is no number goes to the server as it was typed: it refuses better than a page can. */
 function meant(knob, text) {
-  if (knob.options || knob.text) return text;
   if (text === "" && knob.empty) return null;
-  return /^-?\d+(\.\d+)?$/.test(text) ? Number(text) : text;
+  if (knob.truth) return text === "true";
+  return !knob.text && /^-?\d+(\.\d+)?$/.test(text) ? Number(text) : text;
 }
 
-function field(fields, { name, help, empty, options }) {
+function field(fields, { name, title, help, empty, options }) {
   const box = document.createElement("div");
   const head = document.createElement("label");
   const note = document.createElement("span");
@@ -65,7 +63,7 @@ function field(fields, { name, help, empty, options }) {
   hint.textContent = name === "policy" ? "" : help; // it says what the chosen one is
   input.name = name;
   head.htmlFor = input.id = `knob-${name}`;
-  head.textContent = name === "policy" ? "Policy" : name;
+  head.textContent = title;
   if (!options) Object.assign(input, { type: "text", autocomplete: "off", spellcheck: false, placeholder: empty ?? "" });
   input.setAttribute("aria-describedby", hint.id);
   box.append(head, note, input, hint);

@@ -1,14 +1,5 @@
 const NBSP = "\u00a0";
 const NONE = "\u2013";
-const DESCRIPTIONS = {
-  oea: "batch-aware routing decides",
-  vanilla: "the model's own top k",
-  shadow: "serves vanilla, predicts OEA",
-  pruned: "k0 experts and no fill, for comparison",
-  random: "a random choice, for comparison",
-};
-
-export const describe = (policy) => DESCRIPTIONS[policy] ?? "";
 
 export function number(value, digits) {
   if (!Number.isFinite(value)) return NONE;

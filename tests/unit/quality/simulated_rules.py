@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from oea_server.lab.quality.search.candidates import Candidate
-from oea_server.lab.quality.search.ledger import Line
+from oea_server.lab.quality.search.ledger import Measured
 
 SEQUENCES = 16
 """In a piece of text."""
@@ -60,12 +60,12 @@ def truth(seed: int) -> Callable[[Candidate], tuple[float, float]]:
     return of
 
 
-def measured(seed: int) -> Callable[[Candidate, int], Line]:
+def measured(seed: int) -> Callable[[Candidate, int], Measured]:
     """What a piece of text says of it. As on the demo model, a sequence's increase spreads as much
     as the increase itself, and goes along with that of like rules."""
     of = truth(seed)
 
-    def measure(rule: Candidate, piece: int) -> Line:
+    def measure(rule: Candidate, piece: int) -> Measured:
         loses, reads = of(rule)
         text = np.random.default_rng([seed, piece])
         base, common = text.normal(TOP, 0.4, SEQUENCES), text.normal(size=SEQUENCES)
@@ -82,7 +82,7 @@ def measured(seed: int) -> Callable[[Candidate, int], Line]:
         alone = mine.normal(size=SEQUENCES)
         spread = 0.02 * math.sqrt(loses / 0.02) if loses else 0.0
         increase = loses + spread * (0.85 * common + 0.5 * alone)
-        return Line(
+        return Measured(
             base + increase, reads * (1 + 0.002 * float(mine.normal())), reads, 1 - loses, SEQUENCES
         )
 

@@ -14,7 +14,7 @@ from oea_server.lab.quality.routed import routers
 from oea_server.lab.quality.search import race
 from oea_server.lab.quality.search.candidates import Candidate, space
 from oea_server.lab.quality.search.front import Point, cheapest, points
-from oea_server.lab.quality.search.ledger import Line
+from oea_server.lab.quality.search.ledger import Measured
 from oea_server.lab.quality.search.race import Course, Tried
 from oea_server.routing import Router, eager
 from tests.unit.quality.simulated_rules import measured
@@ -30,7 +30,7 @@ def least(found: Sequence[Point], budget: float) -> Point:
     return cheapest([each for each in found if each.increase.high <= budget])
 
 
-def whole_grid(measure: Callable[[Candidate, int], Line], pieces: int) -> list[Point]:
+def whole_grid(measure: Callable[[Candidate, int], Measured], pieces: int) -> list[Point]:
     found = space(8, 128)
     course = Course(found.base, measure)
     course.run(found.all, pieces)

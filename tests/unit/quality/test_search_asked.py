@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from oea_server.cli import app
 from oea_server.lab.quality.grid import OtherRunError
 from oea_server.lab.quality.search import asked
-from oea_server.lab.quality.search.ledger import Ledger, Line
+from oea_server.lab.quality.search.ledger import Ledger, Measured
 
 NOTHING: dict[str, Any] = {
     **dict.fromkeys(
@@ -97,8 +97,8 @@ def test_a_schedules_file_has_to_be_named() -> None:
     assert (done.exit_code, done.stderr) == (2, "oea-server: --out: name the schedule's file\n")
 
 
-def line(loss: float) -> Line:
-    return Line(np.full(3, loss), 30.0, 30.0, 0.9, 24)
+def line(loss: float) -> Measured:
+    return Measured(np.full(3, loss), 30.0, 30.0, 0.9, 24)
 
 
 def test_what_was_measured_is_not_measured_again(tmp_path: Path) -> None:

@@ -29,14 +29,12 @@ class Recipe(NamedTuple):
 
     Args:
         rate: of learning: reached within `warm_up` steps, then level, then a line down to a tenth
-        over the last `fall`
-            of the steps, so that a run can be made longer until then.
-        balance: the weight of Hugging Face's load-balancing loss. bias: what a step moves a
-        selection bias by, where the router has one; falls to nothing as the rate of learning
-            falls.
+            over the last `fall` of the steps, so that a run can be made longer until then.
+        balance: the weight of Hugging Face's load-balancing loss.
+        bias: what a step moves a selection bias by, where the router has one; falls to nothing as
+            the rate of learning falls.
         ahead: the weight of the loss of the token after the next, where the network looks ahead,
-        before the fall and at
-            its end.
+            before the fall and at its end.
     """
 
     steps: int
@@ -73,9 +71,10 @@ class Losses(NamedTuple):
     """Of some windows, nats per token.
 
     Args:
-        loss: of the next token. ahead: of the token after the next; 0 where the network does not
-        look ahead. agreed: how often the most likely such token is the model's own, which is what a
-        drafted token is accepted for.
+        loss: of the next token.
+        ahead: of the token after the next; 0 where the network does not look ahead.
+        agreed: how often the most likely such token is the model's own, which is what a drafted
+            token is accepted for.
     """
 
     loss: torch.Tensor

@@ -20,8 +20,9 @@ class Routed(NamedTuple):
     """What the routers of one forward pass did, in the order of `Network.routers`.
 
     Args:
-        balance: 0-d; the mean of `Used.balance`. share: [R, N]; each expert's share of the router's
-        tokens; the rows sum to k. Without routers, [0, 0].
+        balance: 0-d; the mean of `Used.balance`.
+        share: [R, N]; each expert's share of the router's tokens; the rows sum to k. Without
+            routers, [0, 0].
     """
 
     balance: torch.Tensor
@@ -119,8 +120,9 @@ class Network(nn.Module):
 
     Args:
         config: a Hugging Face configuration. The output embedding is the input's: `export` writes
-        it twice. dense: the baseline instead: one SwiGLU as wide as the experts that a token takes,
-        so the same work per token.
+            it twice.
+        dense: the baseline instead: one SwiGLU as wide as the experts that a token takes, so the
+            same work per token.
     """
 
     def __init__(self, config: Mapping[str, Any], dense: bool = False) -> None:

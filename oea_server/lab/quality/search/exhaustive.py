@@ -20,7 +20,7 @@ from oea_server.lab.quality.search.asked import Wanted
 from oea_server.lab.quality.search.candidates import Candidate, Space, space
 from oea_server.lab.quality.search.front import Point, cheapest, points
 from oea_server.lab.quality.search.ladder import STEPS
-from oea_server.lab.quality.search.ledger import Line
+from oea_server.lab.quality.search.ledger import Measured
 from oea_server.lab.quality.search.measuring import pieces
 from oea_server.lab.quality.search.opening import opened
 from oea_server.lab.quality.search.race import Course, Race, race
@@ -54,7 +54,7 @@ def measured(given: argparse.Namespace) -> Record:
         for rule in ready.space.all:
             measure(rule, piece)
 
-    def all_of(rule: Candidate) -> list[Line]:
+    def all_of(rule: Candidate) -> list[Measured]:
         return [measure(rule, piece) for piece in range(count)]
 
     base = np.concatenate([each.loss for each in all_of(ready.space.base)])
@@ -74,26 +74,26 @@ def measured(given: argparse.Namespace) -> Record:
     }
 
 
-def _kept(lines: Sequence[Line], base: Any) -> dict[str, Any]:
+def _kept(lines: Sequence[Measured], base: Any) -> dict[str, Any]:
     increase = np.concatenate([each.loss for each in lines]) - base
     of = {name: [getattr(each, name) for each in lines] for name in ("reads", "unique", "kept")}
     return {**of, "increase": np.rint(increase / UNIT).astype(int).tolist()}
 
 
-def space_of(kept: Record) -> Space:
+def space_of(recorded: Record) -> Space:
     """What was measured."""
-    return space(kept["model"]["k"], kept["model"]["experts"], kept["ranks"])
+    return space(recorded["model"]["k"], recorded["model"]["experts"], recorded["ranks"])
 
 
-def measure_of(kept: Record) -> Callable[[Candidate, int], Line]:
+def measure_of(recorded: Record) -> Callable[[Candidate, int], Measured]:
     """A record in a model's place."""
-    base = np.asarray(kept["vanilla"]).reshape(kept["pieces"], -1)
-    tokens = base.shape[1] * kept["text"]["length"]
+    base = np.asarray(recorded["vanilla"]).reshape(recorded["pieces"], -1)
+    tokens = base.shape[1] * recorded["text"]["length"]
 
-    def measure(rule: Candidate, piece: int) -> Line:
-        row = kept["rules"][rule.label]
+    def measure(rule: Candidate, piece: int) -> Measured:
+        row = recorded["rules"][rule.label]
         increase = np.asarray(row["increase"]).reshape(base.shape)[piece] * UNIT
-        return Line(
+        return Measured(
             base[piece] + increase,
             row["reads"][piece],
             row["unique"][piece],
@@ -104,15 +104,15 @@ def measure_of(kept: Record) -> Callable[[Candidate, int], Line]:
     return measure
 
 
-def compared(kept: Record) -> tuple[Race, list[Compared]]:
-    """A search played on a record, and what it finds beside what there is, at each step of the
+def compared(recorded: Record) -> tuple[Race, list[Compared]]:
+    """A search played on a grid, and what it finds beside what there is, at each step of the
     budget."""
-    found, measure = space_of(kept), measure_of(kept)
-    done = race(found, measure, kept["pieces"], lambda loss: BUDGET * loss)
+    found, measure = space_of(recorded), measure_of(recorded)
+    done = race(found, measure, recorded["pieces"], lambda loss: BUDGET * loss)
     course = Course(found.base, measure)
-    course.run(found.all, kept["pieces"])
+    course.run(found.all, recorded["pieces"])
     whole = [each for rule in found.all if (each := course.tried(rule)).mean <= done.limit]
-    both = [points(each, float, kept["seed"]) for each in (whole, done.left)]
+    both = [points(each, float, recorded["seed"]) for each in (whole, done.left)]
     rows = []
     for budget in (done.limit * step for step in STEPS):
         grid, search = (
@@ -122,18 +122,18 @@ def compared(kept: Record) -> tuple[Race, list[Compared]]:
     return done, rows
 
 
-def markdown(kept: Record) -> str:
+def markdown(recorded: Record) -> str:
     """The page."""
-    done, rows = compared(kept)
+    done, rows = compared(recorded)
     rounds = ", ".join(f"{rules} on {upto}" for upto, rules in done.rounds)
-    text = kept["text"]
+    text = recorded["text"]
     lines = [
-        f"# A search beside the whole grid: {kept['model']['name']}, B = {kept['batch']}",
+        f"# A search beside the whole grid: {recorded['model']['name']}, B = {recorded['batch']}",
         "",
         (
-            f"{len(kept['rules'])} rules on {text['sequences']} sequences of {text['length']}"
-            f" tokens of {text['name']}, in {kept['pieces']} pieces: {done.whole} evaluations. The"
-            f" search took {done.evaluations} of them ({done.evaluations / done.whole:.0%}):"
+            f"{len(recorded['rules'])} rules on {text['sequences']} sequences of {text['length']}"
+            f" tokens of {text['name']}, in {recorded['pieces']} pieces: {done.whole} evaluations."
+            f" The search took {done.evaluations} of them ({done.evaluations / done.whole:.0%}):"
             f" {rounds} pieces. Within each budget, by the upper end of the 95 % interval, the rule"
             " that reads least:"
         ),
@@ -160,7 +160,7 @@ def markdown(kept: Record) -> str:
         ),
         "",
     ]
-    return "\n".join([*lines, *made_by(kept, kept["seed"]), ""])
+    return "\n".join([*lines, *made_by(recorded, recorded["seed"]), ""])
 
 
 def _interval(point: Point) -> str:

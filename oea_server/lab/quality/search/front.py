@@ -47,11 +47,11 @@ def points(tried: Sequence[Tried], cost: Callable[[float], float], seed: int) ->
 
 def front(found: Sequence[Point]) -> list[Point]:
     """Those than which no other costs less and loses less, by the means."""
-    kept: list[Point] = []
+    best: list[Point] = []
     for each in sorted(found, key=lambda point: (point.cost, point.increase.value)):
-        if not kept or each.increase.value < kept[-1].increase.value:
-            kept.append(each)
-    return kept
+        if not best or each.increase.value < best[-1].increase.value:
+            best.append(each)
+    return best
 
 
 def cheapest(found: Sequence[Point]) -> Point:

@@ -17,14 +17,16 @@ Key = tuple[int, int, str]
 """Batch size, piece of the text, rule."""
 
 
-class Line(NamedTuple):
+class Measured(NamedTuple):
     """One rule on one piece of the text at one batch size.
 
     Args:
-        loss: mean cross-entropy of each of its sequences, nats per token [s] float64. reads:
-        experts read per layer and step, mean over the piece: unique ones, or the busiest rank's.
-        unique: T likewise. kept: router mass of the chosen experts over vanilla's, mean over the
-        piece. tokens: that went through the model.
+        loss: mean cross-entropy of each of its sequences, nats per token [s] float64.
+        reads: experts read per layer and step, mean over the piece: unique ones, or the busiest
+            rank's.
+        unique: T likewise.
+        kept: router mass of the chosen experts over vanilla's, mean over the piece.
+        tokens: that went through the model.
     """
 
     loss: NDArray[np.float64]
@@ -42,7 +44,7 @@ class Ledger:
 
         Args:
             about: what has to be the same for that: the model, the text, the pieces, what counts as
-            read.
+                read.
 
         Raises:
             OtherRunError: it is not.
@@ -54,24 +56,24 @@ class Ledger:
             with path.open("a", encoding="utf-8") as lines:
                 lines.write("\n")  # the run before was cut within a line
 
-    def get(self, key: Key, measure: Callable[[], Line]) -> Line:
+    def get(self, key: Key, measure: Callable[[], Measured]) -> Measured:
         """A line: the file's, or a new one."""
         if key not in self.have:
-            self.have[key] = line = measure()
+            self.have[key] = found = measure()
             batch, piece, rule = key
-            kept = {
+            line = {
                 "batch": batch,
                 "piece": piece,
                 "rule": rule,
-                **line._asdict(),
-                "loss": line.loss.round(6).tolist(),
+                **found._asdict(),
+                "loss": found.loss.round(6).tolist(),
             }
             with self.path.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps(kept) + "\n")
+                lines.write(json.dumps(line) + "\n")
         return self.have[key]
 
 
-def _read(path: Path, about: dict[str, Any]) -> dict[Key, Line]:
+def _read(path: Path, about: dict[str, Any]) -> dict[Key, Measured]:
     if not path.exists() or not path.stat().st_size:
         return {}
     first, *rest = path.read_bytes().decode(errors="replace").split("\n")
@@ -83,12 +85,12 @@ def _read(path: Path, about: dict[str, Any]) -> dict[Key, Line]:
         raise OtherRunError(
             f"{path} is of another search (model, text, seed or ranks differ): move it away"
         )
-    found: dict[Key, Line] = {}
+    found: dict[Key, Measured] = {}
     for text in rest:
         try:
             line = json.loads(text)
         except ValueError:
             continue  # cut by the end of the run that wrote it
         key = (line.pop("batch"), line.pop("piece"), line.pop("rule"))
-        found[key] = Line(**line | {"loss": np.asarray(line["loss"])})
+        found[key] = Measured(**line | {"loss": np.asarray(line["loss"])})
     return found

@@ -11,7 +11,7 @@ import numpy as np
 from oea_server.lab.quality.measure import Judge
 from oea_server.lab.quality.routed import Routers
 from oea_server.lab.quality.search.candidates import Candidate
-from oea_server.lab.quality.search.ledger import Ledger, Line
+from oea_server.lab.quality.search.ledger import Ledger, Measured
 from oea_server.lab.quality.text import Sequences
 
 LEAST = 16
@@ -19,7 +19,7 @@ LEAST = 16
 JUDGES = 32
 """Pieces of which what vanilla says is held in memory."""
 
-Measure = Callable[[Candidate, int], Line]
+Measure = Callable[[Candidate, int], Measured]
 """A rule and the number of a piece."""
 
 
@@ -53,8 +53,8 @@ def offline(
         return judges[size, piece]
 
     def at(batch: int) -> Measure:
-        def measure(rule: Candidate, piece: int) -> Line:
-            def now() -> Line:
+        def measure(rule: Candidate, piece: int) -> Measured:
+            def now() -> Measured:
                 by = judge(batch, piece)
                 it = by.measure(rule.arm(ranks), batch, (ranks,))
                 mean = {
@@ -63,7 +63,7 @@ def offline(
                 }
                 reads = float(np.mean(it.busiest[ranks]))
                 tokens = by.ids.shape[0] * (by.ids.shape[1] - 1)
-                return Line(
+                return Measured(
                     np.asarray(it.loss),
                     round(reads, 4),
                     round(mean["t"], 4),

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oea_server.lab.quality.search.candidates import Candidate, Space
-from oea_server.lab.quality.search.ledger import Line
+from oea_server.lab.quality.search.ledger import Measured
 
 DEVIATIONS = 3.0
 """Standard errors that a difference has to be away from nothing: very many are looked at."""
@@ -75,8 +75,8 @@ class Race(NamedTuple):
 class Course:
     """Rules at one batch size, each on the first so many pieces of the text."""
 
-    def __init__(self, base: Candidate, measure: Callable[[Candidate, int], Line]) -> None:
-        self.lines: dict[Candidate, list[Line]] = {}
+    def __init__(self, base: Candidate, measure: Callable[[Candidate, int], Measured]) -> None:
+        self.lines: dict[Candidate, list[Measured]] = {}
         self._base, self._measure = base, measure
 
     @property
@@ -103,15 +103,17 @@ class Course:
 
 def race(
     found: Space,
-    measure: Callable[[Candidate, int], Line],
+    measure: Callable[[Candidate, int], Measured],
     pieces: int,
     allowed: Callable[[float], float],
 ) -> Race:
     """Search at one batch size.
 
     Args:
-        measure: one rule on one piece. pieces: of the text. allowed: vanilla's cross-entropy, nats
-        per token -> the largest increase that is of interest.
+        measure: one rule on one piece.
+        pieces: of the text.
+        allowed: vanilla's cross-entropy, nats per token -> the largest increase that is of
+            interest.
     """
     course = Course(found.base, measure)
     whole = len(found.all) * pieces
@@ -165,25 +167,25 @@ def competing(points: Sequence[Tried], limit: float) -> list[Tried]:
     mean, reads = increases.mean(axis=1), np.array([each.reads for each in ordered])
     error = _errors(increases)
     alone = increases.std(axis=1, ddof=1) / np.sqrt(increases.shape[1])
-    kept: list[int] = []
+    likely: list[int] = []
     for mine in range(len(ordered)):
         if mean[mine] - DEVIATIONS * alone[mine] > limit:
             continue
         rivals = np.array(
-            [each for each in kept if reads[each] <= reads[mine] * (1 + READS_ALIKE)], dtype=int
+            [each for each in likely if reads[each] <= reads[mine] * (1 + READS_ALIKE)], dtype=int
         )
         most = mean[rivals] - mean[mine] + DEVIATIONS * error[rivals, mine]
         if not (most <= LOSES_ALIKE * max(mean[mine], 0.0)).any():
-            kept.append(mine)
+            likely.append(mine)
 
     def behind(mine: int) -> float:
         """How surely one that reads no more loses less: standard errors, 0 on the front."""
         rival = next(
-            (each for each in kept if reads[each] <= reads[mine] * (1 + READS_ALIKE)), mine
+            (each for each in likely if reads[each] <= reads[mine] * (1 + READS_ALIKE)), mine
         )
         return float((mean[mine] - mean[rival]) / max(error[rival, mine], TINY))
 
-    return [ordered[each] for each in sorted(kept, key=behind)]
+    return [ordered[each] for each in sorted(likely, key=behind)]
 
 
 def _errors(increases: NDArray[np.float64]) -> NDArray[np.float64]:

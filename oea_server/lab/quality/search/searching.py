@@ -16,7 +16,7 @@ from oea_server.lab.quality.search import ladder, page
 from oea_server.lab.quality.search.asked import Wanted
 from oea_server.lab.quality.search.candidates import Candidate
 from oea_server.lab.quality.search.front import Point, front, points
-from oea_server.lab.quality.search.ledger import Line
+from oea_server.lab.quality.search.ledger import Measured
 from oea_server.lab.quality.search.measuring import pieces
 from oea_server.lab.quality.search.opening import Opened, opened
 from oea_server.lab.quality.search.race import PART, Race, race
@@ -88,10 +88,10 @@ def search(wanted: Wanted, folder: Path | None) -> dict[str, Any]:
         stale.unlink(missing_ok=True)  # of another budget
     if found:
         about["rungs"] = _write(ready, found, vanilla, about)
-    kept = ready.folder / f"{wanted.name}.json"
-    kept.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    path = ready.folder / f"{wanted.name}.json"
+    path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     # what is shown is what was kept
-    result: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     shown = page.markdown(result)
     (ready.folder / f"{wanted.name}.md").write_text(shown, encoding="utf-8")
     if find_spec("matplotlib") is not None:
@@ -99,7 +99,7 @@ def search(wanted: Wanted, folder: Path | None) -> dict[str, Any]:
 
         picture.draw(result, ready.folder / f"{wanted.name}.png")
     print(shown)
-    print(f"kept: {kept}, with its page, picture, rungs and schedules beside it")
+    print(f"kept: {path}, with its page, picture, rungs and schedules beside it")
     return result
 
 
@@ -129,9 +129,9 @@ def _races(ready: Opened, wanted: Wanted) -> dict[int, Race]:
 
 
 def _counted(
-    measure: Callable[[Candidate, int], Line], after: Callable[[], None]
-) -> Callable[[Candidate, int], Line]:
-    def then(rule: Candidate, piece: int) -> Line:
+    measure: Callable[[Candidate, int], Measured], after: Callable[[], None]
+) -> Callable[[Candidate, int], Measured]:
+    def then(rule: Candidate, piece: int) -> Measured:
         line = measure(rule, piece)
         after()
         return line

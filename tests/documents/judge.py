@@ -185,7 +185,9 @@ def judged(words: list[str], folder: Path, where: str) -> bool:
         done = run(["make", "-n", *words[1:]], folder)
         assert done.returncode == 0, f"{where}\n{done.stderr}"
         return True
-    files = [each for each in words if "/" in each and (ROOT / each.split("/")[0]).is_dir()]
+    files = [
+        each for each in words if re.match(r"\w+/", each) and (ROOT / each.split("/")[0]).is_dir()
+    ]
     for each in files:
         assert list(ROOT.glob(each.rstrip("/"))), f"{where}\nno {each}"
     return bool(files)

@@ -98,6 +98,7 @@ WAYS = (
     Way(r"oea-server config set policy=vanilla", K3, says=VANILLA),
     Way(r'oea-server config set "tiers=.*"', K3, says="tiers: none -> gold: exact; bronze: auto"),
     Way(r"oea-server config set [a-z].*", K3, says="routing is OEA's"),
+    Way("oea-server config knobs", K3, says=r"^k0\b"),
     Way("oea-server config get", K3, says='"k0": "3"'),
     Way(r"OEA_ADMIN_KEY_FILE=admin-key oea-server config set .*", KEYED, says=VANILLA),
     Way(r"curl .*-X PUT \S+/oea/config .*", K3, says='"policy": ?"vanilla"'),

@@ -22,7 +22,11 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[2]
 NOT_OURS_TO_HOLD = ("CHANGELOG.md", "benchmarks/results/", "tests/documents/")
 ON_PAGE = "not run on this page"
-MARK = re.compile(r"<!-- (not run|not run on this page|not a command)(?: \(([^)]*)\))?: (.+?) -->")
+MARK = re.compile(
+    r"^ *<!-- (not run|not run on this page|not a command)(?: \(([^)]*)\))?: (.+?) -->$",
+    re.MULTILINE,
+)
+"""A line of its own."""
 DATA = re.compile(r"\{|[\w*-]+: |--|[0-9a-f]{64} ")
 """How the first line of a block begins that holds no commands."""
 FENCED = ("sh", "bash")

@@ -55,7 +55,6 @@ SERVED = (K3, KEYED, TWO_RANKS, DRAFTS, CONTROLLED)
 
 SMALL: Puts = (("DIR", str(MODEL)), ("FILE", str(HELD_OUT)))
 TINY = ("", "--batch 2 --sequences 2 --length 3 --out eval")
-SERVED_TINY = "--batch 4 --sequences 4 --length 8 --out served"
 CUT = ("", "--batch 2 --sequences 64 --length 2 --out found")
 FEW = ("", "--pairs 2 --chats 2 --requests 2 --tenant 'ab output=fixed:8' --out ab")
 FEW_CHATS = "--chats 2 --tokens 8 --rounds 1"
@@ -109,7 +108,6 @@ WAYS = (
     # load
     Way(r"\.venv/bin/locust -f loadtest/locustfile\.py --headless .*", K3, GENTLE, "Aggregated"),
     Way(r"\.venv/bin/python -m loadtest ab --url .*", K3, (FEW,), "kept: ab/"),
-    Way(r"\.venv/bin/python -m loadtest ab", NIGHTLY, (FEW, ("", "--layers 1")), "kept: ab/"),
     Way(
         r"oea-server bench serve --url .* --speculative .*",
         DRAFTS,
@@ -128,7 +126,6 @@ WAYS = (
     ),
     # quality
     Way(r"oea-server eval( --model DIR .*)?", TOGETHER, (*SMALL, TINY), "kept: "),
-    Way(r"oea-server eval --served .*", NIGHTLY, (("--batch 16", SERVED_TINY),), "kept: "),
     Way(
         "oea-server eval --gate",
         "tests/unit/quality/test_gate.py::test_it_is_open",
@@ -152,12 +149,6 @@ WAYS = (
         r"oea-server qualify --url .*",
         K3,
         (("DIR", "qualified"), ("", "--completions --rounds 2")),
-        "margin",
-    ),
-    Way(
-        r"\S*oea-server qualify --tasks (tasks|own)\.jsonl .*",
-        NIGHTLY,
-        (("own.jsonl", "tasks.jsonl"), ("", "--rounds 2")),
         "margin",
     ),
     Way(

@@ -60,6 +60,9 @@ def test_ci_runs_it(command: Command) -> None:
     for each in words[: words.index("-k") if "-k" in words else None]:
         assert list(ROOT.glob(each)), each
         assert "/".join(each.split("/")[:2]) in MAKEFILE, each
+    if "-k" in words:
+        sources = [path.read_text() for path in (ROOT / words[0]).glob("*.py")]
+        assert any(f"def test_{words[-1]}" in each for each in sources)
 
 
 OF_PARTS = {"check", "test-nightly"}
@@ -89,6 +92,14 @@ def test_what_is_not_run_is_well_formed(command: Command, folder: Path) -> None:
     unasked = judge.judge(command, folder)
     if unasked:
         pytest.skip(f"nobody here to ask about {', '.join(unasked)}")
+
+
+def test_a_pages_mark_is_of_commands_that_are_there() -> None:
+    for page in pages.pages():
+        texts = [command.text for command in pages.commands(page)]
+        for mark in pages.MARK.finditer(page.read_text(encoding="utf-8")):
+            for begins in mark[2].split(",") if mark[1] == pages.ON_PAGE else ():
+                assert any(each.startswith(begins.strip()) for each in texts), (page, begins)
 
 
 def test_what_is_not_run_says_why_in_words() -> None:

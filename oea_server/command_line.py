@@ -13,7 +13,7 @@ from oea_server.settings import SettingsError
 MODEL_PATH = ("--model-path", "--model")
 """Where `sglang.cli` looks for the model before its parser does."""
 MODEL = (*MODEL_PATH, "--model-p", "--model-pa", "--model-pat")
-"""All spellings: its parser takes abbreviations."""
+"""All spellings of the model's flag: SGLang's parser takes abbreviations."""
 CONFIG = "--config"
 
 
@@ -53,8 +53,8 @@ def merged(argv: Sequence[str]) -> list[str]:
 
 
 def completed(argv: Sequence[str]) -> list[str]:
-    """The same command line so that SGLang's command finds what its parser would: the model, and
-    the file."""
+    """A command line in which SGLang's command finds the same model and config file as its
+    parser."""
     model, path = model_of(argv), value(argv, CONFIG)
     whole = list(argv)
     if whole and not whole[0].startswith("-"):

@@ -110,7 +110,10 @@ def look(argv: Sequence[str]) -> Examination:
             problems += refusal.lines
     served_anyway = launch.settings.policy == "vanilla" or launch.settings.allow_inactive
     if verdict.doubt is not None and not served_anyway and not problems:
-        problems.append(f"{verdict.doubt}: only the routers that SGLang builds can tell")
+        problems.append(
+            f"{verdict.doubt}: only the routers that SGLang builds can tell; serve builds them"
+            " before weights load"
+        )
     inactive = verdict.inactive
     if inactive is None and verdict.doubt is not None:
         inactive = f"perhaps: {verdict.doubt}; the routers that SGLang builds decide"
@@ -257,8 +260,8 @@ FACTS: dict[str, Callable[[Settings, Any, ModelCard], str | None]] = {
     "keys": keys_fact,
     "network": network_fact,
 }
-"""What is said of a launch that SGLang can resolve, in this order: a name -> a function of the
-settings, SGLang's resolved arguments and the model's card; None says nothing."""
+"""Facts about a launch that SGLang can resolve, in the order shown. Each is a name -> a function of
+the settings, SGLang's resolved arguments and the model's card; None says nothing."""
 
 
 def _describe(settings: Settings, k: int) -> str:

@@ -43,7 +43,7 @@ def problems(environ: Mapping[str, str]) -> list[str]:
     try:
         tempfile.gettempdir()
     except OSError as error:
-        return [f"TMPDIR: {error.strerror}"]
+        return [f"TMPDIR: {error.strerror}; name a folder that {_user()} can write to"]
     place = places(environ)[INDUCTOR]
     if place.is_dir() or (why := unwritable(place)) is None:
         return []  # what is there is opened; only who compiles writes into it

@@ -1,4 +1,4 @@
-"""Somebody else's text as a part of one line: for logs, and for answers that are one line."""
+"""Text from outside as a part of one line: for logs, and for answers that are one line."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ def version(package: str) -> str:
 
 
 def commit() -> str:
-    """The commit that this package was made from, `-dirty` if more than that; `unknown` if nobody
-    wrote it down.
+    """The commit that this package was made from, `-dirty` if more than that; `unknown` if it was
+    not written down.
 
     An image's build writes the file COMMIT (see the Dockerfile); a checkout asks git.
     """

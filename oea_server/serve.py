@@ -51,7 +51,10 @@ def check(argv: Sequence[str]) -> Launch:
     if settings.policy != "vanilla":
         problems += conflicts.find_in_flags(whole)
     if value(whole, "--model-type") == "diffusion":
-        problems.append("--model-type diffusion: diffusion models have no experts to route")
+        problems.append(
+            "--model-type diffusion: diffusion models have no experts to route; sglang serve takes"
+            " them"
+        )
     try:
         problems += card_problems(settings, whole if model_of(whole) else demo_argv(whole))
     except shipped.NotInstalledError as error:
@@ -99,8 +102,8 @@ def run(launch: Launch) -> None:
 
 
 def load_plug_in() -> None:
-    """Have SGLang load its plug-ins, as it does once it has control; end this process if ours is
-    not in force then.
+    """Have SGLang load its plug-ins, as it does once it has control; end the process if ours is not
+    in force then.
 
     SGLang only logs why it leaves one out, and serves on.
     """
@@ -110,7 +113,7 @@ def load_plug_in() -> None:
     if not plugin.active:
         refuse(
             "SGLang has loaded its plug-ins without oea-server's, so it would serve without us; the"
-            " log may say why"
+            " log may say why; unset SGLANG_PLUGINS, or install oea-server anew beside this SGLang"
         )
 
 
@@ -151,11 +154,13 @@ def plugin_problems(environ: Mapping[str, str]) -> list[str]:
         ]
         if names and name not in names:
             problems.append(
-                f"SGLANG_PLUGINS={allowed}: leaves out {name}, so SGLang would serve without us"
+                f"SGLANG_PLUGINS={allowed}: leaves out {name}, so SGLang would serve without us;"
+                f" add {name}, or unset it"
             )
     if selected and selected not in PLUGINS.values():
         problems.append(
-            f"SGLANG_PLATFORM={selected}: leaves out oea-server, so SGLang would serve without us"
+            f"SGLANG_PLATFORM={selected}: leaves out oea-server, so SGLang would serve without us;"
+            " unset it"
         )
     return problems
 
@@ -167,6 +172,6 @@ def unloadable(entry_point: EntryPoint) -> str | None:
     except Exception as error:
         return (
             f"{entry_point.value} cannot be loaded ({type(error).__name__}: {error}), so SGLang"
-            " would do without it"
+            " would do without it; install oea-server anew beside this SGLang"
         )
     return None

@@ -16,8 +16,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 @contextlib.contextmanager
 def forgiving() -> Iterator[None]:
-    """Around a command: what a terminal cannot show is escaped, and nobody who reads is no
-    fault."""
+    """Around a command: what a terminal cannot show is escaped, and a closed reader is no fault."""
     open_closed()
     escape()
     try:
@@ -66,7 +65,7 @@ def leave(stream: TextIO) -> None:
 
 
 def give_up(stream: TextIO, error: OSError) -> None:
-    """Say why nothing more can be written, if anybody wants to read it."""
+    """Say why nothing more can be written, unless the reader has left."""
     nobody = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nobody, stream.fileno())
     os.close(nobody)

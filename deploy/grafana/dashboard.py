@@ -27,10 +27,10 @@ FILE = Path(__file__).with_name("oea-server.json")
 ROWS: tuple[tuple[str, int, tuple[Panel, ...]], ...] = (
     ("Experts", 3, EXPERTS),
     ("Fidelity to the trained model", 3, QUALITY),
-    ("Tiers (--oea-tiers)", 3, TIERS),
     ("Decode steps", 3, STEPS),
-    ("Configuration", 4, CONFIGURATION),
     ("Service", 3, SERVICE),
+    ("Configuration", 3, CONFIGURATION),
+    ("Tiers (--oea-tiers)", 3, TIERS),
     ("Layers (--oea-per-layer-metrics)", 3, LAYERS),
 )
 """Title, panels side by side, panels."""

@@ -11,13 +11,14 @@ WOULD = Query(mean("oea_vanilla_unique_experts"), "{{pod}} model's own top k")
 
 EXPERTS = (
     Panel(
-        "Experts read per layer and step (T)",
+        "Experts read per layer (T)",
         "none",
         "Mean number of different experts whose weights a MoE layer reads in a decode step, and"
         " what the model's own top k would have read in the same steps. A step's time follows T;"
         " the gap is what OEA saves. Equal lines while the policy is oea: see OEANotSaving in the"
         " runbook.",
         (READ, WOULD),
+        sided=True,
     ),
     Panel(
         "Distribution of T",
@@ -37,9 +38,10 @@ EXPERTS = (
         (Query(f"1 - ({mean('oea_unique_experts')}) / ({mean('oea_vanilla_unique_experts')})"),),
         minimum=None,
         maximum=1,
+        soft=(0, None),
     ),
     Panel(
-        "Expert weights read and saved",
+        "Bytes read and saved",
         "Bps",
         "Bytes of expert weights per second that decode steps read, over all ranks, and that the"
         " model's own top k would have read on top. Compare with the memory bandwidth of all GPUs"
@@ -48,13 +50,14 @@ EXPERTS = (
             Query(by_pod(rate("oea_expert_bytes_read_total")), "{{pod}} read"),
             Query(by_pod(rate("oea_expert_bytes_saved_total")), "{{pod}} saved"),
         ),
+        sided=True,
     ),
     Panel(
-        "Busiest rank against T (expert parallelism)",
+        "Busiest rank against T",
         "none",
-        "Experts that the busiest expert-parallel rank reads, beside T over all ranks: a layer is"
-        " as slow as that rank. T divided by the number of ranks would be perfect balance. Without"
-        " --ep-size above 1 only T is shown.",
+        "With expert parallelism: experts that the busiest rank reads, beside T over all ranks: a"
+        " layer is as slow as that rank. T divided by the number of ranks would be perfect balance."
+        " Without --ep-size above 1 only T is shown.",
         (
             Query(mean("oea_max_rank_unique_experts"), "{{pod}} busiest rank"),
             Query(
@@ -62,13 +65,15 @@ EXPERTS = (
             ),
             READ,
         ),
+        sided=True,
     ),
     Panel(
-        "Shadow: what OEA would read",
+        "Shadow: T under OEA",
         "none",
         "While the policy is shadow, which serves the model's own top k: the experts that OEA with"
         " the current knobs would have read, beside what is read. Empty under every other policy.",
         (Query(mean("oea_shadow_unique_experts"), "{{pod}} with OEA"), READ),
+        sided=True,
     ),
 )
 
@@ -81,9 +86,10 @@ QUALITY = (
         " is from training, not what that costs in quality.",
         (Query(ratio("oea_kept_router_mass_total", "oea_routed_tokens_total")),),
         minimum=None,
+        soft=(None, 1),
     ),
     Panel(
-        "Piggybacked share of assignments",
+        "Piggybacked assignments",
         "percentunit",
         "Share of a token's experts beyond the guaranteed ones that were awake for its neighbours"
         " anyway: experts that cost nothing to read. 0 under vanilla.",
@@ -91,11 +97,12 @@ QUALITY = (
         maximum=1,
     ),
     Panel(
-        "Shadow: router mass OEA would keep",
+        "Shadow: router mass kept",
         "percentunit",
         "While the policy is shadow: the router mass kept that OEA with the current knobs would"
         " have, over the last second with decode steps. Empty until the policy has been shadow.",
         (Query(by_pod(oea("oea_shadow_router_mass_kept"), "max")),),
         minimum=None,
+        soft=(None, 1),
     ),
 )

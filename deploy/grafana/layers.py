@@ -37,6 +37,7 @@ LAYERS = (
         ),
         minimum=None,
         maximum=1,
+        soft=(0, None),
     ),
     Panel(
         "Router mass kept by layer",
@@ -45,5 +46,6 @@ LAYERS = (
         f" chosen pods. Layers far below the others deserve a higher k0 of their own. {OPT_IN}",
         (Query(f"min by (layer) ({oea('oea_layer_router_mass_kept')})", "layer {{layer}}"),),
         minimum=None,
+        soft=(None, 1),
     ),
 )

@@ -37,7 +37,7 @@ SERVICE = (
     ),
     Panel(
         "Tokens per second",
-        "cps",
+        "si:tok/s",
         "Tokens computed, by kind of work: decode is what users read, prefill_compute is prompts,"
         " prefill_cache is prompts that were found in the cache.",
         (
@@ -48,10 +48,10 @@ SERVICE = (
         ),
     ),
     Panel(
-        "Requests running and queued",
+        "Running and queued",
         "none",
-        "Running requests make up the batch of a step. A queue that only grows: see OEAQueueGrows"
-        " in the runbook.",
+        "Requests that run, which make up the batch of a step, and requests that wait. A queue"
+        " that only grows: see OEAQueueGrows in the runbook.",
         (
             Query(by_pod(sglang("num_running_reqs"), "max"), "{{pod}} running"),
             Query(by_pod(sglang("num_queue_reqs"), "max"), "{{pod}} queued"),

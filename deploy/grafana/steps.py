@@ -5,6 +5,16 @@ from __future__ import annotations
 from deploy.grafana.panel import Panel, Query
 from deploy.grafana.promql import by_pod, mean, oea, quantile, rate, sglang
 
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+"""Tokens of a step, of which the metrics say what is guaranteed."""
+
+
+def by_batch(aggregate: str, gauge: str) -> tuple[Query, ...]:
+    """A query for each batch: Prometheus's own order of series is none."""
+    selectors = ((batch, oea(gauge, f'batch="{batch}"')) for batch in BATCHES)
+    return tuple(Query(f"{aggregate} ({selector})", str(batch)) for batch, selector in selectors)
+
+
 STEPS = (
     Panel(
         "Decode step time",
@@ -27,10 +37,10 @@ STEPS = (
         ),
     ),
     Panel(
-        "Rows per request, and tokens kept",
+        "Rows and tokens kept",
         "none",
         "With speculative decoding: how many rows a request has in a decode step, its last token"
-        " and drafts, and how many tokens a step gave it (SGLang's accept length). 1 and none"
+        " and drafts, and how many tokens a step gave it (SGLang's accept length). 1 and 0"
         " without.",
         (
             Query(
@@ -47,7 +57,7 @@ STEPS = (
         ),
     ),
     Panel(
-        "Experts read for rejected drafts",
+        "Read for rejected drafts",
         "percentunit",
         "With speculative decoding: of the experts that MoE layers read, the share that only"
         " rejected drafts woke. Where it is much, fewer drafts or a lower draft_k0 would save"
@@ -74,6 +84,14 @@ STEPS = (
             ),
         ),
     ),
+    Panel(
+        "Ranks that share a pool",
+        "none",
+        "Ranks with batches of their own (DP attention) whose tokens are routed as one step. 1 with"
+        " an all-to-all backend: there each rank routes its own tokens, which is weaker.",
+        (Query(f"max by (namespace, pod) ({oea('oea_pool_ranks')})", "{{pod}}"),),
+        kind="bars",
+    ),
 )
 
 CONFIGURATION = (
@@ -98,56 +116,51 @@ CONFIGURATION = (
             ),
         ),
         kind="states",
-        values=(("1", "in force", "green"),),
+        sided=True,
+        values=(("1", "in force", ""),),
     ),
     Panel(
-        "Builds",
-        "bool",
-        "Which build each pod runs: our version and git commit, SGLang's version, and whether our"
-        " seams are hooks or patched into SGLang. Two lines for long mean a roll-out that stands"
-        " still.",
+        "Pods by build",
+        "none",
+        "How many pods run which build: our version and git commit, SGLang's version, and whether"
+        " our seams are hooks or patched into SGLang. Two lines for long mean a roll-out that"
+        " stands still.",
         (
             Query(
-                "max by (namespace, pod, version, commit, sglang, seams)"
-                f" ({oea('oea_build_info')})",
-                "{{pod}} {{version}} {{commit}} SGLang {{sglang}} {{seams}}",
+                f"count by (version, commit, sglang, seams) ({oea('oea_build_info')})",
+                "{{version}} {{commit}}, SGLang {{sglang}}, {{seams}}",
             ),
         ),
-        kind="states",
-        values=(("1", "runs", "green"),),
     ),
     Panel(
-        "Ranks that share a pool",
-        "none",
-        "Ranks with batches of their own (DP attention) whose tokens are routed as one step. 1 with"
-        " an all-to-all backend: there each rank routes its own tokens, which is weaker.",
-        (Query(f"max by (namespace, pod) ({oea('oea_pool_ranks')})", "{{pod}}"),),
-        kind="bars",
-    ),
-    Panel(
-        "Experts guaranteed per token (k0), by batch",
+        "Guaranteed (k0), by batch",
         "none",
         "The schedule in force: how many of its own best experts a token is guaranteed in a step of"
-        " that many tokens. Smaller reads fewer experts and is further from the trained model.",
-        (Query(f"max by (namespace, pod, batch) ({oea('oea_k0')})", "{{pod}} {{batch}}"),),
+        " 1, 2, 4 and more tokens; the least of the chosen pods. Smaller reads fewer experts and is"
+        " further from the trained model.",
+        by_batch("min", "oea_k0"),
         kind="bars",
     ),
     Panel(
-        "Share and mixture in force, by batch",
+        "Share, by batch",
         "none",
-        "What each guaranteed expert but the first exceeds, of the mass of a token's own top k (0"
-        " guarantees all k0), and the part of the chosen experts' mass in what weights are divided"
-        " by (1 is the model's own way).",
-        (
-            Query(
-                f"max by (namespace, pod, batch) ({oea('oea_share')})", "{{pod}} {{batch}} share"
-            ),
-            Query(f"max by (namespace, pod, batch) ({oea('oea_mix')})", "{{pod}} {{batch}} mix"),
-        ),
+        "What each guaranteed expert but the first exceeds, of the mass of a token's own top k, in"
+        " a step of 1, 2, 4 and more tokens; the most of the chosen pods. 0 guarantees all k0.",
+        by_batch("max", "oea_share"),
         kind="bars",
+        maximum=1,
     ),
     Panel(
-        "Controller: rung, and how far from its target",
+        "Mix, by batch",
+        "none",
+        "The part of the chosen experts' mass in what weights are divided by, in a step of 1, 2, 4"
+        " and more tokens; the least of the chosen pods. 1 is the model's own way.",
+        by_batch("min", "oea_mix"),
+        kind="bars",
+        maximum=1,
+    ),
+    Panel(
+        "Controller: rung and error",
         "none",
         "With a target for the time per token: the rung that serves (0 is the safest), and how far"
         " the last period was above the target, as a share of it. Saturated: the target is missed"
@@ -163,9 +176,11 @@ CONFIGURATION = (
             ),
             Query(f"max by (namespace, pod) ({oea('oea_controller_on')})", "{{pod}} on"),
         ),
+        minimum=None,
+        soft=(0, 1),
     ),
     Panel(
-        "Target for the time per token",
+        "Controller: its target",
         "s",
         "What the controller is asked to hold: the mean time between two tokens of a request, or a"
         " percentile of it.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from deploy.grafana.panel import Panel, Query
 from deploy.grafana.promql import oea, rate
 
-LEGEND = "{{pod}} {{tier}}"
+LEGEND = "{{tier}} {{pod}}"
 
 
 def by_tier(name: str) -> str:
@@ -34,6 +34,7 @@ TIERS = (
             ),
         ),
         minimum=None,
+        soft=(None, 1),
     ),
     Panel(
         "Promises broken, by tier",
@@ -49,24 +50,26 @@ TIERS = (
             ),
         ),
         kind="bars",
+        must_be_0=True,
     ),
     Panel(
-        "Time between two tokens, by tier",
+        "Time per token, by tier",
         "s",
-        "As clients see it, over all chosen pods, of requests that have a tier: median and 95th"
-        " percentile.",
+        "The time between two tokens of a request as clients see it, over all chosen pods, of"
+        " requests that have a tier: median and 95th percentile.",
         (Query(slowest(0.5), "{{tier}} p50"), Query(slowest(0.95), "{{tier}} p95")),
     ),
     Panel(
-        "Tokens per second, by tier",
-        "cps",
-        "Tokens generated for requests of each tier. Requests without a tier are not among them.",
+        "Tokens, by tier",
+        "si:tok/s",
+        "Tokens generated per second for requests of each tier. Requests without a tier"
+        " are not among them.",
         (Query(by_tier("oea_tier_tokens_total"), LEGEND),),
     ),
     Panel(
-        "Answers per second, by tier",
+        "Answers, by tier",
         "reqps",
-        "Answers that ended, however, of requests of each tier; each of n counts.",
+        "Answers that ended per second, however, of requests of each tier; each of n counts.",
         (Query(by_tier("oea_tier_requests_total"), LEGEND),),
     ),
 )

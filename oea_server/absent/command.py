@@ -12,7 +12,7 @@ from oea_server.absent import question
 
 
 def examine(argv: Sequence[str]) -> bool:
-    """Print what was found; whether it would be routed.
+    """Print what `doctor --on` found, and whether the model would be routed.
 
     Raises:
         SettingsError: the question is none, in one line.

@@ -42,21 +42,21 @@ class Answer(NamedTuple):
     """What a command would come to."""
 
     problems: list[str]
-    """Why serve refuses it."""
+    """Why `serve` refuses the command; empty if `serve` would start."""
     vanilla: str
-    """Why it would be served, and nothing be routed; empty if something is."""
+    """Why the model would be served without routing; empty if some layer is routed."""
     routed: int
     """Layers whose routing is ours."""
     layers: int
     """MoE layers; 0 where it was refused before a model was built."""
     unhandled: str
-    """Why not all of them are."""
+    """Why some MoE layers are not routed."""
     resolved: dict[str, Any]
     """Some of SGLang's arguments after its own defaulting."""
     notes: list[str]
     """What was taken for something else."""
     rule: str = ""
-    """What its routers do, in words; empty where none is ours."""
+    """What the model's routers do, in words; empty where none is ours."""
 
     @property
     def works(self) -> bool:
@@ -137,7 +137,8 @@ def _answer(argv: list[str]) -> Answer:
     shown = {name: getattr(view, name, None) for name in SHOWN}
     if view.device != "cuda":
         return refused(
-            f"--device {view.device}: it would not be served on this card", resolved=shown
+            f"--device {view.device}: it would not be served on this card; leave --device out",
+            resolved=shown,
         )
     verdict = judge(launch.settings, server_args, elsewhere=True)
     if verdict.problems:

@@ -33,7 +33,7 @@ def read(folder: str, config: Mapping[str, Any], argv: Sequence[str]) -> list[st
     if not is_unknown(folder, kind):
         return []
     if TRUST not in argv:
-        raise NotTrustedError(f"{kind} is a model whose config its own code reads: {TRUST}")
+        raise NotTrustedError(f"{kind} is a model whose config its own code reads: add {TRUST}")
     from transformers import AutoConfig, PretrainedConfig
 
     plain = type("PlainConfig", (PretrainedConfig,), {"model_type": kind, "oea_plain": True})

@@ -45,7 +45,7 @@ class Question(NamedTuple):
     config: dict[str, Any]
     """The model's config.json."""
     model: str
-    """Where the config was found."""
+    """Path of the config."""
     notes: list[str]
     """What was taken instead of something that is not here."""
 
@@ -156,8 +156,8 @@ def laid_out(question: Question, folder: Path) -> tuple[list[str], list[str]]:
 
 
 def without(argv: Sequence[str], flags: Sequence[str]) -> list[str]:
-    """A command line without some flags and their values; its first word, where that is the model,
-    is one of them."""
+    """A command line without some flags and their values. The first word is one of the flags, where
+    it names the model."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prefix_chars="-")
     parser.add_argument(*flags, nargs="?")
     words = list(argv)

@@ -16,8 +16,8 @@ import torch
 
 @contextmanager
 def alone(server_args: Any) -> Iterator[None]:
-    """This process as rank 0 of what the arguments, resolved, ask for, all pipeline stages in one:
-    a router does not depend on the stage that holds it."""
+    """Run the current process as rank 0 of the resolved arguments' ranks, all pipeline stages in
+    one: a router does not depend on its stage."""
     from sglang.srt.distributed import bootstrap, parallel_state
     from sglang.srt.layers.moe.utils import initialize_moe_config
     from sglang.srt.runtime_context import SpawnRanks, get_parallel, publish, reset_context

@@ -63,7 +63,7 @@ async def _send_masked(send: Send, start: Message, body: bytes, keys: Sequence[s
 
 
 def _masked(body: bytes, keys: Sequence[str]) -> bytes | None:
-    """The body without what is secret; None if there is none of it in it."""
+    """A body without its secrets; None if it holds none."""
     secret = [*(json.dumps(key)[1:-1] for key in keys), *FIELDS]
     if not any(each.encode() in body for each in secret):  # most are large, and have none
         return None

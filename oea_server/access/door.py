@@ -71,7 +71,11 @@ class Door:
         """The status and the line that refuse a request to a route of control, None if it may
         pass."""
         if write and (site := origin.foreign(scope)) is not None:
-            return 403, f"a page of another origin asked ({site[:100]!a}): nothing changed"
+            return (
+                403,
+                f"a page of another origin asked ({site[:100]!a}): nothing changed; ask from this"
+                " server's own page",
+            )
         if self.keys.control is not None:
             return None if bears(scope, self.keys.control) else (401, "Unauthorized")
         if write and not origin.from_this_machine(scope):

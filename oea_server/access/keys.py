@@ -35,7 +35,7 @@ class Keys(NamedTuple):
 
     @property
     def given(self) -> list[str]:
-        """Those that there are."""
+        """The keys that are set."""
         return [key for key in self if key]
 
 
@@ -72,11 +72,11 @@ def problem(key: str) -> str | None:
     """What is wrong with a key, None if nothing is: clients send it in a header, and must be able
     to."""
     if not key:
-        return "an empty key locks nothing"
+        return "an empty key locks nothing; give one, or leave it out"
     if not key.isascii() or not key.isprintable() or key != key.strip():
         return (
             "a key is printable ASCII without blanks around it: no client could send this one in a"
-            " header"
+            " header; make one by openssl rand -hex 32"
         )
     return None
 
@@ -93,7 +93,7 @@ def read(name: str, path: str) -> str:
     except OSError as error:
         raise ValueError(f"{source}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise ValueError(f"{source}: not a text file") from None
+        raise ValueError(f"{source}: not a text file; write the key alone into it") from None
     return usable(source, text.removesuffix("\n").removesuffix("\r"))
 
 

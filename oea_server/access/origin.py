@@ -58,10 +58,10 @@ def _same(origin: str, hosts: Sequence[str]) -> bool:
 
 
 def from_this_machine(scope: Scope) -> bool:
-    """Whether nobody but this machine itself can have sent a request.
+    """Whether only a process of this machine can have sent a request.
 
-    The other end, and whoever a proxy says it speaks for, is loopback or our own address; the host
-    is no name that others can point here (DNS rebinding)."""
+    Two things hold. The other end, and each client that a proxy names, is loopback or our own
+    address. The host is no name that others can point here (DNS rebinding)."""
     ends = [
         end[0] if end else "" for end in (scope.get(PEER, scope.get("client")), scope.get("client"))
     ]
@@ -80,8 +80,7 @@ for nobody."""
 
 
 def printable(name: bytes, value: bytes) -> bytes:
-    """A header's value, with what no address has in it taken out of a claim: it goes into logs as
-    it is."""
+    """A header's value for logs, with `?` for what no address has."""
     return NO_ADDRESS.sub(b"?", value) if name.lower() in FORWARDED else value
 
 

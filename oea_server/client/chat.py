@@ -11,12 +11,12 @@ from openai import AsyncOpenAI, DefaultAsyncHttpxClient, DefaultHttpxClient, Ope
 from oea_server.client import way
 
 NO_KEY = "none"
-"""The client wants one; without it, it would take OPENAI_API_KEY, which is nobody's business
-here."""
+"""A key for a server that asks for none: without one the client would send the user's
+OPENAI_API_KEY."""
 
 
 def client(url: str, key: str | None, timeout: float) -> OpenAI:
-    """For one request after the other, none of them repeated.
+    """A client for one request after the other, which repeats none.
 
     Raises:
         ValueError: as `way.proxy`.
@@ -26,7 +26,7 @@ def client(url: str, key: str | None, timeout: float) -> OpenAI:
 
 
 def concurrent(url: str, key: str | None, timeout: float) -> AsyncOpenAI:
-    """The same for many at once.
+    """`chat` for many prompts at once.
 
     Raises:
         ValueError: as `way.proxy`.

@@ -32,8 +32,7 @@ KeyFile = Annotated[Path | None, typer.Option(metavar="FILE", help="a file with 
 LOCAL = "http://127.0.0.1:30000"
 WIDTH = 76
 LONGEST = 1000
-"""Characters of a line that says what is wrong: some of them are the server's, whichever that
-is."""
+"""Characters of a line that says what is wrong, some of them from the server."""
 
 
 @app.command("get")
@@ -82,7 +81,7 @@ def set_(
     for change in changes:
         name, given, value = change.partition("=")
         if not given:
-            _end(f"{change}: not KNOB=VALUE")
+            _end(f"{change}: not KNOB=VALUE, such as k0=3")
         asked[name.strip().replace("-", "_")] = parsed(value.strip())
     after = _ask("PUT", url, key, key_file, asked)
     for name, (old, new) in after["changes"].items():
@@ -121,11 +120,11 @@ def _ask(
             " OEA_KEY"
         )
     if reply.status_code == requests.codes.not_found:
-        _end(f"{url}: no oea-server answers there")
+        _end(f"{url}: no oea-server answers there; is --url right?")
     if not reply.ok:
         _end(str(answer["error"] if isinstance(answer, dict) and "error" in answer else answer))
     if not isinstance(answer, dict) or "settings" not in answer:
-        _end(f"{url}: no oea-server answers there")
+        _end(f"{url}: no oea-server answers there; is --url right?")
     return answer
 
 

@@ -6,9 +6,9 @@ import random
 import socket
 
 BELOW_EPHEMERAL = (12000, 31000)
-"""Below what Linux gives to outgoing connections (32768 on), so that none of a starting server's
-own takes it; and far enough below that the ports which SGLang derives from its own (up to 1,000
-above) are too."""
+"""Ports below those that Linux gives to outgoing connections (32768 on), so that no connection of a
+starting server takes one. SGLang derives further ports (up to 1,000 above), which stay below 32768
+too."""
 
 
 def free(host: str = "127.0.0.1") -> int:

@@ -52,18 +52,17 @@ class Remote:
         return answer
 
     def samples(self) -> list[Sample]:
-        """/metrics: each `oea_*` sample, with its name, labels and value."""
+        """/metrics: each sample, with its name, labels and value."""
         text = ask("GET", f"{self.url}/metrics", timeout=30).text
-        return [
-            sample
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name.startswith("oea_")
-        ]
+        return [each for family in text_string_to_metric_families(text) for each in family.samples]
 
     def metrics(self) -> dict[str, float]:
         """/metrics: the value of each `oea_*` sample without labels, by name."""
-        return {sample.name: sample.value for sample in self.samples() if not sample.labels}
+        return {
+            sample.name: sample.value
+            for sample in self.samples()
+            if sample.name.startswith("oea_") and not sample.labels
+        }
 
     def settled_metrics(self) -> dict[str, float]:
         """/metrics once everything so far is in it: two equal reads, `settle` apart."""

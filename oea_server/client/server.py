@@ -62,7 +62,7 @@ class Server(Remote):
         return self
 
     def start(self) -> None:
-        """Start and wait until it answers.
+        """Start the server and wait until it answers.
 
         Raises:
             RuntimeError: it ended, or took too long; with the end of its log.
@@ -119,11 +119,11 @@ class Server(Remote):
         self.process.wait()
 
     def tail(self, lines: int = 30) -> str:
-        """The end of its log."""
+        """The end of the server's log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
     def is_up(self) -> bool:
-        """Whether it answers, and says that it is healthy."""
+        """Whether the server answers, and says that it is healthy."""
         try:
             return ask("GET", f"{self.url}/health", timeout=25).status_code == 200
         except requests.RequestException:

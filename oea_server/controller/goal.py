@@ -38,7 +38,8 @@ def asked(settings: Settings) -> Asked | None:
     if target is None:
         if given := next((name for name in names[1:] if getattr(settings, name) is not None), None):
             raise ValueError(
-                f"{given}={getattr(settings, given)}: without target_tpot there is no controller"
+                f"{given}={getattr(settings, given)}: without target_tpot there is no controller;"
+                f" give one, or leave {given} out"
             )
         return None
     if path is None:
@@ -48,7 +49,7 @@ def asked(settings: Settings) -> Asked | None:
     if settings.policy != "oea":
         raise ValueError(
             f"target_tpot={target}: the controller steers policy=oea, this is"
-            f" policy={settings.policy}"
+            f" policy={settings.policy}; leave one of them out"
         )
     seconds, percentile = _target(target)
     goal = Goal(seconds, *_floor(floor))

@@ -55,8 +55,8 @@ class Server(NamedTuple):
         RefusedError
     """
     slope: Callable[[Mapping[str, Any], float], float]
-    """Seconds of a token's time for an expert more in every layer, of a model (`state()["model"]`)
-    and a batch size; 0 if nobody has measured it."""
+    """Seconds of a token's time for one more expert in every layer, of a model (`state()["model"]`)
+    and a batch size; 0 if not measured."""
 
 
 class Keeper:
@@ -70,7 +70,7 @@ class Keeper:
         self.flags: dict[str, Any] | None = None
         """The knobs that the server was started with; None before the first look at it."""
         self.knobs: dict[str, Any] = {}
-        """Those that the controller has set."""
+        """The knobs that the controller has set."""
         self._before = Look(None, NOTHING)
         self.changing = False
         """Whether counters may still tell of what was before the last change."""
@@ -154,8 +154,8 @@ class Keeper:
         )
 
     def switch(self, on: bool) -> None:
-        """On, from the safe rung, whoever changed what before; or off, with the knobs that the
-        server started with.
+        """Turn the controller on, from the safe rung, or off, back to the knobs that the server
+        started with.
 
         Raises:
             RefusedError: nothing changed.

@@ -35,7 +35,7 @@ class Seen(NamedTuple):
 
 
 class Goal(NamedTuple):
-    """What is asked of it."""
+    """What the operator asks of the controller."""
 
     tpot: float
     """Seconds."""
@@ -106,7 +106,8 @@ class Law:
         ]
         if not allowed or allowed[0] != 0:
             raise ValueError(
-                f"no rung is within the quality floor: the safest, {self.rungs[0].name}, is not"
+                f"no rung is within the quality floor: the safest, {self.rungs[0].name}, is not;"
+                " lower quality_floor, or put vanilla first"
             )
         self.lowest = allowed[-1]
         """The fastest rung that quality allows, by what was known beforehand."""

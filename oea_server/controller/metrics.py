@@ -9,7 +9,7 @@ from oea_server.observe.metrics import Latest
 
 
 class Metrics:
-    """What it is asked, what it does, and how far it is off."""
+    """Series of the controller: its goal, its rung, and how far the time per token is off."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self.on = Latest(

@@ -1,4 +1,4 @@
-"""`/oea/controller`: what it does and why, and the switch."""
+"""`/oea/controller`: the controller's state and reasons, and its switch."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DOCUMENTED = {
 
 
 def add(app: FastAPI, keeper: Keeper, admin: Callable[[Any], Any]) -> None:
-    """Add them to an app.
+    """Add the controller's routes to an app.
 
     Args:
         admin: marks an endpoint as one that needs the server's admin key, if it has one.

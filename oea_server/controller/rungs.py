@@ -32,7 +32,7 @@ def _by_batch(given: Any) -> Any:
 
 
 class Rung(BaseModel):
-    """One setting, and what is known of it."""
+    """One setting, and what was measured of it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -69,7 +69,7 @@ class Rung(BaseModel):
 
 
 class Rungs(BaseModel):
-    """All of them."""
+    """All rungs of a file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -88,18 +88,20 @@ class Rungs(BaseModel):
                 )
             if lower.nats is not None and upper.nats is not None and lower.nats < upper.nats:
                 raise ValueError(
-                    f"rung {lower.name} loses less than {upper.name} before it: safest first"
+                    f"rung {lower.name} loses less than {upper.name} before it: the safest comes"
+                    " first"
                 )
             if any(
                 lower.share_at(size) > upper.share_at(size)
                 for size in {*lower.experts, *upper.experts}
             ):
                 raise ValueError(
-                    f"rung {lower.name} reads more experts than {upper.name} before it"
+                    f"rung {lower.name} reads more experts than {upper.name} before it: put it"
+                    " further up"
                 )
         names = [rung.name for rung in self.rungs]
         if len(set(names)) < len(names):
-            raise ValueError("two rungs have the same name")
+            raise ValueError("two rungs have the same name: rename one")
         return self
 
     def knobs(self, index: int, flags: Mapping[str, Any]) -> dict[str, Any]:

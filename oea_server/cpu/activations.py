@@ -47,7 +47,7 @@ def squared_relu(first: torch.Tensor) -> torch.Tensor:
 
 
 def of(config: Any) -> Activation | None:
-    """A layer's; None where it is left to SGLang.
+    """A layer's activation; None where it is left to SGLang.
 
     Args:
         config: its `MoeRunnerConfig`.

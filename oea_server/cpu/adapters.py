@@ -19,7 +19,7 @@ BACKEND = "torch_native"
 
 
 def install() -> None:
-    """Before SGLang builds its adapters."""
+    """Put the stand-ins in place, before SGLang builds its adapters."""
     for name in PINNING:
         importlib.import_module(name).torch = Unpinned("torch")  # type: ignore[attr-defined]
     torch.Tensor.pin_memory = as_it_is  # type: ignore[assignment, method-assign]

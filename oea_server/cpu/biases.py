@@ -22,7 +22,7 @@ def install() -> None:
 
 
 def around(original: Callable[..., Any]) -> Callable[..., Any]:
-    """The same, given a `correction_bias` of [1, N] as one of [N]."""
+    """A top-k function that also takes a `correction_bias` of [1, N], as one of [N]."""
 
     @wraps(original)
     def chosen(*args: Any, correction_bias: torch.Tensor | None = None, **kwargs: Any) -> Any:

@@ -39,8 +39,8 @@ def install() -> None:
 
 
 def padded_length(backend: Any) -> int:
-    """A request that pads a batch is as long as it has rows: one, or those of a verify pass, which
-    a layer that drafts takes for a prefill."""
+    """Rows of a request that pads a batch: one, or the rows of a verify pass, which a drafting
+    layer takes for a prefill."""
     from sglang.srt.runtime_context import get_server_args
 
     return get_server_args().speculative_num_draft_tokens or 1
@@ -62,7 +62,7 @@ def reduce_scatterv(
     output: torch.Tensor | None = None,
     sizes: list[int] | None = None,
 ) -> torch.Tensor:
-    """The same where ranks have `sizes` rows, equal shares if not given."""
+    """`reduce_scatter_tensor` where ranks have `sizes` rows, equal shares if not given."""
     sizes = sizes or [len(input_) // self.world_size] * self.world_size
     summed = self.all_reduce(input_.clone())
     first = sum(sizes[: self.rank_in_group])

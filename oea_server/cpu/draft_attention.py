@@ -39,7 +39,8 @@ class DraftStep(TorchNativeAttnBackend):  # type: ignore[misc]
     far."""
 
     branches: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-    """Slots [branches, longest], their numbers [branches], how many of them count [branches]."""
+    """Slots [branches, longest], the branches' numbers [branches], how many slots count
+    [branches]."""
 
     def _run_sdpa_forward_decode(
         self,

@@ -60,7 +60,7 @@ def open_experts(w13: torch.Tensor, w2: torch.Tensor) -> Experts:
 
 
 def by_loop(w13: torch.Tensor, w2: torch.Tensor, why: str) -> Experts:
-    """The same by plain torch, which leaves the weights as they are."""
+    """Experts in plain torch, which leaves the weights as they are."""
     return Experts("loop", why, lambda x, weights, ids: run_experts(x, w13, w2, weights, ids))
 
 
@@ -97,7 +97,10 @@ def open_layer(layer: Any, experts_move: bool) -> Experts:
         if not odd:
             raise
         whose = f"expert {odd[0]}" + (f" and {len(odd) - 1} more" if len(odd) > 1 else "")
-        why = f"layer {getattr(layer, 'layer_id', 0)}: the weights of {whose} hold NaN or infinity"
+        why = (
+            f"layer {getattr(layer, 'layer_id', 0)}: the weights of {whose} hold NaN or infinity;"
+            " fetch the checkpoint anew"
+        )
         guard.end(why, verb="refusing to start")
 
 

@@ -37,7 +37,7 @@ def gate_sigmoid_mul(
 def gate_sigmoid_mul_add(
     hidden: torch.Tensor, gate: torch.Tensor, shared: torch.Tensor, final: torch.Tensor
 ) -> None:
-    """The same, added to `final` in place."""
+    """`gate_sigmoid_mul`, added to `final` in place."""
     final.copy_(gated(hidden, gate, shared) + final)
 
 

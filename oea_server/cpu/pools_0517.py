@@ -24,7 +24,8 @@ class NamesPools(SRTPlatform):  # type: ignore[misc]
         def allocator(size: int, *, page_size: int, **kwargs: Any) -> Any:
             if page_size != 1:
                 raise ValueError(
-                    f"--page-size {page_size}: the CPU platform under SGLang 0.5.17 has only 1"
+                    f"--page-size {page_size}: the CPU platform under SGLang 0.5.17 has only 1;"
+                    " leave it out"
                 )
             return TokenToKVPoolAllocator(size, **kwargs)
 

@@ -31,7 +31,7 @@ def install() -> None:
 
 @contextmanager
 def of(sinks: torch.Tensor | None) -> Iterator[None]:
-    """While a layer with those sinks runs."""
+    """A context in which attention uses a layer's sinks."""
     global of_layer
     of_layer = sinks
     try:

@@ -26,11 +26,11 @@ from oea_server.cpu.drafting import (
 KERNELS = "sglang.kernels.ops.speculative"
 FACTORY = "sglang.srt.speculative.draft_utils.DraftBackendFactory"
 ALGORITHMS = ("NGRAM", "EAGLE")
-"""Those whose kernels all have a stand-in, as SGLang resolves them: NEXTN is EAGLE there."""
+"""Algorithms whose kernels all have a stand-in, as SGLang resolves them: NEXTN is EAGLE there."""
 
 
 def install() -> None:
-    """Put the stand-ins where SGLang will import them.
+    """Put the stand-ins where SGLang imports the kernels.
 
     Raises:
         AttributeError, ImportError: this SGLang has other kernels (`complete`).
@@ -234,8 +234,8 @@ def verify_by_sampling(
     deterministic: bool = True,
 ) -> None:
     """`sampling.tree_speculative_sampling_target_only`: a coin goes over the children in turn, each
-    as wide as the target finds it likely; where it meets none, the next token is drawn from what is
-    left.
+    as wide as the target finds it likely. Where the coin meets no child, the next token is drawn
+    from what is left.
 
     Args:
         target_probs: [B, n, V]; draft_probs the same, zeros, in which rejected children are marked.

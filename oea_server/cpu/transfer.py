@@ -33,7 +33,7 @@ PATIENCE = 60.0
 
 
 def install() -> None:
-    """Put the stand-in where SGLang will import it."""
+    """Put the stand-in where SGLang imports Mooncake's engine."""
     if "mooncake" in sys.modules or importlib.util.find_spec("mooncake") is not None:
         return
     package, engine = ModuleType("mooncake"), ModuleType("mooncake.engine")
@@ -71,12 +71,12 @@ class TransferEngine:
         return self._number
 
     def batch_register_memory(self, addresses: list[int], lengths: list[int]) -> int:
-        """Let others write there."""
+        """Let other processes write at these addresses."""
         self._registered.update(zip(addresses, lengths, strict=True))
         return 0
 
     def batch_unregister_memory(self, addresses: list[int]) -> int:
-        """Let them no longer."""
+        """Let other processes no longer write at these addresses."""
         for address in addresses:
             self._registered.pop(address, None)
         return 0
@@ -138,7 +138,7 @@ def address_of(number: int) -> str:
 
 
 def memory(address: int, length: int) -> memoryview:
-    """This process's own bytes at an address."""
+    """The process's own bytes at an address."""
     return memoryview((ctypes.c_char * length).from_address(address)).cast("B")
 
 

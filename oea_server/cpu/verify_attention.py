@@ -81,7 +81,7 @@ def masks_of(
 
 
 def windowed(mask: torch.Tensor, window: int | None) -> torch.Tensor:
-    """The same, no further back than `window` keys before its own, which is the last that a draft
+    """A mask cut to a window: at most `window` keys before a draft's own key, the last that it
     attends to."""
     if window is None or window < 0:
         return mask

@@ -27,8 +27,8 @@ from oea_server.routing.compiled import compiled
 INSTRUCTIONS = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16")
 DTYPES = (torch.bfloat16, torch.float32)
 IN_PLACE = "5"
-"""zentorch's own choice keeps a second copy of the weights, takes seconds for prefill, and refuses
-a changed number of threads; this variant of its grouped matmul does none of that."""
+"""The variant of zentorch's grouped matmul that works in place. zentorch's own choice keeps a
+second copy of the weights, takes seconds for prefill, and refuses a changed number of threads."""
 ONE_COPY = "2"
 """Re-order in place: the default of zentorch 2.14, not of 2.11, which keeps a second copy
 otherwise."""
@@ -86,7 +86,7 @@ def _broken() -> str | None:
 
 
 LOOK_EVERY = 1.0
-"""Seconds between two looks whether somebody wrote into a layer's weights."""
+"""Seconds between two looks for writes into a layer's weights."""
 
 
 class ZentorchExperts:
@@ -149,8 +149,7 @@ class ZentorchExperts:
         return out.to(x.dtype)
 
     def rewritten(self) -> bool:
-        """Whether all weights were written anew since, in their own order: True, or none of them:
-        False.
+        """Whether all weights were written anew since, in their own order; False if no weight was.
 
         Raises:
             RuntimeError: some were and some were not, so they are in two orders.
@@ -177,7 +176,7 @@ class Pairs(NamedTuple):
     """The slots of a step that are used, one row each."""
 
     tokens: torch.Tensor
-    """[n] int64, whose slot it is."""
+    """The token of each slot, [n] int64."""
     weights: torch.Tensor
     """[n, 1] float32."""
     ids: torch.Tensor
@@ -214,8 +213,8 @@ def _fits(given: Any, chosen: Any) -> bool:
 
 
 class Samples:
-    """A few numbers of each expert as zentorch left them, to notice that somebody wrote into the
-    weights.
+    """A few numbers of each expert as zentorch left them, by which later writes into the weights
+    are noticed.
 
     Args:
         weights: [N, rows, columns], contiguous.

@@ -20,12 +20,15 @@ APART = (
     *("allow_inactive", "per_layer_metrics", "latency_line", "admin_key_file", "api_key_file"),
     *("target_tpot", "rungs", "quality_floor", "tier_header", "tier_keys"),
 )
-"""Settings that change no rank's choice of experts, and so may differ: what is reported, refused,
-who may ask, and who asks for changes, which all ranks take together."""
+"""Settings that change no rank's choice of experts, and so may differ between ranks. The settings
+say what is reported, refused, who may ask, and who asks for changes, which all ranks take
+together."""
 
 KEPT = 16
 """Changes that stay in the store: later pipeline stages read what earlier ones said a few steps
 ago."""
+
+ALIKE = "start all ranks with the same oea-server, SGLang and flags"
 
 NAMED = 4
 """Differences that one line names."""
@@ -41,7 +44,7 @@ def at_load(here: World, answer: Answer) -> list[Answer]:
     answers = meeting.exchange(here, "load", answer, ranks)
     if line := difference(here, answers, "everywhere", "stage"):
         meeting.take_leave(here, "load", ranks)
-        raise DisagreementError(line)
+        raise DisagreementError(f"{line}; {ALIKE}")
     return [answers[rank] for rank in ranks]
 
 
@@ -49,8 +52,8 @@ def at_change(here: World, turn: int, settings: Settings, outcome: Mapping[str, 
     """Why a change must not be taken, None if it comes to the same on all ranks.
 
     The ranks of a pipeline stage get a request at the same place between two steps. SGLang hands it
-    to the next stage when this one is done with it: so earlier stages are looked at, and later ones
-    not waited for.
+    to the next stage when this one is done. So earlier stages are looked at, and later ones are not
+    waited for.
 
     Args:
         turn: which request for a change this is, counted alike on all ranks.
@@ -82,7 +85,8 @@ def at_change(here: World, turn: int, settings: Settings, outcome: Mapping[str, 
 
 @cache
 def introduction() -> dict[str, str]:
-    """Who answers, as it was loaded. Every version has `version` there, to be told apart by."""
+    """A rank's version and host, as loaded. Every version has `version` there, to be told apart
+    by."""
     return {"version": provenance.version("oea-server"), "host": socket.gethostname()}
 
 
@@ -117,7 +121,7 @@ def knobs_of(settings: Settings) -> dict[str, str]:
 
 
 def schedule_of(settings: Settings) -> dict[str, str]:
-    """What the file of `schedule` holds, wherever it lies."""
+    """The content of the schedule's file, wherever the file lies."""
     if settings.schedule is None:
         return {"schedule": "none"}
     held = calibrated(settings.schedule, None)

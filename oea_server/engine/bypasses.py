@@ -8,8 +8,9 @@ from oea_server.engine.routers import Router
 from oea_server.routing.policy import Policy
 
 BYPASSES = ("policy", "schedule", "rows", "router", "prefill", "mixed", "other")
-"""The policy does so at every batch size; at this one; the pass ran more rows than the fused launch
-takes on a GPU; no router can be handled; or the pass was no decode step."""
+"""Reasons. In order: the policy does so at every batch size; the policy does so at this one; the
+pass ran more rows than the fused launch takes on a GPU. Or no router can be handled; or the pass
+was no decode step."""
 
 
 def of_step(

@@ -13,7 +13,7 @@ from functools import wraps
 from typing import Any
 
 ongoing = threading.RLock()
-"""Held while a graph is captured; and by whoever must not touch CUDA meanwhile."""
+"""A lock, held while a graph is captured, and by code that must not touch CUDA during a capture."""
 
 
 def watch(graph: type) -> None:

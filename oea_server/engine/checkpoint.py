@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 LOOKED_AT = ("auto", "safetensors")
 """Values of --load-format."""
 INDEX = "model.safetensors.index.json"
-PARTLY = "was it copied or downloaded in part?"
+PARTLY = "was it copied or downloaded in part? fetch it anew"
 
 
 def problems(model_path: str, load_format: str) -> list[str]:
@@ -33,7 +33,7 @@ def problems(model_path: str, load_format: str) -> list[str]:
         try:
             named = in_index(index)
         except (OSError, ValueError) as error:
-            return [f"{index}: {error}"]
+            return [f"{index}: {error}; {PARTLY}"]
         if missing := sorted(
             name for name in named if not os.path.isfile(os.path.join(model_path, name))
         ):

@@ -1,5 +1,5 @@
-"""What the steps of a process will run, compiled before the first of them: on a GPU without graphs
-the first health check would wait for it."""
+"""What a process's steps will run, compiled before the first step. On a GPU without graphs the
+first health check would wait for the compiler."""
 
 from __future__ import annotations
 

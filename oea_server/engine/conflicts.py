@@ -22,7 +22,7 @@ def find(option: Callable[[str], Any]) -> list[str]:
     simulated = [
         name for name in SIMULATED if os.environ.get(name, "").lower() in ("1", "true", "yes", "on")
     ]
-    return found + [f"{name}: overrides every routing decision" for name in simulated]
+    return found + [f"{name}: overrides every routing decision; unset it" for name in simulated]
 
 
 def clashing(option: Callable[[str], Any]) -> list[Conflict]:
@@ -33,11 +33,11 @@ def clashing(option: Callable[[str], Any]) -> list[Conflict]:
 def said(conflict: Conflict, value: Any) -> str:
     """The line for a conflict."""
     flag = conflict.flag if value is True else f"{conflict.flag} {value}"
-    return f"{flag}: {conflict.why}"
+    return f"{flag}: {conflict.why}; {conflict.instead}"
 
 
 def find_in_flags(argv: Sequence[str]) -> list[str]:
-    """The same from a command line, before SGLang is imported: early, so not the last word.
+    """Clashing options of a command line, before SGLang is imported: early, so not the last word.
 
     Knows other spellings, and the abbreviations that SGLang's parser takes. What that parser would
     not take it leaves to SGLang, which has better words.
@@ -66,13 +66,13 @@ class _Parser(argparse.ArgumentParser):
 
 
 def find_in_server_args(server_args: Any) -> list[str]:
-    """The same from SGLang's resolved arguments: the last word."""
+    """Clashing options in SGLang's resolved arguments: the last word."""
     view = resolved(server_args)
     return [*find(lambda name: getattr(view, name, None)), *_together(view)]
 
 
 def about_rows(server_args: Any) -> list[str]:
-    """Those of them under which nobody knows which rows are tokens, so that nothing can be
+    """Clashing options under which the tokens among the rows are unknown, so that nothing can be
     counted."""
     view = resolved(server_args)
     found = clashing(lambda name: getattr(view, name, None))
@@ -95,8 +95,8 @@ def _together(view: Any) -> list[str]:
 
 
 def unknown(server_args: Any) -> list[str]:
-    """Options that this SGLang has, that are set, and that no table of ours names: nobody has
-    looked at them, so the guard alone stands between them and wrong answers."""
+    """Options that the installed SGLang has, that are set, and that no table of ours names. No
+    table has judged them, so the guard alone stands between them and wrong answers."""
     view = resolved(server_args)
     known = names()
     return sorted(

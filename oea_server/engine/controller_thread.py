@@ -1,4 +1,4 @@
-"""The controller in SGLang's HTTP process: a thread that looks at counters there, and asks the
+"""The controller in SGLang's HTTP process. A thread looks at counters there, and asks the
 schedulers from SGLang's own event loop, as `PUT /oea/config` does."""
 
 from __future__ import annotations

@@ -18,9 +18,10 @@ class Drafts(NamedTuple):
     """The rows of each request in a pass."""
 
     per_request: int = 1
-    """Its token and the guesses at what follows it."""
+    """Rows of a request: its token and the guesses at what follows."""
     tree: bool = False
-    """Whether some of them may be at the same place: NGRAM's always, EAGLE's above a topk of 1."""
+    """Whether several drafts may be at the same place: NGRAM's always, EAGLE's above a topk of
+    1."""
 
 
 NONE = Drafts()
@@ -33,8 +34,8 @@ def is_step(mode: Any) -> bool:
 
 
 def of(forward_batch: Any) -> Drafts:
-    """Those of a `ForwardBatch`; of a verify pass that does not say, none: the guard then ends it
-    for its rows."""
+    """The drafts of a `ForwardBatch`; none for a verify pass that does not name them: the guard
+    then ends it for its rows."""
     spec_info = getattr(forward_batch, "spec_info", None)
     if spec_info is None or not forward_batch.forward_mode.is_target_verify():
         return NONE
@@ -44,8 +45,8 @@ def of(forward_batch: Any) -> Drafts:
 
 
 def of_graph(runner: Any) -> Drafts:
-    """Those that a `DecodeCudaGraphRunner` captures for. Whether they are a tree, a graph reads at
-    each replay."""
+    """The drafts that a `DecodeCudaGraphRunner` captures for. Whether they are a tree, a graph
+    reads at each replay."""
     return (
         Drafts(int(runner.captured_req_width))
         if runner.capture_forward_mode.is_target_verify()
@@ -77,8 +78,7 @@ def write_trees(forward_batch: Any, rows: int, into: torch.Tensor) -> bool:
 
 @lru_cache(maxsize=256)
 def depths(rows: int, drafts: Drafts, device: torch.device) -> torch.Tensor:
-    """The same from the kind of drafts alone: 0 for a token, how deep a guess is in a chain, -1 in
-    a tree of which no more is known. [rows] int64. What has a graph's address is written there, not
-    here."""
+    """Depth of each row, from the kind of drafts alone: 0 for a token, a guess's place in a chain,
+    -1 in a tree. [rows] int64. What has a graph's address is written there, not here."""
     place = torch.arange(rows, device=device) % drafts.per_request
     return -(place > 0).long() if drafts.tree else place

@@ -42,7 +42,7 @@ def flag(key: str, default: bool = False) -> Yes:
 
 
 def groups(key: str = "n_group") -> Number:
-    """`use_grouped_topk=True`, whatever their number."""
+    """`use_grouped_topk=True`, whatever the number of groups."""
     return lambda config: _int(config.get(key)) or 1
 
 

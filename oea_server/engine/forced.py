@@ -15,8 +15,9 @@ from sglang.srt.sampling.custom_logit_processor import CustomLogitProcessor
 
 
 class Forced(CustomLogitProcessor):  # type: ignore[misc]
-    """Each request brings custom_params: `tokens`, the ids that it has to say, and `file`, where
-    the losses go, in nats, once it has said them all."""
+    """A processor that makes requests say given tokens and writes down the losses. Custom_params of
+    each request are `tokens`, the ids to say, and `file`, where the losses go at the end, in
+    nats."""
 
     def __call__(
         self, logits: torch.Tensor, custom_param_list: list[dict[str, Any]] | None = None

@@ -15,8 +15,8 @@ def of(topk: Any) -> str:
     """Name of the `TopKOutputFormat` of a built `TopK`.
 
     0.5.23 binds it when the model is built. Before, `TopK.forward_cuda` asks in each step for the
-    runner of the whole server, and whether the checkpoint's experts are FP4 (DeepSeek-V4), which
-    flashinfer_mxfp4 runs by ids and weights."""
+    runner of the whole server. It also asks whether the checkpoint's experts are FP4 (DeepSeek-V4),
+    which flashinfer_mxfp4 runs by ids and weights."""
     bound = topk.topk_config.output_format
     if bound is not None:
         return str(bound.name)

@@ -103,8 +103,8 @@ def wishing(now: Runtime, step: Step, request_ids: Sequence[str]) -> Step:
 def capturing(
     now: Runtime, mode: Any, size: int, of: Drafts = NONE
 ) -> AbstractContextManager[None]:
-    """Entered around the capture of a graph for `size` requests, of each rank where those of
-    several come together."""
+    """Entered around the capture of a graph for `size` requests, per rank where rows of several
+    ranks come together."""
     if not drafts.is_step(mode):
         return nullcontext()
     rows = size * of.per_request

@@ -23,7 +23,8 @@ MEGA, OF_MEGA = "mega_gate_supported", "deepseek_v41"
 
 
 def problem_of(block: torch.nn.Module | None) -> str:
-    """What a block does that was not kept from it; empty if it was, or has no such front."""
+    """What a block's merged front still does by itself; empty if it is turned off, or if there is
+    none."""
     kind = type(block)
     if (
         hasattr(kind, MEGA)

@@ -28,15 +28,15 @@ class Ranks(NamedTuple):
 
     ranks: int
     own: int
-    """Which of them this process belongs to."""
+    """The attention-DP rank that the process belongs to."""
     together: bool = True
-    """Whether a router gets the rows of all of them; else those of its own rank alone."""
+    """Whether a router gets the rows of all ranks; else the rows of its own rank alone."""
     tree: bool = False
     """Whether drafts, if there are any, may be branches of a tree (`engine.drafts`)."""
 
 
 def ranks() -> Ranks | None:
-    """This server's; None where all ranks have the same batches.
+    """The server's attention-DP ranks; None where all ranks have the same batches.
 
     Raises:
         ValueError: one batch is dealt out over several ranks; the message says by what.
@@ -100,15 +100,15 @@ def frozen() -> str | None:
 
 
 def counts_of(forward_batch: Any) -> tuple[int, ...]:
-    """The tokens of each rank, in order of ranks, as long as the batch is not padded; empty if
-    nobody has said."""
+    """The tokens of each rank, in order of ranks, as long as the batch is not padded; empty if they
+    are unknown."""
     return tuple(
         int(count) for count in getattr(forward_batch, "global_num_tokens_cpu", None) or ()
     )
 
 
 def extends(forward_batch: Any) -> bool:
-    """Whether any rank prefills in this step: then it is no decode step, on none of them."""
+    """Whether any rank prefills in this step, which then is a decode step on no rank."""
     return bool(getattr(forward_batch, "is_extend_in_batch", False))
 
 
@@ -133,8 +133,8 @@ def step_of(here: Ranks, forward_batch: Any, of: Drafts, *, counted: bool) -> St
 
 
 def drafts_of(here: Ranks, forward_batch: Any) -> Drafts:
-    """Those of all ranks, which an idle rank's own batch does not tell: SGLang says every rank's
-    requests, and their rows."""
+    """The drafts of all ranks, which an idle rank's own batch does not tell: SGLang gives every
+    rank's requests and rows."""
     requests = getattr(forward_batch, "original_global_num_tokens_cpu", None) or counts_of(
         forward_batch
     )
@@ -158,7 +158,7 @@ def speaks(here: Ranks, forward_batch: Any) -> bool:
 
 
 def problem_of(here: Ranks, forward_batch: Any, rows: int) -> str | None:
-    """Why nobody knows which rows of a step are tokens; None if it is known, or the step is not
+    """Why the tokens among a step's rows are unknown; None if they are known, or the step is not
     routed.
 
     Args:

@@ -10,7 +10,7 @@ HELD = {
     "shadow": ("SGLang's own kernels, with our counting beside them", ("vanilla", "shadow")),
     "ours": ("our routing, without shadow's counting", ("oea", "vanilla", "pruned", "random")),
 }
-"""What graphs can hold, and the policies that can then be switched to: a graph is replayed as it
+"""What graphs can hold, and the policies that can then be switched to. A graph is replayed as it
 was captured, but for the numbers that it reads."""
 
 
@@ -56,7 +56,7 @@ class Graphs:
 
     @property
     def policies(self) -> tuple[str, ...]:
-        """Those that can be switched to."""
+        """The policies that can be switched to."""
         return POLICIES if self.held is None else HELD[self.held][1]
 
     @property

@@ -19,6 +19,9 @@ from oea_server.engine.refuse import refuse
 from oea_server.engine.runtime import Runtime
 from oea_server.engine.step import Step
 
+REPORT = "report it with the command line; pip uninstall oea-server leaves SGLang as it is"
+"""What is left to do: under policy vanilla as well, a step of unknown rows is ended."""
+
 
 @contextmanager
 def watching(now: Runtime, forward_batch: Any) -> Iterator[None]:
@@ -48,21 +51,25 @@ def problem_of(forward_batch: Any, here: Ranks | None = None) -> str | None:
     rows = rows_of(forward_batch)
     if rows is not None and rows != requests * each and drafts.is_step(forward_batch.forward_mode):
         has = "one" if each == 1 else f"{each}, its drafts among them"
-        return f"a decode step of {requests} requests has {rows} rows, where each request has {has}"
+        return (
+            f"a decode step of {requests} requests has {rows} rows, where each request has {has};"
+            f" {REPORT}"
+        )
     if here is not None:
-        return gathered.problem_of(here, forward_batch, requests * each)
+        why = gathered.problem_of(here, forward_batch, requests * each)
+        return None if why is None else f"{why}; {REPORT}"
     counts = getattr(forward_batch, "global_num_tokens_cpu", None)
     if counts is not None and [int(count) for count in counts] != [requests * each]:
         return (
             f"a decode step of {requests} requests is part of a batch of {sum(counts)} rows, those"
             f" of other ranks ({', '.join(str(int(count)) for count in counts)}), where a router"
-            " must see its own step's"
+            f" must see its own step's; {REPORT}"
         )
     return None
 
 
 def rows_of(forward_batch: Any) -> int | None:
-    """The rows that a batch has now, padding included; None if it says nothing of them."""
+    """The rows that a batch has now, padding included; None if the batch does not say."""
     for name in ("input_embeds", "input_ids"):
         if (tokens := getattr(forward_batch, name, None)) is not None:
             return len(tokens)
@@ -81,7 +88,10 @@ def check(now: Runtime, rows: int) -> None:
     if (rows == step.batch and not step.of_ranks) or rows in known(now, step):
         return
     what = "the capture of a graph of" if step.capturing else "a decode step of"
-    end(f"a router got {rows} rows in {what} {step.batch}: nobody knows which of them are tokens")
+    end(
+        f"a router got {rows} rows in {what} {step.batch}: nobody knows which of them are tokens;"
+        f" {REPORT}"
+    )
 
 
 def known(now: Runtime, step: Step) -> set[int]:

@@ -24,17 +24,18 @@ class Half(NamedTuple):
     """What a router gets now, of a step that runs as two."""
 
     start: int
-    """The first of its rows, among the step's."""
+    """The half's first row, among the step's rows."""
     rows: int
     """Padding included."""
     tokens: int
-    """Of them, as the host knows it; while a graph is captured all."""
+    """Tokens of the half, as the host knows them; all rows while a graph is captured."""
     real: torch.Tensor
-    """The same on the device, which graphs read; SGLang's own, scalar int32."""
+    """Tokens of the half on the device, which graphs read; SGLang's own count, scalar int32."""
 
 
 def untold() -> str:
-    """Why nobody would know which half a router gets, in this SGLang; empty if it is known."""
+    """Why the half that a router gets would be unknown, in the installed SGLang; empty if it is
+    known."""
     if plugin.patched:
         return (
             "a patched SGLang does not tell our router which half it gets; oea-server patch revert,"
@@ -42,7 +43,7 @@ def untold() -> str:
         )
     context = plugin.resolve("sglang.srt.model_executor.forward_context.ForwardContext")
     if not hasattr(context, "moe_num_token_non_padded"):
-        return "what this SGLang tells the routers of a half was never checked; 0.5.23 was"
+        return "what this SGLang tells the routers of a half was never checked; install 0.5.23"
     return ""
 
 
@@ -52,7 +53,8 @@ def cut(rows: int, per_request: int) -> int:
 
 
 def of_step(split: int, tokens: int) -> tuple[int, int]:
-    """The tokens of each half where the first has `split` rows; padding is behind those of both."""
+    """The tokens of each half where the first has `split` rows; padding is behind the tokens of
+    both."""
     return min(split, tokens), max(0, tokens - split)
 
 

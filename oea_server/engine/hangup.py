@@ -39,7 +39,7 @@ def around_handle_hup(original: Callable[[Any], None], supervisor: Any) -> None:
 
 
 def _handle(handler: signal.Handlers | Callable[[int, Any], None]) -> None:
-    """Unless somebody has decided otherwise: nohup, or an app around SGLang."""
+    """Handle SIGHUP, unless another handler is set: nohup's, or an app's around SGLang."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     if in_main_thread and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, handler)

@@ -65,7 +65,7 @@ def hand_to_workers(http_server: Any, server_args: Any, has: Keys) -> None:
 
 
 def add_routes_and_locks(http_server: Any, has: Keys) -> None:
-    """The same in one of several HTTP workers, where SGLang adds no locks itself."""
+    """Add routes and locks in one of several HTTP workers, where SGLang adds no locks itself."""
     from sglang.srt.utils.auth import add_api_key_middleware
 
     add_routes(http_server, has, os.environ.get(turns.VARIABLE))
@@ -136,7 +136,9 @@ class Schedulers:
             raise RefusalError(409, f"tiers: {tier_start.METRICS}")
         if "tiers" in knobs and (gone := self._binding.tiers - set(table.parse(knobs["tiers"]))):
             raise RefusalError(
-                409, f"tiers: keys are bound to {sorted(gone)[0]} (tier_keys), which would be gone"
+                409,
+                f"tiers: keys are bound to {sorted(gone)[0]} (tier_keys), which would be gone;"
+                " keep it",
             )
         # it carries numbers: a text goes into the name (oea_server.engine.control)
         named = {

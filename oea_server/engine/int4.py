@@ -26,7 +26,8 @@ STEERED = (
 
 
 def steer(settings: Settings, server_args: Any) -> None:
-    """Have such experts run by `triton` where a policy is to choose them, and say so in one line.
+    """Have INT4 experts in groups of 32 run by `triton` where a policy is to choose experts, and
+    say so in one line.
 
     Args:
         server_args: SGLang's `ServerArgs`, resolved and not yet published.
@@ -54,7 +55,7 @@ def note(server_args: Any) -> list[str]:
 
 
 def _in_groups_of_32(config: Mapping[str, Any]) -> bool:
-    """Whether the experts are those that `CompressedTensorsMxInt4MoE` runs."""
+    """Whether `CompressedTensorsMxInt4MoE` runs the experts."""
     quantised = (
         config.get("quantization_config")
         or (config.get("text_config") or {}).get("quantization_config")

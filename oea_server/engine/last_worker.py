@@ -46,7 +46,7 @@ def after_setup_and_run_http_server(
 
 
 def shut_down(router: Any) -> None:
-    """Have a `MultiTokenizerRouter` send what its workers did not."""
+    """Have a `MultiTokenizerRouter` send what the workers left out."""
     from sglang.srt.managers.io_struct import ShutdownReq, async_sock_send
     from sglang.srt.utils.cudacore_pyspy_dump_utils import collect_scheduler_processes
 

@@ -38,9 +38,9 @@ class Verdict(NamedTuple):
     """What a launch would come to, as far as its arguments and the model's config tell it."""
 
     problems: list[str]
-    """Why it is refused, a line each; empty if it is served."""
+    """Why the launch is refused, a line each; empty if it is served."""
     inactive: str | None
-    """Why it would be served vanilla, None if by the policy."""
+    """Why the launch would be served vanilla, None if by the policy."""
     card: model_card.ModelCard | None
     """None if the model's config cannot be read."""
 

@@ -17,8 +17,8 @@ SHARED = Path("/dev/shm")
 
 
 def remove_at_end(port_args: Any) -> None:
-    """Remove those of a start when this process, its first, has ended properly. Called once all
-    others run.
+    """Remove the files of a start when the first process of the start has ended properly. Called
+    once all others run.
 
     Args:
         port_args: the start's `sglang.srt.server_args.PortArgs`.
@@ -37,7 +37,7 @@ def sockets(port_args: Any) -> list[Path]:
 
 
 def files(addresses: Iterable[Any]) -> list[Path]:
-    """Those of the sockets that are files."""
+    """The sockets that are files."""
     return [
         Path(each.removeprefix(SCHEME))
         for each in addresses

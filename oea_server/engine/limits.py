@@ -30,7 +30,7 @@ def most_rows() -> int:
 
 
 def fact(device_type: str) -> str | None:
-    """What an operator has to know of them, in a sentence; None where nothing is bounded."""
+    """What an operator has to know of the limits, in a sentence; None where nothing is bounded."""
     if device_type != "cuda":
         return None
     from oea_server.routing import fused

@@ -93,7 +93,10 @@ def old_starlette() -> str | None:
     installed = version("starlette")
     if tuple(int(part) for part in installed.split(".")[:3] if part.isdigit()) >= STARLETTE:
         return None
-    return f"starlette {installed}: a Host header voids every key before 1.0.1 (CVE-2026-48710)"
+    return (
+        f"starlette {installed}: a Host header voids every key before 1.0.1 (CVE-2026-48710);"
+        " pip install 'starlette>=1.0.1'"
+    )
 
 
 def learn(view: Any) -> None:
@@ -137,13 +140,16 @@ def put_door(http_server: Any, has: Keys) -> None:
         route for route in leaves(app) if getattr(route.endpoint, "_auth_level", None) in marks
     ]
     if not any(route.path == CONFIG for route in control):
-        refuse(f"PUT {CONFIG} is not marked as an admin's: anybody could change the knobs")
+        refuse(
+            f"PUT {CONFIG} is not marked as an admin's: anybody could change the knobs; unset the"
+            " key, or serve with an SGLang that is supported (oea-server doctor)"
+        )
     build = app.build_middleware_stack
     app.build_middleware_stack = lambda: Door(build(), has, control, partial(ask, http_server))
 
 
 async def ask(http_server: Any, door: Door) -> None:
-    """End the launch if somebody without the key would be let through."""
+    """End the launch if a client without the key would be let through."""
     global below
     below = http_server.get_global_state().tokenizer_manager.server_args.fastapi_root_path
     if (problem := await selftest.problem(door, below)) is None:
@@ -156,8 +162,8 @@ async def ask(http_server: Any, door: Door) -> None:
 def around_decide_request_auth(
     original: Any, *, path: str, authorization_header: str | None, **kwargs: Any
 ) -> Any:
-    """Let anybody load the page; what it shows then needs the key. Judge paths below the root
-    path."""
+    """Let every client load the page, without its numbers; those need the key. Judge paths below
+    the root path."""
     from sglang.srt.utils.auth import AuthDecision, AuthLevel
 
     from oea_server.observe.routes import PAGE

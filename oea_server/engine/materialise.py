@@ -56,7 +56,8 @@ def can() -> bool:
 
 
 def materialise(model: torch.nn.Module) -> int:
-    """Have the model's routers choose before its experts run; how many of them did not."""
+    """Have the model's routers choose before its experts run. Returns how many routers were
+    changed."""
     from sglang.srt.layers.moe.fused_moe_triton.layer import FusedMoE
     from sglang.srt.layers.moe.topk import TopK, TopKOutputFormat
 

@@ -66,7 +66,7 @@ def world() -> World | None:
 
 
 def exchange(here: World, topic: str, answer: Answer, ranks: Sequence[int]) -> dict[int, Answer]:
-    """What each of `ranks` answers, this one among them.
+    """The answers of all `ranks`, the process's own among them.
 
     Raises:
         DisagreementError: one of them did not answer, or has given up itself.
@@ -92,7 +92,9 @@ def exchange(here: World, topic: str, answer: Answer, ranks: Sequence[int]) -> d
         why = store.get(GAVE_UP).decode()
     except RuntimeError as error:  # what torch raises is one
         first, *_ = str(error).splitlines() or [""]
-        raise DisagreementError(f"ranks cannot be compared, their store is gone: {first}") from None
+        raise DisagreementError(
+            f"ranks cannot be compared, their store is gone: {first}; look at rank 0's log"
+        ) from None
     take_leave(here, topic, answers)
     raise DisagreementError(why)
 

@@ -13,10 +13,13 @@ from oea_server.observe import folder
 
 
 def before_set_prometheus_multiproc_dir() -> None:
-    """Make it, and name it to SGLang."""
+    """Make the folder of the metrics, and name it to SGLang."""
     try:
         folder.make()
     except OSError as error:
         given = os.environ.get(folder.VARIABLE)
         where = f"{folder.VARIABLE}={given}" if given else "the folder for temporary files (TMPDIR)"
-        refuse(f"{where}: no folder for the metrics can be made in it: {error.strerror or error}")
+        refuse(
+            f"{where}: no folder for the metrics can be made in it: {error.strerror or error}; name"
+            f" one that can be written to ({folder.VARIABLE})"
+        )

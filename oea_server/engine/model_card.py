@@ -29,6 +29,8 @@ class ModelCard(NamedTuple):
 
 OTHER_PARTS = re.compile("vision|visual|audio|talker|code2wav|projector|draft|quantization")
 COUNTS_EXPERTS = re.compile("expert|moe_?(num|top|k$)")
+ANYWAY = "--oea-allow-inactive serves it vanilla"
+"""What can be done about a model of which no router can be handled."""
 """Names by which a config may count experts in a way that is not listed above."""
 
 
@@ -91,7 +93,8 @@ def architecture_of(config: Config) -> str:
 
 
 def sections(config: Config) -> Iterator[Config]:
-    """A config and those inside it: the language model's, then what is around it, then others."""
+    """A config and the configs inside it: the language model's, then those around it, then
+    others."""
     chain = [config]
     while inner := next((part for name in TEXT if _is_part(part := chain[-1].get(name))), None):
         chain.append(inner)
@@ -134,7 +137,7 @@ def problems(settings: Settings, card: ModelCard | None) -> list[str]:
         return []
     if card.problem is not None:
         served = settings.allow_inactive or settings.policy == "vanilla"
-        return [] if served else [f"{card.problem}; --oea-allow-inactive serves it vanilla"]
+        return [] if served else [f"{card.problem}; {ANYWAY}"]
     if card.doubt is not None:
         return []
     try:

@@ -40,7 +40,7 @@ class Stage(NamedTuple):
     """What a pipeline stage holds."""
 
     num_experts: int
-    """Of its widest layer; 0 without MoE layers."""
+    """Experts of the stage's widest layer; 0 without MoE layers."""
     k: int
     """The least top k of the routers that can be handled; 0 without any."""
 

@@ -26,9 +26,11 @@ class Conflict(NamedTuple):
     rows: bool = False
     """Whether rows are the matter: then not even vanilla's steps can be counted."""
     aliases: tuple[str, ...] = ()
-    """Other flags that set the same field."""
+    """Other flags that set the same field as the option."""
     named: str = ""
     """The flag, where it is not the field's name with dashes."""
+    instead: str = "leave it out, or serve vanilla (--oea-policy vanilla)"
+    """What to do."""
 
     @property
     def flag(self) -> str:
@@ -49,8 +51,8 @@ def given(value: Any) -> bool:
 
 
 ALGORITHMS = ("EAGLE", "EAGLE3", "NEXTN", "FROZEN_KV_MTP", "STANDALONE", "NGRAM", "DFLASH")
-"""Of speculative decoding, those whose verify pass has as many rows for each request, in a chain or
-in a tree (`engine.drafts`)."""
+"""Algorithms of speculative decoding whose verify pass has as many rows for each request, in a
+chain or in a tree (`engine.drafts`)."""
 
 
 def _unknown_drafts(algorithm: Any) -> bool:
@@ -94,10 +96,10 @@ CONFLICTS: tuple[Conflict, ...] = (
     Conflict(
         "speculative_algorithm",
         _unknown_drafts,
-        "which rows its verify pass has, and what they follow from, was never checked; "
-        f"{', '.join(ALGORITHMS)} are routed",
+        "which rows its verify pass has, and what they follow from, was never checked",
         True,
         ("--speculative-algo",),
+        instead=f"use one of {', '.join(ALGORITHMS)}",
     ),
     Conflict(
         "decoupled_spec_role",
@@ -108,8 +110,8 @@ CONFLICTS: tuple[Conflict, ...] = (
     Conflict(
         "moe_runner_backend",
         _never_materialises,
-        "this runner routes inside its own kernel, where a policy would be silently inert; use"
-        f" triton, or on Blackwell {materialise.ROUTED}",
+        "this runner routes inside its own kernel, where a policy would be silently inert",
+        instead=f"use triton, or on Blackwell {materialise.ROUTED}",
     ),
     Conflict("enable_nvidia_megakernel", bool, _WHOLE_STEP),
     Conflict("enable_amd_monokernel", bool, _WHOLE_STEP, aliases=("--monokernel-backend",)),
@@ -121,9 +123,9 @@ CONFLICTS: tuple[Conflict, ...] = (
     Conflict(
         "moe_a2a_backend",
         _unread,
-        "where this backend takes a token's experts from was never read; read were "
-        + ", ".join(ALL_TO_ALL),
+        "where this backend takes a token's experts from was never read",
         True,
+        instead=f"use one of {', '.join(ALL_TO_ALL)}",
     ),
     Conflict("dwdp_size", _above_one, "each rank would route only its own tokens", True),
     Conflict(
@@ -192,7 +194,7 @@ def halved(option: Callable[[str], Any], untold: Callable[[], str]) -> str | Non
     if not given(option("moe_a2a_backend")):
         why = (
             "without --moe-a2a-backend SGLang cuts prefills alone in two; halves of a decode step"
-            " were never checked"
+            " were never checked; give --moe-a2a-backend"
         )
     else:
         why = untold()

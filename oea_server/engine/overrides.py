@@ -31,6 +31,9 @@ TEXT = ("thinker_config", "llm_config", "language_config", "text_config")
 """Where SGLang looks for the language model, in its order (`get_hf_text_config`)."""
 
 
+EXAMPLE = '{"num_experts_per_tok": 4}'
+
+
 class OverrideError(ValueError):
     """What SGLang would not take: one line."""
 
@@ -51,14 +54,14 @@ def override(text: str | None) -> Config:
     except (ValueError, RecursionError) as error:  # a number too long, brackets too deep
         raise OverrideError(f"{shown}: not JSON that can be read: {error}") from None
     if changes and not isinstance(changes, dict):
-        raise OverrideError(f"{shown}: not a JSON object")
+        raise OverrideError(f"{shown}: not a JSON object, as {EXAMPLE}")
     for problem in problems(changes or {}):
         raise OverrideError(f"{FLAG}: {oneline(problem)}")
     return changes or {}
 
 
 def problems(changes: Config) -> Iterator[str]:
-    """What of it is of a wrong kind, among what is read here."""
+    """Overrides of a wrong kind, among those that are read here."""
     for name, value in changes.items():
         said = f"{name}={json.dumps(value)[:60]}"
         if name in NUM_EXPERTS + TOP_K and not _counts(value):
@@ -87,7 +90,7 @@ def overridden(config: Config, changes: Config) -> Config:
 
 
 def _counts(value: object) -> bool:
-    """Whether it can be a number of experts; null leaves it to the model's class."""
+    """Whether a value can be a number of experts; null leaves the number to the model's class."""
     values = value if isinstance(value, list) and value else [value]
     return value is None or all(type(each) is int and each >= 0 for each in values)
 

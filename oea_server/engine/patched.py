@@ -15,7 +15,7 @@ from oea_server.engine import drafts, forward_mode, runtime, topk
 
 
 class Batched:
-    """This process's `BatchRouter`, as `batch_routing` calls it."""
+    """The process's `BatchRouter`, as `batch_routing` calls it."""
 
     def __init__(self) -> None:
         self._vanilla = True

@@ -19,18 +19,18 @@ Where = Callable[[int], Placement | None]
 
 
 def nowhere(layer: int) -> Placement | None:
-    """One rank: it has them all."""
+    """Placement on one rank, which has all experts."""
     return None
 
 
 def in_order(num_experts: int, ranks: int, device: torch.device) -> Where:
-    """Without EPLB: equal shares, in order."""
+    """Placement without EPLB: equal shares, in order."""
     place = contiguous(num_experts, ranks, device)
     return lambda layer: place
 
 
 def by_map(num_experts: int, ranks: int, device: torch.device) -> Where:
-    """With EPLB: as its map says at that step."""
+    """Placement with EPLB: as the map says at that step."""
     homes: dict[int, torch.Tensor] = {}
 
     def where(layer: int) -> Placement | None:
@@ -46,8 +46,8 @@ def by_map(num_experts: int, ranks: int, device: torch.device) -> Where:
 
 
 def dispatched(info: Any, place: Placement | None) -> Any:
-    """SGLang's dispatch info, to take the copies that the routing chose instead of spreading tokens
-    over all of them: each copy that a step reads is one more expert to read."""
+    """SGLang's dispatch info for the copies that the routing chose. SGLang would spread tokens over
+    all copies, and each copy that a step reads is one more expert to read."""
     if info is None or place is None or not place.spare:
         return info
     return dataclasses.replace(

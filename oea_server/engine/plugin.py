@@ -25,7 +25,7 @@ CALLERS = {
     "sglang.srt.model_executor.model_runner": "routed_pass",
     "sglang.srt.model_executor.runner.decode_cuda_graph_runner": "routed_capture",
 }
-"""Where its functions are called."""
+"""SGLang's modules, and the functions of ours that they call where SGLang is patched."""
 
 in_http_worker = False
 """Whether this process is one of several that serve HTTP (`oea_server.engine.http_app`)."""
@@ -57,7 +57,10 @@ def activate() -> None:
         if needs_seams():
             install()
     except Exception as error:
-        end(f"the plug-in failed: {type(error).__name__}: {error}")
+        end(
+            f"the plug-in failed: {type(error).__name__}: {error}; oea-server doctor names the"
+            " versions, and pip uninstall oea-server leaves SGLang as it is"
+        )
 
 
 def needs_seams() -> bool:
@@ -96,7 +99,7 @@ def install() -> None:
     missing = [seam.target for seam, original in originals.items() if original is None]
     if missing:
         why = absence(missing[0])
-        end(f"this SGLang has no {', '.join(missing)} ({why}); 0.5.17 to 0.5.23 are supported")
+        end(f"this SGLang has no {', '.join(missing)} ({why}); install one of 0.5.17 to 0.5.23")
     for seam in originals:
         HookRegistry.register(seam.target, load(seam.hook), HookType[seam.kind])
     check_after(HookRegistry, originals)
@@ -158,7 +161,10 @@ def check_after(registry: Any, originals: dict[Seam, Any]) -> None:
             seam.target for seam, original in originals.items() if not took_hold(seam, original)
         ]
         if loose:
-            end(f"the seam did not take hold: {', '.join(loose)}")
+            end(
+                f"the seam did not take hold: {', '.join(loose)}; another plug-in may stand in its"
+                " place: leave others out (SGLANG_PLUGINS=oea,oea_cpu)"
+            )
         active = True
 
     registry.apply_hooks = apply_and_check

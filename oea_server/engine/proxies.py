@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 HERE = ("localhost", "127.0.0.1", "::1")
 VARIABLES = ("no_proxy", "NO_PROXY")
-"""Readers look at either, some at one of them alone."""
+"""Variables that exempt from proxies, in both spellings: some readers look at one alone."""
 
 
 def spare(server_args: Any, environ: MutableMapping[str, str] = os.environ) -> None:

@@ -1,6 +1,6 @@
-"""Numbers of a request that would end SGLang's scheduler, and the service for all: token ids
-outside the vocabulary, places outside the prompt, more alternatives than there are tokens, what
-overflows a tensor.
+"""Numbers of a request that would end SGLang's scheduler, and the service for all: refused.
+Examples are token ids outside the vocabulary, places outside the prompt, more alternatives than
+there are tokens, what overflows a tensor.
 
 Seams: BEFORE `TokenizerManager._validate_one_request`, which every request passes, alone or of a
 batch; and BEFORE `TokenizerManager.generate_request`, for what SGLang multiplies a request by
@@ -14,7 +14,7 @@ from typing import Any
 INT32 = 2**31
 """What sampling puts into tensors of int32 (`sglang.srt.sampling`) has these bounds."""
 WIDE = ("sampling_seed",)
-"""What it does not: SGLang holds it to its own bounds."""
+"""Fields beyond int32 that SGLang holds to its own bounds."""
 SAMPLES = 4096
 """Answers that one prompt may ask for: SGLang makes a request of each before it looks at any."""
 

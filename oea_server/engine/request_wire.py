@@ -36,7 +36,7 @@ def after_create_tokenized_object(result: Any, *args: Any, **kwargs: Any) -> Any
 
 
 def said(error: str, fields: tuple[str, ...]) -> str:
-    """msgspec's words with the name of the field, which it gives as a place in the message:
+    """msgspec's words with the name of the field. msgspec gives a field as a place in the message:
     ``$[7]`` is the seventh, after the tag of the type."""
     place = re.search(r"`\$\[(\d+)\]", error)
     if place is None or not 0 < int(place[1]) <= len(fields):

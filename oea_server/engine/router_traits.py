@@ -31,14 +31,15 @@ class Traits(NamedTuple):
     biased: bool = False
     """Whether experts are chosen by score plus `correction_bias`."""
     scoring: str = "softmax"
-    """As SGLang computes it: a biased choice by groups scores by sigmoid, whatever it is told."""
+    """The scoring as SGLang computes it: a biased choice by groups scores by sigmoid, whatever the
+    model asks for."""
     own_function: bool = False
     """Whether the model gives a `custom_routing_function` that no rule can say
     (`rules.OWN_FUNCTIONS`)."""
     elsewhere: bool = False
     """Whether the model chooses experts without SGLang's `TopK`."""
     apart: str = ""
-    """What its block does beside its `TopK`: one of the above, empty if nothing."""
+    """What the router's block does beside its `TopK`: one of the above, empty if nothing."""
     output: str = "STANDARD"
     """Name of the `TopKOutputFormat`."""
     knows_layer: bool = True

@@ -40,7 +40,7 @@ class Router(NamedTuple):
 
     @property
     def rule(self) -> routing.Router:
-        """What the routing needs of it, as it is now."""
+        """The router's rule, as the routing needs it, at the moment."""
         return rules.router(self.k, self.renormalize) if self.source is None else self.source.rule()
 
     def __str__(self) -> str:
@@ -102,7 +102,7 @@ def _as_wide_as_others(router: Router, widths: Mapping[int, int]) -> Router:
 
 
 def _one_each(found: list[Router]) -> list[Router]:
-    """The routers, refused where a layer has several: which of them a step asks is not known
+    """The routers, refused where a layer has several: the one that a step asks is not known
     here."""
     layers = Counter(router.layer for router in found if router.layer >= 0)
     why = f"the model {unsupported(Traits(apart=SEVERAL))}"
@@ -175,11 +175,12 @@ def zero_experts(found: Sequence[Router]) -> int:
 
 
 def on_one_rank(found: Sequence[Router], ranks: int) -> list[Router]:
-    """The routers, refused on several ranks where experts compute nothing: such lie on none.
+    """The routers, refused on several ranks where experts compute nothing, because these experts
+    lie on no rank.
 
-    Nor has SGLang 0.5.23 an answer there that ours could equal: each rank adds what these experts
-    give, then the ranks' outputs are summed (`LongcatFlashMoE.forward`, `branch_output`), so that
-    two ranks give it twice."""
+    SGLang 0.5.23 has no answer there that ours could equal either. Each rank adds what these
+    experts give, then the ranks' outputs are summed (`LongcatFlashMoE.forward`, `branch_output`),
+    so that two ranks give it twice."""
     if ranks == 1 or not zero_experts(found):
         return list(found)
     why = f"the model {unsupported(Traits(apart=ZERO_EXPERTS))}"
@@ -189,8 +190,8 @@ def on_one_rank(found: Sequence[Router], ranks: int) -> list[Router]:
 def num_experts(model: torch.nn.Module) -> int:
     """Experts with weights that a router chooses from, redundant replicas included.
 
-    A shared expert that the model fuses with them is none of them, whether its column is the
-    router's or appended after `TopK` (Qwen3-Next): SGLang's `num_experts` counts it,
+    A shared expert that the model fuses with them does not count, whether its column is the
+    router's or appended after `TopK` (Qwen3-Next). SGLang's `num_experts` counts it,
     `num_global_routed_experts` does not. Models that keep their experts in modules of their own
     (DeepSeek-MoE, DBRX, XVERSE) are read by their config.
     """
@@ -204,8 +205,9 @@ def num_experts(model: torch.nn.Module) -> int:
 
 
 NO_WEIGHTS = re.compile("weight_shape|g_idx|input_|act_scale|swizzled|_mma")
-"""Of tensors that a layer keeps by expert: a checkpoint's own bookkeeping, scales of activations,
-scales once more in the order that a kernel wants (ModelOpt's NVFP4 keeps both)."""
+"""Names of tensors by expert that are no weights. Examples are a checkpoint's own bookkeeping,
+scales of activations, scales once more in the order that a kernel wants (ModelOpt's NVFP4 keeps
+both)."""
 
 
 def expert_bytes(model: torch.nn.Module) -> dict[int, int]:
@@ -242,7 +244,8 @@ def expert_bytes(model: torch.nn.Module) -> dict[int, int]:
 
 
 def _is_read(name: str, tensor: torch.Tensor) -> bool:
-    """By SGLang's names in `create_weights`, which are those of all kinds of quantisation.
+    """Whether a step reads a tensor, by SGLang's names in `create_weights`, which all kinds of
+    quantisation share.
 
     GPTQ's zeros for Marlin are of a float type there: its kernel takes none.
     """
@@ -254,9 +257,9 @@ def _is_read(name: str, tensor: torch.Tensor) -> bool:
 def loaded(created: Mapping[int, int], now: Mapping[int, int]) -> dict[int, int]:
     """Bytes of one expert as its kernel reads it, by layer.
 
-    Some kernels read another format than the checkpoint's (`process_weights_after_loading`), and
-    some keep it where it is not a layer's any more (`triton_kernel`, in the checkpoint's four
-    bits): then what was created counts.
+    Some kernels read another format than the checkpoint's (`process_weights_after_loading`). Some
+    keep it where it is not a layer's any more (`triton_kernel`, in the checkpoint's four bits):
+    then what was created counts.
 
     Args:
         created: `expert_bytes` before weights load.

@@ -1,5 +1,5 @@
-"""What the rows of a step are, as a layer's router gets them: whose slots they lie in, which are
-tokens, which drafts, what they ask for."""
+"""Rows of a step, as a layer's router gets them. Each row has a slot, is a token or a draft, and
+may ask for something."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WHOLE = nullcontext()
 
 
 class Rows:
-    """Those of a process's steps.
+    """The rows of a process's steps.
 
     Args:
         real_rows: SGLang's own count of real rows on a device, which it keeps current. None if it
@@ -38,7 +38,7 @@ class Rows:
         self.forward_batch: Any = None
         """SGLang's own batch of the step that runs now."""
         self.ranks: Ranks | None = None
-        """Those that have batches of their own; None where all have the same."""
+        """Ranks that have batches of their own; None where all ranks have the same batches."""
         self.halved = False
         """Whether SGLang may run a step as two (`engine.halves`)."""
         self.half: Half | None = None
@@ -132,7 +132,7 @@ class Rows:
         return self._asked_by(step, max(step.batch, mine.stop))[mine].to(self.memory.device)
 
     def requests(self, step: Step) -> int:
-        """Those that a router gets rows of, which a schedule is read at."""
+        """Requests whose rows a router gets: a schedule is read at this number."""
         return step.requests if self.half is None else self.half.tokens // step.per_request
 
     def halves(self, step: Step) -> tuple[int, ...]:

@@ -87,7 +87,7 @@ class Own(NamedTuple):
     scale: torch.Tensor | None = None
     """By expert."""
     renormalize: bool = False
-    """Whatever its caller says."""
+    """Whether weights are divided by their sum, whatever the caller says."""
 
 
 def _gemma4(function: Any) -> Own:
@@ -123,7 +123,7 @@ def own(function: Any) -> Own:
 
 
 def name_of(function: Any) -> str:
-    """Of a routing function, as `OWN_FUNCTIONS` has it."""
+    """A routing function's name, as `OWN_FUNCTIONS` has it."""
     made = function.func if isinstance(function, functools.partial) else function
     return f"{getattr(made, '__module__', '')}.{getattr(made, '__qualname__', '')}".removeprefix(
         "sglang.srt.models."

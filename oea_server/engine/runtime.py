@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 
-from oea_server.engine import bypasses, captures, limits
+from oea_server.engine import bypasses, captures, limits, model_card
 from oea_server.engine.graphs import Graphs
 from oea_server.engine.placed import Where, nowhere
 from oea_server.engine.routers import Router
@@ -64,8 +64,8 @@ class Runtime:
         """The counted step of which it is not known yet what drafts are kept, for
         `engine.rejected`."""
         self.awake: dict[int, tuple[Rule, torch.Tensor, torch.Tensor | None, torch.Tensor]] = {}
-        """Of each of its layers that was routed here without a GPU: rule, logits, what rows asked
-        for, and pool."""
+        """For each layer of the step that was routed here without a GPU: rule, logits, what rows
+        asked for, and pool."""
         self._bypass: dict[tuple[int, int, int, tuple[int, ...]], str | None] = {}
         self._eager_rows: set[int] = set()
 
@@ -108,7 +108,7 @@ class Runtime:
             steering.frozen = unhandled
             may_be_idle = steering.settings.policy == "vanilla" or steering.settings.allow_inactive
             if not may_be_idle and (routers or not k_elsewhere):
-                return [unhandled]
+                return [f"{unhandled}; {model_card.ANYWAY}"]
             # other stages can be switched: all take it, or none
             problem = (
                 steering.adopt(facts._replace(renormalize=True), unhandled) if k_elsewhere else None
@@ -325,8 +325,8 @@ class Runtime:
 
     @property
     def tally_of_step(self) -> Tally | None:
-        """Where this step counts. On a GPU always there, and the device decides, so that one kernel
-        does for all steps, graphs and ranks; but not above its rows."""
+        """The tally that the step counts in. On a GPU always there, and the device decides, so that
+        one kernel does for all steps, graphs and ranks; but not above its rows."""
         assert self.step is not None
         if self.knobs is None:
             # watched: of a rank whose rows another one counts
@@ -340,12 +340,12 @@ class Runtime:
         )
 
     def num_real(self, rows: int) -> int | torch.Tensor | None:
-        """Those of `rows` that are tokens in the step that runs now."""
+        """How many of `rows` are tokens in the step that runs now."""
         assert self.step is not None
         return self.rows.num_real(self.step, rows)
 
     def drafts(self, rows: int) -> torch.Tensor | None:
-        """Those of `rows` that are drafts in the step that runs now."""
+        """The rows that are drafts in the step that runs now."""
         assert self.step is not None
         return self.rows.drafts(self.step, rows)
 
@@ -379,4 +379,4 @@ class Runtime:
 
 
 current: Runtime | None = None
-"""This process's runtime, once the plug-in is active."""
+"""The process's runtime, once the plug-in is active."""

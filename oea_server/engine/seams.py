@@ -12,8 +12,8 @@ class Seam(NamedTuple):
     kind: str
     hook: str
     in_launcher: bool = False
-    """Whether it is of use in the process that serves HTTP alone: schedulers then need not import
-    its module."""
+    """Whether the seam is of use only in the process that serves HTTP: schedulers then need not
+    import its module."""
     in_patch: bool = False
     """Whether a patched SGLang calls us there by itself."""
 

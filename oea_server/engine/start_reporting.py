@@ -30,7 +30,7 @@ def start(now: Runtime, counts_steps: int = 0) -> None:
 
     Steps are the same in all pipeline stages: `counts_steps` is the stage that counts them.
 
-    Imports prometheus_client here, not above: imported in the launcher before SGLang has set
+    Imports prometheus_client here, not above. Imported in the launcher before SGLang has set
     PROMETHEUS_MULTIPROC_DIR, it would keep the launcher's own metrics (TTFT among them) to itself.
     """
     from sglang.srt.runtime_context import get_parallel, get_server_args

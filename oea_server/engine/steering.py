@@ -39,7 +39,7 @@ def drafting_problem(settings: Settings, verifies: bool) -> str | None:
     if settings.draft_k0 is not None:
         return (
             f"draft_k0={settings.draft_k0} has no effect: no steps verify drafts without"
-            " --speculative-algorithm"
+            " --speculative-algorithm; leave draft_k0 out"
         )
     return None
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 MAX_UNREAD_STEPS = 100_000
-"""Timings kept if nobody reads them; about half an hour of decoding."""
+"""Timings kept while no reader takes them; about half an hour of decoding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +27,18 @@ class Step:
     tree: bool = False
     """Whether drafts may be branches of a tree (`engine.drafts`)."""
     of_ranks: tuple[int, ...] = ()
-    """Rows of each rank that are tokens or drafts, where those of several come together before a
-    router (`engine.gathered`), which sum up to `batch`; empty where it sees its own rank's
-    alone."""
+    """Rows of each rank that are tokens or drafts, where rows of several ranks come together before
+    a router (`engine.gathered`). The numbers sum up to `batch`; empty where a router sees its own
+    rank's rows alone."""
     halves: tuple[int, ...] = ()
-    """Of those of each half, where SGLang runs the step as two (`engine.halves`); empty where it
-    runs as one."""
+    """Rows of each half that are tokens or drafts, where SGLang runs the step as two
+    (`engine.halves`); empty where the step runs as one."""
     asked: tuple[int, ...] = ()
     """What each request asks of `oea_server.routing.route` (`row_k0`); empty where none does."""
 
     @property
     def requests(self) -> int:
-        """Those that the rows are of: what a schedule is read at."""
+        """Requests that the rows are of: a schedule is read at this number."""
         return self.batch // self.per_request
 
 
@@ -50,7 +50,7 @@ class StepClock:
         self._cuda = device.type == "cuda"
         self._done: deque[tuple[int, Any, Any]] = deque(maxlen=MAX_UNREAD_STEPS)
         self.requests = 0
-        """Those of all steps so far."""
+        """Requests of all steps so far."""
 
     def now(self) -> Any:
         """A mark on the current stream."""

@@ -1,4 +1,4 @@
-"""Room for a server's processes and threads, tried before it starts any: without it SGLang ends
+"""Room for a server's processes and threads, tried before any is started. Without room SGLang ends
 amid its start, each process in a traceback of its own.
 
 Tried and not looked up: a limit may be the user's, or the container's, which shows it nowhere.
@@ -12,8 +12,8 @@ from typing import Any
 from oea_server.engine.ranks import schedulers_here
 
 FOR_ALL, FOR_EACH_RANK = 24, 24
-"""Fewer than any server has: on 2 cores without a GPU it is 27 threads in the launcher and the
-detokenizer, and 38 in a scheduler."""
+"""Threads, fewer than any server has: on 2 cores without a GPU launcher and detokenizer have 27, a
+scheduler 38."""
 
 
 def problems(view: Any) -> list[str]:

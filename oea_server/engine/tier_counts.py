@@ -27,7 +27,7 @@ from oea_server.tiers.table import MOST_NAMES, named
 logger = logging.getLogger(__name__)
 
 OF_NONE = MOST_NAMES + 1
-"""Where requests without a tier are counted, which nobody reads; before it, those of tiers that
+"""Column of the requests without a tier, which is not read. Before it is the column of tiers that
 came too late."""
 EVERY = 8
 """Steps of which one is looked at on a GPU."""
@@ -175,4 +175,4 @@ def _ks(ks: tuple[int, ...], device: torch.device) -> torch.Tensor:
 
 
 counts = TierCounts()
-"""This process's."""
+"""The process's counts by tier."""

@@ -15,7 +15,7 @@ from oea_server.engine import wish
 make: Callable[[], Any] | None = None
 """Makes `oea_server.observe.tier_metrics.Times`; None where this process has no metrics."""
 metrics: Any = None
-"""What it has made; None before any request was given a tier."""
+"""The series that the process has made; None before any request was given a tier."""
 
 
 def begin() -> None:

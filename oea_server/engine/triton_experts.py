@@ -53,8 +53,8 @@ class Order(NamedTuple):
     sizes: torch.Tensor
     """[N] int32: slots of each expert."""
     slots: torch.Tensor
-    """[B * k] int32: a slot is row * k + column; those of an expert behind one another, -1 behind
-    them all."""
+    """[B * k] int32: a slot is row * k + column; an expert's slots stand together, -1 behind all of
+    them."""
     places: torch.Tensor
     """[B * k] int32: where in `slots` each slot is, -1 if it is nowhere."""
 

@@ -36,7 +36,7 @@ class View(NamedTuple):
 def before_generate_request(
     self: Any, obj: Any, request: Any = None, *args: Any, **kwargs: Any
 ) -> None:
-    """Refuse a request whose wish nobody could keep; give it its tier, where there are any.
+    """Refuse a request whose wish cannot be kept; give the request its tier, where there are any.
 
     Raises:
         ValueError: one line: the field, what is there, what may be.
@@ -97,7 +97,7 @@ def admit(manager: Any, obj: Any, request: Any, sampling: Any, defaults: Mapping
 
 
 def settings_of_start() -> Settings:
-    """Those that this process was started with."""
+    """The settings that the process was started with."""
     assert runtime.current is not None
     return runtime.current.steering.settings
 

@@ -28,7 +28,7 @@ does."""
 
 
 def after_get_local_tensor(result: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-    """This rank's row, and behind it whether any of its requests wishes something."""
+    """The rank's row, and behind the row whether any of the rank's requests wishes something."""
     return torch.cat([result, result.new_tensor([int(bool(wishers.asking))])])
 
 

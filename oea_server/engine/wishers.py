@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 asking: WeakValueDictionary[str, Any] = WeakValueDictionary()
 """The requests that wish something, by their ids, as long as SGLang has them."""
 tiered: WeakValueDictionary[str, Any] = WeakValueDictionary()
-"""Those that have a tier, whatever it promises."""
+"""Requests that have a tier, whatever the tier promises."""
 NOTHING = wish.Carried(None, 0)
 
 

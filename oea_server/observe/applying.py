@@ -19,7 +19,7 @@ PATIENCE = 30.0
 wait."""
 
 GONE = 499
-"""nginx's status for a client that left: it is only logged, nobody reads it."""
+"""nginx's status for a client that left: logged only."""
 
 
 class Schedulers(Protocol):
@@ -65,7 +65,9 @@ async def apply(
     before = (await patiently(schedulers.states(), "nothing changed"))[0]
     if request is not None and not matches(request.headers.get("if-match"), before["version"]):
         raise RefusalError(
-            412, f"If-Match: the version is {before['version']} by now; nothing changed"
+            412,
+            f"If-Match: the version is {before['version']} by now; nothing changed; GET"
+            " /oea/config, and ask again",
         )
     if problem := clash(before, asked):
         raise RefusalError(409, problem)

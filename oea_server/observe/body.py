@@ -8,7 +8,7 @@ LARGEST = 16 * 1024
 """Bytes. Every knob at its longest fits in: a schedule has at most 4096 characters."""
 
 DIGITS = 9
-"""More of them need not be read as a number to be too many."""
+"""Digits of a number above which a length is too large, without being read."""
 
 
 class TooLargeError(ValueError):

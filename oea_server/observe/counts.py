@@ -55,8 +55,8 @@ class Totals:
         )
 
     def _follows(self, before: Self) -> bool:
-        """Whether it has all that was counted before: counts only ever grow, so fewer are those of
-        a restart."""
+        """Whether the totals go on from `before`: counts only ever grow, so fewer are those of a
+        restart."""
         return (
             (before.layers, before.tally.shape, before.shadow.shape)
             == (self.layers, self.tally.shape, self.shadow.shape)

@@ -36,7 +36,7 @@ def read(path: Path) -> bytes:
 
 
 def create(path: Path) -> int:
-    """A handle of a new file that nobody else reads, in place of whatever has its name.
+    """A handle of a new file that only its user can read, in place of whatever has its name.
 
     Raises:
         OSError

@@ -1,5 +1,5 @@
-"""Files that prometheus_client can merge into /metrics: one that it cannot read must not take all
-others with it, and one that no process of this start wrote must not count."""
+"""Files that prometheus_client can merge into /metrics. A file that it cannot read must not take
+all others with it, and a file that no process of this start wrote must not count."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAME = re.compile(r"(counter|histogram|summary|gauge_[a-z]+)_.+\.db")
 
 
 def skip_the_rest(place: Path) -> None:
-    """Have `MultiProcessCollector` merge only those, in this process.
+    """Have `MultiProcessCollector` merge only mergeable files, in this process.
 
     Args:
         place: the folder. What is in it by now counts, even of a process that is over: another

@@ -45,8 +45,7 @@ SECONDS = (
 
 
 class Latest(Gauge):
-    """A gauge of which the process that wrote last is heard: the last by a clock that nobody
-    sets."""
+    """A gauge that shows the value of the process that wrote last, by a monotonic clock."""
 
     def __init__(self, *of: Any, **more: Any) -> None:
         super().__init__(*of, **{**more, "multiprocess_mode": "mostrecent"})
@@ -111,8 +110,8 @@ class Metrics:
         )
         self.piggybacked = Counter(
             "oea_piggybacked_assignments",
-            "Experts that tokens of decode steps took beyond those that they were guaranteed,"
-            " because the step read them anyway (one per token, expert and MoE layer)",
+            "Experts that tokens of decode steps took beyond the guaranteed ones, because the step"
+            " read them anyway (one per token, expert and MoE layer)",
             registry=registry,
         )
         self.mass_kept = Latest(
@@ -141,9 +140,9 @@ class Metrics:
         )
         self.bypassed = Counter(
             "oea_bypassed_steps",
-            "Forward passes that the model's own top k routed. policy: it is vanilla or shadow;"
-            " schedule: too few requests for OEA; rows: more than the fused launch takes on a GPU;"
-            " router: none can be handled; prefill, mixed, other: no decode step",
+            "Forward passes that the model's own top k routed. Reasons: policy is vanilla or"
+            " shadow. schedule: too few requests for OEA. rows: more than the fused launch takes"
+            " on a GPU. router: none can be handled. prefill, mixed, other: no decode step",
             ["reason"],
             registry=registry,
         )
@@ -183,8 +182,8 @@ class Metrics:
         )
         self.share = Latest(
             "oea_share",
-            "Share of the mass of a token's own top k that its guaranteed experts but the first"
-            " exceed, by tokens in the step; 0 where all k0 are guaranteed",
+            "Least share of the mass of a token's own top k that a guaranteed expert after the"
+            " first holds, by tokens in the step. 0 where all k0 are guaranteed",
             ["batch"],
             registry=registry,
         )
@@ -317,8 +316,8 @@ class Metrics:
 def observe_counts(histogram: Histogram, counts: Iterable[tuple[float, int]]) -> None:
     """Add (value, times observed) pairs at once.
 
-    prometheus_client has no call for it, and one `observe` per layer and step would cost a model of
-    94 layers thousands of calls a second; the attributes are those that `observe` itself adds to.
+    prometheus_client has no call for it. One `observe` per layer and step would cost a model of 94
+    layers thousands of calls a second. The attributes are those that `observe` itself adds to.
     """
     for value, times in counts:
         histogram._buckets[bisect_left(histogram._upper_bounds, value)].inc(times)

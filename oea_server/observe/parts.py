@@ -52,8 +52,8 @@ def experts(histogram: Counts) -> Counts:
 
 
 def accepted_rows(verified: Counts) -> int:
-    """Rows that were accepted, by [layers, 2]: every layer knows of the same, of a pipeline those
-    of its last stage."""
+    """Accepted rows of [layers, 2]: every layer knows of the same rows; of a pipeline, its last
+    stage's."""
     return int(verified[:, ACCEPTED_ROWS].max(initial=0))
 
 

@@ -61,7 +61,7 @@ class Complaints:
         self._named: frozenset[str] = frozenset()
 
     def about(self, files: Mapping[str, str]) -> None:
-        """Name those that are new; `files` are all that are passed over now: path -> why."""
+        """Name the files that are new; `files` are all that are passed over now: path -> why."""
         for path, why in files.items():
             if path not in self._named:
                 self._logger.warning("OEA: %s passed over %s: %s", self._what, path, why)

@@ -58,7 +58,7 @@ class Options(NamedTuple):
     per_layer: bool = False
     """Whether each layer gets series of its own."""
     folder: Path | None = None
-    """Where to put snapshots."""
+    """Folder of the snapshots."""
     changes: bool = True
     """Whether to count changes of the configuration: of ranks that take them together, one does."""
 

@@ -28,7 +28,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
-"""Of answers in JSON: true for a moment, and for nobody's page but ours."""
+"""Headers of answers in JSON: not to be cached, and for our page alone."""
 
 
 Endpoint = Callable[..., Any]
@@ -72,7 +72,7 @@ def add(
     admin: Callable[[Endpoint], Endpoint],
     turn: turns.Turn | None = None,
 ) -> None:
-    """Add all of them to an app; not by way of an APIRouter, inside which SGLang finds no marks.
+    """Add all routes to an app; not by way of an APIRouter, inside which SGLang finds no marks.
 
     Args:
         admin: marks an endpoint as one that needs the server's admin key, if it has one.
@@ -155,5 +155,5 @@ def answer(
 
 
 def shown(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The state without what only concerns us."""
+    """The state without the schedulers' `refused`, which only `PUT` answers use."""
     return {name: value for name, value in state.items() if name != "refused"}

@@ -23,7 +23,7 @@ class Snapshot(NamedTuple):
     """Counted since the start."""
 
     at: float
-    """Seconds of the clock that nobody sets (`time.monotonic`), the same for all processes of a
+    """Seconds of the monotonic clock (`time.monotonic`), the same for all processes of a
     machine."""
     state: dict[str, Any]
     """`oea_server.engine.control.state_of`."""
@@ -42,7 +42,7 @@ class Snapshot(NamedTuple):
     tally: Counts
     """[layers, 2 + 4 (N + 1) + 4], as `oea_server.routing.tally.Tally.data`."""
     shadow: Counts
-    """The same for what the shadow policy would have chosen; its N may be another one (EPLB)."""
+    """As `tally`, for what the shadow policy would have chosen; its N may be another one (EPLB)."""
 
 
 ARRAYS = ("tally", "shadow")
@@ -81,7 +81,7 @@ class Found(NamedTuple):
 
 
 def write(place: Path, snapshot: Snapshot) -> None:
-    """Write this process's snapshot, at once for whoever reads it."""
+    """Write the process's snapshot, so that a reader sees the old one or the new one whole."""
     values = snapshot._asdict()
     arrays = [values.pop(name) for name in ARRAYS]
     head = Head(

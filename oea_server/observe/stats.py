@@ -130,8 +130,8 @@ class Stats:
             return self._totals[-1] if self._totals else None
 
     def body(self, state: dict[str, Any], since: float = 0.0) -> dict[str, Any]:
-        """The answer, with the points later than `since` (unix seconds); all of them if that is yet
-        to come, as for somebody who asked before the clock was set back."""
+        """The answer, with the points later than `since` (unix seconds). All points if `since` is
+        yet to come, as for a client who asked before the clock was set back."""
         with self._lock:
             now = time.monotonic() + self._clock
             points = [
@@ -204,7 +204,7 @@ class Stats:
 
 
 def point(t: float, fresh: Totals, state: dict[str, Any]) -> dict[str, Any]:
-    """One second."""
+    """The page's numbers of one second."""
     unique, shadow = parts.split(fresh.tally).unique, parts.split(fresh.shadow)
     step = counts.summary(fresh)
     return {

@@ -24,11 +24,11 @@ class Served(NamedTuple):
     later: int = 0
     """Tokens after a request's first ones."""
     seconds: float = 0.0
-    """Between tokens, for all of these."""
+    """Seconds between tokens, summed over the later tokens."""
 
 
 class Times:
-    """Those of a process that serves HTTP."""
+    """Series by tier of a process that serves HTTP."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self.served: dict[str, Served] = {}
@@ -53,11 +53,11 @@ class Times:
         )
 
     def first(self, tier: str, tokens: int) -> None:
-        """The first that a request got."""
+        """Count the first tokens that a request got."""
         self._keep(tier, tokens=tokens)
 
     def later(self, tier: str, tokens: int, seconds: float) -> None:
-        """What it got `seconds` later."""
+        """Count the tokens that a request got `seconds` after the ones before."""
         tier = self._keep(tier, tokens=tokens, later=tokens, seconds=seconds)
         histogram = self._seconds.labels(tier)
         histogram._buckets[bisect_left(histogram._upper_bounds, seconds / tokens)].inc(tokens)
@@ -80,30 +80,30 @@ class Times:
 
 
 class Rows:
-    """Those of a scheduler."""
+    """Series by tier of a scheduler."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._before: dict[str, tuple[int, int, int]] = {}
         self._sampled = Counter(
             "oea_tier_sampled_tokens",
-            "Tokens of decode steps that were looked at, by the tier of their request (one per"
-            " token and MoE layer; on a GPU every eighth step)",
+            "Tokens of decode steps that were looked at, by the tier of their request. One per"
+            " token and MoE layer; on a GPU every eighth step",
             LABEL,
             registry=registry,
         )
         self._mass = Counter(
             "oea_tier_kept_router_mass",
-            "Router mass of the experts that the tokens of oea_tier_sampled_tokens_total took over"
-            " that of the model's own top k, summed over tokens and MoE layers, by the tier of"
-            " their request",
+            "Router mass of the experts that sampled tokens took over that of the model's own top"
+            " k, by the tier of their request. Summed over MoE layers and the tokens of"
+            " oea_tier_sampled_tokens_total",
             LABEL,
             registry=registry,
         )
         self._broken = Counter(
             "oea_tier_broken_promises",
-            "Tokens of oea_tier_sampled_tokens_total that were guaranteed fewer of their own best"
-            " experts than the tier of their request promises, or kept less than all router mass"
-            " where it promises exact ones",
+            "Tokens of oea_tier_sampled_tokens_total that got less than the tier of their request"
+            " promises. Fewer of their own best experts were guaranteed, or an exact tier's token"
+            " kept less than all router mass",
             LABEL,
             registry=registry,
         )

@@ -17,7 +17,7 @@ def rows(
     total: Totals,
     served: Sequence[Mapping[str, Served]],
 ) -> list[dict[str, Any]]:
-    """Those in effect in their order, then those that are gone.
+    """The tiers in effect in their order, then the tiers that are gone.
 
     Args:
         settings: the live knobs.
@@ -42,7 +42,8 @@ def rows(
 def _kept(
     recent: tuple[int, int, int] | None, total: tuple[int, int, int] | None
 ) -> dict[str, Any]:
-    """Of the last minute, or since the start where nobody was served in it."""
+    """Mass kept in the last minute, or since the start where no request of the tier was served in
+    it."""
     tokens, mass, _ = recent if recent and recent[0] else total or (0, 0, 0)
     return {
         "mass_kept": round(mass / MASS_UNIT / tokens, 4) if tokens else None,

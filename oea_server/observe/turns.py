@@ -25,7 +25,8 @@ def share() -> None:
 
 
 def turns(shared: str | None = None) -> Turn:
-    """What a change has to be in: only one is, of this process and of those that share the file."""
+    """A context for a change: one at a time, in this process and in the processes that share the
+    file."""
     here = asyncio.Lock()
     handle = os.open(shared, os.O_RDWR | os.O_CLOEXEC) if shared else None
 

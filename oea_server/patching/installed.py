@@ -29,7 +29,7 @@ class File(NamedTuple):
 
     @property
     def is_added(self) -> bool:
-        """Whether no release has it."""
+        """Whether the file is one that no release has."""
         return self.original is None
 
 
@@ -107,7 +107,9 @@ def find() -> Installed:
         # a local part names a build, not another source
         release = version("sglang").partition("+")[0]
     except PackageNotFoundError:
-        raise PatchError("SGLang is not installed in this environment") from None
+        raise PatchError(
+            "SGLang is not installed in this environment; run it by the Python of SGLang's"
+        ) from None
     spec = find_spec("sglang")
     if spec is None or not spec.submodule_search_locations:
         raise PatchError("SGLang is installed, but cannot be found; is its environment broken?")
@@ -115,7 +117,7 @@ def find() -> Installed:
 
 
 def look(release: str, root: Path) -> Installed:
-    """The same for the SGLang of a version that lies in `root`/sglang."""
+    """The SGLang of a version that lies in `root`/sglang."""
     patches = series.read(release)
     if not patches:
         there = [root / name for name in series.added_by_any() if (root / name).is_file()]

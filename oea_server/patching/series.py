@@ -16,7 +16,7 @@ from whatthepatch.patch import diffobj as Diff
 
 FOLDER = Path(__file__).parents[1] / "patches"
 ROOT = "python/"
-"""Where SGLang's repository keeps its package."""
+"""Folder of the package in SGLang's repository."""
 
 
 class Patch(NamedTuple):
@@ -54,7 +54,7 @@ def files(series: list[Patch]) -> list[str]:
 
 
 def added(series: list[Patch]) -> set[str]:
-    """Those of them that no release has."""
+    """The files of a series that no release has."""
     return {name for name in files(series) if set(ends(series, name)[0]) == {"0"}}
 
 
@@ -94,7 +94,7 @@ def patched(series: list[Patch], file: str, text: str | None) -> str | None:
 
 
 def original(series: list[Patch], file: str, text: str | None) -> str | None:
-    """The reverse of `patched`, with the same error."""
+    """A file's text without the series, the reverse of `patched`, with the same error."""
     for patch in reversed(series):
         if file in patch.diffs:
             text = _apply(patch.diffs[file], text, reverse=True)

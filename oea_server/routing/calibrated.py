@@ -32,7 +32,8 @@ def calibrated(path: str, k: int | None) -> Calibrated:
     found = _content(path)
     if k is not None and k != found.k:
         raise ValueError(
-            f"schedule={path}: it is for a model of top-{found.k}, and this one's is {k}"
+            f"schedule={path}: it is for a model of top-{found.k}, and this one's is {k}; calibrate"
+            " this model"
         )
     return found
 
@@ -56,6 +57,8 @@ def _content(path: str) -> Calibrated:
     except OSError as error:
         raise ValueError(f"schedule={path}: {error.strerror}") from None
     except NO_FILE:
-        raise ValueError(f"schedule={path}: not a file of 'oea-server calibrate'") from None
+        raise ValueError(
+            f"schedule={path}: not a file of 'oea-server calibrate'; name what it wrote"
+        ) from None
     except ValueError as error:
         raise ValueError(f"schedule={path}: {error}") from None

@@ -1,5 +1,4 @@
-"""`route`, for whoever has some router logits: by the implementation that serves on their
-device."""
+"""`route`, for any router logits: by the implementation that serves on their device."""
 
 from __future__ import annotations
 

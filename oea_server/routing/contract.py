@@ -139,7 +139,7 @@ def check(
 
 
 def check_model(policy: Policy | Knobs, router: Router, num_experts: int) -> None:
-    """The same of what stays as it is from step to step."""
+    """Check what stays as it is from step to step."""
     router.check(num_experts)
     if isinstance(policy, Policy):
         policy.check(k=router.k, num_experts=num_experts)
@@ -148,7 +148,7 @@ def check_model(policy: Policy | Knobs, router: Router, num_experts: int) -> Non
 
 
 def check_rows(batch: int, row_k0: torch.Tensor | None, drafts: torch.Tensor | None) -> None:
-    """The same of the numbers that each row may have."""
+    """Check the numbers that each row may have."""
     for name, numbers in (("row_k0", row_k0), ("drafts", drafts)):
         if numbers is not None and (numbers.shape != (batch,) or numbers.dtype.is_floating_point):
             given = f"{numbers.dtype} {list(numbers.shape)}"

@@ -1,5 +1,5 @@
-"""A tally on a GPU, which counts what SGLang's own top k chose in one launch: by torch's operators
-it would be dozens, in every layer of a captured graph."""
+"""A tally on a GPU, which counts what SGLang's own top k chose in one launch. By torch's operators
+the count would be dozens of launches, in every layer of a captured graph."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ MAX_EXPERTS = 1024
 
 
 class DeviceTally(Tally):
-    """The same as `Tally`, to the last count. Ids beyond its experts, at which torch ends the
-    process, load nothing."""
+    """A `Tally` on a GPU, equal to `Tally` to the last count. Ids beyond its experts, at which
+    torch ends the process, load nothing."""
 
     def add_vanilla(
         self, layer: int, ids: torch.Tensor, num_real: int | torch.Tensor | None

@@ -297,8 +297,8 @@ def weigh(
     mix: float | torch.Tensor,
     real: torch.Tensor | None,
 ) -> tuple[Routing, torch.Tensor]:
-    """The model's own scores over the chosen set; unused slots wake nobody. Also their mass, [...,
-    B]."""
+    """The model's own scores over the chosen set; unused slots wake no expert. Also their mass,
+    [..., B]."""
     ids = expert_of(chosen)
     weights = torch.where(used, scores.gather(-1, ids), 0.0)
     mass = weights.sum(dim=-1, keepdim=True)

@@ -161,8 +161,8 @@ def warm_up(
     """Compile what decode steps launch, which takes seconds where it was not kept, before there is
     traffic.
 
-    One step without tokens of each size that is launched in another way, which is counted nowhere:
-    they serve all layers, batches and policies, with and without a tally. With one, also the
+    One step without tokens of each size that is launched in another way, which is counted nowhere.
+    These steps serve all layers, batches and policies, with and without a tally. With one, also the
     launches that count.
 
     Args:

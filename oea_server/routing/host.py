@@ -38,7 +38,7 @@ class Plan(NamedTuple):
 
 NOWHERE = (0, 0, 1, 0, 1, 1, 0, 0)
 NOT_COUNTED = (0, 0, 1, 1, 0, 0, 0)
-"""Those arguments of `entry.enter` where there is no map, and no tally."""
+"""Arguments of `entry.enter` where there is no map, and no tally."""
 
 
 def warm_up(k: int, num_experts: int) -> None:
@@ -116,7 +116,7 @@ def route(
 
 
 def reference(router_logits: torch.Tensor, policy: Policy, router: Router, **given: Any) -> Routing:
-    """The same by the same loop, interpreted: slow, and as the paper has it."""
+    """`route` by the same loop, interpreted: slow, and as the paper has it."""
     with np.errstate(all="ignore"):  # broken rows
         return route(router_logits, policy, router, **given, by=entry.enter)
 

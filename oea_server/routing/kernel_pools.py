@@ -179,7 +179,7 @@ def on_ranks(
     RANK_BINS: tl.constexpr,
     COPIES: tl.constexpr,
 ):
-    """The union of the floors and what the ranks have room for beside it, [LANES] int32; where each
+    """The union of the floors and what the ranks have room for beside it, [LANES] int32. Where each
     expert is read goes to `home_ptr`, and to `homes_ptr` to be counted."""
     pool = tl.reshape(unpacked(words[None, :], 1, COLUMNS), [COLUMNS]).to(tl.int32)
     home = homes(

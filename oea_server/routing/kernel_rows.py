@@ -126,7 +126,8 @@ def top(keys, expert, K: tl.constexpr, ROWS: tl.constexpr, SLOTS: tl.constexpr, 
 
 @triton.jit
 def rounds(keys, expert, n, ROWS: tl.constexpr, SLOTS: tl.constexpr, WIDE: tl.constexpr):
-    """The same for a number that is not known before: less code, which runs longer."""
+    """Each row's `n` best, as `top`, for an `n` that is not known before: less code, which runs
+    longer."""
     slot = tl.arange(0, SLOTS)[None, :]
     found = tl.full([ROWS, SLOTS], NONE, tl.int32)
     experts = tl.full([ROWS, SLOTS], 0, tl.int32)
@@ -157,7 +158,7 @@ def one_by_one(
     COLUMNS: tl.constexpr,
     SLOTS: tl.constexpr,
 ):
-    """The same for any slots."""
+    """Experts that each row holds, for any slots, one slot after the other."""
     slot = tl.arange(0, SLOTS)[None, :]
     holds = tl.zeros([ROWS, COLUMNS], tl.int1)
     for j in tl.static_range(K):

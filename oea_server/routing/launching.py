@@ -19,8 +19,8 @@ KEYS_ALONE = 16 * 1024
 which are 64."""
 
 VOTES_ALONE = 8 * 1024
-"""The same where rows vote, with 8 bytes a key, that meet in shared memory: of it some GPUs have 99
-KiB."""
+"""Sort keys of one program where rows vote, with 8 bytes a key, that meet in shared memory: of it
+some GPUs have 99 KiB."""
 
 ROWS_OF_SEVERAL = 4
 """Rows of each program of a larger one: a warp for each of a multiprocessor's four schedulers."""
@@ -84,8 +84,8 @@ def map_of(place: Placement | None, num_experts: int) -> dict[str, Any]:
 
 
 def starts_early() -> bool:
-    """Whether a launch may start before the one before it has ended, and wait for it there
-    (programmatic dependent launch, as SGLang's own router has it): from Hopper on."""
+    """Whether a launch may start before the one before it has ended, and wait for it there.
+    Programmatic dependent launch, as SGLang's own router has it: from Hopper on."""
     if not isinstance(pool_kernel, triton.JITFunction):
         return False  # interpreted
     target = triton.runtime.driver.active.get_current_target()
@@ -93,9 +93,9 @@ def starts_early() -> bool:
 
 
 class Scratch(NamedTuple):
-    """What one launch of a step hands to the next: words of its programs' floors [parts, LANES]
-    int32, and of each row's [B, LANES], votes [parts, columns] int64. None where there is nothing
-    to hand over."""
+    """Tensors that one launch of a step hands to the next. Words of its programs' floors
+    [parts, LANES] int32, and of each row's [B, LANES], votes [parts, columns] int64. None where
+    there is nothing to hand over."""
 
     words: torch.Tensor | None
     held: torch.Tensor | None

@@ -147,7 +147,7 @@ def read(i: int, rows: Rows, model: Model, draw: Draw, seen: Seen) -> bool:
 
 @register_jitable  # type: ignore[untyped-decorator]
 def asked_by(i: int, rows: Rows, k: int) -> int:
-    """How many of its own best a row asks for, 0 where it does not."""
+    """How many of its own best experts a row asks for, 0 where it asks for none."""
     return min(abs(rows.k0[i]), k) if len(rows.k0) else 0
 
 

@@ -53,7 +53,7 @@ def add(counters: Counters, tokens: int, taken: int, piggybacked: int, kept: int
 
 @register_jitable  # type: ignore[untyped-decorator]
 def note(counters: Counters, seen: Seen, row: int, kept: int) -> int:
-    """Write down what becomes of a row, where somebody asks. Returns what it keeps."""
+    """Write down what becomes of a row, where the tally is watched. Returns what it keeps."""
     if len(counters.rows):
         counters.rows[row, 0] = kept
         counters.rows[row, 1] = seen.guaranteed[row].sum()

@@ -70,8 +70,8 @@ class Where(NamedTuple):
 
 
 class Counters(NamedTuple):
-    """A layer's row of a `Tally`, empty if nothing is counted; and what becomes of each row of a
-    step, [B, 2] as `HostTally.watched`, empty if nobody asks."""
+    """A layer's row of a `Tally`, empty if nothing is counted. Beside it what becomes of each row
+    of a step, [B, 2] as `HostTally.watched`, empty if not asked for."""
 
     row: Array
     counting: int

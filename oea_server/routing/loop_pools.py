@@ -14,8 +14,8 @@ DEEPEST = np.iinfo(np.int64).max
 
 @register_jitable  # type: ignore[untyped-decorator]
 def votes(rows: Rows, model: Model, seen: Seen, could: int) -> Array:
-    """How much each expert is wanted, [N]: each token's (weight / their sum)^4 for those of its
-    best that it could take, in units of 1 / VOTE."""
+    """How much each expert is wanted, [N], in units of 1 / VOTE. The sum over tokens of (weight /
+    their sum)^4, for those of a token's best that it could take."""
     wanted = np.zeros(rows.logits.shape[1], dtype=np.int64)
     values = np.empty(model.k, dtype=np.float32)
     for i in np.flatnonzero(seen.whole):
@@ -39,8 +39,8 @@ def votes(rows: Rows, model: Model, seen: Seen, could: int) -> Array:
 
 @register_jitable  # type: ignore[untyped-decorator]
 def homes(pool: Array, physical: Array, ranks: int, slots: int) -> Array:
-    """The physical expert that each expert is read from, [N]: of several the one on the least
-    loaded rank, the pool's experts before the others, each by id."""
+    """The physical expert that each expert is read from, [N]. Of several copies the one on the
+    least loaded rank, the pool's experts before the others, each by id."""
     home = physical[:, 0].copy()
     if physical.shape[1] == 1:
         return home
@@ -89,8 +89,8 @@ def depths(drafts: Array, seen: Seen, n: int) -> Array:
 
 @register_jitable  # type: ignore[untyped-decorator]
 def seen_from(i: int, draft: int, least: Array, seen: Seen) -> Array:
-    """The experts that a row may take, [N] bool: its own, and those that tokens, its ancestors in a
-    tree and guesses no deeper in a chain guarantee.
+    """The experts that a row may take, [N] bool. Included are its own, and those that tokens, its
+    ancestors in a tree and guesses no deeper in a chain guarantee.
 
     What deeper ones wake must not reach it: they are guesses at what comes after it, and it decides
     over them. Nor by a detour over its neighbours: what they take in this layer is in their floors

@@ -11,9 +11,9 @@ from oea_server.routing.schedule import MIX, SHARE, Schedule, check, number_or_s
 Name = Literal["vanilla", "random", "pruned", "oea"]
 Pool = Literal["union", "fill", "budget"]
 POOLS: tuple[Pool, ...] = ("union", "fill", "budget")
-"""What a step may load: the union of the floors; and on each expert-parallel rank the most wanted
-experts beside it, up to as many as the busiest rank has, which costs nothing; or up to a budget,
-floors or not."""
+"""What a step may load. `union`: the union of the floors. `fill`: also the most wanted experts
+beside it on each expert-parallel rank, up to as many as the busiest rank has, which costs nothing.
+`budget`: up to a budget, floors or not."""
 
 EXACT = 1 << 15
 """What a row asks for that is to be routed as by vanilla, whatever the router's k: it is above
@@ -34,7 +34,7 @@ class Numbers(NamedTuple):
     limit: int
     """Experts a token holds at most after the fill."""
     reach: int
-    """Ranks of its own preference that a token scans for experts of the pool."""
+    """Places of its own preference that a token scans for experts of the pool."""
     draft_floor: int = UNBOUNDED
     """Experts each draft is guaranteed, where `floor` is more."""
     p: float = 1.0
@@ -51,7 +51,7 @@ class Room(NamedTuple):
     """How far a pool may be widened, on every rank alike."""
 
     kind: int
-    """Which of `POOLS`."""
+    """Index of the pool's name in `POOLS`."""
     budget: int
     """Experts a rank may hold, of `budget` only."""
 
@@ -123,7 +123,8 @@ class Policy:
                 means all of them.
             min_batch: steps of fewer requests run vanilla: with nobody to share with, OEA would be
                 pruning; 1 lets a lone one be routed.
-            pool: what the step loads: see `POOLS`. On one rank, `fill` is `union`.
+            pool: what the step loads: see `POOLS`. On one rank, `fill` is `union`. A server asks
+                for `fill` where nothing is said; here the pool is the paper's.
             ranks: expert-parallel ranks with equal, contiguous shares of the experts; a `Placement`
                 says otherwise.
             rank_budget: of `budget`: experts per rank, which floors alone may exceed; on one rank a
@@ -162,7 +163,9 @@ class Policy:
         if self.ranks < 1:
             raise ValueError(f"ranks={self.ranks} is below 1")
         if self.pool == "budget" and self.rank_budget is None:
-            raise ValueError("rank_budget=None: pool=budget needs a number of experts per rank")
+            raise ValueError(
+                "rank_budget=None: pool=budget needs a number of experts per rank; give rank_budget"
+            )
         if self.rank_budget is not None and self.rank_budget < 1:
             raise ValueError(f"rank_budget={self.rank_budget} is below 1")
         if self.draft_k0 is not None and self.draft_k0 < 1:
@@ -173,7 +176,7 @@ class Policy:
             if value is not None and value < max(self.k0.values):
                 raise ValueError(
                     f"{name}={value} is below k0={max(self.k0.values)}, which every token is"
-                    " guaranteed"
+                    f" guaranteed; raise {name}, or lower k0"
                 )
 
     def __hash__(self) -> int:
@@ -201,7 +204,9 @@ class Policy:
             raise ValueError(f"draft_k0={self.draft_k0} is above the model's top-k {k}")
         bound = num_experts if k_max_bound is None else k_max_bound
         if self.k_max is not None and self.k_max > bound:
-            raise ValueError(f"k_max={self.k_max} is above {bound}")
+            raise ValueError(
+                f"k_max={self.k_max} is above {bound}, the most experts that a token can get"
+            )
         if self.max_rank is not None and self.max_rank > num_experts:
             raise ValueError(f"max_rank={self.max_rank} is above the model's {num_experts} experts")
         if self.rank_budget is not None and self.rank_budget > num_experts:
@@ -238,8 +243,8 @@ class Policy:
 
     @property
     def least(self) -> int:
-        """Of its own top k, what each row is guaranteed in whatever step and layer; 1 where no k0
-        says it."""
+        """Experts of its own top k that each row is guaranteed, in whatever step and layer; 1 where
+        no k0 says the number."""
         if self.k0 is None or self.p < 1.0 or self.share:
             return 1
         return min(*self.k0.values, UNBOUNDED if self.draft_k0 is None else self.draft_k0)

@@ -16,8 +16,8 @@ LANES = 32
 SLOTS_KEPT = 32
 """Experts per token, at most."""
 OWN, GUARANTEED, TAKEN = 1 << 10, 1 << 11, 1 << 12
-"""Bits of a record above an expert's id: there is one; the token's floor holds it; the token takes
-an expert in the slot of this number."""
+"""Bits of a record above an expert's id: there is an expert; the token's floor holds it; the token
+takes one in this slot."""
 WRITTEN, MAPPED, TOKENS = 1 << 15, 1 << 16, 1 << 17
 """Of a head, above its rows: that there is one; whether the layer's experts lie as `homes` says;
 the tokens among its rows."""

@@ -45,7 +45,7 @@ class Knob(NamedTuple):
 
     @property
     def bounds(self) -> str:
-        """Of a value, in words."""
+        """Bounds of a value, in words."""
         low, high = self.limits["ge"], self.limits.get("le", self.limits.get("lt"))
         if self.number is int:
             return f"{low}..{high}"
@@ -117,7 +117,10 @@ class Schedule(Generic[T]):
                 raise ValueError(f"{knob.name}={value!r}: {why}")
             first, last = int(match[1]), int(match[2] or match[1])
             if first > last:
-                raise ValueError(f"{knob.name}={value!r}: layers {first}-{last} run backwards")
+                raise ValueError(
+                    f"{knob.name}={value!r}: layers {first}-{last} run backwards; write"
+                    f" {last}-{first}"
+                )
             if last >= MAX_LAYERS:
                 raise ValueError(
                     f"{knob.name}={value!r}: layer {last} is outside 0..{MAX_LAYERS - 1}"
@@ -198,7 +201,7 @@ def _parse(text: str, whole: str, knob: Knob) -> Steps[Any]:
 def _check(steps: Steps[Any], knob: Knob) -> None:
     shown = _format(steps)
     if not steps:
-        raise ValueError(f"{knob.name}: the schedule is empty")
+        raise ValueError(f"{knob.name}: the schedule is empty; write {knob.example!r}")
     for batch, value in steps:
         if not knob.holds(value):
             raise ValueError(f"{knob.name}={shown}: {knob.name} {value} is outside {knob.bounds}")

@@ -27,7 +27,7 @@ SUMS = ("tokens", "assignments", "piggybacked", "mass_kept")
 TOKENS, ASSIGNMENTS, PIGGYBACKED, MASS_KEPT = range(len(SUMS))
 VERIFIED = ("accepted_rows", "rejected_experts")
 ACCEPTED_ROWS, REJECTED_EXPERTS = range(len(VERIFIED))
-"""Before them, what is known of a step only once its drafts are accepted or rejected."""
+"""Counters before the histograms: known of a step only once its drafts are accepted or rejected."""
 
 
 class Tally:
@@ -74,12 +74,12 @@ class Tally:
         """[layers, 4 (N + 1) + 4]: what is counted in the step."""
         histograms = self.counted[:, : HISTOGRAMS * bins].view(len(layers), HISTOGRAMS, bins)
         self.unique, self.busiest, self.vanilla, self.vanilla_busiest = histograms.unbind(1)
-        """Four of [layers, N + 1]: steps in which a layer woke exactly so many experts; the same
-        for the rank that woke most; the same two for what the model's own top k would have
-        woken."""
+        """Four histograms of [layers, N + 1]: steps in which a layer woke exactly so many experts.
+        In order: all experts, the busiest rank's, and both for the model's own top k."""
         self.sums = self.counted[:, HISTOGRAMS * bins :]
-        """[layers, 4]: tokens; experts that they took; those of them above the floor, found awake;
-        and, token by token, the share of the router mass of its own top k that its experts hold."""
+        """[layers, 4]: tokens; experts that they took; experts above the floor, found awake; mass
+        kept. Mass kept is summed over tokens: the share of the router mass of a token's own top k
+        that its experts hold."""
         self.counting = torch.ones((), dtype=torch.int64, device=device)
         """0 while steps are not to be counted (warm-up, capture, health checks)."""
         held = num_experts, ranks, int(placed)
@@ -87,9 +87,9 @@ class Tally:
             layer: (self.counted[row].data_ptr(), self.counting.data_ptr(), *held, 0, 0)
             for layer, row in self.row.items()
         }
-        """Where each layer's row of `counted` lies, where `counting` does, and what else
-        `routing.entry` asks for; at last where its rows go, and how many have room there
-        (`HostTally.watch`)."""
+        """Addresses of each layer's row of `counted` and of `counting`, and what else
+        `routing.entry` asks for. The last two are where the layer's rows go, and how many have room
+        there (`HostTally.watch`)."""
         self.watching = False
         """Whether what each row of a step keeps is written down besides."""
         self.records: Records | None = None
@@ -164,8 +164,7 @@ class Tally:
         self.add_loaded(layer, awake_of(ids, self.num_experts, num_real))
 
     def _ranked(self, home: torch.Tensor | None) -> bool:
-        """Whether it is known on which rank an expert would be read that may not have been
-        chosen."""
+        """Whether the rank is known on which an unchosen expert would be read."""
         return self.ranks > 1 and not (self.placed and home is None)
 
     def _add(
@@ -192,7 +191,7 @@ class Tally:
 
 
 class HostTally(Tally):
-    """The same on the CPU, by numpy on the tensors' own memory: an eighth of the time, on tensors
+    """A `Tally` on the CPU, by numpy on the tensors' own memory: an eighth of the time, on tensors
     this small."""
 
     def __init__(
@@ -226,8 +225,9 @@ class HostTally(Tally):
         self.at, self.watching = self._watched, True
 
     def watched(self) -> npt.NDArray[np.int64]:
-        """[layers, rows, 2]: the share of its own top k's router mass that each row keeps, in units
-        of 1 / MASS_UNIT, and how many of its own best experts it was guaranteed."""
+        """[layers, rows, 2]: mass kept in units of 1 / MASS_UNIT, and experts guaranteed. Mass kept
+        is the share of its own top k's router mass that a row keeps; the experts are a row's own
+        best."""
         self.at, self.watching = self._unwatched, False
         return self._rows
 

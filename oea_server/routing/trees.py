@@ -31,7 +31,7 @@ def write(first_child: torch.Tensor, next_sibling: torch.Tensor, into: torch.Ten
 
 
 def words(children: list[int], siblings: list[int]) -> list[int]:
-    """Those of one request."""
+    """The words of one request."""
     above = [0] * len(children)
     for place, (child, sibling) in enumerate(zip(children, siblings, strict=True)):
         if child > place:

@@ -29,8 +29,8 @@ def in_order(values: torch.Tensor) -> torch.Tensor:
 def could_take(
     numbers: Numbers, room: Room, ranks: int, k: int, device: torch.device
 ) -> torch.Tensor:
-    """Which ranks of its own top k a token votes for, those that it could take; none if the pool is
-    not widened. [k] bool."""
+    """Places of its own top k that a token votes for, as far as it could take them; none if the
+    pool is not widened. [k] bool."""
     place = arange(k, device)
     kinds = ("fill", "budget") if ranks > 1 else ("budget",)
     widened = torch.stack([_is(room, kind, device) for kind in kinds]).any()
@@ -38,7 +38,7 @@ def could_take(
 
 
 def votes(best: torch.Tensor, values: torch.Tensor, could: torch.Tensor, n: int) -> torch.Tensor:
-    """How much each expert is wanted: the sum over tokens of (weight / mass of the token's own top
+    """How much each expert is wanted. The sum over tokens of (weight / mass of the token's own top
     k)^4, over those of its own top k that the token could take. [..., n] int64, in units of 1 /
     VOTE.
 
@@ -87,9 +87,9 @@ def homes(pool: torch.Tensor, placement: Placement) -> torch.Tensor:
 def widen(
     pool: torch.Tensor, wanted: torch.Tensor, home: torch.Tensor, placement: Placement, room: Room
 ) -> torch.Tensor:
-    """The pool, and on each rank the most wanted experts beside it, ties to the lowest id: up to
-    the busiest rank's count (`fill`) or up to the budget. An expert that no token wants is never
-    taken. [..., N] bool."""
+    """The pool and, on each rank, the most wanted experts beside it, ties to the lowest id. Each
+    rank takes up to the busiest rank's count (`fill`) or up to the budget. An expert that no token
+    wants is never taken. [..., N] bool."""
     n, rank = pool.shape[-1], home // placement.slots
     load = torch.zeros(*pool.shape[:-1], placement.ranks, dtype=torch.int64, device=pool.device)
     load = load.scatter_add(-1, rank, pool.long())

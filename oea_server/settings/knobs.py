@@ -38,28 +38,27 @@ class Knobs(BaseSettings):
     policy: Literal["oea", "vanilla", "shadow", "pruned", "random"] = Field(
         "oea",
         title="Policy",
-        description="how decode steps are routed: "
-        + "; ".join(f"{name} ({words})" for name, words in POLICY_WORDS.items()),
+        description="how decode steps are routed. "
+        + ". ".join(f"{name}: {words}" for name, words in POLICY_WORDS.items()),
         json_schema_extra=LIVE_MARK | {"choices": POLICY_WORDS},
     )
     k0: ByBatch = Field(
         "auto",
-        description="experts guaranteed per token: a number, or a schedule from batch sizes on "
-        "('1:8,2:5,4:4,16:3', which is what auto means for top-8 models), and per layer "
-        "('1:8,16:3; 0-3=8')",
+        description="experts guaranteed per token: a number, or a schedule from batch sizes on, "
+        "and per layer ('1:8,16:3; 0-3=8'). For top-8 models auto is '1:8,2:5,4:4,16:3'",
         json_schema_extra=LIVE_MARK,
     )
     share: ByBatch = Field(
         "auto",
         description="guarantee only those of the k0 that hold more than this share of the mass of "
-        "the token's own top k, the first always: a number, or a schedule as of k0 "
+        "the token's own top k, the first always. A number, or a schedule as of k0 "
         "('1:0,16:0.13'); auto is 0, all of them",
         json_schema_extra=LIVE_MARK,
     )
     mix: ByBatch = Field(
         "auto",
-        description="what weights are divided by: the mass of the chosen experts (1, which is "
-        "auto), that of the token's own top k (0), or a mixture: a number, or a schedule as of k0 "
+        description="what weights are divided by: the chosen experts' mass (1, which is "
+        "auto), that of the token's own top k (0), or a mixture. A number, or a schedule as of k0 "
         "('1:1,16:0.5')",
         json_schema_extra=LIVE_MARK,
     )
@@ -95,10 +94,10 @@ class Knobs(BaseSettings):
     )
     pool: Literal["fill", "union", "budget"] = Field(
         "fill",
-        description="experts that a step reads: union (of what tokens are guaranteed); fill (with "
-        "expert parallelism, each rank's most wanted experts besides, up to as many as the busiest "
-        "rank reads anyway; else the same as union); budget (the most wanted up to rank_budget on "
-        "each rank; k0 auto is 1 then)",
+        description="experts that a step reads. union: what tokens are guaranteed. fill: with "
+        "expert parallelism also each rank's most wanted experts, up to as many as the busiest "
+        "rank reads anyway; else the same as union. budget: the most wanted up to rank_budget on "
+        "each rank; k0 auto is 1 then",
         json_schema_extra=LIVE_MARK,
     )
     rank_budget: int | None = Field(
@@ -137,8 +136,8 @@ class Knobs(BaseSettings):
     wish_floor: int | None = Field(
         None,
         ge=1,
-        description="the least k0 that a request may wish for itself, which then holds whatever "
-        "the server's k0 is; if not given, no less than the server's k0",
+        description="the least k0 that a request may wish for itself, whatever the server's k0 is. "
+        "If not given, no less than the server's k0",
         json_schema_extra={"unset": "k0"},
     )
     allow_inactive: bool = Field(

@@ -45,27 +45,27 @@ class Binding(NamedTuple):
     """What binds requests to tiers; nothing, if both are missing."""
 
     header: str | None = None
-    """Its name in small letters."""
+    """The header's name in small letters."""
     keys: Mapping[str, str] = {}
     """`oea_server.tiers.keys.read`."""
 
     @property
     def tiers(self) -> set[str]:
-        """Those that keys are bound to."""
+        """The tiers that keys are bound to."""
         return set(self.keys.values()) - {keys.ANY}
 
 
 class Asker(NamedTuple):
-    """What is known of who asks."""
+    """What is known of a request's sender."""
 
     tier: str | None
     """The tier that is theirs; None for none."""
     source: str
-    """Whose word that is."""
+    """Where the tier comes from, in words."""
     bound: bool
-    """Whether they may ask for none above it."""
+    """Whether the sender may ask for no tier above their own."""
     asked: str | None = None
-    """The tier that they ask for by the header, where that is only asking."""
+    """The tier that the sender asks for by the header, where the header only asks."""
 
 
 class Admitted(NamedTuple):
@@ -117,7 +117,9 @@ def asker(binding: Binding, headers: Iterable[tuple[bytes, bytes]], default: str
             value for name, value in headers if name.lower() == binding.header.encode("ascii")
         ]
         if len(values) > 1:
-            raise ValueError(f"{binding.header}: the header is there {len(values)} times")
+            raise ValueError(
+                f"{binding.header}: the header is there {len(values)} times; send it once"
+            )
         named = values[0].decode("latin-1").strip() if values else None
     if not binding.keys:
         if named is not None:

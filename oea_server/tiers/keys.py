@@ -32,7 +32,7 @@ def hashed(key: str) -> str:
 
 
 def read(path: str) -> Mapping[str, str]:
-    """Whose tier each key is, by its hash.
+    """The tier of each key, by the key's hash.
 
     Raises:
         ValueError: one line: the file, its line, and what is wrong there.
@@ -41,12 +41,14 @@ def read(path: str) -> Mapping[str, str]:
         with Path(path).open("rb") as file:
             content = file.read(LARGEST + 1)
         if len(content) > LARGEST:
-            raise ValueError(f"tier_keys={path}: above {LARGEST} bytes")
+            raise ValueError(f"tier_keys={path}: above {LARGEST} bytes; is it another file?")
         lines = content.decode("utf-8").splitlines()
     except OSError as error:
         raise ValueError(f"tier_keys={path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise ValueError(f"tier_keys={path}: not a text file") from None
+        raise ValueError(
+            f"tier_keys={path}: not a text file; write a line for each key, gold: SHA-256"
+        ) from None
     found: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -62,11 +64,15 @@ def read(path: str) -> Mapping[str, str]:
                 " sha256sum)"
             )
         if digest == NOTHING:
-            raise ValueError(f"{where}: the hash of an empty key, which no client can send")
+            raise ValueError(
+                f"{where}: the hash of an empty key, which no client can send; hash the key itself"
+            )
         if found.setdefault(digest, tier) != tier:
-            raise ValueError(f"{where}: this key is bound to {found[digest]} already")
+            raise ValueError(
+                f"{where}: this key is bound to {found[digest]} already; leave one line out"
+            )
     if not found:
-        raise ValueError(f"tier_keys={path}: it binds no key")
+        raise ValueError(f"tier_keys={path}: it binds no key; write a line, gold: SHA-256")
     if len(found) > MOST:
-        raise ValueError(f"tier_keys={path}: {len(found)} keys are above {MOST}")
+        raise ValueError(f"tier_keys={path}: {len(found)} keys are above {MOST}; leave some out")
     return found

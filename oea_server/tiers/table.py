@@ -23,8 +23,8 @@ SHOWN = 60
 
 @lru_cache(maxsize=64)
 def parse(text: str | None) -> Mapping[str, int]:
-    """What each tier promises its requests: `EXACT`, the experts that each of their tokens is
-    guaranteed, or 0 for what the server's policy does anyway; in the order of the text. None are no
+    """The promise of each tier, in the order of the text: `EXACT`, a number of experts, or 0. The
+    number is what each token is guaranteed; 0 is what the server's policy does anyway. None are no
     tiers.
 
     Raises:
@@ -42,10 +42,10 @@ def parse(text: str | None) -> Mapping[str, int]:
             )
             raise ValueError(f"tiers: {_shown(name)} is no name for a tier: {said}")
         if name in found:
-            raise ValueError(f"tiers: {name} is there twice")
+            raise ValueError(f"tiers: {name} is there twice; name each tier once")
         found[name] = _promise(name, promise)
     if len(found) > MOST:
-        raise ValueError(f"tiers: there are {len(found)}, above {MOST}")
+        raise ValueError(f"tiers: there are {len(found)}, above {MOST}; leave some out")
     return found
 
 

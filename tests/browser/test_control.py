@@ -10,7 +10,7 @@ from selenium.webdriver.common.keys import Keys
 
 from oea_server.observe import change
 from oea_server.settings import LIVE, POLICIES
-from tests.browser.conftest import window
+from tests.browser.chromium import window
 from tests.browser.page import Page
 from tests.browser.stub import Stub
 from tests.browser.world import DEFAULTS, World
@@ -195,3 +195,18 @@ def walk(page: Page, name: str) -> None:
         if here[0] == name:
             return
     raise AssertionError(f"{name} cannot be reached by Tab")
+
+
+def test_a_long_help_is_whole_from_the_first_use_of_its_field_on(serve: Serve, page: Page) -> None:
+    """For good: were it cut again, what stands below would move while it is clicked."""
+
+    def cut() -> bool:
+        help = "const help = document.getElementById('knob-pool-help');"
+        return bool(page.script(f"{help} return help.scrollHeight > help.clientHeight;"))
+
+    serve(World())
+    assert cut()
+    page.script("document.getElementById('knob-pool').focus()")
+    assert not cut()
+    page.script("document.getElementById('knob-k0').focus()")
+    assert not cut()

@@ -9,7 +9,7 @@ import pytest
 from selenium.webdriver.chrome.webdriver import WebDriver
 
 from oea_server.lab.qualify import judge, pages
-from tests.browser.conftest import theme, window
+from tests.browser.chromium import theme, window
 from tests.unit.qualify.simulated import record
 
 CONTRAST = """

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.browser.conftest import theme, window
+from tests.browser.chromium import theme, window
 from tests.browser.page import Page
 from tests.browser.stub import Stub
 from tests.browser.world import DEFAULTS, World

@@ -159,6 +159,13 @@ def test_a_panel_says_what_it_shows(panel: dict[str, Any]) -> None:
         assert set(counters) <= {"rate", "increase"}
 
 
+def test_the_heatmap_has_colours() -> None:
+    """Grafana draws nothing where the colours have 0 steps, which the SDK writes for none given."""
+    (colours,) = (panel["options"]["color"] for panel in PANELS if panel["type"] == "heatmap")
+    assert colours["steps"] > 1
+    assert colours["scheme"]
+
+
 def test_the_variables_are_chained() -> None:
     variables = {each["name"]: each for each in DASHBOARD["templating"]["list"]}
     assert list(variables) == ["datasource", "namespace", "model", "pod", "window"]

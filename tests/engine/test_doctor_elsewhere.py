@@ -244,7 +244,7 @@ def test_a_config_that_only_the_models_own_code_reads_is_read_where_that_is_trus
     refused, trusted, again = (
         on_h200["answers"][f"own code{which}"] for which in ("", ", trusted", ", again")
     )
-    needs = "bailing_moe_v2 is a model whose config its own code reads: --trust-remote-code"
+    needs = "bailing_moe_v2 is a model whose config its own code reads: add --trust-remote-code"
     assert refused["problems"] == again["problems"] == [needs]
     assert (trusted["said"], trusted["works"]) == ("routed in all 31 layers", True)
     assert any("bailing_moe_v2 is read as its file says" in note for note in trusted["notes"])

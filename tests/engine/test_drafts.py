@@ -399,7 +399,8 @@ def test_a_floor_for_drafts_is_refused_where_there_are_none(now: runtime.Runtime
     before = now.steering.settings
     assert (
         now.steering.change(Settings(draft_k0=2))
-        == "draft_k0=2 has no effect: no steps verify drafts without --speculative-algorithm"
+        == "draft_k0=2 has no effect: no steps verify drafts without --speculative-algorithm;"
+        " leave draft_k0 out"
     )
     assert now.steering.settings is before
     now.steering.verifies = True

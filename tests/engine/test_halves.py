@@ -467,4 +467,4 @@ def test_what_is_refused(plugged: None, monkeypatch: pytest.MonkeyPatch) -> None
     assert options.halved({"moe_a2a_backend": "none"}.get, halves.untold) is None
     monkeypatch.setattr(plugin, "patched", False)
     monkeypatch.setattr(plugin, "resolve", lambda _: SimpleNamespace())
-    assert "was never checked; 0.5.23 was" in str(why(moe_a2a_backend="deepep"))
+    assert "was never checked; install 0.5.23" in str(why(moe_a2a_backend="deepep"))

@@ -80,7 +80,8 @@ def refused(*answers: Mapping[str, Any], **world: Any) -> str:
     """Why all ranks end the launch: all for the same."""
     (line,) = set(load(*answers, **world))
     assert "\n" not in line
-    return str(line).replace(f", {about()['host']}", "")
+    assert line.endswith(f"; {agreement.ALIKE}")  # what to do
+    return str(line).removesuffix(f"; {agreement.ALIKE}").replace(f", {about()['host']}", "")
 
 
 def test_ranks_that_go_by_the_same_hear_all_answers_in_order() -> None:

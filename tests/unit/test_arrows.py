@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lab.demo": {"client", "lab.records"},
     "lab.recipes": {"engine"},
     "lab.qualify": {"client", "lab.records", "settings"},
-    "lab.reference": {"controller", "observe", "settings"},
+    "lab.reference": {"controller", "engine", "observe", "settings"},
     "lab.quality": {
         "client",
         "controller",

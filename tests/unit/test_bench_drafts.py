@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 
+from oea_server.client.remote import Remote
 from oea_server.lab.bench import drafts, report
 from oea_server.lab.bench.load import Load, repetitive
-from oea_server.lab.bench.serve import Rounds, _row
+from oea_server.lab.bench.rounds import Rounds
+from oea_server.lab.bench.serve import _row
 from oea_server.lab.records.options import OptionError
+from tests.heard import Heard, hearing
 
 METRICS = """# TYPE sglang:spec_verify_calls counter
 sglang:spec_verify_calls_total{model_name="a"} 5.0
@@ -29,8 +32,9 @@ def answering(monkeypatch: pytest.MonkeyPatch, **reply: Any) -> Any:
     return SimpleNamespace(url="http://127.0.0.1:1", key=None)
 
 
-def test_verify_passes_are_sglangs_own_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert drafts.passes(answering(monkeypatch, text=METRICS)) == 7.0
+def test_verify_passes_are_sglangs_own_count() -> None:
+    with hearing(Heard(answer=METRICS.encode())) as server:
+        assert drafts.passes(Remote(server.url)) == 7.0
 
 
 def test_a_server_says_how_it_drafts_or_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -252,7 +252,7 @@ def test_older_sglang_has_it_by_another_name(
     (conflict,) = [each for each in options.CONFLICTS if each.option == "moe_runner_backend"]
     assert conflict.clashes("flashinfer_trtllm") is not takes
     assert not conflict.clashes("flashinfer_trtllm_routed")
-    assert "flashinfer_trtllm_routed" in conflict.why
+    assert "flashinfer_trtllm_routed" in conflict.instead
 
 
 def test_a_model_of_other_layers_is_left_alone() -> None:

@@ -215,7 +215,7 @@ def test_no_room_for_it_is_a_refusal_in_one_line(
     monkeypatch.setattr(Path, "mkdir", full)
     with pytest.raises(SystemExit):
         metrics_folder.before_set_prometheus_multiproc_dir()
-    assert capsys.readouterr().err.endswith(": No space left on device\n")
+    assert ": No space left on device; name one that" in capsys.readouterr().err
 
 
 def test_no_folder_for_temporary_files_is_a_refusal_in_one_line(
@@ -230,3 +230,4 @@ def test_no_folder_for_temporary_files_is_a_refusal_in_one_line(
         "temporary files (TMPDIR): no folder for the metrics can be made in it: No such file"
         in line
     )
+    assert line.endswith("; name one that can be written to (PROMETHEUS_MULTIPROC_DIR)")

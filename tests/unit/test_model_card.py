@@ -45,5 +45,5 @@ def test_conflicts_are_read_from_resolved_arguments_and_the_environment(
     assert len(conflicts.find({"enable_pdmux": True, "dllm_algorithm": "x"}.get)) == 2
     monkeypatch.setenv("SGLANG_SIMULATE_UNIFORM_EXPERTS", "1")
     assert conflicts.find(lambda option: None) == [
-        "SGLANG_SIMULATE_UNIFORM_EXPERTS: overrides every routing decision"
+        "SGLANG_SIMULATE_UNIFORM_EXPERTS: overrides every routing decision; unset it"
     ]

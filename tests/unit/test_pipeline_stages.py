@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from oea_server.engine import runtime
+from oea_server.engine import model_card, runtime
 from oea_server.engine.routers import Router
 from oea_server.settings import Settings
 
@@ -24,13 +24,15 @@ def test_a_stage_without_moe_layers_is_accepted_and_says_so() -> None:
 
 def test_a_model_without_experts_in_any_stage_is_refused() -> None:
     now = runtime.Runtime(Settings(k0="3"))
-    assert now.adopt([], 0, CPU, k_elsewhere=0) == ["the model has no experts to route"]
+    assert now.adopt([], 0, CPU, k_elsewhere=0) == [
+        f"the model has no experts to route; {model_card.ANYWAY}"
+    ]
 
 
 def test_a_stage_whose_routers_cannot_be_handled_is_no_empty_stage() -> None:
     now = runtime.Runtime(Settings())
     problems = now.adopt([Router(0, 4, True, "biased")], 16, CPU, k_elsewhere=4)
-    assert problems == ["1 of 1 MoE layers run vanilla: biased"]
+    assert problems == [f"1 of 1 MoE layers run vanilla: biased; {model_card.ANYWAY}"]
 
 
 @pytest.mark.parametrize("routers", [[], [Router(3, 8, True, None)]])

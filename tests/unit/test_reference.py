@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from oea_server.lab.reference import knobs, metrics, readability, results
+from oea_server.lab.reference import knobs, metrics, results, troubleshooting
 from oea_server.lab.reference.page import COMMAND, with_list
 from oea_server.settings import LIVE, Settings
 
@@ -20,7 +20,9 @@ PAGES = [
 ]
 
 
-@pytest.mark.parametrize("made", [knobs, metrics, results], ids=lambda made: made.PAGE.name)
+@pytest.mark.parametrize(
+    "made", [knobs, metrics, results, troubleshooting], ids=lambda made: made.PAGE.name
+)
 def test_a_list_is_what_its_definitions_say(made: object) -> None:
     page = made.PAGE.read_text(encoding="utf-8")  # type: ignore[attr-defined]
     assert with_list(page, made.entries()) == page, f"make it anew: {COMMAND}"  # type: ignore[attr-defined]
@@ -66,19 +68,3 @@ def anchors(page: Path) -> set[str]:
     """Those of a page's headings, as GitHub makes them."""
     titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
-
-
-def test_sentences_are_counted_without_code_tables_and_links() -> None:
-    prose = "One two [three](a/b.md) four.\nFive six. Seven!\n"
-    text = (
-        f"# Title of it\n\n{prose}\n    code that is long\n\n| a | table |\n\n- An item\n-"
-        " Another\n"
-    )
-    assert readability.sentences(text) == [
-        "One two three four.",
-        "Five six.",
-        "Seven!",
-        "An item",
-        "Another",
-    ]
-    assert readability.count(text + "x" * 101 + "\n").wide == 1

@@ -53,8 +53,8 @@ MALFORMED = (
     ("gold: k0=5.0", f"tiers: gold: 'k0=5.0' {NO_PROMISE}"),
     ("gold: k0=99999", f"tiers: gold: 'k0=99999' {NO_PROMISE}"),
     ("gold: k0=1:8,16:3", f"tiers: gold: 'k0=1:8,16:3' {NO_PROMISE}"),
-    ("gold: exact; gold: auto", "tiers: gold is there twice"),
-    ("; ".join(f"t{i}: auto" for i in range(9)), "tiers: there are 9, above 8"),
+    ("gold: exact; gold: auto", "tiers: gold is there twice; name each tier once"),
+    ("; ".join(f"t{i}: auto" for i in range(9)), "tiers: there are 9, above 8; leave some out"),
 )
 
 
@@ -235,9 +235,15 @@ REFUSED: tuple[tuple[Binding, Headers, str | None, int, str], ...] = (
         headers(None, "silver", SECOND),
         None,
         0,
-        "x-oea-tier: the header is there 2 times",
+        "x-oea-tier: the header is there 2 times; send it once",
     ),
-    (BY_HEADER, headers(None, "gold", SECOND), None, 0, "x-oea-tier: the header is there 2 times"),
+    (
+        BY_HEADER,
+        headers(None, "gold", SECOND),
+        None,
+        0,
+        "x-oea-tier: the header is there 2 times; send it once",
+    ),
     (
         BY_HEADER,
         headers(tier="silver, gold"),
@@ -352,18 +358,24 @@ def test_keys_are_read_from_a_file_of_their_hashes(write: Callable[[str], str]) 
 OF_GOLD = keys.hashed(GOLD)
 NO_HASH = "comes no SHA-256 in 64 small hex digits (printf %s KEY | sha256sum)"
 WRONG: tuple[tuple[bytes | str, str], ...] = (
-    ("", "it binds no key"),
-    ("# nothing\n", "it binds no key"),
+    ("", "it binds no key; write a line, gold: SHA-256"),
+    ("# nothing\n", "it binds no key; write a line, gold: SHA-256"),
     ("gold: sk-a-secret\n", f"line 1: after gold: {NO_HASH}"),
     ("gold\n", f"line 1: after gold: {NO_HASH}"),
     (f"gold: {OF_GOLD.upper()}\n", f"line 1: after gold: {NO_HASH}"),
     (f"gold: {OF_GOLD}0\n", f"line 1: after gold: {NO_HASH}"),
     (f"#\nGold: {OF_GOLD}\n", "line 2: 'Gold' is neither a tier nor *"),
     (f"{OF_GOLD}: gold\n", f"line 1: '{OF_GOLD[:29]}\\u2026' is neither a tier nor *"),
-    (f"gold: {OF_GOLD}\nsilver: {OF_GOLD}\n", "line 2: this key is bound to gold already"),
-    (f"gold: {keys.NOTHING}\n", "line 1: the hash of an empty key, which no client can send"),
-    (b"gold: \xff\n", "not a text file"),
-    ("#" * (1 << 20) + "#", "above 1048576 bytes"),
+    (
+        f"gold: {OF_GOLD}\nsilver: {OF_GOLD}\n",
+        "line 2: this key is bound to gold already; leave one line out",
+    ),
+    (
+        f"gold: {keys.NOTHING}\n",
+        "line 1: the hash of an empty key, which no client can send; hash the key itself",
+    ),
+    (b"gold: \xff\n", "not a text file; write a line for each key, gold: SHA-256"),
+    ("#" * (1 << 20) + "#", "above 1048576 bytes; is it another file?"),
 )
 
 

@@ -3,18 +3,15 @@ that is accepted."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import requests
-from prometheus_client.parser import text_string_to_metric_families
 
 from oea_server.client.ask import ask
 from oea_server.client.remote import Remote
+from oea_server.lab.bench.rounds import Rounds
 from oea_server.lab.bench.timing import Spread
 from oea_server.lab.records.options import OptionError
-
-if TYPE_CHECKING:
-    from oea_server.lab.bench.serve import Rounds
 
 ROWS = 4
 """Of a request in a verify pass of a server of our own, its token included: as in most public
@@ -29,11 +26,11 @@ class Drafts(NamedTuple):
 
     algorithm: str
     rows_per_request: int
-    """Its token, and the guesses behind it."""
+    """Rows of a request: its token and the guesses behind the token."""
 
 
 def of(server: Remote) -> Drafts:
-    """Those of a running server.
+    """The drafts of a running server.
 
     Raises:
         OptionError: it verifies none, or does not say.
@@ -67,13 +64,7 @@ def forget(server: Remote) -> None:
 def passes(server: Remote) -> float:
     """Verify passes of all requests that have ended so far: a pass counts once for each of its
     requests."""
-    text = ask("GET", f"{server.url}/metrics", timeout=30).text
-    return sum(
-        sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-        if sample.name == PASSES
-    )
+    return sum(sample.value for sample in server.samples() if sample.name == PASSES)
 
 
 def verified(rounds: Rounds, vanilla: Rounds | None) -> dict[str, Any]:

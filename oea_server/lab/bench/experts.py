@@ -43,7 +43,7 @@ def make_weights(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """w13 [local, 2I, H] and w2 [local, H, I], bfloat16, scaled as trained layers are.
 
-    One random block, another multiple of it for each expert: random numbers for a whole layer take
+    One random block, another multiple of it for each expert. Random numbers for a whole layer take
     longer than the benchmark, and to a matmul all finite normal numbers are alike."""
     generator = torch.Generator(device).manual_seed(seed)
     count, hidden, inner = preset.local_experts, preset.hidden, preset.intermediate

@@ -57,8 +57,8 @@ def play(
 
 
 def repetitive(place: int) -> Ask:
-    """The same in each round, and greedy: a list that goes on as it began, of which n-grams can
-    guess the rest."""
+    """A prompt that is alike in each round, and greedy: a list that goes on as it began, so that
+    n-grams can guess the rest."""
     words = " ".join(f"item {place} is like item {place}," for _ in range(12))
     return Ask(words, temperature=0.0, seed=place)
 
@@ -84,7 +84,7 @@ async def _play(url: str, tokens: int, key: str | None, asks: Sequence[Ask]) -> 
 
 
 async def _chat(client: AsyncOpenAI, tokens: int, said: Ask) -> list[float]:
-    """When it was sent, and when each chunk of its answer came."""
+    """The times at which a chat was sent, and at which each chunk of its answer came."""
     times = [time.perf_counter()]
     stream = await client.completions.create(
         model="default",

@@ -34,7 +34,7 @@ class Turn:
     layer: Call
     """Routing and experts."""
     routing: Call
-    """The same routing alone."""
+    """Routing alone, without the experts."""
     result: list[Routing]
     """The last routing; one element, replaced by each call (a graph's replay rewrites its
     tensors)."""
@@ -127,7 +127,7 @@ def measure(
 
 
 def _gate(hidden: torch.Tensor, num_experts: int, device: torch.device) -> Call:
-    """hidden [B, H] -> [B, N], kept by nobody: the logits are the source's."""
+    """hidden [B, H] -> [B, N], thrown away: the logits are the source's."""
     weights = torch.randn(hidden.shape[1], num_experts).to(hidden)
     return capture(lambda: hidden @ weights, device)
 
@@ -213,8 +213,8 @@ def _line_of_rows(rows: list[dict[str, Any]], batch: int) -> Line | None:
 
 
 def _line_of_turns(turns: dict[str, Turn]) -> Line | None:
-    """The same, a point each turn: one of many ranks reads few experts, and in each turn another
-    number of them."""
+    """Latency against T, a point each turn: one of many ranks reads few experts, and another number
+    of experts in each turn."""
     seen = [turn for label, turn in turns.items() if _takes_k(label)]
     experts = [ranks[0] for turn in seen for ranks in turn.experts]
     return fit(experts, [seconds * US for turn in seen for seconds in turn.seconds])

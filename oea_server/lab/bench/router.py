@@ -23,9 +23,9 @@ US = 1e6
 CALLS_PER_LAP = {"cuda": routers.LAYERS, "cpu": 1}
 """On a GPU one graph holds several routings, so that its own launch is not what is measured."""
 BETWEEN_BYTES = 64 << 20
-"""What a GPU reads between two of them, as a layer reads experts: the routing's instructions are
-not in its caches then, and no router overlaps with itself. The time of the same graph without
-routings is taken off."""
+"""Bytes that a GPU reads between two routings, as a layer reads experts. The routing's instructions
+are then gone from the caches, and no router overlaps with itself. The time of the same graph
+without routings is taken off."""
 OURS = "oea-server"
 
 
@@ -37,7 +37,7 @@ class Contender:
     policy: str
     call: Call
     unique_experts: int
-    """Of one draw of logits."""
+    """T of one draw of logits."""
     same_choice: float | None
     """Share of rows with vanilla's experts; None where the policy may choose others."""
     seconds: list[float] = field(default_factory=list)

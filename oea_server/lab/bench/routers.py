@@ -46,8 +46,8 @@ def ours(
 
 
 def by_layer(policy: Policy, k: int, logits: torch.Tensor) -> Route:
-    """Our routing on a GPU as a server launches it: one layer after the other, by knobs and a
-    number of tokens that the device reads, counted in one launch after the last. Its `pool` is
+    """Our routing on a GPU as a server launches it: one layer after the other, counted in one
+    launch after the last. Knobs and the number of tokens are read on the device. Its `pool` is
     there only then."""
     (batch, num_experts), device, layers = logits.shape, logits.device, range(LAYERS)
     knobs = Knobs(dict.fromkeys(layers, k), num_experts, device)

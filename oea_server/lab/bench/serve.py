@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from statistics import quantiles
 from typing import Any
 
 from oea_server.client.remote import Remote
 from oea_server.lab.bench.bandwidth import Reader
 from oea_server.lab.bench.drafts import Drafts, forget, passes, verified
-from oea_server.lab.bench.load import Load, play, repetitive
+from oea_server.lab.bench.load import play, repetitive
+from oea_server.lab.bench.rounds import Rounds
 from oea_server.lab.bench.timing import Spread, laps, shown_turns
 from oea_server.routing import Policy
 from oea_server.routing.schedule import BY_BATCH
 
 US, MS = 1e6, 1e3
-
-
-@dataclass(slots=True)
-class Rounds:
-    """What one policy did at one concurrency, round by round."""
-
-    loads: list[Load] = field(default_factory=list)
-    experts: list[float] = field(default_factory=list)
-    batch: list[float] = field(default_factory=list)
-    mass_kept: list[float] = field(default_factory=list)
-    step_seconds: list[float] = field(default_factory=list)
-    accepted: list[float] = field(default_factory=list)
-    """Tokens that a request got of a verify pass, its first token aside; empty without drafts."""
-
-    def tpot(self) -> list[float]:
-        """Seconds per token, the mean over a round's chats."""
-        return [sum(load.tpot) / len(load.tpot) for load in self.loads]
 
 
 def measure(

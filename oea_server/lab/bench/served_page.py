@@ -7,7 +7,7 @@ from oea_server.lab.records.tables import micro, ratio, spread, table
 
 
 def lines(record: Record) -> list[str]:
-    """The page but for how it was made."""
+    """The page, except how it was made."""
     model, bandwidth, drafts = record["model"], record["bandwidth"], record.get("drafts")
     return [
         (

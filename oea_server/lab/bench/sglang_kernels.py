@@ -38,7 +38,7 @@ def native_router(k: int) -> Router:
 
 
 def triton_router(k: int) -> Router:
-    """SGLang's Triton router: its default on CUDA, in 0.5.17 by this variable."""
+    """SGLang's Triton router: its default on CUDA, in 0.5.17 by an environment variable."""
     os.environ["SGLANG_OPT_USE_JIT_KERNEL_FUSED_TOPK"] = "true"
     from sglang.srt.layers.moe.topk import fused_topk
 

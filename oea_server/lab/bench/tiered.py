@@ -46,8 +46,8 @@ def measure(
     layers: int,
     model: str,
 ) -> dict[str, Any]:
-    """Decode so many chats at once, of which each share in turn is exact, and the others are
-    guaranteed k0; and, for comparison, all of them vanilla."""
+    """Decode so many chats at once, of which each share in turn is exact and the others are
+    guaranteed k0. For comparison decode all of the chats vanilla."""
     found = server.config()["settings"]
     reads: list[float] = []
     exact = {str(share): share * chats // 100 for share in SHARES}
@@ -103,7 +103,7 @@ def _round(server: Remote, chats: int, exact: int, tokens: int, rounds: Rounds) 
 
 
 def tier_sums(server: Remote) -> Mapping[str, tuple[float, float]]:
-    """Of each tier: its tokens that were looked at so far, and the mass that they kept."""
+    """For each tier: its tokens that were looked at so far, and the mass that they kept."""
     names = ("oea_tier_sampled_tokens_total", "oea_tier_kept_router_mass_total")
     sums: dict[str, dict[str, float]] = {}
     for sample in server.samples():

@@ -14,7 +14,7 @@ TIERS = ("exact", "auto")
 
 
 def lines(record: Record) -> list[str]:
-    """The page but for how it was made."""
+    """The page, except how it was made."""
     model, bandwidth = record["model"], record["bandwidth"]
     return [
         f"# What exact requests cost, {model['name']}: {record['machine']['name']}",

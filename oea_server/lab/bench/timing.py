@@ -73,8 +73,9 @@ def capture(call: Call, device: torch.device, times: int = 1) -> Call:
 def laps(device: torch.device, calls: Sequence[Call]) -> list[float]:
     """Seconds of each call, run one after the other.
 
-    On a GPU everything is queued at once and only then waited for: let the first call be long
-    enough (a read of memory) for the queue to fill, or launch latency is measured with the second.
+    On a GPU everything is queued at once and only then waited for. Let the first call be long
+    enough (a read of memory) for the queue to fill. Else launch latency is measured with the
+    second.
     """
     if device.type != "cuda":
         marks = [time.perf_counter()]
@@ -92,8 +93,8 @@ def laps(device: torch.device, calls: Sequence[Call]) -> list[float]:
 
 
 def turns(names: Sequence[str], repeats: int) -> Iterator[tuple[int, list[str]]]:
-    """(repetition, order) of interleaved variants: there and back, then from the next one on, so
-    that no one is always first or always after the same one.
+    """(repetition, order) of interleaved variants: there and back, then from the next one on. No
+    variant is always first, or always after the same one.
 
     Negative repetitions warm up and are not to be kept.
     """

@@ -22,15 +22,15 @@ NOTHING = 0.1
 """Below, half the experts take less than 5 % off a layer, and less off a step, which is not all
 layers."""
 MEMORY = 0.5
-"""Of the bandwidth measured in the same run. The paper's layers read at 0.78 and 0.64 of the H100's
-data sheet. Below half, something else than memory takes most of the time, and another kernel may
-take it away with what T saves."""
+"""Share of the bandwidth measured in the same run. The paper's layers read at 0.78 and 0.64 of the
+H100's data sheet. Below half, something else than memory takes most of the time, and another kernel
+may take it away with what T saves."""
 STRAIGHT = 0.9
 """R² of the policies' medians below which the time depends on more than T, or is noise (the paper's
 is above 0.99). No line holds then; where little follows T, the same noise makes a smaller R², and
 the interval decides alone."""
 FEWER = 0.9
-"""Of vanilla's experts: a rule that reads more of them has not tried."""
+"""Share of vanilla's experts: a rule that reads more of them has not tried."""
 MEDIANS_ERROR = 0.93
 """A median's standard error over the quartiles' distance and the root of the number: 1.253 / 1.349
 for a normal."""
@@ -117,7 +117,7 @@ def _fewest(rows: list[dict[str, Any]], experts: float, repeats: int) -> dict[st
     """The rule for serving that reads fewest experts, as it was measured beside vanilla, routing
     and all.
 
-    `follows`: the share of the time that it saved over the share of the experts that it saved;
+    `follows`: the share of the time that it saved over the share of the experts that it saved.
     `follows_high`: the end of its 95 % interval, by the quartiles of the turns as if they were
     normal."""
     ours = [
@@ -210,7 +210,7 @@ def lines(record: Record) -> list[str]:
 
 
 def _seen(judgement: dict[str, Any]) -> str:
-    """The numbers behind it: the line, and the rule that reads fewest."""
+    """The numbers behind the verdict: the line, and the rule that reads fewest."""
     if judgement["follows"] is None:
         return ""
     line = f" One expert more takes {micro(judgement['slope_us'])} µs, R² {judgement['r2']:.4f}."

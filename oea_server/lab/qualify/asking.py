@@ -155,7 +155,7 @@ def messages(task: Task) -> list[Any]:
 
 
 def _said(choice: Any) -> tuple[str, str]:
-    """A chunk's text, and what of it is reasoning, which nobody checks."""
+    """A chunk's text, and its reasoning, which is not checked."""
     if hasattr(choice, "delta"):
         return choice.delta.content or "", getattr(choice.delta, "reasoning_content", None) or ""
     return choice.text or "", ""

@@ -35,7 +35,7 @@ class Candidate(NamedTuple):
 
 
 def read(texts: Sequence[str]) -> list[Candidate]:
-    """Each of them, in order.
+    """The candidates, in order.
 
     Raises:
         CandidateError: it is no knob of those that can be turned live, out of bounds, or given

@@ -26,8 +26,8 @@ ITSELF = [sys.executable, "-P", str(Path(__file__).resolve())]
 
 
 def tasks(name: str, number: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Its entries. Where a dataset has a scorer of its own, that judges; else the answer is
-    compared as it stands.
+    """The dataset's entries as tasks. Where a dataset has a scorer of its own, that judges; else
+    the answer is compared as it stands.
 
     Raises:
         ValueError: no such dataset; with those that there are.
@@ -57,7 +57,7 @@ def score(said: dict[str, Any]) -> bool:
 
 
 def main(words: list[str]) -> int:
-    """As the module's docstring says."""
+    """Write tasks, or score an answer, as the module's docstring says."""
     try:
         if words[0] == "score":
             return 0 if score(json.load(sys.stdin)) else 1

@@ -53,7 +53,7 @@ def loaded(name: str, folder: str | None) -> Any:
 
 
 def tasks(name: str, number: int, folder: str | None = None) -> Iterator[dict[str, Any]]:
-    """Its first documents, each with what lm-eval asks, and where it stops."""
+    """The task's first documents, each with what lm-eval asks, and where lm-eval stops."""
     task = loaded(name, folder)
     how = task.config.generation_kwargs or {}
     until = how.get("until") or []
@@ -90,7 +90,7 @@ def score(said: dict[str, Any], name: str, folder: str | None = None) -> bool:
 
 
 def main(words: list[str]) -> int:
-    """As the module's docstring says."""
+    """Write tasks, or score an answer, as the module's docstring says."""
     lines = list[str]()
     try:
         with redirect_stdout(sys.stderr):  # which lm-eval and its libraries write to

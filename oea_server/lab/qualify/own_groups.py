@@ -34,7 +34,7 @@ class Text(NamedTuple):
     pages: Sequence[str]
     """Texts that the model was not trained on."""
     words: Sequence[str]
-    """Of these pages, lower case, of `LEAST_TOKENS` tokens or more after a space."""
+    """Words of the pages, lower case, of `LEAST_TOKENS` tokens or more after a space."""
     tokens: Callable[[str], list[str]]
     """A text cut into the model's tokens, each as the text that it stands for."""
 

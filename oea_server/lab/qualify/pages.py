@@ -101,7 +101,7 @@ def _list(texts: Iterator[str] | list[str]) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Text that is nobody's Markdown: of a group or candidate that a user named."""
+    """Text of a group or candidate that a user named, without Markdown's marks."""
     for character in "\\`*[]<>|#":
         text = text.replace(character, "\\" + character)
     return " ".join(text.split())

@@ -43,7 +43,7 @@ class Pair(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Of each prompt: pairs that were won, lost, and all of them."""
+    """Pairs of each prompt: won, lost, and in all."""
 
     won: list[int]
     lost: list[int]
@@ -69,7 +69,7 @@ def unpaired(record: Record, candidate: str) -> tuple[int, int]:
 
 
 def counts(found: Iterable[Pair]) -> Counts:
-    """Of each prompt, those of its pairs that could be checked."""
+    """Counts by prompt, over the pairs that could be checked."""
     checked = [pair for pair in found if pair.checked]
     by_prompt = [list(group) for _, group in groupby(checked, lambda pair: pair.task)]
     return Counts(

@@ -23,8 +23,8 @@ FULL = 2
 """Times over that a block has as many questions as are asked at once: below that it is never full
 for long."""
 WARM_UP = 8
-"""Tokens of each arm's first answers, which nobody keeps: what is compiled at first use is compiled
-then."""
+"""Tokens of each arm's first answers, which are thrown away: what is compiled at first use is
+compiled then."""
 
 
 @dataclass(frozen=True)

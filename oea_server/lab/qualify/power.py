@@ -119,7 +119,8 @@ def needed_pairs(
 def reestimated(
     margin: float, confidence: float, pairs: int, discordance: float, seen_effect: float = 1.0
 ) -> str:
-    """The same once some rounds ran, from the share of answers that did change.
+    """The necessary number of prompts once some rounds ran, from the share of answers that did
+    change.
 
     Args:
         pairs: those that were compared until now.

@@ -55,7 +55,7 @@ class Wanted(NamedTuple):
     command: str
 
     def plan(self) -> dict[str, Any]:
-        """What a record says of it, without the server."""
+        """What a record says of the plan, without the server."""
         return {
             "tasks": {
                 "file": self.tasks.name,

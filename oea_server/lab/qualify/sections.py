@@ -20,7 +20,7 @@ class Section(NamedTuple):
 
 
 def sections(record: Record) -> list[Section]:
-    """All of them, in the order in which they are read."""
+    """All sections, in the order in which they are read."""
     verdicts, confidence = record["verdicts"], f"{record['plan']['confidence']:.0%}"
     found = [
         Section(

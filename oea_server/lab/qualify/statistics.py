@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 
 WORST_CASE_PROMPTS = 4
 """As if so many more prompts had changed sides, with all their seeds together. A few changes say
-little of how seeds go together: without this, one loss would narrow the interval of 16 seeds to a
+little of how seeds go together. Without this, one loss would narrow the interval of 16 seeds to a
 tenth of what it is with none."""
 EDGE = 1e-12
 

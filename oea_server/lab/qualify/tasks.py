@@ -35,7 +35,7 @@ class Task(BaseModel):
 
     prompt: str | None = Field(None, min_length=1)
     messages: list[dict[str, Any]] | None = Field(None, min_length=1)
-    """Of a chat, as the API takes them."""
+    """Messages of a chat, as the API takes them."""
     system: str | None = None
     """The chat's first message, before the prompt."""
     answer: Any = None

@@ -68,8 +68,8 @@ def bought(verdict: dict[str, Any]) -> str:
 
 
 def paid(verdict: dict[str, Any]) -> str:
-    """What it costs but for right answers: longer answers, which eat the gain, and answers that are
-    none."""
+    """The candidate's cost but for right answers: longer answers, which eat the gain, and broken
+    ones."""
     mine, base, longer = verdict["candidate"], verdict["vanilla"], verdict["longer"]
     said = []
     if longer is not None:
@@ -107,7 +107,7 @@ def change(ratio: dict[str, Any] | None, of: Change) -> str:
 
 
 def not_tested(record: Record) -> list[str]:
-    """What nobody should read out of this record, a line each."""
+    """What the record cannot show, a line each."""
     plan = record["plan"]
     batches = [block["batch"] for block in record["blocks"] if block["batch"] is not None]
     cut = sum(bool(answer["cut"]) for answer in record["answers"])

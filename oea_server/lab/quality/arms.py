@@ -44,7 +44,7 @@ class Arm(NamedTuple):
 
     @property
     def is_plain_oea(self) -> bool:
-        """Whether it is what others are compared with: OEA with nothing but a k0."""
+        """Whether the arm is OEA with nothing but a k0, with which others are compared."""
         return self.kind == "oea" and "/" not in self.label
 
 
@@ -128,7 +128,7 @@ def _weigh(says: Kind) -> rules.Weigh:
 
 
 def _split(policy: Policy, ranks: int, found: Routers, logits: torch.Tensor, layer: int) -> Routed:
-    """Each rank routes its own tokens and knows of no others: DP attention, without a reduction."""
+    """Each rank routes its own tokens alone: DP attention, without a reduction."""
     each = _served(policy, found, logits.unflatten(-2, (ranks, -1)), layer)
     return Routed(
         each.weights.flatten(-3, -2), each.ids.flatten(-3, -2), each.pool.any(dim=-2), each.by

@@ -40,9 +40,9 @@ class Choice(NamedTuple):
 
 
 def choose(record: Record, budget: float, k: int, lines: Sequence[Line] = ()) -> list[Choice]:
-    """For each batch size that was evaluated, ascending. A larger batch loses less, so what it
-    needs a smaller one gets as well, whatever chance said there: a smaller batch's rule reads at
-    least what the larger one's would.
+    """For each batch size that was evaluated, ascending. A larger batch loses less. So a smaller
+    batch gets at least what the larger one needs, even where the samples say otherwise: its rule
+    reads at least as much.
 
     Args:
         record: of `oea-server eval`, with arms `oea:K0`, with or without `share` and `mix`.
@@ -122,7 +122,7 @@ def schedules(choices: Sequence[Choice], k: int) -> dict[str, Schedule[float]]:
 
 
 def flags(choices: Sequence[Choice], k: int) -> str:
-    """The schedules as flags, without those that change nothing."""
+    """The schedules as flags, without the schedules that change nothing."""
     found = schedules(choices, k).items()
     return " ".join(
         f"--oea-{name} '{each}'" for name, each in found if str(each) not in ("0.0", "1.0")

@@ -25,7 +25,8 @@ YES, NO, OPEN = "yes", "no", "not told apart"
 
 
 class Finding(NamedTuple):
-    """One of them, as it came out here: reproduced, refuted, or neither beyond the intervals."""
+    """One finding of the paper, as it came out here: reproduced, refuted, or neither beyond the
+    intervals."""
 
     claim: str
     verdict: str
@@ -79,7 +80,7 @@ def dominates(grid: Record) -> Finding:
 
 
 def larger_loses_less(grid: Record) -> Finding:
-    """The same k0 at a larger batch."""
+    """Whether a k0 loses less at a larger batch."""
     rows = _rows(grid)
     batches = sorted(batch for batch in grid["batches"] if batch > 1)
     arms = sorted({arm for _, arm in rows if arm.startswith("oea:")})
@@ -145,7 +146,7 @@ def _rows(record: Record) -> dict[tuple[int, str], Row]:
 
 
 def shown(found: Sequence[Finding]) -> str:
-    """As a table."""
+    """The findings as a table."""
     return "\n".join(table(["the paper", "here", "measured"], found, names=3))
 
 

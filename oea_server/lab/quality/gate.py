@@ -37,8 +37,8 @@ BARS = {
     "oea:8/share=0.13/mix=0.5": ("unique", 0.66),
     f"fill:8/ranks={RANKS}/share=0.13/mix=0.5": ("busiest", 0.22),
 }
-"""Arms at the largest batch, by what they read, experts or those of the busiest rank, and the most
-that they may lose of what plain OEA loses where it reads as much."""
+"""Arms at the largest batch, with what they read: experts, or experts of the busiest rank. The
+number is the most that they may lose, as a share of plain OEA's loss where it reads as much."""
 LOSS_SLACK, READ_SLACK = 0.15, 0.02
 """How far an increase in cross-entropy and T may be from what was measured: other kernels round
 otherwise."""
@@ -90,8 +90,8 @@ def measure(only: Collection[str] = (), by: Judge | None = None) -> dict[str, Me
 
 
 def summary(measured: dict[str, Measured]) -> dict[str, dict[str, float]]:
-    """Increase in cross-entropy over vanilla at the same batch size, T and mass kept, and of `BARS`
-    what is lost over plain OEA: what `gate.json` keeps."""
+    """What `gate.json` keeps. Increase in cross-entropy over vanilla at the same batch size, T and
+    mass kept, and of `BARS` what is lost over plain OEA."""
     found = {}
     for name, each in measured.items():
         base = measured[f"vanilla@{name.rpartition('@')[2]}"]

@@ -148,7 +148,7 @@ class Vote(Kind):
 
 
 class Lynx(Kind):
-    """The same by LYNX's score."""
+    """The most wanted experts up to a number, by LYNX's score."""
 
     NUMBER = "experts"
     experts: Whole = Field(ge=1, le=MAX_EXPERTS)

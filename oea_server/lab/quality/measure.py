@@ -101,7 +101,7 @@ class Judge:
         )
 
     def _states(self) -> torch.Tensor:
-        """The last layer's output [S, L, H]: logits of all of them would not fit."""
+        """The last layer's output [S, L, H]: the logits of all sequences would not fit."""
         states: torch.Tensor = self.model.base_model(
             input_ids=self.ids[:, :-1], use_cache=False
         ).last_hidden_state

@@ -14,8 +14,8 @@ from oea_server.lab.quality.router_classes import KNOWN, Outputs
 from oea_server.routing import Router
 
 Choose = Callable[[torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]]
-"""Router logits of a layer [S, L, N], in the model's own dtype as a server has them, and the
-layer's number -> weights [S, L, k] and ids [S, L, k]."""
+"""(router logits of a layer [S, L, N] in the model's dtype, the layer's number) -> weights
+[S, L, k] and ids [S, L, k]."""
 
 
 class UnsupportedModelError(ValueError):
@@ -49,7 +49,7 @@ class Routers(NamedTuple):
 
 
 def routers(model: nn.Module) -> Routers:
-    """Find them.
+    """Find the routers of a model.
 
     Raises:
         UnsupportedModelError: there are none that we know, or others as well; with what there is.

@@ -137,8 +137,8 @@ def fill_ranks(ranks: int, power: float, size: int | None = None) -> Pool:
 
 
 def filled(wanted: torch.Tensor, floors: torch.Tensor, size: int | torch.Tensor) -> torch.Tensor:
-    """The floors, then the most wanted until there are `size` of them; nobody's experts are never
-    taken. [..., N]."""
+    """The floors, then the most wanted until there are `size` of them. An expert that no token
+    wants is never taken. [..., N]."""
     order = torch.where(floors, torch.inf, wanted)
     place = order.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
     return floors | ((place < size) & (wanted > 0))
@@ -158,5 +158,5 @@ def between(alpha: float) -> Weigh:
 
 
 def as_scored(step: Step, scores: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """Not divided at all."""
+    """Weights as scored, without division."""
     return scores

@@ -1,5 +1,5 @@
-"""The same measure on a live server: its own decode steps, batched as it batches, made to say
-held-out text."""
+"""The measure of `quality.measure` on a live server: its own decode steps, batched as it batches,
+made to say held-out text."""
 
 from __future__ import annotations
 

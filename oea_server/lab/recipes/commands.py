@@ -39,7 +39,7 @@ class Command(NamedTuple):
     stands_for: int = 1
     """How many public recipes are this one, as far as routing goes."""
     family: str = ""
-    """Of `families.json`."""
+    """The family's name in `families.json`."""
 
     @property
     def question(self) -> list[str]:

@@ -19,23 +19,32 @@ BEHIND = {
 INTRODUCTION = """# What is routed today
 
 Generated: `python -m oea_server.lab.recipes`. Each answer is that of
-`oea-server doctor --on CARD --model-config FILE FLAGS`: SGLang {sglang} resolves the flags as if
-the card were here and builds the model's own class, and the judgement of `serve` is asked. Nothing
-here was run on these cards.
+`oea-server doctor --on CARD --model-config FILE FLAGS`. SGLang {sglang} resolves the flags as if
+the card were here, and builds the model's own class. The code that judges for `serve` then judges
+the result. Nothing here was run on these cards.
 
-**Routed**: all MoE layers by the policy; *n of m*: the others run the model's own top k.
-**Refused**: `serve` would not start, and why.
+| answer | meaning |
+| --- | --- |
+| **routed** | the policy routes all MoE layers |
+| **n of m layers** | the policy routes n layers; the others run the model's own top k |
+| refused | `serve` would not start; the cell names the option, or what the model does |
 
-*Tested* says what stands behind a family's router besides. **Served**: a model of this class is
-served end to end by our tests, on a CPU. **Run**: SGLang's own model runner decodes a tiny model
-whose layers of experts are of this class, in a nightly test on a CPU: our vanilla is to the bit
-what comes without us, and what OEA counts is what a recount counts; 26 of the 31 models do the same
-on two ranks.
-What is left out of some, and which families do not run, is said [below](#run-on-a-cpu-in-part).
-**Built**: our tests build its class, small, and ask what its routers are. –: this page alone.
+The column *tested* says what else was tested of a family's router:
 
-Of {commands} commands {works} are routed; of the {recipes} public recipes among them
-{recipes_work}.
+| tested | meaning |
+| --- | --- |
+| served | our tests serve a model of this class end to end, on a CPU |
+| run | SGLang's own model runner decodes a tiny model, in a nightly test on a CPU |
+| built | our tests build the class, small, and ask what its routers are |
+| – | nothing but this page |
+
+The tiny model of a *run* has the class's layers of experts. Our vanilla has to equal SGLang without
+our plug-in, to the bit. OEA's counts have to equal a recount. Of the 31 models 26 do the same on
+two ranks. Some models run [in part](#run-on-a-cpu-in-part), and some families
+[not at all](#not-run-on-a-cpu).
+
+Of {commands} commands {works} are routed.
+Of the {recipes} public recipes among them {recipes_work} are routed.
 Of {families} families, {by_card}.
 """
 

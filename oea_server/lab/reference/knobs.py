@@ -21,7 +21,7 @@ SEE = {
 
 
 def entries(knobs: type[Knobs] = Settings) -> list[str]:
-    """One for each knob, in their own order."""
+    """An entry for each knob, in the settings' order."""
     return [
         entry(f"`{flag_of(name)}`", facts(name, knob), said(name, knob))
         for name, knob in properties(knobs).items()

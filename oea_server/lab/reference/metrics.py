@@ -34,12 +34,12 @@ def defined() -> Iterator[MetricWrapperBase]:
 
 
 def name(metric: MetricWrapperBase) -> str:
-    """As it is scraped; of a histogram without the endings of its parts."""
+    """The metric's name as it is scraped; a histogram's without the endings of its parts."""
     return f"{metric._name}_total" if metric._type == "counter" else metric._name
 
 
 def facts(metric: MetricWrapperBase) -> str:
-    """Its kind and its labels."""
+    """The metric's kind and labels."""
     kind = str(metric._type).capitalize()
     labels = ", ".join(f"`{label}`" for label in metric._labelnames)
     return f"{kind} by {labels}." if labels else f"{kind}."

@@ -7,7 +7,8 @@ import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
-DOCS = Path(__file__).parents[3] / "docs"
+ROOT = Path(__file__).parents[3]
+DOCS = ROOT / "docs"
 COMMAND = "python -m oea_server.lab.reference"
 BEGIN, END = f"<!-- made by {COMMAND} -->", "<!-- made until here -->"
 WIDTH = 100

@@ -66,6 +66,8 @@ function field(fields, { name, title, help, empty, options }) {
   head.textContent = title;
   if (!options) Object.assign(input, { type: "text", autocomplete: "off", spellcheck: false, placeholder: empty ?? "" });
   input.setAttribute("aria-describedby", hint.id);
+  // the whole of a long help, for good: were it cut again, Apply would move away under the mouse
+  input.addEventListener("focus", () => box.classList.add("used"), { once: true });
   box.append(head, note, input, hint);
   fields.append(box);
   return input;

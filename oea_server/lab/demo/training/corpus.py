@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 HELD_OUT = 0.03
-"""Of the packages."""
+"""Share of the packages."""
 PER_PACKAGE = 800_000
 """Characters: else one package's documentation is half of the corpus."""
 SHORTEST = 400

@@ -176,9 +176,9 @@ def batch(tokens: NDArray[np.uint16], recipe: Recipe, step: int) -> torch.Tensor
 
 @torch.no_grad()
 def look(network: Network, tokens: NDArray[np.uint16], length: int) -> dict[str, float]:
-    """Held-out cross-entropy, also of looking ahead, and how evenly experts are used there, of the
-    least even layer: entropy over that of even use, and the least used expert's share over an even
-    one."""
+    """Held-out cross-entropy, also of looking ahead, and how evenly experts are used in the least
+    even layer. Evenness is entropy over that of even use, and the least used expert's share over an
+    even one."""
     device = next(network.parameters()).device
     looked = [losses(network, ids.to(device)) for ids in windows(tokens, length)]
     used = torch.stack([each.routed.share for each in looked]).mean(dim=0)

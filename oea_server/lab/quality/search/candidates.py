@@ -48,7 +48,7 @@ class Candidate(NamedTuple):
         return self.pool, self.rank_budget
 
     def arm(self, ranks: int) -> Arm:
-        """The same for `quality.measure`, routed by what serves."""
+        """The candidate for `quality.measure`, routed by what serves."""
         widened: dict[str, Any] = {
             "pool": self.pool,
             "ranks": ranks,

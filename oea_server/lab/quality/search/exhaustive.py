@@ -30,9 +30,9 @@ from oea_server.lab.records.tables import made_by, table
 Record = dict[str, Any]
 NAME = "calibrate-exhaustive"
 BUDGET = 0.01
-"""Of vanilla's cross-entropy."""
+"""Share of vanilla's cross-entropy."""
 UNIT = 1e-5
-"""Nats: increases are kept as whole numbers of it."""
+"""Nats: increases are kept as whole numbers of this unit."""
 
 
 class Compared(NamedTuple):

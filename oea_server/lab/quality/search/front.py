@@ -46,7 +46,7 @@ def points(tried: Sequence[Tried], cost: Callable[[float], float], seed: int) ->
 
 
 def front(found: Sequence[Point]) -> list[Point]:
-    """Those than which no other costs less and loses less, by the means."""
+    """The rules than which no other costs less and loses less, by the means."""
     best: list[Point] = []
     for each in sorted(found, key=lambda point: (point.cost, point.increase.value)):
         if not best or each.increase.value < best[-1].increase.value:

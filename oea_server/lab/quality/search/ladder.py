@@ -41,9 +41,9 @@ def ladder(
 ) -> list[Rung]:
     """The rungs below vanilla, safest first; none if vanilla is all that the budget allows.
 
-    A larger batch loses less, so what it needs a smaller one gets as well, whatever chance said
-    there: a smaller batch's rule costs at least what the larger one's would. No rung costs more
-    than the one before it anywhere.
+    A larger batch loses less. So a smaller batch gets at least what the larger one needs, even
+    where the samples say otherwise: its rule costs at least as much. No rung costs more than the
+    one before it anywhere.
 
     Args:
         fronts: batch size -> what was measured on all of the text, vanilla among it.
@@ -97,9 +97,9 @@ def _chosen(
 def content(
     rungs: Sequence[Rung], vanilla: Mapping[int, Point], model: str, source: str, k: int
 ) -> dict[str, Any]:
-    """As `--oea-rungs` reads them (`controller.rungs`). Of a rung the least mass that it keeps at
-    any batch size, and the largest loss, by the upper ends of the intervals; never better than the
-    rung's before it."""
+    """Rungs as `--oea-rungs` reads them (`controller.rungs`). Of a rung the least mass that it
+    keeps at any batch size, and the largest loss, by the upper ends of the intervals; never better
+    than the rung's before it."""
     rows: list[dict[str, Any]] = [
         {
             "name": "vanilla",
@@ -129,8 +129,8 @@ def content(
 
 
 def knobs(rung: Rung, k: int) -> dict[str, str | int | None]:
-    """As `oea-server config set` takes them; all of them, for what a rung does not name is as the
-    flags say."""
+    """A rung's knobs as `oea-server config set` takes them, all of them: a knob that a rung does
+    not name is as the flags say."""
     pool, budget = rung.fixed
     found: dict[str, str | int | None] = {
         name: str(each) for name, each in schedules(choices(rung, rung.chosen), k).items()
@@ -139,7 +139,8 @@ def knobs(rung: Rung, k: int) -> dict[str, str | int | None]:
 
 
 def choices(rung: Rung, vanilla: Mapping[int, Point]) -> list[Choice]:
-    """As `calibrate.save` keeps them; the latency is None where the cost is no time."""
+    """A rung's rules as `calibrate.save` keeps them; the latency is None where the cost is no
+    time."""
     found = []
     for batch, each in rung.chosen.items():
         base, rule = vanilla[batch], each.rule

@@ -29,7 +29,7 @@ def piece_of(batch: int) -> int:
 
 
 def pieces(sequences: int, batch: int) -> int:
-    """How many of them the text has."""
+    """Pieces that the text has at a batch size."""
     return sequences // piece_of(batch)
 
 

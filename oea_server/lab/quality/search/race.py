@@ -50,7 +50,7 @@ class Tried(NamedTuple):
 
     @property
     def mean(self) -> float:
-        """Of the increase."""
+        """Mean of the increase, nats per token."""
         return float(self.increase.mean())
 
 
@@ -157,7 +157,8 @@ def explore(found: Space, course: Course, limit: float, room: int) -> None:
 
 
 def competing(points: Sequence[Tried], limit: float) -> list[Tried]:
-    """Those that could still be on the front, the likeliest first; all measured on the same text.
+    """The rules that could still be on the front, the likeliest first; all measured on the same
+    text.
 
     Args:
         limit: the largest increase that is of interest, nats per token.

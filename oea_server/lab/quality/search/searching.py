@@ -104,7 +104,7 @@ def search(wanted: Wanted, folder: Path | None) -> dict[str, Any]:
 
 
 def rungs_of(folder: Path, name: str) -> Path:
-    """Where a search's rungs lie."""
+    """Path of a search's rungs."""
     return folder / f"{name}-rungs.json"
 
 

@@ -26,9 +26,11 @@ import typer
 
 from oea_server.client import key
 from oea_server.client.remote import Remote
+from oea_server.lab.qualify import compact
 from oea_server.lab.qualify.own_groups import LINE, STOP
 from oea_server.lab.qualify.own_tasks import Model, made
 from oea_server.lab.qualify.pairs import VANILLA
+from oea_server.lab.records import files
 from oea_server.lab.records import record as records
 from oea_server.lab.records.tables import made_by, table
 
@@ -77,8 +79,7 @@ def qualified(url: str, tasks: Path, knobs: str, at_once: int, folder: Path) -> 
     )
     if not (folder / "qualify.json").exists():
         raise RuntimeError(f"qualify ended with {done.returncode}: {done.stderr[-500:]}")
-    found: dict[str, Any] = json.loads((folder / "qualify.json").read_text())
-    return found
+    return compact.read(folder / "qualify.json")
 
 
 def judged_by_lm_eval(
@@ -258,8 +259,7 @@ def main(
         "rows": rows,
     }
     out = out or records.default_folder(torch.device("cpu"))
-    out.mkdir(parents=True, exist_ok=True)
-    (out / f"harnesses-{model}.json").write_text(json.dumps(record, indent=1) + "\n")
+    record = files.write(out / f"harnesses-{model}.json", record)
     (out / f"harnesses-{model}.md").write_text(page(record))
     print(page(record))
     raise typer.Exit(0 if all(row["agree"] for row in rows) else 1)

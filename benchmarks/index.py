@@ -1,18 +1,14 @@
-"""Write results/README.md: what the records under results/ say, machine by machine, and nothing
-else.
-
-.venv/bin/python benchmarks/index.py
-"""
+"""The table over all records under results/, machine by machine."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.kinds import records
+from benchmarks.pages import COMMAND, place
 from oea_server.lab.records.tables import micro, percent, ratio, table
 
-RESULTS = Path(__file__).parent / "results"
 PAPER_BATCH = 16
 
 
@@ -21,22 +17,19 @@ def index(results: Path) -> str:
     lines = [
         "# Results",
         "",
-        "Made by `python benchmarks/index.py` from the JSON beside it; every row links its page.",
+        f"Made by `{COMMAND}` from the JSON beside it; every row links its page.",
     ]
     for folder in sorted(path for path in results.iterdir() if path.is_dir()):
-        records = {path: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
-        of = {
-            kind: {p: r for p, r in records.items() if r.get("benchmark") == kind} for kind in SHOWN
-        }
+        found = records(folder)
         lines += ["", f"## {folder.name}"]
         for kind, show in SHOWN.items():
-            if of[kind]:
-                lines += [
-                    "",
-                    *show(
-                        {f"[{p.stem}]({folder.name}/{p.stem}.md)": r for p, r in of[kind].items()}
-                    ),
-                ]
+            of = {
+                f"[{name}]({folder.name}/{place(name)})": record
+                for name, record in found.items()
+                if record["benchmark"] == kind
+            }
+            if of:
+                lines += ["", *show(of)]
     return "\n".join(lines) + "\n"
 
 
@@ -364,6 +357,3 @@ SHOWN = {
     "calibrate": _calibrate,
     "qualify": _qualify,
 }
-
-if __name__ == "__main__":
-    (RESULTS / "README.md").write_text(index(RESULTS))

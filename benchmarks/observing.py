@@ -11,26 +11,26 @@ benchmarks/results/<cores>-core-<arch> by default."""
 from __future__ import annotations
 
 import json
-import random
 import statistics
 import sys
 import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import requests
 import torch
 from rich.progress import track
 
 from oea_server.lab.bench.load import play
 from oea_server.lab.bench.served import own_server
-from oea_server.lab.records import record
+from oea_server.lab.records import files, record
+from oea_server.lab.records.stats import bootstrap
 
 LAYERS, CHATS, TOKENS, ROUNDS = 2, 16, 64, 60
 SCRAPE, POLL = 5.0, 1.0
 """Seconds between two scrapes, as in deploy/prometheus/prometheus.yml, and between two polls of the
 page."""
-RESAMPLES = 10_000
 
 
 class Watchers:
@@ -88,27 +88,13 @@ def main() -> None:
         "tpot_ms": {
             name: [round(each * 1e3, 3) for each in values] for name, values in tpot.items()
         },
-        "watched_over_alone": interval(ratios),
-        "alone_over_itself": interval(noise),
+        "watched_over_alone": bootstrap(np.median, ratios)._asdict(),
+        "alone_over_itself": bootstrap(np.median, noise)._asdict(),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "observing.json").write_text(json.dumps(result, indent=2) + "\n")
+    files.write(out / "observing.json", result)
     print(
         json.dumps({name: value for name, value in result.items() if name != "tpot_ms"}, indent=2)
     )
-
-
-def interval(ratios: list[float]) -> dict[str, float]:
-    """The median, and where it lies in 95 of 100 resamples (bootstrap)."""
-    draw = random.Random(0)
-    medians = sorted(
-        statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(RESAMPLES)
-    )
-    return {
-        "median": statistics.median(ratios),
-        "from": medians[RESAMPLES * 25 // 1000],
-        "to": medians[RESAMPLES * 975 // 1000],
-    }
 
 
 if __name__ == "__main__":

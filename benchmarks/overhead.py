@@ -29,6 +29,8 @@ from rich.progress import track
 from oea_server.client.server import Server, without_us
 from oea_server.lab.demo.build import CONFIG
 from oea_server.lab.demo.compare import play, tokens_per_second
+from oea_server.lab.records import files
+from oea_server.lab.records.stats import Spread
 from oea_server.routing import Policy, Router, default_schedule
 from oea_server.routing.host import route
 from oea_server.routing.tally import HostTally
@@ -77,8 +79,8 @@ def main() -> None:
         "chats": CHATS,
         "tokens_each": TOKENS,
         "tokens_per_second": speeds,
-        "vanilla_over_without": spread(ratios),
-        "without_over_itself": spread(noise),
+        "vanilla_over_without": Spread.of(ratios)._asdict(),
+        "without_over_itself": Spread.of(noise)._asdict(),
         "decode_step_ms": step * 1e3,
         "layers": layers,
         "routing_us_per_layer": routing * 1e6,
@@ -90,8 +92,7 @@ def main() -> None:
         # one report a second
         "tally_and_report_share_of_step": layers * (routing - untallied) / step + report,
     }
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "overhead.json").write_text(json.dumps(result, indent=2) + "\n")
+    files.write(out / "overhead.json", result)
     print(json.dumps(result, indent=2))
 
 
@@ -162,12 +163,6 @@ def timed(*calls: Callable[[], object], times: int = 3000) -> list[float]:
             call()
             mine.append(time.perf_counter() - start)
     return [statistics.median(mine) for mine in laps]
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    """Median and quartiles."""
-    low, middle, high = statistics.quantiles(values, n=4)
-    return {"lower_quartile": low, "median": middle, "upper_quartile": high}
 
 
 if __name__ == "__main__":

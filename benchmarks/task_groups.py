@@ -12,14 +12,15 @@ it."""
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
+from oea_server.lab.qualify import compact
 from oea_server.lab.qualify.own_groups import GROUPS
 from oea_server.lab.qualify.own_tasks import TELLING, Model
 from oea_server.lab.qualify.pairs import VANILLA
+from oea_server.lab.records import files
 from oea_server.lab.records.tables import percent, table
 
 RESULT = Path(__file__).parent / "results" / "2-core-x86_64" / "task-groups.json"
@@ -80,9 +81,9 @@ def lines(record: dict[str, Any]) -> list[str]:
 
 def main(words: list[str]) -> None:
     records = dict(word.split("=", 1) for word in words)
-    models = {model: counted(json.loads(Path(path).read_text())) for model, path in records.items()}
-    RESULT.write_text(json.dumps({"benchmark": "task-groups", "models": models}, indent=1) + "\n")
-    print("\n".join(lines(json.loads(RESULT.read_text()))))
+    models = {model: counted(compact.read(Path(path))) for model, path in records.items()}
+    kept = files.write(RESULT, {"benchmark": "task-groups", "models": models})
+    print("\n".join(lines(kept)))
     for model, of in models.items():
         print(model, "can tell by", ", ".join(telling(of)))
 

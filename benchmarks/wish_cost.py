@@ -23,7 +23,7 @@ from sglang.srt.model_executor.forward_batch_info import ForwardMode
 from oea_server.engine import forward_mode, runtime, wishers
 from oea_server.engine.routers import Router
 from oea_server.engine.wish import Carried
-from oea_server.lab.records.stats import DRAWS, Mean, interval
+from oea_server.lab.records.stats import Interval, bootstrap
 from oea_server.routing.policy import EXACT
 from oea_server.settings import Settings
 
@@ -49,7 +49,7 @@ def seconds(step: Callable[[], None]) -> float:
     return time.process_time() - start
 
 
-def longer(one: Callable[[], None], other: Callable[[], None]) -> Mean:
+def longer(one: Callable[[], None], other: Callable[[], None]) -> Interval:
     """How much longer one takes than the other, in percent: median of the pairs, and 95 % of its
     bootstrap."""
     pairs = []
@@ -57,8 +57,7 @@ def longer(one: Callable[[], None], other: Callable[[], None]) -> Mean:
         first, second = (one, other) if number % 2 else (other, one)
         spent = {first: seconds(first), second: seconds(second)}
         pairs.append(100 * (spent[one] / spent[other] - 1))
-    drawn = np.random.default_rng(0).choice(pairs, (DRAWS, ROUNDS))
-    return interval(float(np.median(pairs)), np.median(drawn, axis=1))
+    return bootstrap(np.median, pairs)
 
 
 def main() -> None:

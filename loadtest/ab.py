@@ -6,7 +6,6 @@ import random
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from statistics import quantiles
 from typing import Any, NamedTuple
 
 from rich.progress import track
@@ -16,6 +15,7 @@ from loadtest.client import Block, play
 from loadtest.workload import Tenant
 from oea_server.client.config_command import parsed
 from oea_server.client.remote import Remote
+from oea_server.lab.records.stats import percentiles
 
 Knobs = dict[str, Any]
 EXACT = "exact"
@@ -168,16 +168,14 @@ def figures(
         "tpot": [each.tpot for each in block.streams if each.tpot is not None],
         "itl": [gap for each in block.streams for gap in each.gaps],
     }
-    cuts = {name: quantiles(values, n=100, method="inclusive") for name, values in times.items()}
+
+    def percentile(name: str) -> float:
+        kind, _, share = name.partition("_p")
+        return percentiles(times[kind], int(share))[0] * MS
+
     steps = gained("oea_decode_batch_size_count")
     return {
-        **{
-            each.name: (
-                cuts[each.name.partition("_p")[0]][int(each.name.partition("_p")[2]) - 1] * MS
-            )
-            for each in MEASURES
-            if each.unit == "ms"
-        },
+        **{each.name: percentile(each.name) for each in MEASURES if each.unit == "ms"},
         "tokens_per_s": block.tokens_per_s,
         "unique_experts": gained("oea_unique_experts_sum") / gained("oea_unique_experts_count"),
         "mass_kept": gained("oea_kept_router_mass_total") / gained("oea_routed_tokens_total"),

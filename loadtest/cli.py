@@ -134,9 +134,8 @@ def soak(
         record = measurement.soak(server, bounds, plain)
     given = {"requests": requests, **({"beside": beside} if beside else {}), "seed": seed}
     record |= provenance(typed("soak", **given))
-    paths = keep(record, folder_of(out), "soak", soaked.markdown(record))
-    soaked.draw(record, paths[0].with_suffix(".png"))
-    print(paths[1].read_text())
+    path, kept = keep(record, folder_of(out), "soak", soaked.markdown)
+    soaked.draw(kept, path.with_suffix(".png"))
     if record["missed"]:
         fail(*record["missed"])
 
@@ -182,8 +181,7 @@ def chaos(
         "outcomes": [each._asdict() for each in outcome.renewed(before, outcomes)],
         **provenance(command),
     }
-    paths = keep(record, folder_of(out), "chaos", outcome.markdown(record))
-    print(paths[1].read_text())
+    keep(record, folder_of(out), "chaos", outcome.markdown)
     if any(each.verdict == outcome.BROKE for each in outcomes):
         fail(outcome.tally(outcomes))
 
@@ -226,8 +224,7 @@ def compare(
             with own_server(layers, chats) as (server, _):
                 record = measurement.compare(server.url, plan)
     record |= provenance(command)
-    paths = keep(record, folder_of(out), "compare", measurement.markdown(record))
-    print(paths[1].read_text())
+    keep(record, folder_of(out), "compare", measurement.markdown)
     apart = [row["name"] for row in record["rows"] if row["judged"] and not row["agrees"]]
     if apart:
         fail(f"more than {measurement.BAR:.0%} apart: {', '.join(apart)}")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -57,16 +56,22 @@ def folder_of(out: Path | None) -> Path:
     return out or record.default_folder(torch.device("cpu"))
 
 
-def keep(record: dict[str, Any], folder: Path, name: str, page: str | None = None) -> list[Path]:
-    """A record as JSON, and its page as Markdown."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.json"]
-    paths[0].write_text(json.dumps(record, indent=1) + "\n")
-    if page is not None:
-        paths.append(folder / f"{name}.md")
-        paths[1].write_text(page, encoding="utf-8")
-    print("kept: " + ", ".join(map(str, paths)))
-    return paths
+def keep(
+    record: dict[str, Any], folder: Path, name: str, page: Callable[[dict[str, Any]], str]
+) -> tuple[Path, dict[str, Any]]:
+    """Write a record as JSON and its page as Markdown, and print the page.
+
+    Returns:
+        The JSON's path, and the record as it was kept.
+    """
+    from oea_server.lab.records import files
+
+    path = folder / f"{name}.json"
+    kept = files.write(path, record)
+    shown = page(kept)
+    path.with_suffix(".md").write_text(shown, encoding="utf-8")
+    print(f"kept: {path}, {path.with_suffix('.md')}\n{shown}")
+    return path, kept
 
 
 def fail(*lines: str) -> NoReturn:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
-import random
 import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-RESAMPLES = 10_000
+import numpy as np
+from scipy.stats import permutation_test
+
+from oea_server.lab.records import stats
+
 MOST_SIGNS = 1 << 14
 """Sign patterns that are tried one by one; beyond, as many at random."""
 LEVEL = 0.05
+
+
+_NO_RATIO: tuple[float | None, float | None, float | None] = (None, None, None)
 
 
 class Difference(NamedTuple):
@@ -22,7 +27,7 @@ class Difference(NamedTuple):
         change: the mean of B - A; low, high: 95 % of the resamples of the pairs lie between
             (bootstrap).
         ratio: the sum of B over the sum of A, ratio_low, ratio_high: likewise; None where A has
-            zeros only.
+            a zero.
         p: share of the ways to swap A and B within pairs that differ at least as much (sign-flip
             test).
     """
@@ -46,58 +51,36 @@ def difference(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Differe
     """
     if len(a) != len(b) or not a:
         raise ValueError(f"{len(a)} and {len(b)} values: not pairs")
-    pairs = list(zip(a, b, strict=True))
-    dice = random.Random(seed)
-    changes, ratios = [], []
-    for _ in range(RESAMPLES):
-        drawn = dice.choices(pairs, k=len(pairs))
-        before, after = sum(each[0] for each in drawn), sum(each[1] for each in drawn)
-        changes.append((after - before) / len(drawn))
-        if before:
-            ratios.append(after / before)
-    low, high = interval(changes)
-    ratio_low, ratio_high = interval(ratios) if ratios else (None, None)
+    change = stats.paired(b, a, seed)
+    ratio = stats.bootstrap(_ratio, b, a, seed=seed) if min(a) > 0 else _NO_RATIO
     return Difference(
         statistics.fmean(a),
         statistics.fmean(b),
-        statistics.fmean(after - before for before, after in pairs),
-        low,
-        high,
-        sum(b) / sum(a) if sum(a) else None,
-        ratio_low,
-        ratio_high,
-        sign_flips([after - before for before, after in pairs], seed),
+        *change,
+        *ratio,
+        sign_flips([after - before for before, after in zip(a, b, strict=True)], seed),
     )
 
 
-def interval(values: list[float]) -> tuple[float, float]:
-    """Where 95 % of them lie."""
-    ordered = sorted(values)
-    return (
-        ordered[len(ordered) * 25 // 1000],
-        ordered[min(len(ordered) * 975 // 1000, len(ordered) - 1)],
-    )
+def _ratio(after: stats.Floats, before: stats.Floats, axis: int) -> stats.Floats:
+    found: stats.Floats = after.sum(axis) / before.sum(axis)
+    return found
 
 
 def sign_flips(changes: Sequence[float], seed: int = 0) -> float:
-    """P of a mean at least so far from 0 if A and B were the same: exact, where the bootstrap of
-    ten pairs is not."""
-    observed = abs(sum(changes)) * (1 - 1e-9)
-    patterns = 1 << len(changes)
-    if patterns <= MOST_SIGNS:
-        signs = itertools.product((1, -1), repeat=len(changes))
-        return (
-            sum(
-                abs(sum(s * c for s, c in zip(each, changes, strict=True))) >= observed
-                for each in signs
-            )
-            / patterns
-        )
-    dice = random.Random(seed)
-    hits = sum(
-        abs(sum(c * dice.choice((1, -1)) for c in changes)) >= observed for _ in range(MOST_SIGNS)
+    """P of a mean at least so far from 0 if A and B were the same: exact up to 14 pairs, where the
+    bootstrap of ten is not."""
+    if len(changes) == 1:  # either sign is as far from 0
+        return 1.0
+    found = permutation_test(
+        (changes,),
+        np.mean,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=MOST_SIGNS,
+        rng=np.random.default_rng(seed),
     )
-    return (hits + 1) / (MOST_SIGNS + 1)
+    return float(found.pvalue)
 
 
 def holm(ps: Sequence[float]) -> list[bool]:

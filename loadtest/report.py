@@ -6,12 +6,12 @@ import base64
 import csv
 import html
 import io
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from loadtest.ab import MEASURES
+from oea_server.lab.records import files
 from oea_server.lab.records.tables import made_by, table
 
 Record = dict[str, Any]
@@ -31,10 +31,8 @@ HEADER = ("measure", "unit", "A", "B", "B - A", "95 %", "B / A", "95 %", "p")
 
 def save(record: Record, folder: Path, name: str) -> list[Path]:
     """Write `name`.json, .csv (a line per block), .md and .html; returns them."""
-    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.{suffix}" for suffix in ("json", "csv", "md", "html")]
-    paths[0].write_text(json.dumps(record, indent=1) + "\n")
-    record = json.loads(paths[0].read_text())  # what is shown is what was kept
+    record = files.write(paths[0], record)
     paths[1].write_text(lines(record["blocks"]), encoding="utf-8")
     paths[2].write_text(markdown(record), encoding="utf-8")
     paths[3].write_text(page(record), encoding="utf-8")

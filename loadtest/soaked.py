@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from oea_server.lab.records.pictures import COLOURS, DOTS_PER_INCH
+from oea_server.lab.records.pictures import COLOURS, save
 from oea_server.lab.records.tables import made_by, table
 
 Record = dict[str, Any]
@@ -111,4 +111,4 @@ def draw(record: Record, path: Path) -> None:
     )
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=DOTS_PER_INCH)
+    save(figure, path, record)

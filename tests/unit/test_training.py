@@ -17,6 +17,7 @@ from oea_server.lab.demo.build import CONFIG
 from oea_server.lab.demo.training import corpus, export, loop, tokens
 from oea_server.lab.demo.training.experts import Experts
 from oea_server.lab.demo.training.network import Network
+from oea_server.lab.records import files
 
 TINY: dict[str, Any] = {
     **CONFIG,
@@ -218,9 +219,7 @@ def test_the_story_of_a_run_is_kept(tmp_path: Path, data: tokens.Data) -> None:
     recipe = loop.Recipe(2, batch=2, length=32)
     loop.train(TINY, data, recipe, tmp_path)
     story = export.story(recipe, data, tmp_path / "moe-curve.jsonl")
-    export.keep(story, tmp_path / "training.json")
-    kept = json.loads((tmp_path / "training.json").read_text())
-    assert kept == json.loads(json.dumps(story))
+    kept = files.write(tmp_path / "training.json", story)
     assert kept["recipe"]["seed"] == recipe.seed
     assert kept["curve"][-1]["step"] == 2
     assert kept["unigram_held_out"] == pytest.approx(np.log(64), rel=0.05)  # the data is noise

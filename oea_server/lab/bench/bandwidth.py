@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from oea_server.lab.bench.timing import Call, Spread, capture, laps
+from oea_server.lab.bench.timing import Call, capture, laps
+from oea_server.lab.records.stats import Spread
 
 CPU_BYTES, GPU_BYTES = 1 << 30, 2 << 30
 """Far beyond any cache: reading it also evicts what the variant before left there."""

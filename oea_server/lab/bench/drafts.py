@@ -10,8 +10,8 @@ import requests
 from oea_server.client.ask import ask
 from oea_server.client.remote import Remote
 from oea_server.lab.bench.rounds import Rounds
-from oea_server.lab.bench.timing import Spread
 from oea_server.lab.records.options import OptionError
+from oea_server.lab.records.stats import Spread
 
 ROWS = 4
 """Of a request in a verify pass of a server of our own, its token included: as in most public

@@ -20,8 +20,9 @@ from oea_server.lab.bench.experts import Layer, open_layer
 from oea_server.lab.bench.fit import Line, fit
 from oea_server.lab.bench.logits import Source
 from oea_server.lab.bench.presets import Preset
-from oea_server.lab.bench.timing import WARM_UP_ROUNDS, Call, Spread, capture, laps, shown_turns
+from oea_server.lab.bench.timing import WARM_UP_ROUNDS, Call, capture, laps, shown_turns
 from oea_server.lab.records import record
+from oea_server.lab.records.stats import Spread
 from oea_server.routing import Policy, Routing
 
 US = 1e6

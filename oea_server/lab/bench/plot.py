@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from oea_server.lab.bench import tiers_page
-from oea_server.lab.records.pictures import COLOURS, DOTS_PER_INCH
+from oea_server.lab.records.pictures import COLOURS, save
 from oea_server.lab.records.record import Record
 from oea_server.lab.records.tables import micro
 
@@ -20,7 +20,7 @@ def draw(record: Record, path: Path) -> None:
     figure = {"moe": _moe, "router": _router, "serve": _serve, "tiers": tiers_page.draw}[
         record["benchmark"]
     ](record)
-    figure.savefig(path, dpi=DOTS_PER_INCH)
+    save(figure, path, record)
 
 
 def _moe(record: Record) -> Figure:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
 
 from oea_server.lab.bench import served_page, tiers_page, worth
+from oea_server.lab.records import files
 from oea_server.lab.records.record import Record
 from oea_server.lab.records.tables import NONE, made_by, micro, ratio, spread, table
 
@@ -14,10 +14,8 @@ from oea_server.lab.records.tables import NONE, made_by, micro, ratio, spread, t
 def save(record: Record, folder: Path, name: str) -> list[Path]:
     """Write `name`.json, and from it .md and, where matplotlib is installed, .png. Returns the
     files."""
-    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.json", folder / f"{name}.md", folder / f"{name}.png"]
-    paths[0].write_text(json.dumps(record, indent=1) + "\n")
-    record = json.loads(paths[0].read_text())  # what is shown is what was kept
+    record = files.write(paths[0], record)
     paths[1].write_text(markdown(record), encoding="utf-8")
     if find_spec("matplotlib") is None:
         return paths[:2]
@@ -57,8 +55,7 @@ def _moe(record: Record) -> list[str]:
             " vanilla."
         ),
         "",
-        *worth.lines(record),
-        "",
+        *([*worth.lines(record), ""] if fitted_as_now(record) else []),
         "## Policies",
         "",
     ]
@@ -75,22 +72,14 @@ def _moe(record: Record) -> list[str]:
     ]
     if expert_parallel:
         header[3:3] = ["busiest rank", "all ranks"]
+    if expert_parallel and fitted_as_now(record):
         header.append("busiest, µs")
     lines += table(header, (_moe_row(row, expert_parallel) for row in record["rows"]))
     lines += [
         "",
         "## Latency against experts",
         "",
-        (
-            "Least squares at one batch size over single turns (not of pruned policies), T being"
-            " the experts that this rank read in each; R² has their noise in it. Busiest, µs: what"
-            " it says of as many as the busiest rank reads, for which the layer waits."
-            if expert_parallel
-            else (
-                "Least squares over vanilla, random and OEA at one batch size. T is the experts"
-                " that the step reads."
-            )
-        ),
+        _line_through(record),
         "",
         *table(
             ["batch", "slope, µs per expert", "memory, µs per expert", "intercept, µs", "R²"],
@@ -109,6 +98,27 @@ def _moe(record: Record) -> list[str]:
     return lines + _beside_paper(record)
 
 
+def fitted_as_now(record: Record) -> bool:
+    """Whether the line of a layer is through what it is through today: of one rank of several,
+    single turns. An older record's is through policies' medians, and says nothing of the busiest
+    rank."""
+    return record["preset"]["ranks"] == 1 or "busiest_us" in record["rows"][0]
+
+
+def _line_through(record: Record) -> str:
+    if record["preset"]["ranks"] > 1 and fitted_as_now(record):
+        return (
+            "Least squares at one batch size over single turns (not of pruned policies), T being"
+            " the experts that this rank read in each; R² has their noise in it. Busiest, µs: what"
+            " it says of as many as the busiest rank reads, for which the layer waits."
+        )
+    reads = "this rank" if record["preset"]["ranks"] > 1 else "the step"
+    return (
+        "Least squares over vanilla, random and OEA at one batch size. T is the experts that"
+        f" {reads} reads."
+    )
+
+
 def _moe_row(row: Record, expert_parallel: bool) -> list[str]:
     cells = [
         row["policy"],
@@ -125,7 +135,8 @@ def _moe_row(row: Record, expert_parallel: bool) -> list[str]:
             f"{row['unique_experts_busiest_rank']:.1f}",
             f"{row['unique_experts_all_ranks']:.1f}",
         ]
-        cells.append(micro(row["busiest_us"]))
+        if "busiest_us" in row:
+            cells.append(micro(row["busiest_us"]))
     return cells
 
 

@@ -15,8 +15,9 @@ import torch
 from oea_server.lab.bench import routers
 from oea_server.lab.bench.bandwidth import Reader
 from oea_server.lab.bench.logits import Source
-from oea_server.lab.bench.timing import WARM_UP_ROUNDS, Call, Spread, capture, laps, shown_turns
+from oea_server.lab.bench.timing import WARM_UP_ROUNDS, Call, capture, laps, shown_turns
 from oea_server.lab.records import record
+from oea_server.lab.records.stats import Spread
 from oea_server.routing import Policy
 
 US = 1e6

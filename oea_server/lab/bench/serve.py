@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import quantiles
 from typing import Any
 
 from oea_server.client.remote import Remote
@@ -11,7 +10,8 @@ from oea_server.lab.bench.bandwidth import Reader
 from oea_server.lab.bench.drafts import Drafts, forget, passes, verified
 from oea_server.lab.bench.load import play, repetitive
 from oea_server.lab.bench.rounds import Rounds
-from oea_server.lab.bench.timing import Spread, laps, shown_turns
+from oea_server.lab.bench.timing import laps, shown_turns
+from oea_server.lab.records.stats import Spread, percentiles
 from oea_server.routing import Policy
 from oea_server.routing.schedule import BY_BATCH
 
@@ -109,7 +109,7 @@ def _row(
 ) -> dict[str, Any]:
     step, tpot = Spread.of(rounds.step_seconds), Spread.of(rounds.tpot())
     speed = Spread.of([load.tokens_per_second for load in rounds.loads])
-    gaps = quantiles([gap for load in rounds.loads for gap in load.itl], n=100, method="inclusive")
+    gaps = percentiles([gap for load in rounds.loads for gap in load.itl], 50, 99)
     experts = Spread.of(rounds.experts).median
     row = {
         "policy": label,
@@ -122,8 +122,8 @@ def _row(
         "floor_us": experts * memory_us,
         "tpot_ms": tpot.median * MS,
         "tpot_ms_quartiles": [tpot.lower * MS, tpot.upper * MS],
-        "itl_p50_ms": gaps[49] * MS,
-        "itl_p99_ms": gaps[98] * MS,
+        "itl_p50_ms": gaps[0] * MS,
+        "itl_p99_ms": gaps[1] * MS,
         "ttft_ms": Spread.of([each for load in rounds.loads for each in load.ttft]).median * MS,
         "tokens_per_s": speed.median,
         "tokens_per_s_quartiles": [speed.lower, speed.upper],

@@ -10,7 +10,8 @@ from typing import Any
 from oea_server.client.remote import Remote
 from oea_server.lab.bench.bandwidth import Reader
 from oea_server.lab.bench.load import Ask, Load, never_alike, play
-from oea_server.lab.bench.timing import Spread, laps, shown_turns
+from oea_server.lab.bench.timing import laps, shown_turns
+from oea_server.lab.records.stats import Spread
 
 US, MS = 1e6, 1e3
 SHARES = (0, 5, 25, 50, 100)

@@ -5,10 +5,8 @@ of the clock. The GPU half has not yet run on a GPU."""
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -20,25 +18,6 @@ Call = Callable[[], Any]
 WARM_UP_ROUNDS = 2
 GPU_WARM_UP_CALLS = 3
 """Before a capture: kernels are compiled, autotuned and their tables made."""
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """Median and quartiles, in the unit of what was given."""
-
-    median: float
-    lower: float
-    upper: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        """At least two values.
-
-        Raises:
-            statistics.StatisticsError: there are fewer.
-        """
-        lower, median, upper = statistics.quantiles(values, n=4, method="inclusive")
-        return cls(median, lower, upper)
 
 
 def pick_device() -> torch.device:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from oea_server.lab.qualify import compact
 from oea_server.lab.qualify.pairs import VANILLA, Pair, answers_of, counts
 from oea_server.lab.qualify.statistics import difference
+from oea_server.lab.records import files
 from oea_server.lab.records.record import Record
 from oea_server.oneline import oneline
 
-FORM = 1
 ASKED = ("max_tokens", "temperature", "completions", "seed", "seeds")
 """Of a plan: what must be the same, beside the tasks, for answers to be two by two."""
 
@@ -31,7 +31,7 @@ def read(path: Path, plan: Record) -> Record:
     """
     where = f"--against={oneline(str(path))}"
     try:
-        old = json.loads(path.read_text(encoding="utf-8"))
+        old = files.read(path)
     except OSError as error:
         raise AgainstError(f"{where}: {error.strerror}") from None
     except ValueError as error:
@@ -40,9 +40,10 @@ def read(path: Path, plan: Record) -> Record:
         raise AgainstError(
             f"{where}: is no record of `oea-server qualify`, such as its qualify.json"
         )
-    if old["form"] != FORM:
+    if old["form"] not in compact.READ:
         raise AgainstError(
-            f"{where}: is of form {oneline(str(old['form']))}; this version reads form {FORM}"
+            f"{where}: is of form {oneline(str(old['form']))}; this version reads forms "
+            + " and ".join(map(str, compact.READ))
         )
     mine, other = plan["tasks"]["sha256"], old["plan"]["tasks"]["sha256"]
     if mine != other:
@@ -53,7 +54,7 @@ def read(path: Path, plan: Record) -> Record:
         was, now = old["plan"].get(name), plan.get(name)
         if was != now:
             raise AgainstError(f"{where}: asked otherwise: {name} was {was}, and is {now}")
-    return old
+    return compact.unpacked(old)
 
 
 def compared(record: Record, old: Record) -> Record:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from oea_server.lab.qualify.pairs import VANILLA, Pair, answers_of
-from oea_server.lab.qualify.statistics import Interval, ratio, told_from_one, wilson
+from oea_server.lab.qualify.statistics import ratio, told_from_one, wilson
 from oea_server.lab.records.record import Record
+from oea_server.lab.records.stats import Interval
 
 MEASURES = ("unique", "mass_kept", "tpot", "tokens_per_s", "batch")
 

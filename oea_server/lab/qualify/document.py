@@ -9,6 +9,7 @@ from importlib import resources
 from typing import Any
 
 from oea_server.lab.qualify import against, words
+from oea_server.lab.qualify.compact import LONGEST
 from oea_server.lab.qualify.pairs import Pair, pairs
 from oea_server.lab.qualify.picture import differences
 from oea_server.lab.qualify.sections import Section, sections
@@ -17,8 +18,6 @@ from oea_server.lab.records.tables import made_on
 
 SHOWN = 5
 """Answers that changed sides, of each kind and candidate."""
-LONGEST = 600
-"""Characters of an answer that are shown."""
 
 
 def document(record: Record) -> str:

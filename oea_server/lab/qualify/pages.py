@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from oea_server.lab.qualify import against, words
+from oea_server.lab.qualify import against, compact, words
 from oea_server.lab.qualify.document import document
 from oea_server.lab.qualify.sections import sections
 from oea_server.lab.records.record import Record
@@ -34,18 +34,15 @@ COLUMNS = (
 
 
 def write(record: Record, folder: Path) -> list[Path]:
-    """Write `qualify`.json, .csv, .md and .html of a judged record.
+    """Write `qualify`.json, .csv, .md and .html of a judged record; every text is in .csv alone.
 
     Returns:
         Their paths, in that order.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{NAME}.{suffix}" for suffix in ("json", "csv", "md", "html")]
-    paths[0].write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    record = json.loads(paths[0].read_text(encoding="utf-8"))  # what is shown is what was kept
-    for path, text in zip(
-        paths[1:], (lines(record), markdown(record), document(record)), strict=True
-    ):
+    kept = compact.write(paths[0], record)
+    for path, text in zip(paths[1:], (lines(record), markdown(kept), document(kept)), strict=True):
         path.write_text(text, encoding="utf-8")
     return paths
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy import stats
 
-from oea_server.lab.qualify.statistics import Floats, quantile, score
+from oea_server.lab.qualify.statistics import quantile, score
+from oea_server.lab.records.stats import Floats
 
 DISCORDANCE = 0.10
 """Share of answers assumed to change between right and wrong, before any was asked for. It is a

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 
 from oea_server.client import key
 from oea_server.client.remote import Remote
-from oea_server.lab.qualify import against, judge, marks, pages, power, target
+from oea_server.lab.qualify import against, compact, judge, marks, pages, power, target
 from oea_server.lab.qualify.asking import AskingError, Manner
 from oea_server.lab.qualify.candidates import Candidate
 from oea_server.lab.qualify.keeping import Kept
@@ -22,7 +21,6 @@ from oea_server.lab.qualify.target import Target
 from oea_server.lab.qualify.tasks import TaskFile
 from oea_server.lab.records import record as records
 
-FORM = 1
 CONFIDENCE = 0.95
 FAULTS = (AskingError, ValueError, RuntimeError, OSError, requests.RequestException)
 """What ends a run with one line; `asking`, `target`, `tasks` and `keeping` say which."""
@@ -109,10 +107,7 @@ def qualify(wanted: Wanted, where: Where) -> int:
         play(found, run_of(wanted, found), kept, so_far)
     record = judge.judged(record_of(wanted, where, found, kept))
     paths = pages.write(record if older is None else against.compared(record, older), wanted.folder)
-    print(
-        f"\n{pages.markdown(json.loads(paths[0].read_text(encoding='utf-8')))}\nkept:"
-        f" {', '.join(map(str, paths))}"
-    )
+    print(f"\n{pages.markdown(compact.read(paths[0]))}\nkept: {', '.join(map(str, paths))}")
     return judge.exit_code(record)
 
 
@@ -134,7 +129,7 @@ def record_of(wanted: Wanted, where: Where, found: Target, kept: Kept) -> dict[s
     """The record, not yet judged."""
     here = torch.device("cuda" if where.url is None and torch.cuda.is_available() else "cpu")
     return {
-        "form": FORM,
+        "form": compact.FORM,
         "benchmark": "qualify",
         "command": wanted.command,
         "machine": records.machine(here),

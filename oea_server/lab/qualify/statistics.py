@@ -11,24 +11,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import optimize, stats
 
-Floats = NDArray[np.float64]
+from oea_server.lab.records.stats import Floats, Interval
 
 WORST_CASE_PROMPTS = 4
 """As if so many more prompts had changed sides, with all their seeds together. A few changes say
 little of how seeds go together. Without this, one loss would narrow the interval of 16 seeds to a
 tenth of what it is with none."""
 EDGE = 1e-12
-
-
-class Interval(NamedTuple):
-    """An estimate and the ends of its interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 class Difference(NamedTuple):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from oea_server.lab.records.stats import DRAWS, Mean, interval
+from oea_server.lab.records.stats import Floats, Interval, bootstrap, mean
 
 NOTHING = 1e-6
 """Nats. A drawn loss below it counts as this much: it divides."""
@@ -24,25 +24,23 @@ class Point(NamedTuple):
     """
 
     reads: float
-    increase: NDArray[np.float64]
+    increase: Floats
 
 
-def over(mine: Point, plain: Sequence[Point], seed: int = 0) -> Mean | None:
+def over(mine: Point, plain: Sequence[Point], seed: int = 0) -> Interval | None:
     """The ratio of losses at equal reads, plain OEA's between its two nearest k0, in logarithms;
     the same sequences are drawn again for all three. None outside of what was measured, and where
     plain OEA's loss could be none."""
-    drawn = np.random.default_rng(seed).integers(0, len(mine.increase), (DRAWS, len(mine.increase)))
-
-    def losses(point: Point) -> NDArray[np.float64]:
-        return np.concatenate([[point.increase.mean()], point.increase[drawn].mean(axis=1)])
-
     for a, b in pairwise(sorted(plain, key=lambda each: each.reads)):
         if a.reads <= mine.reads <= b.reads and a.reads < b.reads:
-            low, high = losses(a), losses(b)
-            if any(interval(each[0], each[1:]).low <= NOTHING for each in (low, high)):
+            if any(mean(each.increase, seed).low <= NOTHING for each in (a, b)):
                 return None
-            low, high = (np.log(np.maximum(each, NOTHING)) for each in (low, high))
-            part = (mine.reads - a.reads) / (b.reads - a.reads)
-            ratios = losses(mine) / np.exp(low + (high - low) * part)
-            return interval(float(ratios[0]), ratios[1:])
+            ratio = partial(_ratio, part=(mine.reads - a.reads) / (b.reads - a.reads))
+            return bootstrap(ratio, mine.increase, a.increase, b.increase, seed=seed)
     return None
+
+
+def _ratio(mine: Floats, a: Floats, b: Floats, axis: int, part: float) -> Floats:
+    low, high = (np.log(np.maximum(each.mean(axis), NOTHING)) for each in (a, b))
+    found: Floats = mine.mean(axis) / np.exp(low + (high - low) * part)
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +16,7 @@ from oea_server.lab.quality import grid, report, text
 from oea_server.lab.quality.arms import Arm, check
 from oea_server.lab.quality.documents import documents
 from oea_server.lab.quality.routed import Routers, routers
-from oea_server.lab.records import record
+from oea_server.lab.records import files, record
 from oea_server.routing.fastest import way
 
 CHUNK = 64
@@ -82,8 +81,7 @@ def evaluate(
         "rows": grid.rows(grid.read(lines, about), plan, wanted.seed),
     }
     result_file = folder / f"{name}.json"
-    result_file.write_text(json.dumps(complete, indent=1) + "\n")
-    result: dict[str, Any] = json.loads(result_file.read_text())  # what is shown is what was kept
+    result = files.write(result_file, complete)
     page = report.markdown(result)
     (folder / f"{name}.md").write_text(page, encoding="utf-8")
     if find_spec("matplotlib") is not None:

@@ -3,7 +3,6 @@ was evaluated."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from oea_server.lab.quality.documents import documents
 from oea_server.lab.quality.evaluation import Wanted, described, fits, load, routers_of
 from oea_server.lab.quality.measure import Judge
 from oea_server.lab.quality.routed import routers
-from oea_server.lab.records import record, stats
+from oea_server.lab.records import files, record, stats
 from oea_server.lab.records.tables import made_by, table
 
 Record = dict[str, Any]
@@ -96,10 +95,8 @@ def evaluate(
         "rows": rows,
     }
     folder = folder or record.default_folder(device)
-    folder.mkdir(parents=True, exist_ok=True)
     kept = folder / f"{name}.json"
-    kept.write_text(json.dumps(result, indent=1) + "\n")
-    page = markdown(json.loads(kept.read_text()))
+    page = markdown(files.write(kept, result))
     kept.with_suffix(".md").write_text(page, encoding="utf-8")
     print(f"{page}\nkept: {kept}, and .md beside it")
     return result

@@ -44,7 +44,8 @@ def rows(name: str, by: str) -> dict[str, Row]:
 
 
 def linked(what: str, name: str) -> str:
-    return f"[{what}]({RECORDS}/{name}.md)"
+    """A link to the record's section of the page that `python -m benchmarks` makes."""
+    return f"[{what}]({RECORDS}/{name.partition('-')[0]}.md#{name})"
 
 
 def layer() -> list[str]:

@@ -68,7 +68,7 @@ REFUSED = {
     "{": "is no JSON",
     "[]": "is no record of `oea-server qualify`",
     '{"benchmark": "moe"}': "is no record of `oea-server qualify`",
-    other(lambda made: made.update(form=7)): "is of form 7; this version reads form 1",
+    other(lambda made: made.update(form=7)): "is of form 7; this version reads forms 1 and 2",
     other(lambda made: made["plan"]["tasks"].update(sha256="cd" * 32)): "asked other tasks",
     other(
         lambda made: made["plan"].update(max_tokens=64)

@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from oea_server.cli import app
+from oea_server.lab.qualify import compact
 from tests.unit.qualify.stub import Answering
 
 NUMBER = 40
@@ -63,7 +64,7 @@ def test_the_exit_code_says_what_was_shown(
     stub.says = worse_at(1, share)
     done = asked(stub, tasks, tmp_path)
     assert done.exit_code == code, done.output
-    record = json.loads((tmp_path / "out" / "qualify.json").read_text())
+    record = compact.read(tmp_path / "out" / "qualify.json")
     verdict = record["verdicts"]["k0=1"]
     assert verdict["verdict"] == {0: "no worse", 1: "worse", 3: "cannot tell"}[code]
     assert verdict["difference"]["lost"] == round(share * NUMBER)

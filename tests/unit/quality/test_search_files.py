@@ -53,8 +53,17 @@ def test_rungs_schedules_page_and_picture(found: dict[str, Any], tmp_path: Path)
     )
     assert (tmp_path / "calibrate.png").stat().st_size > 10_000
     for number, rung in enumerate(rungs):
-        kept = (tmp_path / f"calibrate-schedule-{number}.json").exists()
-        assert kept == (rung.knobs.get("pool") == "union")
+        path = tmp_path / f"calibrate-schedule-{number}.json"
+        assert path.exists() == (rung.knobs.get("pool") == "union")
+        if path.exists():
+            knobs: dict[str, Any] = {name: rung.knobs[name] for name in ("k0", "share", "mix")}
+            by_schedule, by_rung = (
+                each.policy_for(8) for each in (Settings(schedule=str(path)), Settings(**knobs))
+            )
+            for batch in (2, 4, 16, 64):
+                assert by_schedule.numbers(batch, 0, k=8, num_experts=128) == by_rung.numbers(
+                    batch, 0, k=8, num_experts=128
+                )
 
 
 @pytest.mark.parametrize(
@@ -84,8 +93,8 @@ def test_where_nothing_is_within_the_budget_the_page_says_so(
     assert not (tmp_path / "calibrate-rungs.json").exists()
 
 
-def test_another_pool_is_served_by_flags_alone() -> None:
-    """A schedule's file could not say it."""
+def test_the_page_has_each_rung_as_flags() -> None:
+    """Also one of another pool, which a schedule's file could not say."""
     knobs = {"k0": "1:8,16:2", "share": "0.0", "mix": "0.5", "pool": "budget", "rank_budget": 6}
     rungs = [
         {

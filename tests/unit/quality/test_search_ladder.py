@@ -13,7 +13,7 @@ from oea_server.lab.quality import calibrate
 from oea_server.lab.quality.search import ladder
 from oea_server.lab.quality.search.candidates import Candidate
 from oea_server.lab.quality.search.front import Point, cheapest, front
-from oea_server.lab.records.stats import Mean
+from oea_server.lab.records.stats import Interval
 from oea_server.settings import Settings
 
 BASE = Candidate(8)
@@ -22,7 +22,7 @@ SHARP, MILD, WIDE = Candidate(8, 0.13, 0.5), Candidate(5), Candidate(2, 0.0, 0.5
 
 def point(rule: Candidate, loses: float, reads: float, kept: float = 0.9) -> Point:
     return Point(
-        rule, Mean(loses, loses, loses + 0.001 if loses else 0.0), reads, reads, reads, kept
+        rule, Interval(loses, loses, loses + 0.001 if loses else 0.0), reads, reads, reads, kept
     )
 
 

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from oea_server import shipped
 from oea_server.lab.demo import build, glm4_moe
 from oea_server.lab.demo.training import export, loop, sample, tokens
+from oea_server.lab.records import files
 
 
 class Kind(StrEnum):
@@ -67,7 +68,7 @@ def main(
         story["moe_held_out"] = export.held_out(shipped.model(), data, recipe.length)
         typer.echo(f"the shipped model's, on the same text: {story['moe_held_out']:.3f}")
     out.parent.mkdir(parents=True, exist_ok=True)
-    export.keep(story, out.parent / f"{name}-training.json")
+    files.write(out.parent / f"{name}-training.json", story)
     if not dense:
         export.export(network, config, out)
         for tokenizer in () if first else ("tokenizer.json", "tokenizer_config.json"):

@@ -89,11 +89,3 @@ def held_out(model: Path, data: Data, length: int) -> float:
         for each, right in logits
     ]
     return torch.stack(losses).mean().item()
-
-
-def keep(found: Mapping[str, Any], path: Path) -> None:
-    """As JSON, the curve a line a point."""
-    head = {name: value for name, value in found.items() if name != "curve"}
-    lines = ",\n".join("  " + json.dumps(point) for point in found["curve"])
-    text = json.dumps(head, indent=1).rstrip().removesuffix("}").rstrip()
-    path.write_text(f'{text},\n "curve": [\n{lines}\n ]\n}}\n')

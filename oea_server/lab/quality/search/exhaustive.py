@@ -7,7 +7,6 @@ is; from the record a search can be played again without a model."""
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from oea_server.lab.quality.search.ledger import Measured
 from oea_server.lab.quality.search.measuring import pieces
 from oea_server.lab.quality.search.opening import opened
 from oea_server.lab.quality.search.race import Course, Race, race
-from oea_server.lab.records import record
+from oea_server.lab.records import files, record
 from oea_server.lab.records.tables import made_by, table
 
 Record = dict[str, Any]
@@ -177,8 +176,7 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, default=1)
     given = parser.parse_args()
     path = given.folder / f"{NAME}.json"
-    path.write_text(json.dumps(measured(given)) + "\n", encoding="utf-8")
-    page = markdown(json.loads(path.read_text(encoding="utf-8")))
+    page = markdown(files.write(path, measured(given)))
     path.with_suffix(".md").write_text(page, encoding="utf-8")
     print(page)
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from oea_server.lab.quality.search.candidates import Candidate
 from oea_server.lab.quality.search.race import READS_ALIKE, Tried
 from oea_server.lab.records import stats
-from oea_server.lab.records.stats import Mean
+from oea_server.lab.records.stats import Interval
 
 
 class Point(NamedTuple):
@@ -22,7 +22,7 @@ class Point(NamedTuple):
     """
 
     rule: Candidate
-    increase: Mean
+    increase: Interval
     reads: float
     cost: float
     unique: float

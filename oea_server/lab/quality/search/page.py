@@ -66,10 +66,8 @@ def _rungs(record: Record) -> list[str]:
         "least mass kept",
         f"{what} of vanilla's at B = {sizes}",
     ]
-    files = f"{record['name']}-schedule-"
     serve = [
-        f"    {number}  {_flags(rung['knobs'], f'{files}{number}.json')}"
-        for number, rung in enumerate(record["rungs"])
+        f"    {number}  {_flags(rung['knobs'])}" for number, rung in enumerate(record["rungs"])
     ]
     return [
         "## Rungs",
@@ -83,12 +81,7 @@ def _rungs(record: Record) -> list[str]:
     ]
 
 
-def _flags(knobs: dict[str, Any], schedule: str) -> str:
-    if "pool" not in knobs:
-        return "--oea-policy vanilla"
-    if knobs["pool"] == "union":
-        return f"--oea-schedule {schedule}"
-    # a schedule's file holds no pool, so without these it would be another rule
+def _flags(knobs: dict[str, Any]) -> str:
     return " ".join(
         f"--oea-{name.replace('_', '-')} {value}"
         for name, value in knobs.items()

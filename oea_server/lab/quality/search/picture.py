@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from oea_server.lab.records.pictures import COLOURS, DOTS_PER_INCH
+from oea_server.lab.records.pictures import COLOURS, save
 
 Record = dict[str, Any]
 
@@ -64,4 +64,4 @@ def draw(record: Record, path: Path) -> None:
     for axes in panels[len(batches) :]:
         axes.set_visible(False)
     figure.suptitle(record["model"]["name"])
-    figure.savefig(path, dpi=DOTS_PER_INCH)
+    save(figure, path, record)

@@ -20,7 +20,7 @@ from oea_server.lab.quality.search.ledger import Measured
 from oea_server.lab.quality.search.measuring import pieces
 from oea_server.lab.quality.search.opening import Opened, opened
 from oea_server.lab.quality.search.race import PART, Race, race
-from oea_server.lab.records import record
+from oea_server.lab.records import files, record
 from oea_server.observe.latency import nearest
 from oea_server.settings import Settings
 
@@ -89,9 +89,7 @@ def search(wanted: Wanted, folder: Path | None) -> dict[str, Any]:
     if found:
         about["rungs"] = _write(ready, found, vanilla, about)
     path = ready.folder / f"{wanted.name}.json"
-    path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    # what is shown is what was kept
-    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    result = files.write(path, about)
     shown = page.markdown(result)
     (ready.folder / f"{wanted.name}.md").write_text(shown, encoding="utf-8")
     if find_spec("matplotlib") is not None:

@@ -17,12 +17,19 @@ def digest(source: str) -> str:
     return hashlib.sha256(source.encode()).hexdigest()
 
 
-def save(png: bytes, path: Path, shown: str) -> None:
-    """Write a screenshot, with 256 colours and the hash of what it shows."""
+def save(
+    png: bytes, path: Path, shown: str, method: Image.Quantize = Image.Quantize.MAXCOVERAGE
+) -> None:
+    """Write a screenshot, with 256 colours and the hash of what it shows.
+
+    Args:
+        method: MAXCOVERAGE keeps a colour that few pixels have, such as the dot beside "Live";
+            MEDIANCUT keeps the many tints of many charts.
+    """
     text = PngInfo()
     text.add_text(KEY, shown)
     picture = Image.open(io.BytesIO(png)).convert("RGB")
-    few = picture.quantize(256, dither=Image.Dither.NONE)
+    few = picture.quantize(256, method, kmeans=2, dither=Image.Dither.NONE)
     path.parent.mkdir(parents=True, exist_ok=True)
     few.save(path, optimize=True, pnginfo=text)
 

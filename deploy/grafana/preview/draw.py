@@ -19,6 +19,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from PIL import Image
 from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.support.wait import WebDriverWait
 
@@ -108,7 +109,8 @@ def shoot(url: str, folder: Path, width: int) -> None:
                 driver.get(f"{url}/index.html?theme={name}")
                 window(driver, width, WebDriverWait(driver, 60).until(height))
                 time.sleep(2)  # charts are drawn after the page is laid out
-                stamp.save(driver.get_screenshot_as_png(), path, shown())
+                png = driver.get_screenshot_as_png()
+                stamp.save(png, path, shown(), Image.Quantize.MEDIANCUT)
         finally:
             driver.quit()
 

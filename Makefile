@@ -82,14 +82,14 @@ test-deploy: setup .venv-checkov/.ready .venv-audit/.ready  ## of test: image, C
 	@$(PAIR) $(PYTEST) -n 2 -m "not server and ($(ONLY))" tests/deploy
 
 test-engine: setup  ## of test: SGLang's own classes, without a server
-	@$(PAIR) $(PYTEST) -n 2 -m "not server and ($(ONLY))" tests/engine
+	@$(PAIR) $(PYTEST) -n 2 -m "not server and ($(ONLY))" tests/engine tests/documents
 
 test-browser: setup  ## of test: the live page, in Chromium
 	@$(PYTEST) -m "not server and ($(ONLY))" tests/browser
 
 # whatever needs a server, in one run: each kind of them is started once
 test-servers: setup  ## of test: whatever needs a server, each kind started once
-	@$(PYTEST) -m "server and ($(ONLY))" tests/deploy/test_live.py tests/browser tests/engine tests/deploy/test_cpu_demo.py
+	@$(PYTEST) -m "server and ($(ONLY))" tests/deploy/test_live.py tests/browser tests/engine tests/documents tests/deploy/test_cpu_demo.py
 
 # apart, because they pin what SGLang does not
 .venv-%/.ready: constraints-%.txt

@@ -1,10 +1,11 @@
 """What each demo model can do of the tasks for small models, from the records of `oea-server
 qualify` on all groups.
 
-    python -m oea_server.lab.qualify.own_tasks --group repeat --group … --number 1400 --seed 7 --out
-    every.jsonl oea-server qualify --model-path DIR --tasks every.jsonl --candidate k0=1 --margin
-    0.02 --completions --out DEMO python benchmarks/task_groups.py demo=DEMO/qualify.json
-    glm4=GLM4/qualify.json
+    python -m oea_server.lab.qualify.own_tasks --group repeat --group … --number 1400 --seed 7 \\
+        --out every.jsonl
+    oea-server qualify --model-path DIR --tasks every.jsonl --candidate k0=1 --margin 0.02 \\
+        --completions --out DEMO
+    python benchmarks/task_groups.py demo=DEMO/qualify.json glm4=GLM4/qualify.json
 
 The record keeps how many answers were right, by model, group and arm; `docs/qualify-tasks.md` shows
 it."""

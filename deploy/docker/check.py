@@ -1,7 +1,7 @@
 """Run a built image with a real Docker engine, as the documents say, and check what they promise.
 
-    python3 deploy/docker/check.py --note "what the bases were" oea-server:0.2.0-cpu
-    oea-server:0.2.0
+    python3 deploy/docker/check.py --note "what the bases were" \\
+        oea-server:0.2.0-cpu oea-server:0.2.0
 
 `check.sh` builds the images first. The report goes to check.txt beside this file. A test holds it
 to the sources: when one of SOURCES changes, check again. Needs nothing but Python and the docker

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from oea_server.lab.recipes.commands import CONFIGS
+from tests.documents import judge, ledger
+from tests.documents.pages import Command
 from tests.engine import apart
 
 CLEAN = {name: value for name, value in apart.CLEAN.items() if not name.startswith("TRITON_")}
@@ -70,20 +72,47 @@ def asked(card: str, commands: Sequence[Sequence[str]]) -> Any:
     return apart.said("tests.engine.elsewhere", card, given=commands, environment=CLEAN)
 
 
+def in_documents(card: str) -> dict[str, list[str]]:
+    """What documents would have a reader serve there, or ask of it."""
+    return {
+        f"{command.page}: {' '.join(argv)}": argv
+        for command in ledger.every()
+        if command.reason is not None or getattr(ledger.way(command), "by", "") == ledger.JUDGED
+        for where, argv in judge.questions(put_in(command))
+        if where == card
+    }
+
+
+def put_in(command: Command) -> str:
+    how = ledger.way(command)
+    return ledger.put(command.text, how.puts) if how else command.text
+
+
 @pytest.fixture(scope="module")
 def on_h200() -> Any:
-    found = asked("h200", list(ON_H200.values()))
-    return {**found, "answers": dict(zip(ON_H200, found["answers"], strict=True))}
+    questions = {**ON_H200, **in_documents("h200")}
+    found = asked("h200", list(questions.values()))
+    return {**found, "answers": dict(zip(questions, found["answers"], strict=True))}
 
 
 @pytest.fixture(scope="module")
 def on_b200() -> Any:
-    by = "--moe-runner-backend"
+    by, typed = "--moe-runner-backend", list(in_documents("b200").values())
     instead = [[*MXFP4, by, runner] for runner in ("marlin", "triton")]
     int4 = [INT4, [*INT4, by, "flashinfer_trtllm"]]
     return asked(
         "b200",
-        [QWEN3, FP8, [*FP8, by, "triton"], GPT_OSS, [*V4, "--tp", "4"], *int4, *instead, MXFP4],
+        [
+            QWEN3,
+            FP8,
+            [*FP8, by, "triton"],
+            GPT_OSS,
+            [*V4, "--tp", "4"],
+            *int4,
+            *instead,
+            *typed,
+            MXFP4,
+        ],
     )
 
 
@@ -239,3 +268,12 @@ def test_the_command_ends_with_zero_only_where_it_would_be_routed(
     assert ("router    top-8 renormalized\n" in done.stdout) == (code == 0)
     assert ("✓ routed in all 48 layers" in done.stdout) == (code == 0)
     assert "only known there: " in done.stdout
+
+
+def test_what_documents_would_have_a_reader_serve_is_routed(on_h200: Any, on_b200: Any) -> None:
+    typed = in_documents("b200")
+    answers = dict(zip(typed, on_b200["answers"][-1 - len(typed) : -1], strict=True))
+    answers |= {name: on_h200["answers"][name] for name in in_documents("h200")}
+    assert len(answers) > 12
+    wrong = {name: answer["said"] for name, answer in answers.items() if not answer["works"]}
+    assert wrong == {}

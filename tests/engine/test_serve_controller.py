@@ -15,6 +15,9 @@ from oea_server_demo import MODEL
 
 from oea_server.client.server import Server
 from oea_server.controller.keeper import LAG, PERIOD
+from tests.documents.asking import all_of
+from tests.documents.checkout import laid_out
+from tests.documents.ledger import CONTROLLED
 from tests.servers import COMMON, Servers
 
 RUNGS = Path(__file__).parents[2] / "deploy/rungs/demo.json"
@@ -133,3 +136,7 @@ def test_without_requests_the_safe_rung_serves_in_the_end(
     assert until(lambda: controller(server)["rung"] == "vanilla")
     assert "no data" in controller(server)["reason"]
     assert settings(server)["policy"] == "vanilla"
+
+
+def test_the_commands_of_its_page_do_what_it_says(server: Server, tmp_path: Path) -> None:
+    assert all_of(CONTROLLED, server, laid_out(tmp_path)) == 2

@@ -14,6 +14,9 @@ from oea_server_demo import MODEL
 from oea_server.client.ask import ask
 from oea_server.client.server import SGLANG, Server
 from oea_server.routing import Policy, route, trees
+from tests.documents.asking import all_of
+from tests.documents.checkout import laid_out
+from tests.documents.ledger import DRAFTS
 from tests.engine.patched import IS_PATCHED
 from tests.engine.speculating import SAMPLING, answers, check_rejected, generated, leading_to, start
 from tests.servers import LAYERS, K
@@ -178,3 +181,7 @@ def test_vanilla_is_sglang_without_us(server: Server) -> None:
         # what its warm-up has taught the drafts
         ask("POST", f"{plain.url}/flush_cache").raise_for_status()
         assert generated(plain, asked()) == (ours.ids, ours.verified)
+
+
+def test_the_commands_of_the_page_on_drafts_do_what_it_says(server: Server, tmp_path: Path) -> None:
+    assert all_of(DRAFTS, server, laid_out(tmp_path)) == 2

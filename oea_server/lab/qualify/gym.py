@@ -4,8 +4,8 @@ It pins another version of tabulate than ours is tested with, so it may live in 
 environment of its own: this file needs nothing but the standard library and reasoning-gym, and can
 be run by that environment's Python.
 
-    python -P gym.py tasks NAME NUMBER SEED      # lines to stdout python -P gym.py score
-    # an object with answer and text on stdin; exits 0 (right) or 1 (wrong)
+    python -P gym.py tasks NAME NUMBER SEED     # lines to stdout
+    python -P gym.py score                      # answer and text on stdin; exits 0 (right) or 1
 """
 
 from __future__ import annotations

@@ -4,9 +4,8 @@ Its data must be at hand: a file of your own, or lm-eval's cache. It requires mu
 in a virtual environment of its own: this file needs nothing but the standard library and lm-eval
 (written for 0.4.13).
 
-    python -P lm_tasks.py tasks NAME NUMBER [DIR]     # lines to stdout; DIR is lm-eval's
-    --include_path python -P lm_tasks.py score NAME [DIR]            # an object with answer and
-    text on stdin; exits 0 (right) or 1
+    python -P lm_tasks.py tasks NAME NUMBER [DIR]   # lines to stdout; DIR: lm-eval's --include_path
+    python -P lm_tasks.py score NAME [DIR]          # answer and text on stdin; exits 0 (right) or 1
 """
 
 from __future__ import annotations

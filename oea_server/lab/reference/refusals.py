@@ -34,6 +34,7 @@ APART = {
     "oea_server.lab.qualify.notes": "remarks of a report",
     "oea_server.lab.demo.training": "for who trains the demo model anew",
     "oea_server.lab.recipes": "for who writes a page of this repository anew",
+    "oea_server.lab.releases": "for who makes the series of patches anew",
     "oea_server.lab.reference": "for who writes a page of this repository anew",
 }
 """Modules whose texts are no refusals that an operator meets, each with the reason."""

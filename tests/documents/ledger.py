@@ -120,6 +120,12 @@ WAYS = (
         "kept: ",
     ),
     Way(
+        r"\.venv/bin/oea-server bench serve --url .* --batch 16 .*",
+        K3,
+        (("--batch 16 --out /tmp/load", "--batch 2 --tokens 8 --repeats 3 --out bench"),),
+        "kept: ",
+    ),
+    Way(
         r"python benchmarks/kernel_cost\.py",
         "tests/ptx/test_cost.py::test_executes_at_most_so_much_of_sglangs",
         holds="kernel_cost",

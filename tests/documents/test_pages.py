@@ -122,7 +122,7 @@ def test_a_marked_command_of_the_ledger_is_seen() -> None:
         "kubectl rollout undo deployment/oea-server --to-revison=3",
         "kubectl apply -k deploy/k8s/overlays/nowhere",
         "kubectl exec deployment/oea-server -- oea-server config sett policy=vanilla",
-        "docker run --rmm oea-server:1.2.3",
+        "docker run --rmm oea-server:latest",
         "docker compose -f deploy/compose/compose.yaml up --bild",
         "docker compose -f deploy/compose/nowhere.yaml up",
     ],
@@ -136,7 +136,7 @@ def test_a_mistyped_command_is_not_well_formed(planted: str, tmp_path: Path) -> 
 
 
 def test_what_would_be_served_is_asked_with_every_flag() -> None:
-    text = "docker run --rm -v a:/b oea-server:1.2.3 --model-path Qwen/Qwen3-30B-A3B --tpp 8 &"
+    text = "docker run --rm -v a:/b oea-server:latest --model-path Qwen/Qwen3-30B-A3B --tpp 8 &"
     ((card, argv),) = judge.questions(text)
     assert (card, argv[0], argv[2:]) == ("h200", "--model-config", ["--tpp", "8"])
     assert argv[1].endswith("configs/qwen3-30b-a3b.json")

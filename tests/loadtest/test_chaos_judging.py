@@ -191,7 +191,7 @@ def test_what_is_wrong_with_an_end(
     for each in made:
         assert each.process is not None
         each.process.wait(10)
-        each.log.unlink()
+        each.log.unlink(missing_ok=True)
     assert how.startswith(said)
     assert all(each in "; ".join(found) for each in wrong), found
     assert bool(found) == bool(wrong), found
@@ -222,7 +222,7 @@ def test_what_a_server_leaves_is_found(tmp_path: Any, monkeypatch: pytest.Monkey
     finally:
         traces.clear(running)
         running.stop()
-        running.log.unlink()
+        running.log.unlink(missing_ok=True)
 
 
 def test_a_client_tries_again_where_nothing_was_begun(stub: Stub) -> None:

@@ -48,7 +48,7 @@ CI = "ci"
 K3, KEYED, TWO_RANKS = "k3", "oea", "k3-ep2"
 """Kinds of tests/servers.py: tests/documents/test_served.py."""
 DRAFTS = "drafts"
-"""The server of tests/engine/test_serve_speculation.py."""
+"""The server of tests/engine/test_serve_speculation.py; in the nightly run."""
 CONTROLLED = "controlled"
 """The server of tests/engine/test_serve_controller.py, which is nightly."""
 SERVED = (K3, KEYED, TWO_RANKS, DRAFTS, CONTROLLED)

@@ -183,5 +183,6 @@ def test_vanilla_is_sglang_without_us(server: Server) -> None:
         assert generated(plain, asked()) == (ours.ids, ours.verified)
 
 
+@pytest.mark.nightly  # a minute, most of it beside other tests
 def test_the_commands_of_the_page_on_drafts_do_what_it_says(server: Server, tmp_path: Path) -> None:
     assert all_of(DRAFTS, server, laid_out(tmp_path)) == 2

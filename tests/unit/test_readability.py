@@ -101,8 +101,6 @@ def test_lint_ends_with_1_where_something_is_beyond_the_limits(
     with pytest.raises(SystemExit, match="1"):
         readability.main()
     assert f"- other.md: 26 words: {LONG}" in capsys.readouterr().out
-    monkeypatch.setattr(readability, "NOT_YET", {"other.md": "a reason"})
-    readability.main()
 
 
 def tracked() -> Iterator[Path]:
@@ -118,6 +116,3 @@ def test_no_page_of_the_repository_is_left_out() -> None:
     if not (readability.ROOT / ".git").exists():
         pytest.skip("not a checkout")
     assert set(tracked()) <= set(readability.pages())
-    assert set(readability.NOT_YET) <= {
-        str(each.relative_to(readability.ROOT)) for each in readability.pages()
-    }

@@ -121,9 +121,8 @@ WAYS = (
     ),
     Way(
         r"\.venv/bin/oea-server bench serve --url .* --batch 16 .*",
-        K3,
-        (("--batch 16 --out /tmp/load", "--batch 2 --tokens 8 --repeats 3 --out bench"),),
-        "kept: ",
+        "tests/engine/test_bench_serve.py::test_a_running_server_is_measured_and_left_as_it_was",
+        holds="--url",
     ),
     Way(
         r"python benchmarks/kernel_cost\.py",

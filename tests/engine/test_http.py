@@ -23,6 +23,7 @@ pytestmark = pytest.mark.server("oea")
 FREE = ("/open_session", "/close_session")
 """What changes nothing but a chat of one's own."""
 KEYED = {"Authorization": f"Bearer {KEY}"}
+FUZZING = Path(__file__).with_name("fuzzing.toml")
 
 
 @pytest.fixture
@@ -231,7 +232,7 @@ def test_fuzzing_finds_no_failure(server: Server, headers: dict[str, str], examp
         flags += ["--header", f"{name}: {value}"]
     tool = Path(sys.executable).with_name("schemathesis")
     done = subprocess.run(
-        [tool, "run", f"{server.url}/openapi.json", *flags],
+        [tool, "--config-file", FUZZING, "run", f"{server.url}/openapi.json", *flags],
         capture_output=True,
         text=True,
         timeout=600,

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from oea_server.lab.reference import docstrings, readability, sentences
+from oea_server.lab.reference.page import ROOT
 
 LONG = " ".join(["so"] * 26) + "."
 GOOD = "# A page\n\nA router chooses experts. A step reads them.\n"
@@ -106,13 +107,13 @@ def test_lint_ends_with_1_where_something_is_beyond_the_limits(
 def tracked() -> Iterator[Path]:
     """Pages that git knows, but for records."""
     listed = ["git", "ls-files", "*.md"]
-    done = subprocess.run(listed, cwd=readability.ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True)
     for name in done.stdout.splitlines():
         if not {*Path(name).parts} & {*readability.NO_PAGES}:
-            yield readability.ROOT / name
+            yield ROOT / name
 
 
 def test_no_page_of_the_repository_is_left_out() -> None:
-    if not (readability.ROOT / ".git").exists():
+    if not (ROOT / ".git").exists():
         pytest.skip("not a checkout")
     assert set(tracked()) <= set(readability.pages())

@@ -12,6 +12,7 @@ import typer
 
 from loadtest.keeping import end, fail, folder_of, keep, provenance, refusing, typed
 from loadtest.steer_command import steer
+from oea_server.lab.records.options import Out
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,9 +24,6 @@ app.command()(steer)
 
 Url = Annotated[
     str | None, typer.Option(metavar="URL", help="a running oea-server; started here if not given")
-]
-Out = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="benchmarks/results/<machine> if not given")
 ]
 Seed = Annotated[int, typer.Option(metavar="N", help="of prompts, lengths and orders")]
 Chats = Annotated[int, typer.Option(min=1, max=512, help="at once")]

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from loadtest.keeping import folder_of, keep, provenance, refusing, typed
+from oea_server.lab.records.options import Out
 
 RUNGS = "deploy/rungs/qwen3-30b-4-layers.json"
 LOAD = "2:15,32:70,2:50"
@@ -33,9 +34,7 @@ def steer(
     ] = 4,
     name: Annotated[str, typer.Option(metavar="NAME", help="of the record")] = "steer",
     seed: Annotated[int, typer.Option(metavar="N", help="of the order")] = 0,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="benchmarks/results/<machine> if not given")
-    ] = None,
+    out: Out = None,
 ) -> None:
     """A server's controller under steps of load, beside each of its rungs alone: who keeps target
     and floor."""

@@ -9,7 +9,7 @@ import pytest
 
 from oea_server.lab.reference import knobs, metrics, modules, results, rooms, troubleshooting
 from oea_server.lab.reference.arrows import MAY_IMPORT
-from oea_server.lab.reference.page import COMMAND, with_list
+from oea_server.lab.reference.page import COMMAND, PACKAGE, with_list
 from oea_server.settings import LIVE, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +52,7 @@ def test_a_metric_says_what_it_is_without_the_one_before_it() -> None:
 
 
 def test_a_module_says_in_a_sentence_what_it_is() -> None:
-    said = {path: modules.said(path) for path in modules.PACKAGE.rglob("*.py")}
+    said = {path: modules.said(path) for path in PACKAGE.rglob("*.py")}
     assert [path for path, sentence in said.items() if not sentence.endswith(".")] == []
 
 
@@ -61,7 +61,7 @@ def test_every_module_is_in_a_room_or_a_file_of_its_own() -> None:
     rooms_own = [modules.folder(room) / "__init__.py" for room in MAY_IMPORT]
     above = sum(path.is_file() for path in rooms_own)  # what a room says of itself
     outside = ("__init__.py", "__main__.py", "lab/__init__.py")
-    assert listed + above + len(outside) == len(list(modules.PACKAGE.rglob("*.py")))
+    assert listed + above + len(outside) == len(list(PACKAGE.rglob("*.py")))
 
 
 def test_a_page_that_says_nowhere_where_a_list_belongs_is_no_page() -> None:

@@ -9,6 +9,7 @@ import typer
 
 from oea_server.lab.bench.session import command_line, joined, keep, on_device, refusing
 from oea_server.lab.records import options
+from oea_server.lab.records.options import Out
 
 if TYPE_CHECKING:
     import torch
@@ -65,10 +66,6 @@ Logits = Annotated[
         metavar="KIND",
         help="correlated (wakes as many experts as the paper saw) or uniform",
     ),
-]
-Out = Annotated[
-    Path | None,
-    typer.Option("--out", metavar="DIR", help="benchmarks/results/<machine> if not given"),
 ]
 
 

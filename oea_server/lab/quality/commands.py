@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from oea_server.lab.records import options
+from oea_server.lab.records.options import Out
 from oea_server.oneline import oneline
 
 GRID = ";".join(
@@ -46,10 +47,6 @@ Arms = Annotated[
         metavar="P;…",
         help="oea:3, pruned:3, oea:3/max_rank=8, share:0.13, vote:24, …",
     ),
-]
-Out = Annotated[
-    Path | None,
-    typer.Option("--out", metavar="DIR", help="benchmarks/results/<machine> if not given"),
 ]
 
 

@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from oea_server.routing.policy import Policy
 from oea_server.routing.schedule import BY_BATCH, Schedule, number_or_schedule
 
 MAX_BATCH = 512
 MAX_EXPERTS = 1024
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="benchmarks/results/<machine> if not given"),
+]
+"""The option of every command that keeps a record."""
 
 
 class OptionError(ValueError):

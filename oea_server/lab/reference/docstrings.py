@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from oea_server.lab.reference import sentences
-
-PACKAGE = Path(__file__).parents[2]
+from oea_server.lab.reference.page import PACKAGE
 
 
 def rooms() -> dict[str, list[Path]]:

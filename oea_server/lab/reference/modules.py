@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ast
-import re
 from pathlib import Path
 
 from oea_server.lab.reference.arrows import MAY_IMPORT, SMALL
-from oea_server.lab.reference.page import DOCS, item
+from oea_server.lab.reference.docstrings import first
+from oea_server.lab.reference.page import DOCS, PACKAGE, item
 
 PAGE = DOCS / "modules.md"
-PACKAGE = DOCS.parent / "oea_server"
 LAB = "lab."
 
 
@@ -55,5 +54,4 @@ def said(path: Path) -> str:
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     if not text:
         raise ValueError(f"{path} does not say what it is")
-    paragraph = " ".join(text.split("\n\n")[0].split())
-    return re.split(r"(?<=[.!?])\s+", paragraph)[0]
+    return first(text)

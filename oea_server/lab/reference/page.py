@@ -9,6 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
+PACKAGE = ROOT / "oea_server"
 COMMAND = "python -m oea_server.lab.reference"
 BEGIN, END = f"<!-- made by {COMMAND} -->", "<!-- made until here -->"
 WIDTH = 100
@@ -33,7 +34,7 @@ def entry(title: str, facts: str, text: str) -> str:
 
 
 def wrapped(text: str) -> str:
-    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+    return item(text, mark="")
 
 
 def item(text: str, mark: str = "- ") -> str:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from oea_server.lab.reference.page import ROOT
+from oea_server.lab.reference.page import PACKAGE
 from oea_server.lab.reference.source import Function, Package, Place, parameters
 from oea_server.lab.reference.source_texts import HOLE, REASONS, Text, Texts
 
@@ -49,7 +49,7 @@ PARTS = {
 """What stands in the middle of lines that have rows: it tells nothing by itself."""
 
 
-def refusals(root: Path = ROOT / "oea_server") -> list[Text]:
+def refusals(root: Path = PACKAGE) -> list[Text]:
     """All of them, with `…` where a value goes, in the order of modules and lines; but for PARTS
     and APART."""
     return told(every_text(root))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from oea_server.lab.reference.arrows import MAY_IMPORT, SMALL
-from oea_server.lab.reference.modules import PACKAGE, folder, said
-from oea_server.lab.reference.page import DOCS, item
+from oea_server.lab.reference.modules import folder, said
+from oea_server.lab.reference.page import DOCS, PACKAGE, item
 
 PAGE = DOCS.parent / "CONTRIBUTING.md"
 

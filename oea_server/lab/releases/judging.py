@@ -35,7 +35,7 @@ def judge(version: str, root: Path) -> dict[str, Any]:
         copy = Path(folder) / "ours"
         _copy(root, copy, names, version)
         released = _contents(copy)
-        theirs = _by_git(copy, Path(folder) / "git", version)
+        theirs = _by_git(copy, Path(folder) / "git", version, names)
         try:
             installed = look(version, copy)
             if installed.state != "original":
@@ -71,7 +71,7 @@ def _contents(root: Path) -> dict[Path, bytes]:
     return {path.relative_to(root): path.read_bytes() for path in found}
 
 
-def _by_git(copy: Path, folder: Path, version: str) -> dict[str, bytes]:
+def _by_git(copy: Path, folder: Path, version: str, names: list[str]) -> dict[str, bytes]:
     """The same files as whoever builds SGLang from source gets them."""
     shutil.copytree(copy / "sglang", folder / "python/sglang")
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
@@ -82,7 +82,6 @@ def _by_git(copy: Path, folder: Path, version: str) -> dict[str, bytes]:
             raise UnlikeError(
                 f"git apply {path.parent.name} to SGLang {version}: {done.stderr.strip()}"
             )
-    names = series.files(series.read(version))
     return {name: (folder / "python" / name).read_bytes() for name in names}
 
 
